@@ -1,0 +1,386 @@
+"""The block-wise ciphers: one class a method, the same arithmetic on NumPy arrays and torch tensors.
+
+The paper's four steps (section 3) are: cut into blocks, flatten each channel first, transform every
+vector with the same key, put the blocks back. All blocks are treated alike, so a picture of one size
+needs its positions worked out once: NP is then one XOR with a plane, SHF one gather, FFX one look-up.
+
+This module imports no torch, so that encrypting a folder does not pay for it; `segkey.transforms`
+wraps these classes as ``nn.Module``. Arrays and tensors are both called *images* here.
+
+A new method is a subclass with ``method``, ``from_key``, ``_encrypt`` and ``_decrypt``, decorated with
+`register`; it is then known to every command as ``--method NAME``.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from segkey.errors import SegkeyError
+from segkey.keys import Key, key_space_bits
+
+Images = Any  # np.ndarray or torch.Tensor, uint8 or uint16, shape (..., C, H, W)
+
+METHODS: dict[str, type["Cipher"]] = {}
+
+
+def register(cipher: type["Cipher"]) -> type["Cipher"]:
+    """Make a method known by its name to `from_key` and to the command line."""
+    METHODS[cipher.method] = cipher
+    return cipher
+
+
+def from_key(method: str, key: Key | None, block_size: int, channels: int = 3, password: bytes | None = None):
+    """The cipher that ``key`` means for a method and block size.
+
+    Args:
+        method: a name in `METHODS`: ``shf``, ``np``, ``ffx``, ``none``.
+        key: the key; None only for ``none``.
+        block_size: M, at least 1.
+        channels: c, at least 1.
+        password: fixes FFX's password, as the paper does; derived from the key if not given.
+
+    Raises:
+        SegkeyError: an unknown method, a block size below 1, or a password for another method than FFX.
+    """
+    if method not in METHODS:
+        raise SegkeyError(f"there is no method '{method}'", f"methods: {', '.join(METHODS)}")
+    if block_size < 1:
+        raise SegkeyError(f"a block size of {block_size} is not possible", "it must be at least 1")
+    if password is not None and method != "ffx":
+        raise SegkeyError(f"method '{method}' has no password", "leave --ffx-password out, or use --method ffx")
+    if method == "none":
+        return Plain(1, channels)
+    if key is None:
+        raise SegkeyError(f"method '{method}' needs a key", "make one with 'segkey keygen', or give it with --key")
+    return METHODS[method].from_key(key, block_size, channels, password)
+
+
+def fitting_block_sizes(height: int, width: int) -> list[int]:
+    """The powers of two that divide both sides, for messages."""
+    return [2**k for k in range(1, 13) if height % 2**k == 0 and width % 2**k == 0]
+
+
+class Cipher:
+    """Base class: checks its input, works on NumPy arrays and on tensors of any device.
+
+    Attributes:
+        block_size: M, the side of a block.
+        channels: c.
+        max_value: the largest value an encrypted image can hold; a loader divides by it.
+        dtype: of encrypted images, ``"uint8"`` or ``"uint16"``.
+        password_hash: names a fixed FFX password without telling it; empty otherwise.
+    """
+
+    method: ClassVar[str]
+    max_value: int = 255
+    dtype: str = "uint8"
+    password_hash: str = ""
+
+    def __init__(self, block_size: int, channels: int):
+        self.block_size = int(block_size)
+        self.channels = int(channels)
+        self._tables: dict[tuple, Images] = {}
+
+    @classmethod
+    def from_key(cls, key: Key, block_size: int, channels: int, password: bytes | None = None) -> "Cipher":
+        raise NotImplementedError
+
+    @property
+    def key_space_bits(self) -> float:
+        """log2 of the number of different transformations, at most 256."""
+        return key_space_bits(self.method, self.block_size, self.channels, bool(self.password_hash))
+
+    def encrypt(self, images: Images) -> Images:
+        """Encrypt uint8 images of shape (..., c, H, W), H and W multiples of M; the input stays as it is."""
+        self._check(images, "uint8")
+        return self._apply(self._encrypt, images)
+
+    def decrypt(self, images: Images) -> Images:
+        """The exact inverse of `encrypt`: uint8 (uint16 for FFX) of shape (..., c, H, W) to uint8."""
+        self._check(images, self.dtype)
+        return self._apply(self._decrypt, images)
+
+    def same_as(self, other: "Cipher") -> bool:
+        """Whether two ciphers turn every image into the same one."""
+        secret, theirs = self._secret(), other._secret()
+        return type(self) is type(other) and all(np.array_equal(a, b) for a, b in zip(secret, theirs, strict=True))
+
+    # ------------------------------------------------------------------ for subclasses
+
+    def _encrypt(self, images: Images) -> Images:
+        raise NotImplementedError
+
+    def _decrypt(self, images: Images) -> Images:
+        raise NotImplementedError
+
+    def _secret(self) -> tuple[np.ndarray, ...]:
+        """What the key decides; two ciphers are the same where these are."""
+        raise NotImplementedError
+
+    def _table(self, images: Images, name: str, make: Callable[[int, int], np.ndarray]) -> Images:
+        """``make(H, W)``, made once for each size and device and kept there."""
+        height, width = images.shape[-2:]
+        device = None if isinstance(images, np.ndarray) else images.device
+        place = (name, height, width, device)
+        if place not in self._tables:
+            table = make(height, width)
+            if device is not None:
+                import torch
+
+                table = torch.from_numpy(table).to(device)
+            self._tables[place] = table
+        return self._tables[place]
+
+    def _plane(self, positions: np.ndarray, height: int, width: int) -> np.ndarray:
+        """A value for each position of a block, (c·M·M,), repeated over a picture: (c, H, W)."""
+        block = positions.reshape(self.channels, self.block_size, self.block_size)
+        return np.tile(block, (1, height // self.block_size, width // self.block_size))
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_tables": {}}  # workers make their own, on their own device
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(block_size={self.block_size}, channels={self.channels})"
+
+    # ------------------------------------------------------------------ plumbing
+
+    def _apply(self, function: Callable[[Images], Images], images: Images) -> Images:
+        if isinstance(images, np.ndarray) or images.device.type != "cpu":
+            return function(images)
+        import torch  # a tensor on the CPU: NumPy's kernels are faster, and share its memory
+
+        return torch.from_numpy(function(images.numpy()))
+
+    def _check(self, images: Images, dtype: str) -> None:
+        got = str(images.dtype).removeprefix("torch.")
+        if got != dtype:
+            raise TypeError(f"{type(self).__name__} takes {dtype} images here, not {got}")
+        if images.ndim < 3 or images.shape[-3] != self.channels:
+            raise ValueError(f"images have shape {tuple(images.shape)}; (..., {self.channels}, H, W) is needed")
+        check_size(*images.shape[-2:], self.block_size)
+
+
+def check_size(height: int, width: int, block_size: int) -> None:
+    """Raise `SegkeyError`, naming the block sizes that fit, unless M divides both sides."""
+    if height % block_size or width % block_size:
+        fitting = ", ".join(map(str, fitting_block_sizes(height, width))) or "none but 1"
+        side = height if height % block_size else width
+        raise SegkeyError(
+            f"{side} is not a multiple of the block size {block_size} (images are {height}x{width})",
+            f"block sizes that fit: {fitting}; or choose another --size",
+        )
+
+
+def _positions(positions: np.ndarray, block_size: int) -> tuple[np.ndarray, int]:
+    """Check a permutation or selection given by hand; returns it as an array, and the number of channels."""
+    positions = np.asarray(positions)
+    channels, rest = divmod(positions.size, block_size**2)
+    if positions.ndim != 1 or rest or not channels:
+        raise ValueError(f"{positions.size} positions do not make blocks of side {block_size}")
+    return positions, channels
+
+
+def _chosen(key: Key, method: str, block_size: int, channels: int) -> np.ndarray:
+    """The half of the positions that the key chooses, as bool (c·M·M,): the first n//2 of its permutation."""
+    permutation = key.permutation(method, block_size, channels)
+    selected = np.zeros(permutation.size, dtype=bool)
+    selected[permutation[: permutation.size // 2]] = True
+    return selected
+
+
+@register
+class Plain(Cipher):
+    """Method ``none``: changes nothing, so that plain and encrypted images go the same way."""
+
+    method = "none"
+
+    def _encrypt(self, images: Images) -> Images:
+        return images.copy() if isinstance(images, np.ndarray) else images.clone()
+
+    _decrypt = _encrypt
+
+    def _secret(self) -> tuple[np.ndarray, ...]:
+        return ()
+
+
+@register
+class Shuffle(Cipher):
+    """SHF: y[i] = x[P[i]] in every flattened block.
+
+    Args:
+        permutation: P, each of 0 … c·M·M − 1 once.
+        block_size: M.
+    """
+
+    method = "shf"
+
+    def __init__(self, permutation: np.ndarray, block_size: int):
+        permutation, channels = _positions(permutation, block_size)
+        if not np.array_equal(np.sort(permutation), np.arange(permutation.size)):
+            raise ValueError("not a permutation: each position must occur once")
+        super().__init__(block_size, channels)
+        self.permutation = permutation.astype(np.int64)
+
+    @classmethod
+    def from_key(cls, key, block_size, channels, password=None):
+        return cls(key.permutation(cls.method, block_size, channels), block_size)
+
+    def _encrypt(self, images: Images) -> Images:
+        return _gather(images, self._table(images, "to", lambda h, w: self._sources(self.permutation, h, w)))
+
+    def _decrypt(self, images: Images) -> Images:
+        inverse = np.argsort(self.permutation)
+        return _gather(images, self._table(images, "back", lambda h, w: self._sources(inverse, h, w)))
+
+    def _secret(self) -> tuple[np.ndarray, ...]:
+        return (self.permutation,)
+
+    def _sources(self, permutation: np.ndarray, height: int, width: int) -> np.ndarray:
+        """For every value of a flattened picture, the index of the value that comes there; int64 (c·H·W,)."""
+        m = self.block_size
+        channel, rest = np.divmod(permutation, m * m)
+        row, column = np.divmod(rest, m)
+        within = self._plane(channel * height * width + row * width + column, height, width)
+        corner = np.arange(0, height, m).repeat(m)[:, None] * width + np.arange(0, width, m).repeat(m)
+        return (within + corner).reshape(-1)
+
+
+@register
+class NegativePositive(Cipher):
+    """NP: x becomes 255 − x at the selected positions of every flattened block; its own inverse.
+
+    Args:
+        selected: bool of shape (c·M·M,).
+        block_size: M.
+    """
+
+    method = "np"
+
+    def __init__(self, selected: np.ndarray, block_size: int):
+        selected, channels = _positions(selected, block_size)
+        super().__init__(block_size, channels)
+        self.selected = selected.astype(bool)
+
+    @classmethod
+    def from_key(cls, key, block_size, channels, password=None):
+        return cls(_chosen(key, cls.method, block_size, channels), block_size)
+
+    def _encrypt(self, images: Images) -> Images:
+        # 255 - x is x with all its bits turned over: one XOR with a plane of 0 and 255.
+        flips = np.where(self.selected, 255, 0).astype(np.uint8)
+        return images ^ self._table(images, "flips", lambda h, w: self._plane(flips, h, w))
+
+    _decrypt = _encrypt
+
+    def _secret(self) -> tuple[np.ndarray, ...]:
+        return (self.selected,)
+
+
+@register
+class FFX(Cipher):
+    """FFX: format-preserving Feistel encryption of three digits, 0 … 255 to 0 … 999, at the selected positions.
+
+    pyffx is asked once for each of the 256 values; a picture is then one look-up in a table whose first
+    half leaves values as they are and whose second half encrypts them. Integers throughout: through
+    float32 the round trip loses values.
+
+    Args:
+        selected: bool of shape (c·M·M,).
+        block_size: M.
+        password: bytes.
+        fixed: the password was fixed by the user and is the same for every key.
+    """
+
+    method = "ffx"
+    dtype = "uint16"
+
+    def __init__(self, selected: np.ndarray, block_size: int, password: bytes, fixed: bool = True):
+        import pyffx
+
+        selected, channels = _positions(selected, block_size)
+        super().__init__(block_size, channels)
+        self.selected = selected.astype(bool)
+        password = password.encode() if isinstance(password, str) else password
+        digits = pyffx.Integer(password, length=3)
+        self.values = np.array([digits.encrypt(value) for value in range(256)], dtype=np.uint16)
+        self.max_value = int(self.values.max())
+        if fixed:
+            self.password_hash = hash_password(password)
+
+    @classmethod
+    def from_key(cls, key, block_size, channels, password=None):
+        selected = _chosen(key, cls.method, block_size, channels)
+        if password is None:
+            return cls(selected, block_size, key.ffx_password(), fixed=False)
+        return cls(selected, block_size, password)
+
+    def _encrypt(self, images: Images) -> Images:
+        halves = self._plane_of_halves(images, 256)
+        table = self._table(images, "encrypted", lambda h, w: np.concatenate([np.arange(256), self.values], dtype="i2"))
+        return _look_up(table, images, halves, np.uint16)
+
+    def _decrypt(self, images: Images) -> Images:
+        decrypted = _look_up(
+            self._table(images, "decrypted", lambda h, w: self._inverse()),
+            images,
+            self._plane_of_halves(images, 1024),
+            np.int16,
+        )
+        signed = images.view(decrypted.dtype)  # torch has no minimum and maximum of uint16
+        if int(decrypted.min()) < 0 or int(signed.min()) < 0 or int(signed.max()) > 999:
+            raise SegkeyError(
+                "these images hold values that this key cannot have made",
+                "give the key (and the FFX password) they were encrypted with",
+            )
+        return decrypted.astype(np.uint8) if isinstance(decrypted, np.ndarray) else decrypted.byte()
+
+    def _secret(self) -> tuple[np.ndarray, ...]:
+        return (self.selected, self.values)
+
+    def _plane_of_halves(self, images: Images, offset: int) -> Images:
+        """``offset`` where the second half of a table is meant, 0 elsewhere."""
+        chosen = np.where(self.selected, offset, 0).astype(np.int16)
+        return self._table(images, f"half{offset}", lambda h, w: self._plane(chosen, h, w))
+
+    def _inverse(self) -> np.ndarray:
+        """int16 (2048,): the first half for positions that stay, the second for selected ones; -1: impossible."""
+        inverse = np.full(2048, -1, dtype=np.int16)
+        inverse[:256] = np.arange(256)
+        inverse[1024 + self.values.astype(np.int64)] = np.arange(256)
+        return inverse
+
+
+def hash_password(password: bytes) -> str:
+    """A public name for a fixed FFX password: 16 hex digits of a slow hash, as passwords are guessable."""
+    return hashlib.scrypt(password, salt=b"segkey-ffx-v1", n=2**14, r=8, p=1, dklen=8).hex()
+
+
+# ------------------------------------------------------------------ the two kernels
+
+
+def _gather(images: Images, sources: Images) -> Images:
+    """out[k] = image[sources[k]] for every flattened image."""
+    if not isinstance(images, np.ndarray):
+        return images.reshape(-1, sources.numel()).index_select(1, sources).reshape(images.shape)
+    out = np.empty(images.shape, images.dtype)
+    flat, target = np.ascontiguousarray(images).reshape(-1, sources.size), out.reshape(-1, sources.size)
+    for image, result in zip(flat, target, strict=True):  # a picture at a time stays in the cache
+        np.take(image, sources, out=result, mode="clip")  # "clip" spares the copy that "raise" makes of out
+    return out
+
+
+def _look_up(table: Images, images: Images, halves: Images, dtype: type) -> Images:
+    """table[image + halves] for every image; ``table`` is int16, the result of 16-bit ``dtype``."""
+    if not isinstance(images, np.ndarray):
+        import torch
+
+        places = (images.view(torch.int16) if images.dtype == torch.uint16 else images).int() + halves
+        found = table.index_select(0, places.reshape(-1)).reshape(images.shape)
+        return found.view(torch.uint16) if dtype is np.uint16 else found
+    out = np.empty(images.shape, dtype)
+    shape = images.shape[-3:]
+    for image, result in zip(images.reshape(-1, *shape), out.view(np.int16).reshape(-1, *shape), strict=True):
+        np.take(table, image.astype(np.int16) | halves, out=result, mode="clip")
+    return out

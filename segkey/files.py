@@ -1,0 +1,123 @@
+"""Writing files so that a name that exists is a file that is whole; one writer for a folder at a time."""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from segkey.errors import SegkeyError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there two writers in one folder are not noticed
+    fcntl = None
+
+
+@contextlib.contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about ``path`` into a `SegkeyError` with advice."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BlockingIOError):
+            raise
+        hint = {
+            errno.ENOSPC: "free some space and run the same command again: what was finished is kept",
+            errno.EDQUOT: "the quota is used up; free some space and run the same command again",
+            errno.EFBIG: "the file-size limit is reached (see 'ulimit -f'); raise it and run the same command again",
+            errno.EROFS: "the file system is read-only; choose another place",
+            errno.EACCES: "check the permissions, or choose another place",
+            errno.ENOENT: "check the path",
+            errno.ENOTDIR: "a part of that path is a file; choose another place",
+        }.get(error.errno, "")
+        raise SegkeyError(f"{path}: {error.strerror or error}", hint) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create the folder ``path`` with its parents, or say why not."""
+    with explain_os_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, mode: str = "wb", permissions: int = 0o666, replace: bool = True):
+    """Open a file that appears at ``path`` only when all of it is on disk.
+
+    The bytes go to a neighbour with a random name, are synced, and take the final name in one step, so
+    a crash or a full disk leaves either the earlier file or the new one. With ``replace=False`` an
+    existing file is never touched.
+
+    Raises:
+        SegkeyError: the file exists (``replace=False``), or the system refuses to write.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    with explain_os_errors(path):
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, permissions)
+        try:
+            with os.fdopen(descriptor, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                os.replace(partial, path)
+            else:
+                _rename_exclusively(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _rename_exclusively(partial: Path, path: Path) -> None:
+    try:
+        os.link(partial, path)  # fails if the name is taken, in one step
+    except FileExistsError:
+        raise SegkeyError(f"{path} already exists", "choose another name, or use --force to replace it") from None
+    except OSError:  # a file system without hard links: a small window remains
+        if path.exists():
+            raise SegkeyError(f"{path} already exists", "choose another name, or use --force to replace it") from None
+        os.replace(partial, path)
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write ``document`` as readable JSON, whole or not at all."""
+    with written_whole(path, "w") as file:
+        json.dump(document, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def read_json(path: Path, what: str, limit: int = 64 << 20) -> dict:
+    """Read a JSON object of at most ``limit`` bytes; ``what`` names it in the error."""
+    with explain_os_errors(path), open(path, "rb") as file:
+        data = file.read(limit + 1)
+    try:
+        if len(data) > limit:
+            raise ValueError
+        document = json.loads(data)
+        if not isinstance(document, dict):
+            raise ValueError
+        return document
+    except (ValueError, RecursionError):
+        raise SegkeyError(f"{path} is not {what}", "restore it from a backup, or make it again") from None
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; a second writer is refused while the first lives.
+
+    The lock belongs to the process, so one that was killed leaves nothing to clean up.
+    """
+    lock = folder / ".lock"
+    with explain_os_errors(lock):
+        file = open(lock, "w")  # noqa: SIM115 - held open for as long as the lock is
+    with file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SegkeyError(
+                    f"another segkey process is writing to {folder}", "wait until it ends, or choose another folder"
+                ) from None
+        yield

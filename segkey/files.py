@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, BlockingIOError):
             raise
+        inner = re.search(r"errno = (\d+)", str(error))  # HDF5 hides the system's error number in its message
+        number = int(inner[1]) if inner else error.errno
         hint = {
             errno.ENOSPC: "free some space and run the same command again: what was finished is kept",
             errno.EDQUOT: "the quota is used up; free some space and run the same command again",
@@ -32,8 +35,8 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             errno.EACCES: "check the permissions, or choose another place",
             errno.ENOENT: "check the path",
             errno.ENOTDIR: "a part of that path is a file; choose another place",
-        }.get(error.errno, "")
-        raise SegkeyError(f"{path}: {error.strerror or error}", hint) from error
+        }.get(number, "")
+        raise SegkeyError(f"{path}: {os.strerror(number) if number else error}", hint) from error
 
 
 def make_folder(path: Path) -> Path:

@@ -1,0 +1,176 @@
+"""One picture at a time: decode, turn upright, resize, augment. Pillow and NumPy only."""
+
+import hashlib
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from segkey.errors import SegkeyError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+MASK_SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
+MAX_PIXELS = 100_000_000  # a decoded picture then takes 300 MB; a decompression bomb is refused by its header
+
+_SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Open a file as a picture of at most `MAX_PIXELS`; its pixels are not read yet.
+
+    Raises:
+        SegkeyError: no picture, a picture too large, or a file that cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the size is checked below; the rest is about harmless metadata
+            picture = Image.open(path)
+    except Image.DecompressionBombError:
+        raise SegkeyError(f"{path}: too many pixels", f"segkey reads up to {MAX_PIXELS // 10**6} megapixels") from None
+    except UnidentifiedImageError:
+        raise SegkeyError(f"{path}: not an image that can be read") from None
+    except OSError as error:
+        raise SegkeyError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # decoders of damaged headers raise whatever they meet
+        raise SegkeyError(f"{path}: damaged ({type(error).__name__})") from None
+    if picture.width * picture.height > MAX_PIXELS:
+        raise SegkeyError(
+            f"{path}: {picture.width}x{picture.height} pixels are too many",
+            f"segkey reads up to {MAX_PIXELS // 10**6} megapixels",
+        )
+    return picture
+
+
+def _decoded(path: Path, picture: Image.Image) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture.load()
+        return picture
+    except Exception as error:
+        raise SegkeyError(f"{path}: truncated or damaged ({error})".replace("\n", " ")) from None
+
+
+def load_image(path: Path) -> Image.Image:
+    """Decode an image as upright 8-bit RGB, whatever its mode; 16-bit values keep their upper 8 bits."""
+    picture = _decoded(path, open_picture(path))
+    try:
+        if picture.mode in _SIXTEEN_BIT:
+            values = np.clip(np.asarray(picture, dtype=np.int64), 0, 65535)
+            picture = _keep_orientation(Image.fromarray((values >> 8).astype(np.uint8)), picture)
+        elif picture.mode == "F":
+            raise SegkeyError(f"{path}: floating-point pixels have no known range", "save the image with 8 or 16 bits")
+        return ImageOps.exif_transpose(picture).convert("RGB")
+    except SegkeyError:
+        raise
+    except Exception as error:
+        raise SegkeyError(f"{path}: cannot be converted to RGB ({error})") from None
+
+
+def _keep_orientation(picture: Image.Image, original: Image.Image) -> Image.Image:
+    exif = original.getexif()
+    if exif:
+        picture.info["exif"] = exif.tobytes()
+    return picture
+
+
+def load_mask(path: Path) -> Image.Image:
+    """Decode a mask of class numbers, index or palette, as an 8-bit picture (mode L).
+
+    Raises:
+        SegkeyError: a colour picture (its colours are not class numbers), or class numbers above 255.
+    """
+    picture = _decoded(path, open_picture(path))
+    if picture.mode in ("L", "P"):
+        values = np.asarray(picture)
+    elif picture.mode == "1":
+        values = np.asarray(picture).astype(np.uint8)
+    elif picture.mode in _SIXTEEN_BIT:
+        values = np.asarray(picture, dtype=np.int64)
+        if values.min() < 0 or values.max() > 255:
+            raise SegkeyError(f"{path}: holds class {values.max()}; masks hold classes 0 to 254 and 255 for void")
+        values = values.astype(np.uint8)
+    else:
+        raise SegkeyError(
+            f"{path}: a mask of mode {picture.mode} holds colours, not class numbers",
+            "save masks as 8-bit PNG with an index or a palette",
+        )
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture, as fractions of its sides, and whether it is mirrored left to right."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    flip: bool
+
+
+def seeded(*parts: object) -> np.random.Generator:
+    """A generator that depends on ``parts`` alone, so that order and number of processes do not matter."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
+def random_crops(
+    generator: np.random.Generator, sizes: np.ndarray, scale: tuple[float, float], ratio=(3 / 4, 4 / 3)
+) -> np.ndarray:
+    """Random resized crops with horizontal flips, as torchvision's RandomResizedCrop draws them.
+
+    Ten tries for a part of the wanted area and aspect ratio; the whole picture, cut to the nearest
+    allowed ratio at its centre, where none fits.
+
+    Args:
+        generator: the source of randomness.
+        sizes: (N, 2) heights and widths in pixels.
+        scale: least and largest area, as a fraction of the picture.
+        ratio: least and largest width / height.
+
+    Returns:
+        float64 (N, 5): left, top, right, bottom as fractions of the sides, and 1 where mirrored.
+    """
+    n = len(sizes)
+    heights, widths = sizes[:, 0, None].astype(float), sizes[:, 1, None].astype(float)
+    area = heights * widths * generator.uniform(*scale, (n, 10))
+    aspect = np.exp(generator.uniform(math.log(ratio[0]), math.log(ratio[1]), (n, 10)))
+    w, h = np.sqrt(area * aspect), np.sqrt(area / aspect)
+    first = np.argmax((w <= widths) & (h <= heights), axis=1)
+    rows = np.arange(n)
+    fits = (w <= widths)[rows, first] & (h <= heights)[rows, first]
+    w = np.where(fits, w[rows, first], np.minimum(widths[:, 0], heights[:, 0] * ratio[1])) / widths[:, 0]
+    h = np.where(fits, h[rows, first], np.minimum(heights[:, 0], widths[:, 0] / ratio[0])) / heights[:, 0]
+    where = generator.uniform(size=(n, 2))
+    where[~fits] = 0.5
+    left, top = where[:, 0] * (1 - w), where[:, 1] * (1 - h)
+    return np.stack([left, top, left + w, top + h, generator.uniform(size=n) < 0.5], axis=1)
+
+
+def random_crop(generator: np.random.Generator, height: int, width: int, scale: tuple[float, float]) -> Crop:
+    """One of `random_crops`, for a picture of ``height`` x ``width`` pixels."""
+    *box, flip = random_crops(generator, np.array([[height, width]]), scale)[0]
+    return Crop(*map(float, box), flip=bool(flip))
+
+
+def as_array(picture: Image.Image, size: tuple[int, int], crop: Crop | None = None) -> np.ndarray:
+    """Cut, resize and mirror a picture: RGB with bilinear to uint8 (3, H, W), L with nearest to uint8 (H, W).
+
+    Args:
+        picture: mode RGB or L.
+        size: (H, W) of the result.
+        crop: the part to take; all of it, if not given.
+    """
+    box = None
+    if crop:
+        w, h = picture.size
+        box = (crop.left * w, crop.top * h, min(crop.right * w, w), min(crop.bottom * h, h))
+    how = Image.Resampling.NEAREST if picture.mode == "L" else Image.Resampling.BILINEAR
+    array = np.asarray(picture.resize((size[1], size[0]), how, box=box))
+    if crop and crop.flip:
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array if array.ndim == 2 else array.transpose(2, 0, 1))

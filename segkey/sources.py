@@ -1,0 +1,290 @@
+"""Find images, pair them with masks, deal them into splits. Opens no picture but a few palette masks.
+
+Understood: a PASCAL VOC devkit; a folder with ``images/`` and ``masks/``, with or without
+``train/ val/ test/`` inside them (or around them); a folder of images beside a folder ``masks/``; a
+bare folder; a single file.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segkey.errors import SegkeyError
+from segkey.files import explain_os_errors
+from segkey.pictures import IMAGE_SUFFIXES, MASK_SUFFIXES
+
+SPLITS = ("train", "val", "test")
+ALL = "all"  # the one split of images that are not dealt out
+
+VOC_CLASSES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
+).split()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: its name (path relative to the source, with ``/``), its file, and its mask's file or None."""
+
+    name: str
+    image: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An image that is left out, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass
+class Source:
+    """What was found: items by split, and what was left out.
+
+    Attributes:
+        root: the folder that names are relative to.
+        kind: what it was taken for, in words for the user.
+        splits: items by split, each sorted by name.
+        classes: class names in order, or None where nothing names them.
+        ignore_index: the mask value that means void.
+        problems: images that were left out, with reasons.
+        notes: things the user should know, in words.
+    """
+
+    root: Path
+    kind: str
+    splits: dict[str, list[Item]]
+    classes: list[str] | None = None
+    ignore_index: int = 255
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def has_masks(self) -> bool:
+        return any(item.mask for items in self.splits.values() for item in items)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits.values()))
+
+
+def find(
+    images: str | Path,
+    masks: str | Path | None = None,
+    classes: str | Path | None = None,
+    ignore_index: int = 255,
+    split: str | None = None,
+) -> Source:
+    """Find the images at a path, with their masks.
+
+    Args:
+        images: a VOC devkit, a folder, or one image file.
+        masks: the folder of masks; found by itself where it stands beside or inside ``images``.
+        classes: a text file, a line a class.
+        ignore_index: the mask value that means void.
+        split: how to deal images out, as percentages ``TRAIN/VAL/TEST`` such as ``80/10/10``; the default
+            for images with masks that have no split folders. ``all`` keeps them together.
+
+    Raises:
+        SegkeyError: nothing there, no images in it, masks without images, or a split that is not one.
+    """
+    path = Path(images)
+    if not path.exists():
+        raise SegkeyError(f"there is nothing at {path}", "give a folder of images, an image, or a VOC devkit")
+    voc = _voc_root(path)
+    if voc and masks is None:
+        source = _find_voc(voc)
+    else:
+        source = _find_folder(path, Path(masks) if masks else None)
+    if split is not None or set(source.splits) == {ALL} and source.has_masks:
+        source.splits = _deal([i for items in source.splits.values() for i in items], split or "80/10/10")
+    if not len(source):
+        raise _nothing_in(path, source)
+    if classes is not None:
+        source.classes = read_classes(Path(classes))
+    source.ignore_index = ignore_index
+    return source
+
+
+def _nothing_in(path: Path, source: Source) -> SegkeyError:
+    if source.problems:
+        first = source.problems[0]
+        return SegkeyError(
+            f"{path}: none of {len(source.problems)} images can be used; {first.name}: {first.why}",
+            "masks are found by the image's name, as PNG; give their folder with --masks",
+        )
+    return SegkeyError(f"{path} holds no images", f"segkey reads {', '.join(sorted(IMAGE_SUFFIXES))}")
+
+
+# ------------------------------------------------------------------ PASCAL VOC
+
+
+def _voc_root(path: Path) -> Path | None:
+    """The folder of a VOC devkit that holds ImageSets: ``path`` itself, or the newest VOC20xx below it."""
+    for root in (path, *sorted(path.glob("VOC20*"), reverse=True), *sorted(path.glob("VOCdevkit/VOC20*"), reverse=True)):
+        if (root / "ImageSets" / "Segmentation").is_dir():
+            return root
+    return None
+
+
+def _find_voc(root: Path) -> Source:
+    """VOC's train list becomes 90 % train and 10 % val, its val list becomes test, as in the paper."""
+    source = Source(root, "PASCAL VOC devkit", {}, list(VOC_CLASSES))
+    lists = {}
+    for name in ("train", "val"):
+        file = root / "ImageSets" / "Segmentation" / f"{name}.txt"
+        with explain_os_errors(file):
+            names = file.read_text(encoding="utf-8").split()
+        lists[name] = sorted(set(names))
+    ranked = sorted(lists["train"], key=_hash_of)
+    val = set(ranked[: round(len(ranked) / 10)])
+    deal = {
+        "train": [name for name in lists["train"] if name not in val],
+        "val": sorted(val),
+        "test": lists["val"],
+    }
+    for split, names in deal.items():
+        items = []
+        for name in names:
+            image, mask = root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png"
+            missing = [str(file.relative_to(root)) for file in (image, mask) if not file.exists()]
+            if missing:
+                source.problems.append(Problem(f"{name}.jpg", f"{' and '.join(missing)} missing"))
+            else:
+                items.append(Item(f"JPEGImages/{name}.jpg", image, mask))
+        source.splits[split] = items
+    source.splits = {split: items for split, items in source.splits.items() if items}
+    return source
+
+
+# ------------------------------------------------------------------ folders
+
+
+def _find_folder(path: Path, masks: Path | None) -> Source:
+    """Images in a folder (or one file), with masks where there are some."""
+    if masks is not None and not masks.is_dir():
+        raise SegkeyError(f"there is no folder of masks at {masks}", "give the folder with --masks")
+    if path.is_file():
+        item_mask = _index_masks(masks).get(path.stem) if masks else None
+        source = Source(path.parent, "a single image", {ALL: [Item(path.name, path, item_mask)]})
+        if masks and not item_mask:
+            raise SegkeyError(f"{path.name} has no mask in {masks}", "masks have the image's name, as PNG")
+        return source
+    pairs = _image_folders(path, masks)
+    splits: dict[str, list[Item]] = {}
+    kind = "a folder of images" + (" with masks" if any(masks for _, masks in pairs.values()) else "")
+    # Names are relative to the folder of images, so that "data" and "data/images" are dealt out alike.
+    source = Source(path / "images" if (path / "images").is_dir() else path, kind, splits)
+    for split, (folder, mask_folder) in pairs.items():
+        items, others = _pair(folder, mask_folder, source)
+        if items:
+            splits[split] = items
+        if others:
+            source.notes.append(f"{others} other file{'s' * (others > 1)} in {folder} ignored")
+    names_file = next((f for f in (path / "classes.txt", path.parent / "classes.txt") if f.is_file()), None)
+    if names_file and source.has_masks:
+        source.classes = read_classes(names_file)
+        source.notes.append(f"class names from {names_file}")
+    return source
+
+
+def _image_folders(path: Path, masks: Path | None) -> dict[str, tuple[Path, Path | None]]:
+    """For each split, the folder of its images and of its masks."""
+    if masks is None and any((path / split / "images").is_dir() for split in SPLITS):  # train/images, train/masks
+        folders = {s: (path / s / "images", path / s / "masks") for s in SPLITS if (path / s / "images").is_dir()}
+        return {s: (images, m if m.is_dir() else None) for s, (images, m) in folders.items()}
+    images = path / "images" if (path / "images").is_dir() else path
+    if masks is None:
+        beside = images.parent / "masks"
+        masks = beside if beside.is_dir() and images.name == "images" else None
+    within = [split for split in SPLITS if (images / split).is_dir()]
+    if not within:
+        return {ALL: (images, masks)}
+    return {s: (images / s, masks / s if masks and (masks / s).is_dir() else masks) for s in within}
+
+
+def _pair(folder: Path, masks: Path | None, source: Source) -> tuple[list[Item], int]:
+    """The images below a folder with their masks, and how many other files there were."""
+    by_name = _index_masks(masks) if masks else {}
+    items, others, used = [], 0, set()
+    for file in _walk(folder):
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            others += 1
+            continue
+        if masks and file.is_relative_to(masks):
+            continue
+        name = file.relative_to(source.root).as_posix()
+        stem = file.relative_to(folder).with_suffix("").as_posix()
+        if masks and stem not in by_name:
+            source.problems.append(Problem(name, f"no mask {stem}.png in {masks}"))
+            continue
+        used.add(stem)
+        items.append(Item(name, file, by_name.get(stem)))
+    unused = sorted(set(by_name) - used)
+    if unused:
+        source.notes.append(f"{len(unused)} mask{'s' * (len(unused) > 1)} without an image in {masks}, such as {unused[0]}")
+    return sorted(items, key=lambda item: item.name), others
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    """All files below a folder, hidden ones left out, in a fixed order."""
+    with explain_os_errors(folder):
+        for parent, folders, files in os.walk(folder, onerror=_raise):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _index_masks(folder: Path) -> dict[str, Path]:
+    """Mask files by their path below ``folder``, without the suffix."""
+    masks = (file for file in _walk(folder) if file.suffix.lower() in MASK_SUFFIXES)
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in masks}
+
+
+# ------------------------------------------------------------------ splits and classes
+
+
+def _hash_of(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+
+
+def _deal(items: list[Item], split: str) -> dict[str, list[Item]]:
+    """Deal items out by a hash of their names, so that adding files moves none of the others."""
+    if split == ALL:
+        return {ALL: items}
+    try:
+        shares = [float(share) for share in split.split("/")]
+        if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 100) > 1e-6:
+            raise ValueError
+    except ValueError:
+        raise SegkeyError(
+            f"'{split}' is not a split", "give percentages for train/val/test that add up to 100, such as 80/10/10"
+        ) from None
+    dealt: dict[str, list[Item]] = {name: [] for name in SPLITS}
+    for item in items:
+        share = _hash_of(item.name) / 2**64 * 100
+        dealt["train" if share < shares[0] else "val" if share < shares[0] + shares[1] else "test"].append(item)
+    return {name: items for name, items in dealt.items() if items}
+
+
+def read_classes(file: Path) -> list[str]:
+    """Class names from a text file, a line a class; blank lines at the end are dropped.
+
+    Raises:
+        SegkeyError: no such file, no text, no name, or more than 255.
+    """
+    try:
+        with explain_os_errors(file):
+            names = file.read_text(encoding="utf-8").rstrip().splitlines()
+    except UnicodeDecodeError:
+        names = []
+    names = [name.strip() for name in names]
+    if not names or len(names) > 255 or not all(names) or len(set(names)) < len(names):
+        raise SegkeyError(f"{file} is not a list of classes", "write 1 to 255 different names, a line each, class 0 first")
+    return names

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segkey import ciphers
 from segkey.ciphers import Cipher, check_size
 from segkey.errors import KeyMismatchError, SegkeyError
 from segkey.files import make_folder, sole_writer, written_whole
@@ -383,20 +384,24 @@ class Workers:
 # ------------------------------------------------------------------ the way back
 
 
-def check_key(header: Header, cipher: Cipher, key: Key | None, path: Path | str) -> None:
-    """Raise `KeyMismatchError` unless the key and the FFX password are those that ``header`` names."""
-    if header.method == "none":
-        return
-    if key is None or key.id != header.key_id:
+def cipher_for(header: Header, key: Key | None, password: bytes | None, path: Path | str) -> Cipher:
+    """The cipher that made what ``header`` describes, from the key and a fixed FFX password, where there is one.
+
+    Raises:
+        KeyMismatchError: the key or the password is another one; ``path`` is named.
+    """
+    if header.method != "none" and (key is None or key.id != header.key_id):
         given = f"key {key.id}" if key else "no key"
         raise KeyMismatchError(
             f"{path} was made with key {header.key_id}, not with {given}", "give the right key file with --key"
         )
+    cipher = ciphers.from_key(header.method, key, header.block_size, header.channels, password)
     if cipher.password_hash != header.password_hash:
-        wants = "another FFX password" if header.password_hash and cipher.password_hash else (
-            "a fixed FFX password" if header.password_hash else "no fixed FFX password"
-        )  # fmt: skip
+        wants = "a fixed FFX password" if header.password_hash else "no fixed FFX password"
+        if header.password_hash and cipher.password_hash:
+            wants = "another FFX password"
         raise KeyMismatchError(f"{path} was made with {wants}", "give the same --ffx-password as for 'segkey encrypt'")
+    return cipher
 
 
 def decrypt(
@@ -410,8 +415,8 @@ def decrypt(
     """Write every image of some splits as PNG, with exactly the pixels that were encrypted.
 
     Args:
-        splits: from `segkey.shards.open_splits`; the key is checked by the caller with `check_key`.
-        cipher: what they were encrypted with.
+        splits: from `segkey.shards.open_splits`; 
+        cipher: what they were encrypted with, from `cipher_for`.
         out: the folder; names from a shard never lead out of it.
         force: write into a folder that is not empty, replacing files.
         workers: threads.

@@ -239,3 +239,9 @@ def key_space_bits(method: str, block_size: int, channels: int = 3, fixed_passwo
     else:
         bits = (math.lgamma(n + 1) - math.lgamma(n // 2 + 1) - math.lgamma(n - n // 2 + 1)) / math.log(2)
     return min(bits, 256.0)
+
+
+def public_part(path: str | Path) -> dict:
+    """What a key file says to everybody: ``id``, ``created``, and whether it is ``sealed``."""
+    document = _read_document(Path(path))
+    return {"id": document["id"], "created": document["created"], "sealed": "sealed" in document}

@@ -420,6 +420,11 @@ class Shard:
             ) from None
         return np.frombuffer(data, dataset.dtype).reshape(shape)
 
+    @property
+    def rows(self) -> int:
+        """How many rows there are to read, of images and masks together."""
+        return sum(map(len, self._datasets.values()))
+
     def damage(self) -> Iterator[SegkeyError | None]:
         """Read every row; yields an error for each damaged one and None for each whole one."""
         for kind, dataset in self._datasets.items():

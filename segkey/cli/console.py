@@ -1,0 +1,125 @@
+"""The one place where words reach the terminal: results to stdout, everything else to stderr."""
+
+import contextlib
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from segkey import progress
+from segkey.errors import SegkeyWarning
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+_interrupt_hint = "run the same command again: what was finished is kept"
+
+
+def printable(text: object) -> str:
+    """Text from files and names, with everything that could move the cursor made visible, and no markup."""
+    return escape("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(text)))
+
+
+def error(what: str, hint: str = "") -> None:
+    """``segkey: error: …``, and the hint on a line of its own."""
+    err.print(f"[bold red]segkey: error:[/] {printable(what)}", soft_wrap=True)
+    if hint:
+        err.print(f"[bold]segkey: hint:[/] {printable(hint)}", soft_wrap=True)
+
+
+def warn(text: object) -> None:
+    """``segkey: warning: …``."""
+    err.print(f"[bold yellow]segkey: warning:[/] {printable(text)}", soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line for the user that is not a result."""
+    err.print(printable(text), soft_wrap=True)
+
+
+def show(*tables: object) -> None:
+    """Results: Rich tables, or lines of text without markup."""
+    for table in tables:
+        out.print(printable(table) if isinstance(table, str) else table, soft_wrap=isinstance(table, str))
+
+
+def show_raw(text: str) -> None:
+    """Text for other programs, as it is."""
+    sys.stdout.write(text)
+
+
+def show_json(document: object) -> None:
+    """One JSON document to stdout."""
+    show_raw(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def on_interrupt(hint: str) -> None:
+    """What to say after Ctrl-C."""
+    global _interrupt_hint
+    _interrupt_hint = hint
+
+
+def interrupted() -> None:
+    """Said after Ctrl-C."""
+    err.print(f"\nsegkey: stopped; {printable(_interrupt_hint)}", soft_wrap=True)
+
+
+def route_warnings() -> None:
+    """Let segkey's own warnings speak with the same voice; those of libraries say nothing to a user."""
+    original = warnings.showwarning
+
+    def show_warning(message, category, filename, lineno, file=None, line=None):
+        if issubclass(category, SegkeyWarning):
+            warn(message)
+        elif sys.warnoptions:
+            original(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show_warning
+    warnings.simplefilter("always", SegkeyWarning)
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task) -> Text:
+        unit = task.fields["unit"]
+        return Text(f"{task.speed:,.1f} {unit}/s" if task.speed else f"- {unit}/s", style="cyan")
+
+
+class TerminalProgress(progress.Progress):
+    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere."""
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int, unit: str = "images") -> Iterator[progress.Advance]:
+        if not err.is_terminal:
+            yield _Lines(description, total, unit)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), _Rate())
+        with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bars:
+            bar = bars.add_task(description, total=total, unit=unit)
+            yield lambda count: bars.advance(bar, count)
+
+    def say(self, text: str) -> None:
+        err.print(printable(text), soft_wrap=True)
+
+
+class _Lines:
+    """A plain line now and then, for logs."""
+
+    def __init__(self, description: str, total: int, unit: str):
+        self.description, self.total, self.unit, self.done = description, total, unit, 0
+        self.began = self.told = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.told > 10 and self.done < self.total:
+            self.told, rate = now, self.done / (now - self.began)
+            left = (self.total - self.done) / rate
+            note(f"{self.description}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left")

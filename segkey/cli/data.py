@@ -1,0 +1,121 @@
+"""``segkey encrypt``, ``decrypt`` and ``inspect``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segkey.cli import app, console, options
+
+_PROBLEMS_SHOWN = 10
+
+
+@app.command(
+    epilog="Example: segkey encrypt photos/ --method np -M 4\n\n"
+    "Example: segkey encrypt VOCdevkit/VOC2012 --method ffx -M 2 --views 8\n\n"
+    "Example: segkey encrypt data/ --masks labels/ --method none --out plain/",
+    rich_help_panel="Data",
+)
+def encrypt(
+    images: Annotated[Path, typer.Argument(help="A VOC devkit, a folder with images/ and masks/, a folder of images, or an image.")],
+    masks: Annotated[Path | None, typer.Option(help="Folder of masks; found by itself beside or inside IMAGES.")] = None,
+    method: options.Method = "np",
+    block_size: options.BlockSize = 4,
+    size: options.Size = "256",
+    views: Annotated[
+        int | None,
+        typer.Option(min=1, help="Augmented copies of a training image (random crop and flip); 1 keeps the image as it is. "
+                     "4 for encrypted training images with masks, if not given."),
+    ] = None,  # fmt: skip
+    key: options.KeyFile = options.DEFAULT_KEY,
+    passphrase_file: options.PassphraseFile = None,
+    ffx_password: options.FFXPassword = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards.")] = options.DEFAULT_SHARDS,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Deal images out by a hash of their names: TRAIN/VAL/TEST in per cent, or 'all'. "
+                     "80/10/10 for images with masks and no split folders."),
+    ] = None,  # fmt: skip
+    classes: Annotated[Path | None, typer.Option(help="Text file of class names, a line a class.")] = None,
+    ignore_index: Annotated[int, typer.Option(min=0, max=255, help="The mask value that means void.")] = 255,
+    crop_scale: Annotated[float, typer.Option(help="Smallest area of an augmented copy, as a fraction.")] = 0.25,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    shard_size: Annotated[float, typer.Option(help="Cut shards at this many GB.")] = 1.0,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")] = False,
+    force: options.Force = False,
+) -> None:
+    """Encrypt images, with their masks, into HDF5 shards."""
+    from segkey import ciphers, encryption, reports, sources
+
+    height_width = options.parse_size(size)
+    loaded = None if method == "none" else options.load_key(key, passphrase_file)
+    cipher = ciphers.from_key(method, loaded, block_size, password=options.encode(ffx_password))
+    source = sources.find(images, masks, classes, ignore_index, split)
+    for line in source.notes:
+        console.note(line)
+    progress = console.TerminalProgress()
+    if source.has_masks and source.classes is None:
+        count = encryption.count_classes(source, workers, progress)
+        source.classes = [f"class {number}" for number in range(count)]
+        console.note(f"{count} classes found in the masks; name them with --classes FILE")
+    plans = encryption.plan(
+        source, out, cipher, loaded.id if loaded else "", height_width, views, seed, crop_scale, int(shard_size * 2**30)
+    )
+    console.note(reports.describe_plan(source, plans, cipher))
+    result = encryption.encrypt(plans, cipher, workers, strict, force, progress)
+    problems = source.problems + result.problems
+    for problem in problems[:_PROBLEMS_SHOWN]:
+        console.warn(f"left out {problem.name}: {problem.why}")
+    if len(problems) > _PROBLEMS_SHOWN:
+        console.warn(f"and {len(problems) - _PROBLEMS_SHOWN} more")
+    console.show(reports.describe_encryption(result, problems, out, cipher))
+
+
+@app.command(
+    epilog="Example: segkey decrypt shards/ --out restored/\n\nExample: segkey decrypt shards/test.h5 --out test/",
+    rich_help_panel="Data",
+)
+def decrypt(
+    shards: Annotated[list[Path], typer.Argument(help="Folders of shards, or shard files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")] = Path("decrypted"),
+    key: options.KeyFile = options.DEFAULT_KEY,
+    passphrase_file: options.PassphraseFile = None,
+    ffx_password: options.FFXPassword = None,
+    workers: options.Workers = None,
+    force: options.Force = False,
+) -> None:
+    """Turn encrypted shards back into PNG images, with exactly the pixels that were encrypted."""
+    from segkey import encryption
+    from segkey.shards import open_splits
+
+    splits = open_splits(shards)
+    header = next(iter(splits.values())).header
+    loaded = None if header.method == "none" else options.load_key(key, passphrase_file)
+    cipher = encryption.cipher_for(header, loaded, options.encode(ffx_password), shards[0])
+    count = encryption.decrypt(splits, cipher, out, force, workers, console.TerminalProgress())
+    console.show(f"{count} images written to {out}")
+
+
+@app.command(
+    epilog="Example: segkey inspect shards/ keys/segkey.key runs/latest\n\nExample: segkey inspect --verify shards/train.h5",
+    rich_help_panel="Data",
+)
+def inspect(
+    files: Annotated[list[Path], typer.Argument(help="Keys, shards, runs, or folders of shards.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Read everything and compare it with its checksums.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what keys, shards and runs are; never shows a secret."""
+    from segkey import inspection, reports
+
+    documents = [each for file in files for each in inspection.describe(file, verify, console.TerminalProgress())]
+    if as_json:
+        console.show_json(documents)
+    else:
+        console.show(*(reports.inspection_table(document) for document in documents))
+    damaged = [document for document in documents if document.get("damage")]
+    if damaged:
+        from segkey.errors import SegkeyError
+
+        raise SegkeyError(f"{len(damaged)} of {len(documents)} files are damaged", "restore them, or make them again")

@@ -1,0 +1,36 @@
+"""``segkey demo``: the whole way on built-in scenes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segkey.cli import app, console, options
+
+
+@app.command(
+    epilog="Example: segkey demo\n\nExample: segkey demo --out /tmp/segkey-demo --method ffx",
+    rich_help_panel="Start here",
+)
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = Path("demo"),
+    method: Annotated[list[str] | None, typer.Option("--method", "-m", help="Only these methods; ffx, np and shf if not given.")] = None,
+    block_size: options.BlockSize = 4,
+    wrong_keys: Annotated[int, typer.Option(min=1, help="How many random wrong keys to try.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Times every image is seen.")] = 8,
+    device: options.Device = "auto",
+    force: options.Force = False,
+) -> None:
+    """The whole way in a few minutes, with no data and no key of your own: draw scenes, make a key, encrypt,
+    train, attack, report."""
+    from segkey import demonstration, reports
+    from segkey.devices import choose
+
+    progress = console.TerminalProgress()
+    console.on_interrupt("begin again with: segkey demo --force")
+    runs = demonstration.run(
+        out, method or ["ffx", "np", "shf"], block_size, wrong_keys, epochs, choose(device), force, progress
+    )
+    rows = reports.collect(runs)
+    console.show(*reports.tables(rows), reports.demo_sentence(rows))
+    console.note(f"Everything is in {out}/. Now with your own images: segkey keygen, then segkey encrypt --help")

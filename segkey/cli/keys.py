@@ -1,0 +1,41 @@
+"""``segkey keygen``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segkey.cli import app, console, options
+
+
+@app.command(
+    epilog="Example: segkey keygen            (writes keys/segkey.key)\n\n"
+    "Example: segkey keygen customer-a --passphrase",
+    rich_help_panel="Keys",
+)
+def keygen(
+    name: Annotated[str, typer.Argument(help="Name of the key, or a path that ends in .key.")] = "segkey",
+    passphrase: Annotated[bool, typer.Option("--passphrase", help="Seal the key with a passphrase; asks twice.")] = False,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="Seal the key with the first line of this file, for scripts.")
+    ] = None,
+    force: options.Force = False,
+) -> None:
+    """Make a secret key, and show how many keys each method really has."""
+    from segkey import reports
+    from segkey.keys import Key
+
+    path = Path(name) if name.endswith(".key") else options.DEFAULT_KEY.parent / f"{name}.key"
+    words = None
+    if passphrase_file:
+        words = options.read_passphrase(passphrase_file)
+    elif passphrase:
+        words = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+    key = Key.generate()
+    key.save(path, words, force)
+    console.show(f"key {key.id} written to {path}" + (", sealed" if words is not None else ""))
+    console.show(reports.key_space_table(), reports.KEY_SPACE_ADVICE)
+    if words is None:
+        console.note("Keep a copy in a safe place: without this file, nothing made with it can be decrypted.")
+    else:
+        console.note("Keep the file and the passphrase: without both, nothing made with the key can be decrypted.")

@@ -1,0 +1,126 @@
+"""``segkey train`` and ``segkey evaluate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segkey.cli import app, console, options
+from segkey.errors import SegkeyError
+
+
+@app.command(
+    epilog="Example: segkey train                                     (the paper's recipe, from COCO weights)\n\n"
+    "Example: segkey train --recipe scratch --backbone resnet14 --epochs 30\n\n"
+    "Example: segkey train plain/ --key keys/segkey.key --method np -M 4\n\n"
+    "Example: segkey train --resume",
+    rich_help_panel="Model",
+)
+def train(
+    shards: Annotated[list[Path] | None, typer.Argument(help="Folders of shards, or shard files; shards/ if not given.")] = None,
+    recipe: Annotated[str, typer.Option(help="paper (from COCO weights) or scratch (from random weights).")] = "paper",
+    weights: Annotated[str | None, typer.Option(help="Where to start: coco, imagenet, none, or a file.")] = None,
+    backbone: Annotated[str, typer.Option(help="resnet50, resnet101, or resnet14 for laptops.")] = "resnet50",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times every image is seen.")] = None,
+    batch_size: options.BatchSize = None,
+    lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
+    crop_scale: Annotated[
+        float | None, typer.Option(help="Smallest area of a random crop, where augmentation is on the device.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; from method and block size, if not given.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of runs.")] = options.DEFAULT_RUNS,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", "-k", help="Encrypt plain shards on the device with this key, with --method and -M."),
+    ] = None,
+    passphrase_file: options.PassphraseFile = None,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="With --key: shf, np or ffx.")] = None,
+    block_size: Annotated[int | None, typer.Option("--block-size", "-M", min=1, help="With --key: side of a block.")] = None,
+    ffx_password: options.FFXPassword = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    precise: options.Precise = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was cut off (--name, or the newest), as it was begun.")
+    ] = False,
+) -> None:
+    """Train a segmentation network on shards, and keep it as a run."""
+    from segkey import ciphers, devices, evaluation, reports, shards as shard_files, training
+    from segkey.runs import Run
+
+    progress, where = console.TerminalProgress(), devices.choose(device)
+    console.on_interrupt("go on with: segkey train --resume" + (f" --name {name}" if name else ""))
+    if resume:
+        changed = (weights, epochs, batch_size, lr, optimizer, weight_decay, crop_scale, method, block_size)
+        if any(value is not None for value in changed):
+            raise SegkeyError("--resume goes on as the run was begun", "leave out the other training options")
+        run = Run.open(runs / (name or "latest"))
+        cipher = key_id = None
+        if run.config["data"]["on_the_fly"]:
+            loaded = options.load_key(key or options.DEFAULT_KEY, passphrase_file)
+            cipher, key_id = evaluation.cipher_of(run, loaded, options.encode(ffx_password)), loaded.id
+        splits = shard_files.open_splits(shards or list(map(Path, run.config["data"]["shards"])), ("train", "val"))
+        run = training.resume(run, splits, device=where, cipher=cipher, key_id=key_id or "", progress=progress)
+    else:
+        chosen = training.recipe(
+            recipe, weights=weights, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer,
+            weight_decay=weight_decay, crop_scale=crop_scale,
+        )  # fmt: skip
+        loaded = cipher = None
+        if key:
+            if method is None or block_size is None:
+                raise typer.BadParameter("--key also needs --method and -M")
+            loaded = options.load_key(key, passphrase_file)
+            cipher = ciphers.from_key(method, loaded, block_size, password=options.encode(ffx_password))
+        elif method is not None or block_size is not None:
+            raise typer.BadParameter("--method and -M belong to --key; encrypted shards need none of them")
+        paths = shards or [options.DEFAULT_SHARDS]
+        splits = shard_files.open_splits(paths, ("train", "val"))
+        run = training.train(
+            splits, runs, chosen, shards=paths, device=where, name=name, backbone=backbone, cipher=cipher,
+            key_id=loaded.id if loaded else "", precise=precise, seed=seed, progress=progress,
+        )  # fmt: skip
+    console.show(reports.describe_training(run))
+
+
+@app.command(
+    epilog="Example: segkey evaluate\n\nExample: segkey evaluate runs/np-m4 --images photos/ --masks labels/",
+    rich_help_panel="Model",
+)
+def evaluate(
+    run: options.RunFolder = options.LATEST,
+    shards: options.TestShards = None,
+    images: options.TestImages = None,
+    masks: options.TestMasks = None,
+    split: options.TestSplit = "test",
+    key: options.KeyFile = options.DEFAULT_KEY,
+    passphrase_file: options.PassphraseFile = None,
+    ffx_password: options.FFXPassword = None,
+    limit: options.Limit = None,
+    batch_size: options.BatchSize = None,
+    device: options.Device = "auto",
+    precise: options.Precise = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Mean and per-class IoU of a run on test images, with the correct key."""
+    from segkey import devices, evaluation, reports
+    from segkey.runs import Run
+
+    where, opened = devices.choose(device), Run.open(run)
+    tested = evaluation.test_split(opened, shards, images, masks, split)
+    cipher = None
+    if tested.header.method == "none" and opened.header.method != "none":
+        cipher = evaluation.cipher_of(opened, options.load_key(key, passphrase_file), options.encode(ffx_password))
+    for problem in getattr(tested, "problems", []):
+        console.warn(f"left out {problem.name}: {problem.why}")
+    document = evaluation.evaluate(
+        opened, tested, cipher, where, limit, batch_size or 32, precise, console.TerminalProgress()
+    )
+    if limit is None and images is None:
+        opened.write_result("evaluate", document)
+    if as_json:
+        console.show_json(document)
+    else:
+        console.show(reports.evaluation_table(document))

@@ -1,0 +1,74 @@
+"""Options that several commands share, and how they are read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segkey.errors import SegkeyError
+
+DEFAULT_KEY = Path("keys/segkey.key")
+DEFAULT_SHARDS = Path("shards")
+DEFAULT_RUNS = Path("runs")
+LATEST = DEFAULT_RUNS / "latest"
+
+KeyFile = Annotated[Path, typer.Option("--key", "-k", help="The key file.")]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(help="A file whose first line is the passphrase of the key; asked for, if not given."),
+]
+Method = Annotated[str, typer.Option("--method", "-m", help="shf, np, ffx, or none for plain shards.")]
+BlockSize = Annotated[int, typer.Option("--block-size", "-M", min=1, help="Side of a block in pixels.")]
+FFXPassword = Annotated[
+    str | None,
+    typer.Option(help="Fix FFX's password, as the paper does; it weakens the key. Derived from the key if not given."),
+]
+Size = Annotated[str, typer.Option(help="Size images are resized to: 256, or HEIGHTxWIDTH.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; as many as there are cores, if not given.")]
+Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]
+Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many images.")]
+Precise = Annotated[bool, typer.Option("--precise", help="float32 even where the device computes in bfloat16.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+TestShards = Annotated[
+    list[Path] | None, typer.Option("--shards", help="Shards to test on; those the run was trained on, if not given.")
+]
+TestImages = Annotated[Path | None, typer.Option("--images", help="Test on the images in this folder instead.")]
+TestMasks = Annotated[Path | None, typer.Option("--masks", help="The folder of their masks.")]
+TestSplit = Annotated[str, typer.Option("--split", help="Which split to test on.")]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``256`` or ``240x320`` (height first) as (H, W)."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and 0 < int(side) < 65536 for side in sides):
+        raise typer.BadParameter(f"'{text}' is not a size; give 256, or HEIGHTxWIDTH such as 240x320", param_hint="--size")
+    return (int(sides[0]), int(sides[-1]))
+
+
+def read_passphrase(file: Path) -> str:
+    """The first line of a file."""
+    try:
+        return file.read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, UnicodeDecodeError, IndexError):
+        raise SegkeyError(f"{file} holds no passphrase", "give a text file whose first line is the passphrase") from None
+
+
+def load_key(file: Path, passphrase_file: Path | None = None):
+    """A key, asking for its passphrase where it is sealed."""
+    from segkey.keys import Key
+
+    def ask() -> str:
+        if passphrase_file:
+            return read_passphrase(passphrase_file)
+        return typer.prompt(f"Passphrase of {file}", hide_input=True, err=True)
+
+    return Key.load(file, ask)
+
+
+def encode(password: str | None) -> bytes | None:
+    """A password as bytes."""
+    return None if password is None else password.encode()

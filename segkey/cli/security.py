@@ -1,0 +1,49 @@
+"""``segkey attack``."""
+
+from typing import Annotated
+
+import typer
+
+from segkey.cli import app, console, options
+
+
+@app.command(
+    epilog="Example: segkey attack --wrong-keys 100\n\nExample: segkey attack runs/np-m4 --wrong-keys 20 --limit 100",
+    rich_help_panel="Security",
+)
+def attack(
+    run: options.RunFolder = options.LATEST,
+    wrong_keys: Annotated[int, typer.Option(min=1, help="How many random wrong keys to try.")] = 100,
+    shards: options.TestShards = None,
+    images: options.TestImages = None,
+    masks: options.TestMasks = None,
+    split: options.TestSplit = "test",
+    key: options.KeyFile = options.DEFAULT_KEY,
+    passphrase_file: options.PassphraseFile = None,
+    ffx_password: options.FFXPassword = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = None,
+    device: options.Device = "auto",
+    precise: options.Precise = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """What the model is worth with the correct key, with plain images, and with wrong keys."""
+    from segkey import attacks, devices, evaluation, reports
+    from segkey.runs import Run
+
+    where, opened = devices.choose(device), Run.open(run)
+    tested = evaluation.test_split(opened, shards, images, masks, split)
+    password = options.encode(ffx_password)
+    loaded = None if opened.header.method == "none" else options.load_key(key, passphrase_file)
+    cipher = evaluation.cipher_of(opened, loaded, password)
+    for problem in getattr(tested, "problems", []):
+        console.warn(f"left out {problem.name}: {problem.why}")
+    subject = attacks.Subject.create(opened, tested, cipher, where, limit, password, precise, batch_size or 32)
+    document = attacks.basic(subject, wrong_keys, seed, opened.path / "attack.partial.json", console.TerminalProgress())
+    if limit is None and images is None:
+        opened.write_result("attack", document)
+    if as_json:
+        console.show_json(document)
+    else:
+        console.show(reports.attack_table(document), reports.attack_sentence(document))

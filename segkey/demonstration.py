@@ -1,0 +1,71 @@
+"""The whole way on built-in scenes, as ``segkey demo`` shows it."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from segkey import attacks, ciphers, encryption, evaluation, scenes, sources, training
+from segkey.errors import SegkeyError
+from segkey.files import make_folder
+from segkey.keys import Key
+from segkey.progress import SILENT, Progress
+from segkey.runs import Run
+from segkey.shards import open_splits
+
+SIZE = (64, 64)  # a network that a laptop trains in a minute
+SCENES = {"train": 200, "val": 30, "test": 60}
+_MADE = ("scenes", "shards", "runs", "keys")
+
+
+def run(
+    out: Path,
+    methods: list[str],
+    block_size: int,
+    wrong_keys: int,
+    epochs: int,
+    device: torch.device,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> list[Run]:
+    """Draw scenes, make a key, and for each method encrypt, train, evaluate and attack.
+
+    Args:
+        out: folder for all of it.
+        methods: names of methods.
+        block_size: M.
+        wrong_keys: how many wrong keys to try.
+        epochs: of each training.
+        device: where to compute.
+        force: remove what an earlier demo left in ``out``.
+        progress: hears what happens.
+
+    Returns:
+        The finished runs, with their results.
+    """
+    there = [out / name for name in _MADE if (out / name).exists()]
+    if there and not force:
+        raise SegkeyError(f"{there[0]} already exists", "choose another --out, or use --force to replace it")
+    for folder in there:
+        shutil.rmtree(folder)
+    progress.say(f"1. {sum(SCENES.values())} scenes, drawn into {make_folder(out) / 'scenes'}")
+    source = sources.find(scenes.write(out / "scenes", **SCENES, size=96))
+    key = Key.generate()
+    key.save(out / "keys" / "demo.key")
+    progress.say(f"2. key {key.id} in {out / 'keys' / 'demo.key'}")
+    recipe, runs = training.recipe("scratch", epochs=epochs), []
+    for number, method in enumerate(methods, 3):
+        cipher, shards = ciphers.from_key(method, key, block_size), out / "shards" / method
+        progress.say(f"{number}. {method.upper()} with M = {block_size}: encrypt, train, attack with {wrong_keys} wrong keys")
+        plans = encryption.plan(source, shards, cipher, key.id, SIZE)
+        encryption.encrypt(plans, cipher, progress=progress)
+        trained = training.train(
+            open_splits([shards], ("train", "val")), out / "runs", recipe,
+            shards=[shards], device=device, backbone="resnet14", progress=progress,
+        )  # fmt: skip
+        test = evaluation.test_split(trained, None, None, None)
+        trained.write_result("evaluate", evaluation.evaluate(trained, test, cipher, device, progress=progress))
+        subject = attacks.Subject.create(trained, test, cipher, device)
+        trained.write_result("attack", attacks.basic(subject, wrong_keys, progress=progress))
+        runs.append(trained)
+    return runs

@@ -1,0 +1,80 @@
+"""What a file is: a key, a shard or a run; and whether it is whole."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from segkey import keys
+from segkey.errors import SegkeyError
+from segkey.files import explain_os_errors
+from segkey.progress import SILENT, Progress
+from segkey.shards import Shard, find_splits
+
+
+def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> list[dict]:
+    """One dictionary a file, as ``segkey inspect --json`` prints them; never holds a secret.
+
+    Args:
+        path: a key, a shard, a run, or a folder of shards.
+        verify: read everything and compare it with its checksums; ``damage`` then lists what does not match.
+        progress: hears of every row that is verified.
+
+    Raises:
+        SegkeyError: nothing there, or nothing that segkey knows.
+    """
+    if not path.exists():
+        raise SegkeyError(f"there is nothing at {path}", "give a key, a shard, a run, or a folder of shards")
+    if (path / "run.json").is_file() or (path.is_file() and path.name == "latest"):
+        return [_run(path, verify)]
+    if path.is_dir():
+        files = [file for files in find_splits([path]).values() for file in files]
+        return [_shard(file, verify, progress) for file in files]
+    with explain_os_errors(path), open(path, "rb") as file:
+        magic = file.read(8)
+    if magic == b"\x89HDF\r\n\x1a\n" or path.suffix == ".h5":
+        return [_shard(path, verify, progress)]
+    return [{"path": str(path), "kind": "key"} | keys.public_part(path)]
+
+
+def _shard(path: Path, verify: bool, progress: Progress) -> dict:
+    with Shard(path) as shard:
+        document = {"path": str(path), "kind": "shard"} | asdict(shard.header)
+        document |= {
+            "classes": list(shard.header.classes),
+            "images": shard.images,
+            "size": list(shard.size),
+            "dtype": shard.dtype,
+            "has_masks": shard.has_masks,
+            "bytes": path.stat().st_size,
+            "made_with": shard.made_with,
+        }
+        if verify:
+            damage = []
+            with progress.task(f"verify {path.name}", shard.rows, "rows") as advance:
+                for error in shard.damage():
+                    damage += [error.what] if error else []
+                    advance(1)
+            document["damage"] = damage
+    return document
+
+
+def _run(path: Path, verify: bool) -> dict:
+    import torch  # only runs need it
+
+    from segkey.runs import Run
+
+    run = Run.open(path)
+    document = {"path": str(path), "kind": "run", "name": run.name} | {
+        name: run.config.get(name)
+        for name in ("created", "device", "versions", "model", "data", "recipe", "seed", "epochs_done", "best", "seconds")
+    }
+    for name in ("evaluate", "attack"):
+        result = run.result(name)
+        if result:
+            document[name] = {part: result[part]["mean_iou"] for part in ("correct", "plain") if part in result}
+    if verify:
+        document["damage"] = []
+        try:
+            run.load_model(torch.device("cpu"))
+        except SegkeyError as error:
+            document["damage"].append(error.what)
+    return document

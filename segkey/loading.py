@@ -1,0 +1,174 @@
+"""Splits as batches on a device: kept there whole where they fit, read ahead by threads where not."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segkey import devices
+from segkey.encryption import Preparation
+from segkey.errors import SegkeyError
+from segkey.shards import Header, Split
+from segkey.sources import Item, Problem
+
+Batch = tuple[Tensor, Tensor | None]
+
+
+class MemorySplit:
+    """Images and masks from files, held in memory with the interface of `segkey.shards.Split`.
+
+    Args:
+        items: images with masks.
+        preparation: their size and classes.
+        header: what to say about them; method ``none``.
+
+    Attributes:
+        problems: images that could not be used; the others are there.
+    """
+
+    def __init__(self, items: list[Item], preparation: Preparation, header: Header):
+        self.header, self.size, self.dtype, self.problems = header, preparation.size, "uint8", []
+
+        def load(item: Item):
+            try:
+                images, masks, _ = preparation.load(item)
+                return item.name, images[0], masks[0] if masks else None
+            except SegkeyError as error:
+                return Problem(item.name, error.what)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            loaded = list(pool.map(load, items))
+        self.problems = [each for each in loaded if isinstance(each, Problem)]
+        self._rows = [each for each in loaded if not isinstance(each, Problem)]
+        if not self._rows:
+            raise SegkeyError(f"none of {len(items)} images can be used; {self.problems[0].why}")
+        self.has_masks = self._rows[0][2] is not None
+        self.names = [name for name, _, _ in self._rows]
+        self.row_bytes = self.size[0] * self.size[1] * (self.header.channels + self.has_masks)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, kind: str, index: int, view: int = 0) -> np.ndarray:
+        """The image or the mask at ``index``."""
+        return self._rows[index][1 if kind == "images" else 2]
+
+
+class Feed:
+    """A split as batches on a device.
+
+    uint16 images travel as int16 (their values are below 1000), for which torch has every operation.
+
+    Args:
+        split: a `Split` or a `MemorySplit`.
+        device: where batches are wanted.
+        prepare: applied to images once, when they reach the device; for example a cipher's ``decrypt``.
+        limit: only the first so many images.
+        resident: keep all on the device; decided by its free memory, if not given.
+    """
+
+    def __init__(
+        self,
+        split: Split | MemorySplit,
+        device: torch.device,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        limit: int | None = None,
+        resident: bool | None = None,
+    ):
+        self.split, self.device, self.prepare = split, device, prepare
+        self.count = min(limit, len(split)) if limit else len(split)
+        self.views = split.header.views
+        if resident is None:
+            resident = self.count * self.views * split.row_bytes < devices.free_memory(device)
+        self._resident = self._load_all() if resident else None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self, size: int, order: np.ndarray | None = None, view: int = 0) -> Iterator[Batch]:
+        """Batches of at most ``size`` images: uint8 or int16 (N, C, H, W), and masks uint8 (N, H, W).
+
+        Args:
+            size: images a batch.
+            order: indices of images; all in their own order, if not given.
+            view: which copy of each.
+        """
+        order = np.arange(self.count) if order is None else order
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        if self._resident is None:
+            yield from self._stream(parts, view)
+            return
+        images, masks = self._resident
+        where = torch.from_numpy(np.asarray(order) + view * self.count).to(self.device)
+        for start in range(0, len(order), size):
+            rows = where[start : start + size]
+            yield images.index_select(0, rows), None if masks is None else masks.index_select(0, rows)
+
+    def _load_all(self) -> Batch:
+        """Every view of every image, view by view, on the device."""
+        parts = [np.arange(start, min(start + 64, self.count)) for start in range(0, self.count, 64)]
+        loaded = [batch for view in range(self.views) for batch in self._stream(parts, view)]
+        images = torch.cat([images for images, _ in loaded])
+        return images, torch.cat([masks for _, masks in loaded]) if self.split.has_masks else None
+
+    def _stream(self, parts: list[np.ndarray], view: int) -> Iterator[Batch]:
+        """Read a few parts ahead in threads, and bring each to the device."""
+        with ThreadPoolExecutor(2) as pool:
+            waiting = deque(pool.submit(self._read, part, view) for part in parts[:4])
+            for following in [*parts[4:], *[None] * len(waiting)]:
+                images, masks = waiting.popleft().result()
+                if following is not None:
+                    waiting.append(pool.submit(self._read, following, view))
+                images = images.to(self.device, non_blocking=True)
+                if self.prepare:
+                    images = signed(self.prepare(unsigned(images)))
+                yield images, None if masks is None else masks.to(self.device, non_blocking=True)
+
+    def _read(self, indices: np.ndarray, view: int) -> Batch:
+        images = np.stack([self.split.read("images", int(index), view) for index in indices])
+        if images.dtype != np.uint8:
+            images = images.astype(np.int16)
+        masks = np.stack([self.split.read("masks", int(i), view) for i in indices]) if self.split.has_masks else None
+        tensors = torch.from_numpy(images), None if masks is None else torch.from_numpy(masks)
+        if self.device.type == "cuda":
+            tensors = tuple(None if tensor is None else tensor.pin_memory() for tensor in tensors)
+        return tensors
+
+
+def signed(images: Tensor) -> Tensor:
+    """uint16 seen as int16, without copying; other types as they are."""
+    return images.view(torch.int16) if images.dtype == torch.uint16 else images
+
+
+def unsigned(images: Tensor) -> Tensor:
+    """int16 seen as uint16, without copying; other types as they are."""
+    return images.view(torch.uint16) if images.dtype == torch.int16 else images
+
+
+def as_pixels(images: Tensor, max_value: int) -> Tensor:
+    """What the network takes: float (N, C, H, W) in 0 … 1, channels last."""
+    return signed(images).to(torch.float32, memory_format=torch.channels_last).div_(max_value)
+
+
+def crop_batch(images: Tensor, masks: Tensor, crops: Tensor) -> Batch:
+    """Random resized crop and flip of a whole batch on its device, back to the same size.
+
+    Args:
+        images: uint8 (N, C, H, W); resampled bilinearly.
+        masks: uint8 (N, H, W); resampled to the nearest.
+        crops: float (N, 5), from `segkey.pictures.random_crops`.
+    """
+    left, top, right, bottom, flip = crops.to(images.device, torch.float32).unbind(1)
+    zero = torch.zeros_like(left)
+    across = (right - left) * (1 - 2 * flip)
+    theta = torch.stack([across, zero, left + right - 1, zero, bottom - top, top + bottom - 1], 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    how = {"padding_mode": "border", "align_corners": False}
+    cropped = F.grid_sample(images.float(), grid, mode="bilinear", **how).round_().to(torch.uint8)
+    classes = F.grid_sample(masks[:, None].float(), grid, mode="nearest", **how)[:, 0].to(torch.uint8)
+    return cropped, classes

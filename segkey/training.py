@@ -1,0 +1,400 @@
+"""Recipes, and the training loop from top to bottom.
+
+Two ways of feeding it. From encrypted shards the trainer needs no key: view e mod V in epoch e. From
+plain shards with a cipher, images are augmented and then encrypted on the device, anew in every epoch;
+that is the paper's protocol. All randomness comes from the seed and the number of the epoch, so a
+training that was cut and resumed ends where the uninterrupted one ends (equal on the CPU).
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segkey import devices, models, runs
+from segkey.ciphers import Cipher
+from segkey.errors import SegkeyError
+from segkey.files import sole_writer, written_whole
+from segkey.loading import Feed, as_pixels, crop_batch
+from segkey.pictures import random_crops, seeded
+from segkey.progress import SILENT, Progress
+from segkey.shards import Split
+
+_SAVE_SECONDS = 30  # how much work a kill may cost; saving takes a second or so for ResNet-50
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        optimizer: ``sgd`` or ``adamw``.
+        lr: the highest learning rate.
+        lr_min: the lowest.
+        restart: epochs of each cosine, after which the rate jumps back up; 0 for one cosine over the
+            whole training, after a linear warm-up over its first twentieth.
+        momentum: of SGD.
+        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
+        epochs, batch_size: how long, and how many images a step.
+        weights: where to start: ``coco``, ``imagenet``, ``none`` or a file.
+        crop_scale: smallest area of a random crop, where augmentation is on the device.
+    """
+
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    lr_min: float = 0.0001
+    restart: int = 10
+    momentum: float = 0.9
+    weight_decay: float = 0.005
+    epochs: int = 100
+    batch_size: int = 256
+    weights: str = "coco"
+    crop_scale: float = 0.08
+
+    def lr_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
+        """The learning rate in a step of an epoch."""
+        if self.restart:  # constant within an epoch, as the paper's scheduler is stepped
+            done = epoch % self.restart / self.restart
+        else:
+            done = (epoch + step / steps) / self.epochs
+            if done < 0.05:
+                return self.lr * (done + 1 / (steps * self.epochs)) / 0.05
+            done = (done - 0.05) / 0.95
+        return self.lr_min + (self.lr - self.lr_min) * (1 + math.cos(math.pi * done)) / 2
+
+    def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """The optimizer for a model's parameters."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay)
+        return torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
+
+    def check(self) -> "Recipe":
+        """Raise `SegkeyError` for a value that cannot be; returns the recipe."""
+        positive = ("lr", "epochs", "batch_size", "crop_scale")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise SegkeyError(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}")
+        if self.optimizer not in ("sgd", "adamw"):
+            raise SegkeyError(f"there is no optimizer '{self.optimizer}'", "optimizers: sgd, adamw")
+        return self
+
+
+RECIPES = {
+    # The paper's table (section 4.1); the starting weights follow from its baseline, see "The paper" in the README.
+    "paper": Recipe(),
+    "scratch": Recipe(
+        optimizer="adamw", lr=0.001, lr_min=0.0, restart=0, weight_decay=0.01, epochs=100, batch_size=16,
+        weights="none", crop_scale=0.25,
+    ),
+}  # fmt: skip
+
+
+def recipe(name: str, **overrides: object) -> Recipe:
+    """A recipe by name, with other values where they are given (None leaves a value as it is)."""
+    if name not in RECIPES:
+        raise SegkeyError(f"there is no recipe '{name}'", f"recipes: {', '.join(RECIPES)}")
+    return replace(RECIPES[name], **{key: value for key, value in overrides.items() if value is not None}).check()
+
+
+def train(
+    splits: dict[str, Split],
+    folder: Path,
+    recipe: Recipe,
+    *,
+    shards: list[Path],
+    device: torch.device,
+    name: str | None = None,
+    backbone: str = "resnet50",
+    cipher: Cipher | None = None,
+    key_id: str = "",
+    precise: bool = False,
+    seed: int = 0,
+    resident: bool | None = None,
+    progress: Progress = SILENT,
+) -> runs.Run:
+    """Train a network and keep it as a run.
+
+    Args:
+        splits: ``train`` and ``val``, with masks.
+        folder: where runs are kept.
+        recipe: how to train.
+        shards: where the splits came from; kept in the run, so that later commands find them.
+        device: where to compute.
+        name: the run's name; made from method and block size, if not given.
+        backbone: a name in `segkey.models.BACKBONES`.
+        cipher: encrypts plain shards on the device, after augmentation.
+        key_id: of the key that ``cipher`` came from.
+        precise: float32 even where the device computes in bfloat16.
+        seed: decides everything that is random.
+        resident: keep all images on the device; decided by its memory, if not given.
+        progress: hears of every epoch.
+
+    Raises:
+        SegkeyError: splits that cannot be trained on, weights that are not there, a name that is taken.
+    """
+    trainer = _Trainer(splits, recipe, backbone, recipe.weights, cipher, device, precise, seed, resident, progress)
+    config = _configuration(trainer, shards, key_id)
+    default = "plain" if config["data"]["method"] == "none" else "{method}-m{block_size}".format(**config["data"])
+    name = runs.check_name(name) if name else runs.free_name(folder, default)
+    if (folder / name).exists():
+        raise SegkeyError(f"{folder / name} already exists", "choose another --name, or go on with it: --resume")
+    run = runs.Run.create(folder, name, config)
+    with sole_writer(run.path):
+        trainer.fit(run, 0, [], math.inf, None)
+    return run
+
+
+def resume(
+    run: runs.Run,
+    splits: dict[str, Split],
+    *,
+    device: torch.device,
+    cipher: Cipher | None = None,
+    key_id: str = "",
+    resident: bool | None = None,
+    progress: Progress = SILENT,
+) -> runs.Run:
+    """Go on with a run that was cut off, with its own settings; the other arguments are those of `train`.
+
+    Raises:
+        SegkeyError: it is finished, or the splits or the key are not those it was begun with.
+    """
+    config, recipe = run.config, Recipe(**run.config["recipe"])
+    if config["epochs_done"] >= recipe.epochs:
+        raise SegkeyError(f"run {run.name} has all its {recipe.epochs} epochs", "train a new run")
+    trainer = _Trainer(
+        splits, recipe, config["model"]["backbone"], "none", cipher, device, config["precise"], config["seed"],
+        resident, progress,
+    )  # fmt: skip
+    for what, value in _configuration(trainer, [], key_id)["data"].items():
+        if what != "shards" and config["data"].get(what) != value:  # the shards may have moved
+            raise SegkeyError(
+                f"run {run.name} was begun with {what.replace('_', ' ')} {config['data'].get(what)}, not {value}",
+                "give the shards and the key that it was begun with, or train a new run",
+            )
+    with sole_writer(run.path):
+        if (run.path / "resume.pt").is_file():
+            trainer.fit(run, *trainer.restore(run))
+        else:  # cut off before anything was saved
+            trainer.start_again(recipe.weights)
+            trainer.fit(run, 0, [], math.inf, None)
+    return run
+
+
+def _check_splits(splits: dict[str, Split], cipher: Cipher | None) -> None:
+    for name in ("train", "val"):
+        if name not in splits:
+            raise SegkeyError(
+                f"there is no '{name}' split to train with", "encrypt images that have masks, with --split 80/10/10"
+            )
+        if not splits[name].has_masks:
+            raise SegkeyError(f"the '{name}' split has no masks", "encrypt images together with their masks (--masks DIR)")
+    if cipher and splits["train"].header.method != "none":
+        raise SegkeyError(
+            "these shards are encrypted already", "train on them without --key, or make plain ones with --method none"
+        )
+
+
+def _configuration(trainer: "_Trainer", shards: list[Path], key_id: str) -> dict:
+    """What ``run.json`` says from the beginning."""
+    header, cipher = trainer.train_feed.split.header, trainer.cipher
+    data = {
+        "method": cipher.method if cipher else header.method,
+        "block_size": cipher.block_size if cipher else header.block_size,
+        "channels": header.channels,
+        "max_value": trainer.max_value,
+        "key_id": (key_id if cipher.method != "none" else "") if cipher else header.key_id,
+        "password_hash": cipher.password_hash if cipher else header.password_hash,
+        "classes": list(header.classes),
+        "ignore_index": header.ignore_index,
+        "size": list(trainer.train_feed.split.size),
+        "images": {"train": len(trainer.train_feed), "val": len(trainer.val_feed)},
+        "views": header.views,
+        "on_the_fly": bool(cipher),
+        "shards": [str(path) for path in shards],
+    }
+    return {
+        "created": runs.now(),
+        "versions": runs.versions(),
+        "device": devices.describe(trainer.device),
+        "precise": trainer.precise,
+        "model": {"backbone": trainer.backbone},
+        "data": data,
+        "recipe": asdict(trainer.recipe),
+        "seed": trainer.seed,
+        "epochs_done": 0,
+        "seconds": 0.0,
+    }
+
+
+class _Trainer:
+    """The training loop and what it works on."""
+
+    def __init__(self, splits, recipe, backbone, weights, cipher, device, precise, seed, resident, progress):
+        _check_splits(splits, cipher)
+        self.recipe, self.cipher, self.device, self.precise = recipe, cipher, device, precise
+        self.seed, self.progress = seed, progress
+        header = splits["train"].header
+        self.max_value = cipher.max_value if cipher else header.max_value
+        self.backbone, self.classes = backbone, list(header.classes)
+        self.start_again(weights)
+        self.train_feed = Feed(splits["train"], device, resident=resident)
+        self.val_feed = Feed(splits["val"], device, resident=resident)
+
+    def start_again(self, weights: str) -> None:
+        """A new network with its starting weights, and its optimizer."""
+        torch.manual_seed(_seed(self.seed, "start"))
+        self.model = models.build(self.backbone, self.classes, weights)
+        self.model.to(self.device, memory_format=torch.channels_last)
+        self.optimizer = self.recipe.build_optimizer(self.model)
+
+    def fit(self, run: runs.Run, start: int, history: list[dict], best: float, best_state: dict | None) -> None:
+        """Train from epoch ``start`` to the last, given what came before it."""
+        began, saved = time.monotonic() - run.config["seconds"], time.monotonic()
+        for epoch in range(start, self.recipe.epochs):
+            line = self._epoch(epoch, start)
+            line |= {"seconds": round(time.monotonic() - began, 3), "best": line["val_loss"] < best}
+            if line["best"]:
+                best = line["val_loss"]
+                best_state = {name: tensor.detach().clone() for name, tensor in self.model.weights().items()}
+            if not math.isfinite(line["loss"]) or best_state is None:
+                raise SegkeyError(
+                    f"the loss is {line['loss']} in epoch {epoch + 1}: training diverged", "take a smaller --lr"
+                )
+            history.append(line)
+            self._tell(line, start)
+            last = epoch + 1 == self.recipe.epochs
+            if last or time.monotonic() - saved > _SAVE_SECONDS:
+                self._save(run, history, best, best_state, last)
+                saved = time.monotonic()
+
+    def _epoch(self, epoch: int, start: int) -> dict:
+        """Train on every image once, then validate; the epoch's line of history."""
+        torch.manual_seed(_seed(self.seed, epoch))  # for dropout
+        generator = seeded("epoch", self.seed, epoch)
+        order = generator.permutation(len(self.train_feed))
+        view = epoch % self.train_feed.views
+        crops = None
+        if self.cipher:
+            sizes = np.broadcast_to(self.train_feed.split.size, (len(order), 2))
+            crops = torch.from_numpy(random_crops(generator, sizes, (self.recipe.crop_scale, 1.0))).to(self.device)
+        steps = math.ceil(len(order) / self.recipe.batch_size)
+        began, total = time.monotonic(), torch.zeros((), device=self.device)
+        self.model.train()
+        with self.progress.task(f"epoch {epoch + 1}/{self.recipe.epochs}", len(order)) as advance:
+            for step, (images, masks) in enumerate(self.train_feed.batches(self.recipe.batch_size, order, view)):
+                lr = self.recipe.lr_at(epoch, step, steps)
+                if self.cipher:
+                    first = step * self.recipe.batch_size
+                    images, masks = crop_batch(images, masks, crops[first : first + len(images)])
+                total += self._step(images, masks, lr) * len(images)
+                advance(len(images))
+                if epoch == start and step in (0, 3):
+                    self._estimate(step, steps)
+        loss = float(total) / len(order)  # the only wait for the device in an epoch
+        rate = len(order) / (time.monotonic() - began)
+        return {"epoch": epoch + 1, "loss": loss, "val_loss": self._validate(), "lr": lr, "images_per_second": round(rate, 2)}
+
+    def _step(self, images: Tensor, masks: Tensor, lr: float) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        with devices.mixed_precision(self.device, not self.precise):
+            loss = self._loss(images, masks)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def _loss(self, images: Tensor, masks: Tensor, reduction: str = "mean") -> Tensor:
+        """Cross-entropy over the pixels that are not void: their mean, or ``sum``."""
+        images = self.cipher.encrypt(images) if self.cipher else images
+        logits = self.model(as_pixels(images, self.max_value)).float()
+        ignore = self.train_feed.split.header.ignore_index
+        loss = F.cross_entropy(logits, masks.long(), ignore_index=ignore, reduction="sum")
+        return loss if reduction == "sum" else loss / (masks != ignore).sum().clamp(min=1)
+
+    @torch.inference_mode()
+    def _validate(self) -> float:
+        """Mean cross-entropy over all pixels of the validation split that are not void."""
+        self.model.eval()
+        total, pixels = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        ignore = self.val_feed.split.header.ignore_index
+        with devices.mixed_precision(self.device, not self.precise):
+            for images, masks in self.val_feed.batches(self.recipe.batch_size):
+                total += self._loss(images, masks, "sum")
+                pixels = pixels + (masks != ignore).sum()
+        return float(total / pixels)
+
+    def _estimate(self, step: int, steps: int) -> None:
+        """After a few steps, say how long the whole will take; the first step is slower, and is not counted."""
+        if step == 0:
+            self._after_first = time.monotonic()
+            return
+        each = (time.monotonic() - self._after_first) / 3
+        validation = len(self.val_feed) / self.recipe.batch_size / 3  # forward only: about a third of a step
+        seconds = each * (steps + validation) * self.recipe.epochs
+        where = devices.describe(self.device)
+        self.progress.say(f"{self.recipe.epochs} epochs will take about {in_words(seconds)} here ({where})")
+
+    def _tell(self, line: dict, start: int) -> None:
+        done = line["epoch"]
+        left = line["seconds"] / done * (self.recipe.epochs - done)
+        self.progress.say(
+            f"epoch {done:>3}/{self.recipe.epochs}  loss {line['loss']:.4f}  val {line['val_loss']:.4f}"
+            f"{'*' if line['best'] else ' '} lr {line['lr']:.2g}  {line['images_per_second']:.1f} images/s  "
+            + (f"{in_words(left)} left" if left else "done")
+        )
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _save(self, run: runs.Run, history: list[dict], best: float, best_state: dict, last: bool) -> None:
+        """The best weights, the history and what is needed to go on, in an order that a kill cannot harm."""
+        run.save_weights(best_state)
+        run.write_history(history)
+        chosen = next(line["epoch"] for line in reversed(history) if line["best"])
+        run.config |= {
+            "epochs_done": len(history),
+            "seconds": history[-1]["seconds"],
+            "best": {"epoch": chosen, "val_loss": best},
+        }
+        state = {"epoch": len(history), "model": self.model.weights(), "optimizer": self.optimizer.state_dict()}
+        if last:
+            (run.path / "resume.pt").unlink(missing_ok=True)
+        else:
+            with written_whole(run.path / "resume.pt") as file:
+                torch.save(state | {"best": best, "best_state": best_state, "history": history}, file)
+        run.save()
+
+    def restore(self, run: runs.Run) -> tuple[int, list[dict], float, dict]:
+        """What `fit` needs to go on where the run was saved last."""
+        file = run.path / "resume.pt"
+        try:
+            state = torch.load(file, map_location=self.device, weights_only=True)
+            self.model.fcn.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            run.config["seconds"] = state["history"][-1]["seconds"]
+            return state["epoch"], state["history"], state["best"], state["best_state"]
+        except Exception as error:
+            raise SegkeyError(
+                f"{file} cannot be read ({type(error).__name__})", "restore it from a backup, or train a new run"
+            ) from None
+
+
+def _seed(*parts: object) -> int:
+    return int(seeded(*parts).integers(2**62))
+
+
+def in_words(seconds: float) -> str:
+    """A duration for people: 12 s, 3 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+

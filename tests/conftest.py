@@ -1,0 +1,51 @@
+"""Fixtures that several test files share; whoever changes files works on a copy of them."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from segkey import ciphers, encryption, scenes, sources
+from segkey.keys import Key
+
+settings.register_profile("segkey", derandomize=True, deadline=None, max_examples=25)
+settings.load_profile("segkey")
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def key() -> Key:
+    return Key(bytes(range(32)))
+
+
+@pytest.fixture(scope="session")
+def other_key() -> Key:
+    return Key(bytes(range(32, 64)))
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Real data for development, which is no part of the project."""
+    if not DATA.is_dir():
+        pytest.skip(f"needs the real data in {DATA}")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def scenes_folder(tmp_path_factory) -> Path:
+    """Built-in scenes with masks and classes.txt: 12 train, 4 val, 6 test images of 48x48 pixels."""
+    return scenes.write(tmp_path_factory.mktemp("scenes"), train=12, val=4, test=6, size=48)
+
+
+@pytest.fixture(scope="session")
+def scenes_source(scenes_folder) -> sources.Source:
+    return sources.find(scenes_folder)
+
+
+@pytest.fixture(scope="session")
+def shards_folder(tmp_path_factory, scenes_source, key) -> Path:
+    """The scenes encrypted with `key`, method np, M = 4, to 32x32: train.h5 (4 views), val.h5, test.h5."""
+    out, cipher = tmp_path_factory.mktemp("shards"), ciphers.from_key("np", key, 4)
+    encryption.encrypt(encryption.plan(scenes_source, out, cipher, key.id, size=(32, 32)), cipher, workers=1)
+    return out

@@ -1,0 +1,285 @@
+"""Keys: golden derivation, key files, sealing, and the size of the key space."""
+
+import base64
+import copy
+import hashlib
+import json
+import math
+import os
+import pickle
+import stat
+import struct
+from datetime import UTC, datetime
+
+import pytest
+
+from segkey.errors import SealedKeyError, SegkeyError, SegkeyWarning
+from segkey.keys import Key, key_space_bits, selections
+
+SECRET = bytes(range(32))
+KEY = Key(SECRET)
+ENCODED = base64.b64encode(SECRET).decode()
+HEAD = {"format": "segkey-key-v1", "id": "203279b74b1bd5e5", "created": "2024-01-01T00:00:00+00:00"}
+PLAIN = HEAD | {"secret": ENCODED}
+PASSPHRASE = "a passphrase"
+SEALING = {"kdf": "scrypt", "n": 32768, "r": 8, "p": 1}
+SEALING |= {"salt": "AAECAwQFBgcICQoLDA0ODw==", "nonce": "AAECAwQFBgcICQoL"}
+SEALING |= {"ciphertext": "Jaqy2FaxmIqkT9WfbPnufHo6iS4G+XKa1CDjRSEgFbLNpHvYvcYTOVXXVnWvNchZ"}
+SEALED = HEAD | {"sealed": SEALING}
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX file modes")
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    """Writes a document, or bytes, as a key file that only its owner can read."""
+
+    def write(content):
+        path = tmp_path / "some.key"
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        path.chmod(0o600)
+        return path
+
+    return write
+
+
+def without(name):
+    return {other: value for other, value in PLAIN.items() if other != name}
+
+
+# ------------------------------------------------------------------ derivation
+
+
+def test_golden_id():
+    assert KEY.id == "203279b74b1bd5e5" == hashlib.sha256(b"segkey-id-v1" + SECRET).hexdigest()[:16]
+
+
+def test_golden_stream_and_ffx_password():
+    assert KEY.stream(b"golden", 16).hex() == "3bc03339174ac07d3cfc85509afe44f4"
+    golden = "98aa3ec5a9bd774a2bb88340b5ca887ec7dc4d2e02959b13db8602525f86d020"
+    assert KEY.ffx_password().hex() == golden == KEY.stream(b"ffx-password", 32).hex()
+    assert hashlib.shake_256(b"segkey-v1\0" + SECRET + b"\0ffx-password").hexdigest(32) == golden
+
+
+GOLDEN = {
+    ("shf", 1, 3): [2, 1, 0],
+    ("shf", 2, 3): [11, 10, 2, 1, 9, 3, 7, 5, 8, 4, 0, 6],
+    ("np", 2, 1): [3, 1, 2, 0],
+    ("np", 2, 3): [11, 8, 2, 5, 1, 4, 9, 7, 6, 10, 3, 0],
+    ("ffx", 2, 3): [6, 9, 2, 0, 8, 3, 7, 11, 4, 10, 5, 1],
+    ("shf", 4, 3): "7a5da06f6f2fed27c5df589287c64f0235ccac1864a88eb5ed50437b66506641",  # SHA-256 of uint16
+    ("np", 4, 3): "124e26b8cdc3a3d60d60a1cace01e3c512bbf86475dc5deb9586b5d42ae24c3f",
+    ("ffx", 4, 3): "c19d3e5bcb1e353cbc0068d6819ce7ca34ca126e7af7e9f4ee90614a53d57082",
+}
+
+
+@pytest.mark.parametrize("method, m, c", GOLDEN)
+def test_golden_permutation(method, m, c):
+    permutation, golden, n = KEY.permutation(method, m, c), GOLDEN[method, m, c], c * m * m
+    label = f"{method}/M={m}/c={c}".encode()
+    words = struct.unpack(f"<{n}Q", hashlib.shake_256(b"segkey-v1\0" + SECRET + b"\0" + label).digest(8 * n))
+    assert permutation.tolist() == sorted(range(n), key=words.__getitem__)
+    digest = hashlib.sha256(permutation.astype("<u2").tobytes()).hexdigest()
+    assert golden in (permutation.tolist(), digest) and permutation.dtype == "int64"
+
+
+# ------------------------------------------------------------------ the object
+
+
+@pytest.mark.parametrize("secret", [b"", bytes(31), bytes(33), bytearray(32), "0" * 32, None], ids=repr)
+def test_a_secret_has_32_bytes(secret):
+    with pytest.raises(ValueError, match="32 bytes"):
+        Key(secret)
+
+
+def test_generated_keys_differ_and_are_dated_in_utc():
+    one, two = Key.generate(), Key.generate()
+    assert one != two and one.id != two.id and datetime.fromisoformat(one.created).tzinfo == UTC
+    assert Key(SECRET, created="another day") == KEY and hash(Key(SECRET)) == hash(KEY) and KEY != SECRET
+
+
+def test_shows_its_id_and_hides_the_secret():
+    assert repr(KEY) == str(KEY) == f"{KEY}" == "<segkey.Key 203279b74b1bd5e5>"
+
+
+@pytest.mark.parametrize("send", [pickle.dumps, lambda key: pickle.dumps([key], 0), copy.copy, copy.deepcopy])
+def test_pickling_is_refused(send):
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        send(KEY)
+
+
+# ------------------------------------------------------------------ key files
+
+
+def test_save_and_load(tmp_path, key_file):
+    path = KEY.save(tmp_path / "saved.key")
+    assert json.loads(path.read_text()) == PLAIN | {"created": KEY.created}
+    loaded = Key.load(path, lambda: pytest.fail("asked for a passphrase, but nothing is sealed"))
+    assert loaded == KEY and loaded.created == KEY.created
+    golden = Key.load(key_file(PLAIN))
+    assert golden == KEY and golden.created == HEAD["created"]
+
+
+@posix
+def test_mode_is_0600_whatever_the_umask_and_the_earlier_file(tmp_path):
+    path = tmp_path / "some.key"
+    path.touch(0o644)
+    before = os.umask(0)
+    try:
+        KEY.save(path, force=True)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and Key.load(path) == KEY
+
+
+def test_never_overwritten_without_force(tmp_path):
+    path, other = KEY.save(tmp_path / "some.key"), Key.generate()
+    with pytest.raises(SegkeyError, match="already exists") as refusal:
+        other.save(path)
+    assert "--force" in refusal.value.hint and Key.load(path) == KEY and list(tmp_path.iterdir()) == [path]
+    assert Key.load(other.save(path, force=True)) == other
+
+
+def test_only_a_folder_made_for_the_key_gets_a_gitignore(tmp_path):
+    KEY.save(tmp_path / "some.key")
+    KEY.save(tmp_path / "new" / "keys" / "some.key")
+    assert (tmp_path / "new" / "keys" / ".gitignore").read_text() == "*.key\n"
+    assert not (tmp_path / ".gitignore").exists()
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_warns_of_a_key_that_others_can_read(key_file, mode):
+    path = key_file(PLAIN)
+    path.chmod(mode)
+    with pytest.warns(SegkeyWarning, match="chmod 600"):
+        assert Key.load(path) == KEY
+
+
+NOT_A_KEY = {
+    "empty": b"",
+    "not UTF-8": json.dumps(PLAIN).encode().replace(b"segkey", b"\xff\xfe"),
+    "a list": [PLAIN],
+    "nested lists": b"[" * 16000,
+    "nested objects": b'{"a":' * 3000,
+    "a huge number": b"9" * 16000,
+    "too large": json.dumps(PLAIN).encode() + b" " * (16 << 10),
+    "no format": without("format"),
+    "another format": PLAIN | {"format": "segkey-shard-v1"},
+    "format a list": PLAIN | {"format": ["segkey-key-v1"]},
+    "no id": without("id"),
+    "id a number": PLAIN | {"id": 7},
+    "created null": PLAIN | {"created": None},
+    "no secret": without("secret"),
+    "secret a number": PLAIN | {"secret": 7},
+    "secret not base64": PLAIN | {"secret": "!" + ENCODED},
+    "secret not ASCII": PLAIN | {"secret": "é" + ENCODED},
+    "secret too short": PLAIN | {"secret": base64.b64encode(bytes(31)).decode()},
+    "secret too long": PLAIN | {"secret": base64.b64encode(bytes(33)).decode()},
+    "sealed a text": HEAD | {"sealed": "text"},
+    "sealed a list": HEAD | {"sealed": [SEALING]},
+    "sealed empty": HEAD | {"sealed": {}},
+}
+
+
+@pytest.mark.parametrize("content", NOT_A_KEY.values(), ids=NOT_A_KEY)
+def test_refuses_what_is_not_a_key(key_file, content):
+    with pytest.raises(SegkeyError, match="is not a segkey key") as refusal:
+        Key.load(key_file(content), PASSPHRASE)
+    assert "segkey keygen" in refusal.value.hint and ENCODED not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "change, what, hint",
+    [
+        ({"format": "segkey-key-v2"}, "unknown version", "upgrade"),
+        ({"id": "0" * 16}, "does not match its id", "backup"),
+    ],
+)
+def test_refuses_another_version_and_another_id(key_file, change, what, hint):
+    with pytest.raises(SegkeyError, match=what) as refusal:
+        Key.load(key_file(PLAIN | change))
+    assert hint in refusal.value.hint and ENCODED not in str(refusal.value)
+
+
+def test_refuses_a_folder_and_a_missing_file(tmp_path):
+    with pytest.raises(SegkeyError, match="is not a segkey key"):
+        Key.load(tmp_path)
+    with pytest.raises(SegkeyError, match="there is no key at"):
+        Key.load(tmp_path / "missing.key")
+
+
+# ------------------------------------------------------------------ sealing
+
+
+def test_golden_sealed_file_opens(key_file):
+    assert Key.load(key_file(SEALED), PASSPHRASE) == KEY
+
+
+def test_sealed_round_trip(tmp_path):
+    path = KEY.save(tmp_path / "some.key", passphrase="pässword")
+    sealed = json.loads(path.read_text())["sealed"]
+    assert sealed.keys() == SEALING.keys() and sealed["salt"] != SEALING["salt"]
+    assert ENCODED not in path.read_text() and '"secret"' not in path.read_text()
+    assert Key.load(path, lambda: "pässword") == KEY
+
+
+def test_sealed_key_without_a_passphrase(key_file):
+    with pytest.raises(SealedKeyError, match="is sealed") as refusal:
+        Key.load(key_file(SEALED))
+    assert "--passphrase-file" in refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    "change, passphrase",
+    [
+        ({}, "another passphrase"),
+        ({"sealed": SEALING | {"ciphertext": base64.b64encode(bytes(48)).decode()}}, PASSPHRASE),
+        ({"created": "2025-01-01T00:00:00+00:00"}, PASSPHRASE),
+        ({"id": "0" * 16}, PASSPHRASE),
+    ],
+    ids=["wrong passphrase", "damaged ciphertext", "other date", "other id"],
+)
+def test_wrong_passphrase_and_damage_look_the_same(key_file, change, passphrase):
+    path = key_file(SEALED | change)
+    with pytest.raises(SegkeyError) as refusal:
+        Key.load(path, passphrase)
+    assert refusal.value.what == f"{path} does not open: the passphrase is wrong or the file is damaged"
+
+
+HOSTILE = [{"n": 2**30}, {"n": 2}, {"r": 2**20}, {"p": 2**20}, {"n": "32768"}, {"kdf": "pbkdf2"}, {"salt": ""}]
+HOSTILE += [{"nonce": "AAAA"}, {"nonce": "!" * 16}, {"salt": ["AAEC"]}, {"ciphertext": "A" * 4096}]
+
+
+@pytest.mark.parametrize("change", HOSTILE, ids=lambda change: str(change)[:20])
+def test_hostile_sealing_is_refused_before_scrypt_runs(key_file, monkeypatch, change):
+    monkeypatch.setattr(hashlib, "scrypt", lambda *args, **kwargs: pytest.fail("scrypt was called"))
+    with pytest.raises(SegkeyError, match="is not a segkey key"):
+        Key.load(key_file(HEAD | {"sealed": SEALING | change}), PASSPHRASE)
+
+
+# ------------------------------------------------------------------ key space
+
+
+WAYS = {
+    ("none", 4, 3): 1,
+    ("shf", 2, 3): math.factorial(12),
+    ("shf", 8, 3): 2**256,  # never more than the key has
+    ("np", 1, 3): 3,
+    ("np", 2, 3): 924,
+    ("np", 3, 1): 126,
+    ("np", 8, 3): math.comb(192, 96),
+    ("np", 16, 3): 2**256,
+    ("ffx", 2, 3): 2**256,
+}
+
+
+@pytest.mark.parametrize("method, m, c", WAYS)
+def test_key_space_bits(method, m, c):
+    assert key_space_bits(method, m, c) == pytest.approx(math.log2(WAYS[method, m, c]), rel=1e-12)
+
+
+def test_selections_are_the_key_space_of_np_and_of_ffx_with_a_fixed_password():
+    assert selections(2, 3) == 924 and selections(3, 1) == 126
+    for m in (1, 2, 4, 256):
+        assert key_space_bits("ffx", m, fixed_password=True) == key_space_bits("np", m)

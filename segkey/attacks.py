@@ -68,16 +68,21 @@ class Subject:
 
 
 def wrong_ciphers(subject: Subject, seed: int) -> Iterator[Cipher]:
-    """Ciphers of random keys, none of which is the owner's, all different; without end, decided by ``seed``.
+    """Ciphers of random keys, none of which means what the owner's does; without end, decided by ``seed``.
 
     A wrong key that means the owner's transformation by chance (1 in 924 for NP at M = 2) is passed over.
+    Method ``none`` ignores the key, so there every key is as good as the right one.
     """
     own, number = subject.cipher, 0
+    if own.method != "none" and own.key_space_bits == 0:
+        raise SegkeyError(
+            f"{own.method} with M = {own.block_size} has a single key", "there is no wrong one; take a larger block size"
+        )
     while True:
         label = f"segkey-wrong-key/{seed}/{number}".encode()
         key, number = Key(hashlib.shake_256(label).digest(32)), number + 1
         cipher = ciphers.from_key(own.method, key, own.block_size, own.channels, subject.password)
-        if not cipher.same_as(own):
+        if own.method == "none" or not cipher.same_as(own):
             yield cipher
 
 

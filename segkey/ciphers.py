@@ -22,6 +22,8 @@ from segkey.keys import Key, key_space_bits
 
 Images = Any  # np.ndarray or torch.Tensor, uint8 or uint16, shape (..., C, H, W)
 
+_TABLES_KEPT = 16  # sizes and devices that a cipher remembers; images of one folder have one size
+
 METHODS: dict[str, type["Cipher"]] = {}
 
 
@@ -42,12 +44,12 @@ def from_key(method: str, key: Key | None, block_size: int, channels: int = 3, p
         password: fixes FFX's password, as the paper does; derived from the key if not given.
 
     Raises:
-        SegkeyError: an unknown method, a block size below 1, or a password for another method than FFX.
+        SegkeyError: an unknown method, a block size or channels below 1, or a password for another method than FFX.
     """
     if method not in METHODS:
         raise SegkeyError(f"there is no method '{method}'", f"methods: {', '.join(METHODS)}")
-    if block_size < 1:
-        raise SegkeyError(f"a block size of {block_size} is not possible", "it must be at least 1")
+    if block_size < 1 or channels < 1:
+        raise SegkeyError(f"blocks of {channels}x{block_size}x{block_size} are not possible", "take sizes of at least 1")
     if password is not None and method != "ffx":
         raise SegkeyError(f"method '{method}' has no password", "leave --ffx-password out, or use --method ffx")
     if method == "none":
@@ -104,8 +106,9 @@ class Cipher:
 
     def same_as(self, other: "Cipher") -> bool:
         """Whether two ciphers turn every image into the same one."""
-        secret, theirs = self._secret(), other._secret()
-        return type(self) is type(other) and all(np.array_equal(a, b) for a, b in zip(secret, theirs, strict=True))
+        if type(self) is not type(other) or (self.block_size, self.channels) != (other.block_size, other.channels):
+            return False
+        return all(np.array_equal(a, b) for a, b in zip(self._secret(), other._secret(), strict=True))
 
     # ------------------------------------------------------------------ for subclasses
 
@@ -130,6 +133,8 @@ class Cipher:
                 import torch
 
                 table = torch.from_numpy(table).to(device)
+            while len(self._tables) >= _TABLES_KEPT:
+                self._tables.pop(next(iter(self._tables)))
             self._tables[place] = table
         return self._tables[place]
 
@@ -176,10 +181,18 @@ def check_size(height: int, width: int, block_size: int) -> None:
 def _positions(positions: np.ndarray, block_size: int) -> tuple[np.ndarray, int]:
     """Check a permutation or selection given by hand; returns it as an array, and the number of channels."""
     positions = np.asarray(positions)
-    channels, rest = divmod(positions.size, block_size**2)
+    channels, rest = divmod(positions.size, block_size**2) if block_size > 0 else (0, 0)
     if positions.ndim != 1 or rest or not channels:
         raise ValueError(f"{positions.size} positions do not make blocks of side {block_size}")
     return positions, channels
+
+
+def _selection(selected: np.ndarray, block_size: int) -> tuple[np.ndarray, int]:
+    """Check a selection given by hand, as `_positions`; refuses indices, which would silently select nearly all."""
+    selected, channels = _positions(selected, block_size)
+    if selected.dtype != bool and not np.isin(selected, (0, 1)).all():
+        raise ValueError("a selection is bool, one value a position of the block")
+    return selected.astype(bool), channels
 
 
 def _chosen(key: Key, method: str, block_size: int, channels: int) -> np.ndarray:
@@ -259,9 +272,9 @@ class NegativePositive(Cipher):
     method = "np"
 
     def __init__(self, selected: np.ndarray, block_size: int):
-        selected, channels = _positions(selected, block_size)
+        selected, channels = _selection(selected, block_size)
         super().__init__(block_size, channels)
-        self.selected = selected.astype(bool)
+        self.selected = selected
 
     @classmethod
     def from_key(cls, key, block_size, channels, password=None):
@@ -299,9 +312,9 @@ class FFX(Cipher):
     def __init__(self, selected: np.ndarray, block_size: int, password: bytes, fixed: bool = True):
         import pyffx
 
-        selected, channels = _positions(selected, block_size)
+        selected, channels = _selection(selected, block_size)
         super().__init__(block_size, channels)
-        self.selected = selected.astype(bool)
+        self.selected = selected
         password = password.encode() if isinstance(password, str) else password
         digits = pyffx.Integer(password, length=3)
         self.values = np.array([digits.encrypt(value) for value in range(256)], dtype=np.uint16)
@@ -322,14 +335,13 @@ class FFX(Cipher):
         return _look_up(table, images, halves, np.uint16)
 
     def _decrypt(self, images: Images) -> Images:
-        decrypted = _look_up(
-            self._table(images, "decrypted", lambda h, w: self._inverse()),
-            images,
-            self._plane_of_halves(images, 1024),
-            np.int16,
-        )
-        signed = images.view(decrypted.dtype)  # torch has no minimum and maximum of uint16
-        if int(decrypted.min()) < 0 or int(signed.min()) < 0 or int(signed.max()) > 999:
+        signed = images.view(np.int16) if isinstance(images, np.ndarray) else _signed(images)
+        possible = 0 in images.shape or (int(signed.min()) >= 0 and int(signed.max()) <= 999)
+        if possible:  # asked before the look-up: a place beyond the table would break a GPU's context
+            table = self._table(images, "decrypted", lambda h, w: self._inverse())
+            decrypted = _look_up(table, images, self._plane_of_halves(images, 1024), np.int16)
+            possible = 0 in images.shape or int(decrypted.min()) >= 0
+        if not possible:
             raise SegkeyError(
                 "these images hold values that this key cannot have made",
                 "give the key (and the FFX password) they were encrypted with",
@@ -371,12 +383,19 @@ def _gather(images: Images, sources: Images) -> Images:
     return out
 
 
+def _signed(images: Images) -> Images:
+    """A uint16 tensor seen as int16, for which torch has every operation; values stay below 1000."""
+    import torch
+
+    return images.view(torch.int16) if images.dtype == torch.uint16 else images
+
+
 def _look_up(table: Images, images: Images, halves: Images, dtype: type) -> Images:
     """table[image + halves] for every image; ``table`` is int16, the result of 16-bit ``dtype``."""
     if not isinstance(images, np.ndarray):
         import torch
 
-        places = (images.view(torch.int16) if images.dtype == torch.uint16 else images).int() + halves
+        places = _signed(images).int() + halves
         found = table.index_select(0, places.reshape(-1)).reshape(images.shape)
         return found.view(torch.uint16) if dtype is np.uint16 else found
     out = np.empty(images.shape, dtype)

@@ -17,6 +17,10 @@ except ImportError:  # Windows has no flock; there two writers in one folder are
     fcntl = None
 
 
+# Names of files need not be UTF-8; in JSON, what cannot be encoded then becomes a \\u escape, which is valid there.
+_TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
+
+
 @contextlib.contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says about ``path`` into a `SegkeyError` with advice."""
@@ -61,7 +65,7 @@ def written_whole(path: Path, mode: str = "wb", permissions: int = 0o666, replac
     with explain_os_errors(path):
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, permissions)
         try:
-            with os.fdopen(descriptor, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as file:
+            with os.fdopen(descriptor, mode, **({} if "b" in mode else _TEXT)) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -69,8 +73,21 @@ def written_whole(path: Path, mode: str = "wb", permissions: int = 0o666, replac
                 os.replace(partial, path)
             else:
                 _rename_exclusively(partial, path)
+            sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut, where the system can do that."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError:  # some network file systems cannot sync a folder
+            pass
+        finally:
+            os.close(descriptor)
 
 
 def _rename_exclusively(partial: Path, path: Path) -> None:
@@ -110,7 +127,8 @@ def read_json(path: Path, what: str, limit: int = 64 << 20) -> dict:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; a second writer is refused while the first lives.
 
-    The lock belongs to the process, so one that was killed leaves nothing to clean up.
+    The lock goes with the open file, so a process that was killed leaves nothing to clean up (children that
+    it forked keep it until they end; segkey's own workers are spawned, and do not).
     """
     lock = folder / ".lock"
     with explain_os_errors(lock):

@@ -145,9 +145,11 @@ def _not_a_key(path: Path) -> SegkeyError:
 
 
 def _read_document(path: Path) -> dict:
-    if not path.exists():
-        raise SegkeyError(f"there is no key at {path}", "make one with 'segkey keygen', or give its file with --key")
     with explain_os_errors(path):
+        if not path.exists():
+            raise SegkeyError(
+                f"there is no key at {path}", "make one with 'segkey keygen', or give its file with --key"
+            )
         info = path.stat()
         if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_FILE_BYTES:
             raise _not_a_key(path)
@@ -156,7 +158,7 @@ def _read_document(path: Path) -> dict:
     if os.name == "posix" and info.st_mode & 0o077:
         warnings.warn(f"{path} can be read by others; run: chmod 600 {path}", SegkeyWarning, stacklevel=3)
     try:
-        document = json.loads(data)
+        document = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
         raise _not_a_key(path) from None
     if not isinstance(document, dict):
@@ -172,7 +174,7 @@ def _read_document(path: Path) -> dict:
 
 
 def _sealing_key(passphrase: str, salt: bytes) -> bytes:
-    return hashlib.scrypt(passphrase.encode(), salt=salt, **_SCRYPT, maxmem=64 << 20, dklen=32)
+    return hashlib.scrypt(passphrase.encode("utf-8", "surrogatepass"), salt=salt, **_SCRYPT, maxmem=64 << 20, dklen=32)
 
 
 def _authenticated(document: dict) -> bytes:
@@ -230,7 +232,9 @@ def key_space_bits(method: str, block_size: int, channels: int = 3, fixed_passwo
     the whole key. Never more than 256, the bits of the key itself; 0 for ``none``.
     """
     n = channels * block_size**2
-    if method == "none":
+    if method not in ("none", "shf", "np", "ffx"):
+        raise ValueError(f"the key space of method '{method}' is not known here")
+    if method == "none" or (n == 1 and method != "shf"):  # half of one position is none
         return 0.0
     if method == "shf":
         bits = math.lgamma(n + 1) / math.log(2)

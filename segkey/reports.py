@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from segkey.ciphers import METHODS
 from segkey.keys import key_space_bits, selections
@@ -25,16 +26,28 @@ def _number(value: float | None, digits: int = 4) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
+class _Titled(Table):
+    """A table under a line that may be wider than itself; Rich would wrap a title to the table's width."""
+
+    def __init__(self, heading: str, **style):
+        super().__init__(header_style="bold", caption_justify="left", **style)
+        self.heading = _visible(heading)
+
+    def __rich_console__(self, console, options):
+        yield Text(self.heading, style="bold")
+        yield from super().__rich_console__(console, options)
+
+
 def _table(title: str, *columns: str, left: int = 1) -> Table:
     """A table whose first ``left`` columns hold words and the others numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = _Titled(title)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < left else "right")
     return table
 
 
 def _facts(title: str, facts: Iterable[tuple[str, object]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    table = _Titled(title, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts:
@@ -42,9 +55,14 @@ def _facts(title: str, facts: Iterable[tuple[str, object]]) -> Table:
     return table
 
 
+def _visible(value: object) -> str:
+    """Names come from files that anybody may have made: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+
+
 def _printable(value: object) -> str:
-    """Names come from files that anybody may have made: control characters are shown, markup is not obeyed."""
-    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value)))
+    """`_visible`, and nothing in it is taken for Rich's markup."""
+    return escape(_visible(value))
 
 
 # ------------------------------------------------------------------ keygen
@@ -64,7 +82,6 @@ def key_space_table() -> Table:
         bits = [key_space_bits(method, m, fixed_password=fixed) for m in _BLOCK_SIZES]
         table.add_row(label, *(f"[red]{b:.1f}[/]" if b < 40 else f"{b:.0f}" for b in bits))
     table.caption = "red: within reach of a search; 256 is the key itself"
-    table.caption_justify = "left"
     return table
 
 
@@ -127,7 +144,7 @@ def inspection_table(document: dict) -> Table:
             value = _bytes(value)
         if value not in ("", None):
             facts.append((name.replace("_", " "), value))
-    return _facts(f"{document['kind']}  {_printable(document['path'])}", facts)
+    return _facts(f"{document['kind']}  {document['path']}", facts)
 
 
 def _short(value: object) -> object:
@@ -297,21 +314,23 @@ def tables(rows: list[Row], per_class: bool = False) -> list[Table]:
 
 
 def _comparison(group: list[Row]) -> Table:
-    columns = ("run", "method", "M", "correct", "plain", "incorrect, mean ± std", "min … max", "keys", "constant")
+    columns = ("run", "method", "correct", "plain", "incorrect", "best of", "constant")
     table = _table(f"What the key is worth: mean IoU ({_about(group)})", *columns, left=2)
     for row in sorted(group, key=lambda row: (row.method, row.block_size, row.run)):
-        wrong, protected = row.incorrect, row.method != "none"
+        wrong = row.incorrect
         table.add_row(
             _printable(row.run),
-            _name(row.method),
-            str(row.block_size) if protected else "",
+            _name(row.method) + (f" M={row.block_size}" if row.method != "none" else ""),
             _number(row.correct),
             _number(row.plain),
-            f"{wrong['mean']:.4f} ± {wrong['std']:.4f}" if wrong else "n/a",
-            f"{wrong['min']:.4f} … {wrong['max']:.4f}" if wrong else "n/a",
-            str(wrong["keys"]) if wrong else "",
+            f"{wrong['mean']:.4f} ± {wrong['std']:.3f}" if wrong else "n/a",
+            f"{wrong['keys']}: {wrong['max']:.4f}" if wrong else "n/a",
             _number(row.constant),
         )
+    table.caption = (
+        "incorrect: mean ± standard deviation over random wrong keys; best of: the luckiest of them; "
+        "constant: answering the commonest class everywhere"
+    )
     return table
 
 

@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 
 from segkey.errors import SegkeyError
-from segkey.files import explain_os_errors
+from segkey.files import explain_os_errors, sync_folder
 from segkey.version import VERSION
 
 FORMAT = "segkey-shard-v1"
@@ -157,6 +157,7 @@ class ShardWriter:
                 with open(self.partial, "rb+") as file:
                     os.fsync(file.fileno())
                 os.replace(self.partial, self.path)
+                sync_folder(self.path.parent)
         except BaseException:
             self.abandon()
             raise
@@ -505,6 +506,8 @@ def find_splits(paths: list[Path]) -> dict[str, list[Path]]:
     """
     files: list[Path] = []
     for path in map(Path, paths):
+        if not path.exists():
+            raise SegkeyError(f"there are no shards at {path}", "make them with 'segkey encrypt IMAGES', or give their folder")
         files += sorted(path.glob("*.h5")) if path.is_dir() else [path]
     if not files:
         raise SegkeyError(f"there are no shards in {paths[0]}", "make them with 'segkey encrypt IMAGES'")

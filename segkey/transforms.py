@@ -39,7 +39,10 @@ class BlockTransform(nn.Module):
         """The exact inverse of `encrypt`."""
         return self.cipher.decrypt(images)
 
-    forward = encrypt
+    def forward(self, images: Tensor, *others: object) -> Tensor | tuple:
+        """Encrypt; whatever else a Compose hands on, such as a mask, is returned beside it as it is."""
+        encrypted = self.encrypt(images)
+        return (encrypted, *others) if others else encrypted
 
     @property
     def max_value(self) -> int:
@@ -59,21 +62,25 @@ class Shuffle(BlockTransform):
     """SHF from an explicit permutation, int (c·M·M,); see `segkey.ciphers.Shuffle`."""
 
     def __init__(self, permutation: np.ndarray | Tensor, block_size: int):
-        super().__init__(ciphers.Shuffle(np.asarray(permutation), block_size))
+        super().__init__(ciphers.Shuffle(_on_cpu(permutation), block_size))
 
 
 class NegativePositive(BlockTransform):
     """NP from an explicit selection, bool (c·M·M,); see `segkey.ciphers.NegativePositive`."""
 
     def __init__(self, selected: np.ndarray | Tensor, block_size: int):
-        super().__init__(ciphers.NegativePositive(np.asarray(selected), block_size))
+        super().__init__(ciphers.NegativePositive(_on_cpu(selected), block_size))
 
 
 class FFX(BlockTransform):
     """FFX from an explicit selection, bool (c·M·M,), and a password; see `segkey.ciphers.FFX`."""
 
     def __init__(self, selected: np.ndarray | Tensor, block_size: int, password: bytes):
-        super().__init__(ciphers.FFX(np.asarray(selected), block_size, password))
+        super().__init__(ciphers.FFX(_on_cpu(selected), block_size, password))
+
+
+def _on_cpu(positions: np.ndarray | Tensor) -> np.ndarray:
+    return positions.cpu().numpy() if isinstance(positions, Tensor) else np.asarray(positions)
 
 
 def from_key(

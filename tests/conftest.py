@@ -49,3 +49,18 @@ def shards_folder(tmp_path_factory, scenes_source, key) -> Path:
     out, cipher = tmp_path_factory.mktemp("shards"), ciphers.from_key("np", key, 4)
     encryption.encrypt(encryption.plan(scenes_source, out, cipher, key.id, size=(32, 32)), cipher, workers=1)
     return out
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, shards_folder):
+    """Two epochs of resnet14 on `shards_folder`; enough to have weights and results, not to be good."""
+    import torch
+
+    from segkey import training
+    from segkey.shards import open_splits
+
+    recipe = training.recipe("scratch", epochs=2, batch_size=4)
+    return training.train(
+        open_splits([shards_folder], ("train", "val")), tmp_path_factory.mktemp("runs"), recipe,
+        shards=[shards_folder], device=torch.device("cpu"), backbone="resnet14", name="small",
+    )  # fmt: skip

@@ -53,11 +53,10 @@ def test_without_replace_an_existing_file_is_never_touched(tmp_path, monkeypatch
     if not links:
         monkeypatch.setattr(os, "link", refuse)
     path = tmp_path / "file"
-    with pytest.raises(SegkeyError, match="already exists") as refusal, written_whole(path, replace=False) as second:
-        second.write(b"second")
-        with written_whole(path, replace=False) as first:  # faster: looking beforehand would not have helped
-            first.write(b"first")
-    assert "--force" in refusal.value.hint
+    refused = pytest.raises(SegkeyError, match="already exists\n.*--force")
+    with refused, written_whole(path, replace=False) as file:
+        path.write_bytes(b"first")  # another was faster: looking beforehand would not have helped
+        file.write(b"second")
     assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
 
 
@@ -103,8 +102,7 @@ def test_a_place_that_cannot_be_written(tmp_path, place):
     "error, hint",
     [
         (OSError(errno.ENOSPC, "No space left on device"), "free some space"),
-        (OSError("Can't write data (errno = 28, error message = 'No space')"), "free some space"),  # as HDF5 says it
-        (OSError(errno.EROFS, "Read-only file system"), "read-only"),
+        (OSError("Can't write data (errno = 28, error message = ...)"), "free some space"),  # HDF5's way
         (OSError(errno.EACCES, "Permission denied"), "permissions"),
         (OSError("something else"), ""),
     ],

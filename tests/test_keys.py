@@ -43,13 +43,6 @@ def key_file(tmp_path):
     return write
 
 
-def without(name):
-    return {other: value for other, value in PLAIN.items() if other != name}
-
-
-# ------------------------------------------------------------------ derivation
-
-
 def test_golden_id():
     assert KEY.id == "203279b74b1bd5e5" == hashlib.sha256(b"segkey-id-v1" + SECRET).hexdigest()[:16]
 
@@ -83,9 +76,6 @@ def test_golden_permutation(method, m, c):
     assert golden in (permutation.tolist(), digest) and permutation.dtype == "int64"
 
 
-# ------------------------------------------------------------------ the object
-
-
 @pytest.mark.parametrize("secret", [b"", bytes(31), bytes(33), bytearray(32), "0" * 32, None], ids=repr)
 def test_a_secret_has_32_bytes(secret):
     with pytest.raises(ValueError, match="32 bytes"):
@@ -108,16 +98,12 @@ def test_pickling_is_refused(send):
         send(KEY)
 
 
-# ------------------------------------------------------------------ key files
-
-
-def test_save_and_load(tmp_path, key_file):
-    path = KEY.save(tmp_path / "saved.key")
-    assert json.loads(path.read_text()) == PLAIN | {"created": KEY.created}
+def test_save_and_load(tmp_path):
+    path = Key(SECRET, HEAD["created"]).save(tmp_path / "new" / "some.key")
+    assert json.loads(path.read_text()) == PLAIN
+    assert (tmp_path / "new" / ".gitignore").read_text() == "*.key\n"
     loaded = Key.load(path, lambda: pytest.fail("asked for a passphrase, but nothing is sealed"))
-    assert loaded == KEY and loaded.created == KEY.created
-    golden = Key.load(key_file(PLAIN))
-    assert golden == KEY and golden.created == HEAD["created"]
+    assert loaded == KEY and loaded.created == HEAD["created"]
 
 
 @posix
@@ -140,13 +126,6 @@ def test_never_overwritten_without_force(tmp_path):
     assert Key.load(other.save(path, force=True)) == other
 
 
-def test_only_a_folder_made_for_the_key_gets_a_gitignore(tmp_path):
-    KEY.save(tmp_path / "some.key")
-    KEY.save(tmp_path / "new" / "keys" / "some.key")
-    assert (tmp_path / "new" / "keys" / ".gitignore").read_text() == "*.key\n"
-    assert not (tmp_path / ".gitignore").exists()
-
-
 @posix
 @pytest.mark.parametrize("mode", [0o640, 0o604])
 def test_warns_of_a_key_that_others_can_read(key_file, mode):
@@ -160,24 +139,19 @@ NOT_A_KEY = {
     "empty": b"",
     "not UTF-8": json.dumps(PLAIN).encode().replace(b"segkey", b"\xff\xfe"),
     "a list": [PLAIN],
-    "nested lists": b"[" * 16000,
-    "nested objects": b'{"a":' * 3000,
+    "nested": b"[" * 16000,
     "a huge number": b"9" * 16000,
     "too large": json.dumps(PLAIN).encode() + b" " * (16 << 10),
-    "no format": without("format"),
     "another format": PLAIN | {"format": "segkey-shard-v1"},
     "format a list": PLAIN | {"format": ["segkey-key-v1"]},
-    "no id": without("id"),
     "id a number": PLAIN | {"id": 7},
     "created null": PLAIN | {"created": None},
-    "no secret": without("secret"),
+    "no secret": HEAD,
     "secret a number": PLAIN | {"secret": 7},
     "secret not base64": PLAIN | {"secret": "!" + ENCODED},
     "secret not ASCII": PLAIN | {"secret": "é" + ENCODED},
-    "secret too short": PLAIN | {"secret": base64.b64encode(bytes(31)).decode()},
     "secret too long": PLAIN | {"secret": base64.b64encode(bytes(33)).decode()},
     "sealed a text": HEAD | {"sealed": "text"},
-    "sealed a list": HEAD | {"sealed": [SEALING]},
     "sealed empty": HEAD | {"sealed": {}},
 }
 
@@ -189,17 +163,12 @@ def test_refuses_what_is_not_a_key(key_file, content):
     assert "segkey keygen" in refusal.value.hint and ENCODED not in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    "change, what, hint",
-    [
-        ({"format": "segkey-key-v2"}, "unknown version", "upgrade"),
-        ({"id": "0" * 16}, "does not match its id", "backup"),
-    ],
-)
-def test_refuses_another_version_and_another_id(key_file, change, what, hint):
-    with pytest.raises(SegkeyError, match=what) as refusal:
-        Key.load(key_file(PLAIN | change))
-    assert hint in refusal.value.hint and ENCODED not in str(refusal.value)
+def test_refuses_another_version_and_another_id(key_file):
+    with pytest.raises(SegkeyError, match="unknown version\nupgrade"):
+        Key.load(key_file(PLAIN | {"format": "segkey-key-v2"}))
+    with pytest.raises(SegkeyError, match="does not match its id\nrestore") as refusal:
+        Key.load(key_file(PLAIN | {"id": "0" * 16}))
+    assert ENCODED not in str(refusal.value)
 
 
 def test_refuses_a_folder_and_a_missing_file(tmp_path):
@@ -209,19 +178,12 @@ def test_refuses_a_folder_and_a_missing_file(tmp_path):
         Key.load(tmp_path / "missing.key")
 
 
-# ------------------------------------------------------------------ sealing
-
-
-def test_golden_sealed_file_opens(key_file):
-    assert Key.load(key_file(SEALED), PASSPHRASE) == KEY
-
-
-def test_sealed_round_trip(tmp_path):
-    path = KEY.save(tmp_path / "some.key", passphrase="pässword")
-    sealed = json.loads(path.read_text())["sealed"]
+def test_sealed_round_trip_and_golden_sealed_file(tmp_path, key_file):
+    path = KEY.save(tmp_path / "saved.key", passphrase="pässword")
+    sealed = json.loads(path.read_text()).pop("sealed")
     assert sealed.keys() == SEALING.keys() and sealed["salt"] != SEALING["salt"]
     assert ENCODED not in path.read_text() and '"secret"' not in path.read_text()
-    assert Key.load(path, lambda: "pässword") == KEY
+    assert Key.load(path, lambda: "pässword") == KEY == Key.load(key_file(SEALED), PASSPHRASE)
 
 
 def test_sealed_key_without_a_passphrase(key_file):
@@ -247,7 +209,8 @@ def test_wrong_passphrase_and_damage_look_the_same(key_file, change, passphrase)
     assert refusal.value.what == f"{path} does not open: the passphrase is wrong or the file is damaged"
 
 
-HOSTILE = [{"n": 2**30}, {"n": 2}, {"r": 2**20}, {"p": 2**20}, {"n": "32768"}, {"kdf": "pbkdf2"}, {"salt": ""}]
+HOSTILE = [{"n": 2**30}, {"n": 2}, {"r": 2**20}, {"p": 2**20}, {"kdf": "pbkdf2"}]
+HOSTILE += [{"n": "32768"}, {"salt": ""}]
 HOSTILE += [{"nonce": "AAAA"}, {"nonce": "!" * 16}, {"salt": ["AAEC"]}, {"ciphertext": "A" * 4096}]
 
 
@@ -256,9 +219,6 @@ def test_hostile_sealing_is_refused_before_scrypt_runs(key_file, monkeypatch, ch
     monkeypatch.setattr(hashlib, "scrypt", lambda *args, **kwargs: pytest.fail("scrypt was called"))
     with pytest.raises(SegkeyError, match="is not a segkey key"):
         Key.load(key_file(HEAD | {"sealed": SEALING | change}), PASSPHRASE)
-
-
-# ------------------------------------------------------------------ key space
 
 
 WAYS = {

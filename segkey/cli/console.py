@@ -50,8 +50,8 @@ def show(*tables: object) -> None:
 
 
 def show_raw(text: str) -> None:
-    """Text for other programs, as it is."""
-    sys.stdout.write(text)
+    """Text for other programs, as it is; what is not UTF-8 in a name becomes an escape."""
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
 
 
 def show_json(document: object) -> None:

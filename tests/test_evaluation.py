@@ -1,0 +1,139 @@
+"""Scores against counting by hand, and what a run may be tested on."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segkey import ciphers, encryption, evaluation, scenes
+from segkey.errors import KeyMismatchError, SegkeyError
+from segkey.evaluation import Scores, confusion_matrix
+from segkey.loading import Feed
+from segkey.shards import open_splits
+
+CPU = torch.device("cpu")
+
+
+def by_hand(truth, predicted, classes, ignore):
+    """IoU of each class from sets of pixels; None where it does not occur."""
+    pixels = [(t, p) for t, p in zip(truth, predicted, strict=True) if t != ignore]
+    ious = []
+    for c in range(classes):
+        both = sum(t == c and p == c for t, p in pixels)
+        either = sum(t == c or p == c for t, p in pixels)
+        ious.append(both / either if any(t == c for t, _ in pixels) else None)
+    return ious
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 255]), st.integers(0, 3)), min_size=1, max_size=60))
+def test_scores_agree_with_counting(pairs):
+    truth, predicted = zip(*pairs, strict=True)
+    matrix = confusion_matrix(torch.tensor(truth, dtype=torch.uint8), torch.tensor(predicted), 4, 255)
+    scores, expected = Scores(matrix, ("a", "b", "c", "d"), 1), by_hand(truth, predicted, 4, 255)
+    assert list(scores.iou.values()) == pytest.approx(expected)
+    there = [value for value in expected if value is not None]
+    assert scores.mean_iou == pytest.approx(sum(there) / len(there)) if there else math.isnan(scores.mean_iou)
+    counted = [t == p for t, p in pairs if t != 255]
+    assert math.isnan(scores.pixel_accuracy) if not counted else scores.pixel_accuracy == pytest.approx(np.mean(counted))
+
+
+@given(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=40))
+def test_the_constant_answer_is_the_best_of_all_constant_answers(truth):
+    target = torch.tensor(truth, dtype=torch.uint8)
+    name, value = Scores(confusion_matrix(target, torch.zeros(len(truth), dtype=int), 3, 255), ("0", "1", "2"), 1).constant
+    by_class = [Scores(confusion_matrix(target, torch.full((len(truth),), c), 3, 255), ("0", "1", "2"), 1) for c in range(3)]
+    if any(t != 255 for t in truth):
+        assert value == pytest.approx(max(scores.mean_iou for scores in by_class))
+        assert value == pytest.approx(by_class[int(name)].mean_iou)
+
+
+def test_a_void_value_inside_the_classes_is_void():
+    matrix = confusion_matrix(torch.tensor([0, 1, 1], dtype=torch.uint8), torch.tensor([0, 0, 1]), 2, 0)
+    assert matrix.tolist() == [[0, 0], [1, 1]]
+
+
+def test_the_matrix_does_not_depend_on_the_batches(trained_run, shards_folder):
+    model, test = trained_run.load_model(CPU), open_splits([shards_folder], ("test",))["test"]
+    header = trained_run.header
+    matrices = [
+        evaluation.score(model, Feed(test, CPU, resident=resident), header.classes, 255, 255, batch_size=size, precise=True).matrix
+        for resident, size in ((True, 6), (True, 2), (False, 4))
+    ]
+    assert matrices[0].sum() == 6 * 32 * 32
+    assert all(torch.equal(matrices[0], matrix) for matrix in matrices[1:])
+
+
+def test_encrypted_plain_and_files_give_the_same_scores(tmp_path, trained_run, shards_folder, scenes_source, scenes_folder, key):
+    """Three ways to the same test images: encrypted shards, plain shards with the key, image files with the key."""
+    plain = ciphers.from_key("none", None, 1)
+    plans = encryption.plan(scenes_source, tmp_path / "plain", plain, size=(32, 32))
+    encryption.encrypt(plans, plain, workers=1)
+    cipher = evaluation.cipher_of(trained_run, key)
+    ways = [
+        evaluation.test_split(trained_run, None, None, None),
+        evaluation.test_split(trained_run, [tmp_path / "plain"], None, None),
+        evaluation.test_split(trained_run, None, scenes_folder, None),
+    ]
+    documents = [evaluation.evaluate(trained_run, split, cipher, CPU) for split in ways]
+    assert documents[0]["images"] == 6
+    assert documents[0]["split"] == "test"
+    assert set(documents[0]["correct"]["iou"]) == set(scenes.CLASSES)
+    assert documents[0] == documents[1] == documents[2]
+    assert evaluation.evaluate(trained_run, ways[0], None, CPU) == documents[0]  # encrypted shards need no key
+
+
+def test_limit_takes_the_first_images(trained_run, key):
+    split = evaluation.test_split(trained_run, None, None, None)
+    assert evaluation.evaluate(trained_run, split, None, CPU, limit=2)["images"] == 2
+
+
+def test_files_that_cannot_be_used_are_named_and_left_out(tmp_path, trained_run, scenes_folder, key):
+    shutil.copytree(scenes_folder, tmp_path / "data")
+    (tmp_path / "data/images/test/scene0001.jpg").write_bytes(b"no image")
+    (tmp_path / "data/masks/test/scene0002.png").unlink()
+    split = evaluation.test_split(trained_run, None, tmp_path / "data", None)
+    assert len(split) == 4
+    assert sorted(problem.name for problem in split.problems) == ["test/scene0001.jpg", "test/scene0002.jpg"]
+
+
+def test_plain_images_need_the_key(trained_run, scenes_folder):
+    split = evaluation.test_split(trained_run, None, scenes_folder, None)
+    with pytest.raises(SegkeyError, match="need the key"):
+        evaluation.evaluate(trained_run, split, None, CPU)
+
+
+def test_another_key_is_refused_before_anything_is_computed(trained_run, other_key, key):
+    with pytest.raises(KeyMismatchError, match=f"{key.id}, not with key {other_key.id}"):
+        evaluation.cipher_of(trained_run, other_key)
+
+
+@pytest.mark.parametrize(
+    ("method", "block_size", "size", "error"),
+    [("np", 2, 32, "not encrypted as"), ("shf", 4, 32, "not encrypted as"), ("np", 4, 48, "48x48")],
+)
+def test_shards_that_do_not_fit_the_run_are_refused(tmp_path, trained_run, scenes_source, key, method, block_size, size, error):
+    cipher = ciphers.from_key(method, key, block_size)
+    encryption.encrypt(encryption.plan(scenes_source, tmp_path, cipher, key.id, (size, size)), cipher, workers=1)
+    with pytest.raises(SegkeyError, match=error):
+        evaluation.test_split(trained_run, [tmp_path], None, None)
+
+
+def test_other_classes_and_missing_masks_are_refused(tmp_path, trained_run, scenes_folder):
+    shutil.copytree(scenes_folder, tmp_path / "data")
+    (tmp_path / "data/classes.txt").write_text("one\ntwo\n")
+    with pytest.raises(SegkeyError, match="2 classes"):
+        evaluation.test_split(trained_run, None, tmp_path / "data", None)
+    shutil.rmtree(tmp_path / "data/masks")
+    with pytest.raises(SegkeyError, match="no masks to compare with"):
+        evaluation.test_split(trained_run, None, tmp_path / "data", None)
+
+
+def test_an_unknown_split_names_those_there_are(trained_run):
+    with pytest.raises(SegkeyError) as caught:
+        evaluation.test_split(trained_run, None, None, None, "holdout")
+    assert "holdout" in caught.value.what
+    assert "test, train, val" in caught.value.hint

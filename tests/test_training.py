@@ -1,0 +1,316 @@
+"""Recipes, the loop, and that a training that was cut off ends where the uninterrupted one ends."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segkey import ciphers, encryption, loading, training
+from segkey.errors import SegkeyError
+from segkey.loading import Feed
+from segkey.pictures import random_crops, seeded
+from segkey.progress import Progress
+from segkey.runs import Run
+from segkey.shards import open_splits
+
+CPU = torch.device("cpu")
+SMALL = {"epochs": 3, "batch_size": 5}
+
+
+@pytest.fixture(scope="module")
+def plain_folder(tmp_path_factory, scenes_source):
+    out, plain = tmp_path_factory.mktemp("plain"), ciphers.from_key("none", None, 1)
+    encryption.encrypt(encryption.plan(scenes_source, out, plain, size=(32, 32)), plain, workers=1)
+    return out
+
+
+def train(shards, folder, progress=None, **how):
+    recipe = training.recipe("scratch", **SMALL)
+    how = {"backbone": "resnet14", "device": CPU, "shards": [shards], "name": "run"} | how
+    return training.train(open_splits([shards], ("train", "val")), folder, recipe, progress=progress or Progress(), **how)
+
+
+def weights(run: Run) -> dict:
+    return run.load_model(CPU).weights()
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ------------------------------------------------------------------ recipes
+
+
+def test_the_paper_recipe_is_the_papers_table():
+    recipe = training.recipe("paper")
+    assert (recipe.optimizer, recipe.momentum, recipe.weight_decay) == ("sgd", 0.9, 0.005)
+    assert (recipe.lr, recipe.lr_min, recipe.restart) == (0.1, 0.0001, 10)
+    assert (recipe.epochs, recipe.batch_size, recipe.weights) == (100, 256, "coco")
+
+
+def test_the_papers_learning_rate_is_pytorchs_warm_restarts():
+    recipe = training.recipe("paper")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, eta_min=0.0001)
+    for epoch in range(25):
+        assert recipe.lr_at(epoch, step=3, steps=6) == pytest.approx(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_the_scratch_recipe_warms_up_and_ends_near_nothing():
+    recipe = training.recipe("scratch", epochs=40)
+    rates = [recipe.lr_at(epoch, step, 5) for epoch in range(40) for step in range(5)]
+    assert 0 < rates[0] < rates[5] < max(rates) <= recipe.lr
+    assert max(rates) == pytest.approx(recipe.lr, rel=0.01)
+    assert rates[-1] < 0.01 * recipe.lr
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "error"),
+    [
+        ("fast", {}, "no recipe 'fast'"),
+        ("scratch", {"lr": 0.0}, "lr must be above 0"),
+        ("scratch", {"epochs": -1}, "epochs must be above 0"),
+        ("scratch", {"optimizer": "lion"}, "no optimizer 'lion'"),
+    ],
+)
+def test_recipes_that_cannot_be(name, overrides, error):
+    with pytest.raises(SegkeyError, match=error):
+        training.recipe(name, **overrides)
+
+
+# ------------------------------------------------------------------ the loop
+
+
+def test_training_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(tmp_path, shards_folder):
+    said = []
+    listener = Progress()
+    listener.say = said.append
+    run = train(shards_folder, tmp_path, listener)
+    history = run.history()
+    assert [line["epoch"] for line in history] == [1, 2, 3]
+    assert history[-1]["loss"] < history[0]["loss"]
+    lowest = min(history, key=lambda line: line["val_loss"])
+    assert run.config["best"] == {"epoch": lowest["epoch"], "val_loss": lowest["val_loss"]}
+    assert sum("val" in line and "images/s" in line for line in said) == 3
+    model, val = run.load_model(CPU), Feed(open_splits([shards_folder], ("val",))["val"], CPU)
+    ((images, masks),) = val.batches(10)
+    with torch.inference_mode():
+        loss = torch.nn.functional.cross_entropy(model(loading.as_pixels(images, 255)), masks.long(), ignore_index=255)
+    assert float(loss) == pytest.approx(lowest["val_loss"], rel=0.03)  # trained in bfloat16 where there is
+
+
+def test_the_estimate_is_told_after_a_few_steps(tmp_path, shards_folder):
+    said = []
+    listener = Progress()
+    listener.say = said.append
+    recipe = training.recipe("scratch", epochs=1, batch_size=2)
+    training.train(
+        open_splits([shards_folder]), tmp_path, recipe, shards=[shards_folder], device=CPU, backbone="resnet14", progress=listener
+    )
+    assert "1 epochs will take about" in said[0]
+    assert "cpu" in said[0]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, shards_folder):
+    first, again, other = (
+        train(shards_folder, tmp_path / name, seed=seed, precise=True, resident=resident)
+        for name, seed, resident in (("a", 0, True), ("b", 0, False), ("c", 1, True))
+    )
+    assert equal(weights(first), weights(again))  # streamed as well as resident
+    assert not equal(weights(first), weights(other))
+
+
+class Stop(Exception):
+    pass
+
+
+class Stopping(Progress):
+    """Stops a training in the middle of an epoch, as Ctrl-C does."""
+
+    def __init__(self, images: int):
+        self.left = images
+
+    def task(self, description, total, unit="images"):
+        from contextlib import nullcontext
+
+        return nullcontext(self._advance)
+
+    def _advance(self, count):
+        self.left -= count
+        if self.left <= 0:
+            raise Stop
+
+
+@pytest.mark.parametrize("images", [7, 17, 31])
+@pytest.mark.parametrize("on_the_fly", [False, True])
+def test_a_training_that_was_cut_off_ends_where_the_uninterrupted_one_ends(
+    tmp_path, monkeypatch, shards_folder, plain_folder, key, images, on_the_fly
+):
+    monkeypatch.setattr(training, "_SAVE_SECONDS", 0)
+    shards = plain_folder if on_the_fly else shards_folder
+    how = {"cipher": ciphers.from_key("ffx", key, 4), "key_id": key.id} if on_the_fly else {}
+    whole = train(shards, tmp_path / "whole", **how)
+    with pytest.raises(Stop):
+        train(shards, tmp_path / "cut", Stopping(images), **how)
+    run = Run.open(tmp_path / "cut/latest")
+    resumed = training.resume(run, open_splits([shards], ("train", "val")), device=CPU, **how)
+    assert equal(weights(resumed), weights(whole))
+    ours, theirs = ([{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in r.history()]
+                    for r in (resumed, whole))  # fmt: skip
+    assert ours == theirs
+    assert not (run.path / "resume.pt").exists()
+
+
+def test_sigkill_and_resume_from_the_command_line(tmp_path, shards_folder, monkeypatch):
+    """A real process, killed without a chance to clean up; the weights end equal."""
+    command = [
+        sys.executable, "-c",
+        "import segkey.training as t; t._SAVE_SECONDS = 0\nfrom segkey.cli import main; main()",
+        "train", "--runs", str(tmp_path / "runs"), "--device", "cpu",
+    ]  # fmt: skip
+    settings = [str(shards_folder), "--recipe", "scratch", "--backbone", "resnet14", "--epochs", "4", "--batch-size", "4"]
+    subprocess.run([*command, *settings, "--name", "whole"], check=True, capture_output=True)
+    process = subprocess.Popen([*command, *settings, "--name", "cut"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "epoch   1/4" in line or "epoch   2/4" in line:
+            time.sleep(0.2)
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    resumed = subprocess.run([*command, "--resume", "--name", "cut"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert equal(weights(Run.open(tmp_path / "runs/cut")), weights(Run.open(tmp_path / "runs/whole")))
+
+
+def test_resume_refuses_other_data_another_key_and_a_finished_run(tmp_path, monkeypatch, trained_run, shards_folder, plain_folder, key, other_key):
+    with pytest.raises(SegkeyError, match="has all its 2 epochs"):
+        training.resume(trained_run, open_splits([shards_folder]), device=CPU)
+    monkeypatch.setattr(training, "_SAVE_SECONDS", 0)
+    cipher = ciphers.from_key("np", key, 4)
+    with pytest.raises(Stop):
+        train(plain_folder, tmp_path, Stopping(15), cipher=cipher, key_id=key.id)
+    run = Run.open(tmp_path / "run")
+    splits = open_splits([plain_folder])
+    with pytest.raises(SegkeyError, match=f"key id {key.id}, not {other_key.id}"):
+        training.resume(run, splits, device=CPU, cipher=ciphers.from_key("np", other_key, 4), key_id=other_key.id)
+    with pytest.raises(SegkeyError, match="method np, not none"):
+        training.resume(run, splits, device=CPU)
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_a_missing_split_is_named(tmp_path, shards_folder, missing):
+    shutil.copytree(shards_folder, tmp_path / "shards")
+    (tmp_path / "shards" / f"{missing}.h5").unlink()
+    with pytest.raises(SegkeyError, match=f"no '{missing}' split"):
+        train(tmp_path / "shards", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_encrypted_shards_are_not_encrypted_twice(tmp_path, shards_folder, key):
+    with pytest.raises(SegkeyError, match="encrypted already"):
+        train(shards_folder, tmp_path, cipher=ciphers.from_key("np", key, 4), key_id=key.id)
+
+
+def test_a_damaged_row_stops_training_before_a_number_is_told(tmp_path, shards_folder):
+    shutil.copytree(shards_folder, tmp_path / "shards")
+    file = tmp_path / "shards/train.h5"
+    data = bytearray(file.read_bytes())
+    data[10000] ^= 1  # in the first image
+    file.write_bytes(data)
+    with pytest.raises(SegkeyError, match="dataset 'images', row"):
+        train(tmp_path / "shards", tmp_path / "runs")
+    assert not list(tmp_path.glob("runs/*/history.jsonl"))
+
+
+def test_a_diverging_training_says_so(tmp_path, shards_folder):
+    recipe = training.recipe("scratch", epochs=2, batch_size=4, lr=1e30)
+    with pytest.raises(SegkeyError, match="diverged"):
+        training.train(
+            open_splits([shards_folder]), tmp_path, recipe, shards=[shards_folder], device=CPU, backbone="resnet14", precise=True
+        )
+
+
+def test_a_name_that_is_taken_is_refused(trained_run, shards_folder):
+    with pytest.raises(SegkeyError, match="already exists"):
+        train(shards_folder, trained_run.path.parent, name="small")
+
+
+# ------------------------------------------------------------------ runs
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "truncated"])
+def test_a_run_without_its_weights(tmp_path, trained_run, damage):
+    shutil.copytree(trained_run.path, tmp_path / "run")
+    file = tmp_path / "run/model.safetensors"
+    data = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    else:
+        data[-1000] ^= 4
+        file.write_bytes(data if damage == "flipped" else data[: len(data) // 2])
+    with pytest.raises(SegkeyError, match="has no weights" if damage == "missing" else "damaged"):
+        Run.open(tmp_path / "run").load_model(CPU)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("{", "not the description"), ("[]", "not the description"), ('{"format": "segkey-run-v9"}', "segkey-run-v9"),
+     ('{"format": "segkey-run-v1"}', "damaged")],
+)  # fmt: skip
+def test_descriptions_that_are_none(tmp_path, text, error):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(SegkeyError, match=error):
+        Run.open(tmp_path)
+
+
+def test_run_json_describes_itself_and_holds_no_secret(trained_run, shards_folder, key):
+    text = (trained_run.path / "run.json").read_text()
+    config = json.loads(text)
+    assert config["data"]["key_id"] == key.id
+    assert config["data"]["shards"] == [str(shards_folder)]
+    assert config["versions"].keys() == {"segkey", "torch", "torchvision", "numpy", "h5py"}
+    assert bytes(range(32)).hex() not in text
+    assert Path(trained_run.path.parent, "latest").resolve() == trained_run.path.resolve()
+
+
+# ------------------------------------------------------------------ on the device
+
+
+def test_crops_on_the_device_agree_between_image_and_mask_and_with_the_flip():
+    masks = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (3, 4, 4), dtype=np.uint8))
+    masks = masks.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    images = masks[:, None].repeat(1, 3, 1, 1) * 60
+    crops = torch.from_numpy(random_crops(seeded(1), np.full((3, 2), 32), (0.2, 1.0)))
+    cropped, classes = loading.crop_batch(images, masks, crops)
+    assert cropped.dtype == classes.dtype == torch.uint8
+    inside = (cropped == classes[:, None] * 60).all(1)
+    assert inside.float().mean() > 0.6  # bilinear blends the borders between the squares, and nothing else
+    whole = torch.tensor([[0.0, 0, 1, 1, 0], [0, 0, 1, 1, 1], [0, 0, 0.5, 1, 0]])
+    same, mirrored, left = loading.crop_batch(images, masks, whole)[1]
+    assert torch.equal(same, masks[0])
+    assert torch.equal(mirrored, masks[1].flip(1))
+    assert torch.equal(left[:, ::2], masks[2][:, :16])
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_feeds_give_the_rows_they_were_asked_for(shards_folder, resident):
+    split = open_splits([shards_folder], ("train",))["train"]
+    order = np.array([3, 0, 11, 7, 7])
+    batches = list(Feed(split, CPU, resident=resident).batches(2, order, view=2))
+    assert [len(images) for images, _ in batches] == [2, 2, 1]
+    images, masks = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    for position, index in enumerate(order):
+        assert np.array_equal(images[position].numpy(), split.read("images", index, 2))
+        assert np.array_equal(masks[position].numpy(), split.read("masks", index, 2))

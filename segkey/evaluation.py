@@ -10,11 +10,12 @@ from torch import Tensor
 
 from segkey import devices, sources
 from segkey.ciphers import Cipher
-from segkey.encryption import Preparation, cipher_for
+from segkey.decryption import cipher_for
 from segkey.errors import KeyMismatchError, SegkeyError
 from segkey.keys import Key
 from segkey.loading import Feed, MemorySplit, as_pixels, signed
 from segkey.models import Segmenter
+from segkey.preparation import Preparation
 from segkey.progress import SILENT, Progress
 from segkey.runs import Run
 from segkey.shards import Split, find_splits, open_splits

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkey import devices
-from segkey.encryption import Preparation
 from segkey.errors import SegkeyError
+from segkey.preparation import Preparation
 from segkey.shards import Header, Split
 from segkey.sources import Item, Problem
 

@@ -18,45 +18,37 @@ MAX_PIXELS = 100_000_000  # a decoded picture then takes 300 MB; a decompression
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
 
 
-def open_picture(path: Path) -> Image.Image:
-    """Open a file as a picture of at most `MAX_PIXELS`; its pixels are not read yet.
+def _decode(path: Path) -> Image.Image:
+    """Read a file as a picture of at most `MAX_PIXELS`.
 
     Raises:
         SegkeyError: no picture, a picture too large, or a file that cannot be read.
     """
+    too_large = SegkeyError(f"{path}: too many pixels", f"segkey reads up to {MAX_PIXELS // 10**6} megapixels")
     try:
-        with warnings.catch_warnings():
+        # Opened here, as Pillow would map uncompressed TIFFs into memory and then turn them wrongly.
+        with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked below; the rest is about harmless metadata
-            picture = Image.open(path)
+            picture = Image.open(file)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise too_large
+            picture.load()
+            return picture
+    except SegkeyError:
+        raise
     except Image.DecompressionBombError:
-        raise SegkeyError(f"{path}: too many pixels", f"segkey reads up to {MAX_PIXELS // 10**6} megapixels") from None
+        raise too_large from None
     except UnidentifiedImageError:
         raise SegkeyError(f"{path}: not an image that can be read") from None
     except OSError as error:
-        raise SegkeyError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # decoders of damaged headers raise whatever they meet
-        raise SegkeyError(f"{path}: damaged ({type(error).__name__})") from None
-    if picture.width * picture.height > MAX_PIXELS:
-        raise SegkeyError(
-            f"{path}: {picture.width}x{picture.height} pixels are too many",
-            f"segkey reads up to {MAX_PIXELS // 10**6} megapixels",
-        )
-    return picture
-
-
-def _decoded(path: Path, picture: Image.Image) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture.load()
-        return picture
-    except Exception as error:
-        raise SegkeyError(f"{path}: truncated or damaged ({error})".replace("\n", " ")) from None
+        raise SegkeyError(f"{path}: {error.strerror or f'truncated or damaged ({error})'}".replace("\n", " ")) from None
+    except Exception as error:  # decoders of damaged files raise whatever they meet
+        raise SegkeyError(f"{path}: truncated or damaged ({type(error).__name__})") from None
 
 
 def load_image(path: Path) -> Image.Image:
     """Decode an image as upright 8-bit RGB, whatever its mode; 16-bit values keep their upper 8 bits."""
-    picture = _decoded(path, open_picture(path))
+    picture = _decode(path)
     try:
         if picture.mode in _SIXTEEN_BIT:
             values = np.clip(np.asarray(picture, dtype=np.int64), 0, 65535)
@@ -83,7 +75,7 @@ def load_mask(path: Path) -> Image.Image:
     Raises:
         SegkeyError: a colour picture (its colours are not class numbers), or class numbers above 255.
     """
-    picture = _decoded(path, open_picture(path))
+    picture = _decode(path)
     if picture.mode in ("L", "P"):
         values = np.asarray(picture)
     elif picture.mode == "1":

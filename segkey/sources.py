@@ -1,8 +1,8 @@
 """Find images, pair them with masks, deal them into splits. Opens no picture but a few palette masks.
 
 Understood: a PASCAL VOC devkit; a folder with ``images/`` and ``masks/``, with or without
-``train/ val/ test/`` inside them (or around them); a folder of images beside a folder ``masks/``; a
-bare folder; a single file.
+``train/ val/ test/`` inside them (or around them); a folder ``images`` beside a folder ``masks``; a bare
+folder, with or without ``masks/`` in it; a single file.
 """
 
 import hashlib
@@ -99,8 +99,11 @@ def find(
         source = _find_voc(voc)
     else:
         source = _find_folder(path, Path(masks) if masks else None)
-    if split is not None or set(source.splits) == {ALL} and source.has_masks:
-        source.splits = _deal([i for items in source.splits.values() for i in items], split or "80/10/10")
+        if classes is None:
+            _read_classes_beside(path, source)
+    if split is not None or (set(source.splits) == {ALL} and source.has_masks):
+        every = [item for items in source.splits.values() for item in items]
+        source.splits = _deal(every, "80/10/10" if split is None else split)
     if not len(source):
         raise _nothing_in(path, source)
     if classes is not None:
@@ -136,8 +139,11 @@ def _find_voc(root: Path) -> Source:
     lists = {}
     for name in ("train", "val"):
         file = root / "ImageSets" / "Segmentation" / f"{name}.txt"
-        with explain_os_errors(file):
-            names = file.read_text(encoding="utf-8").split()
+        try:
+            with explain_os_errors(file):
+                names = file.read_text(encoding="utf-8").split()
+        except UnicodeDecodeError:
+            raise SegkeyError(f"{file} is not a list of names", "restore it from the VOC archive") from None
         lists[name] = sorted(set(names))
     ranked = sorted(lists["train"], key=_hash_of)
     val = set(ranked[: round(len(ranked) / 10)])
@@ -178,17 +184,28 @@ def _find_folder(path: Path, masks: Path | None) -> Source:
     kind = "a folder of images" + (" with masks" if any(masks for _, masks in pairs.values()) else "")
     # Names are relative to the folder of images, so that "data" and "data/images" are dealt out alike.
     source = Source(path / "images" if (path / "images").is_dir() else path, kind, splits)
+    used: set[Path] = set()
     for split, (folder, mask_folder) in pairs.items():
         items, others = _pair(folder, mask_folder, source)
+        used |= {item.mask for item in items if item.mask}
         if items:
             splits[split] = items
         if others:
             source.notes.append(f"{others} other file{'s' * (others > 1)} in {folder} ignored")
-    names_file = next((f for f in (path / "classes.txt", path.parent / "classes.txt") if f.is_file()), None)
-    if names_file and source.has_masks:
-        source.classes = read_classes(names_file)
-        source.notes.append(f"class names from {names_file}")
+    for folder in dict.fromkeys(mask_folder for _, mask_folder in pairs.values() if mask_folder):
+        unused = sorted(set(_index_masks(folder).values()) - used)
+        if unused:
+            example = unused[0].relative_to(folder)
+            source.notes.append(f"{len(unused)} mask{'s' * (len(unused) > 1)} without an image in {folder}, such as {example}")
     return source
+
+
+def _read_classes_beside(path: Path, source: Source) -> None:
+    """Take class names from a ``classes.txt`` in or beside the folder."""
+    file = next((f for f in (path / "classes.txt", path.resolve().parent / "classes.txt") if f.is_file()), None)
+    if file and source.has_masks:
+        source.classes = read_classes(file)
+        source.notes.append(f"class names from {file}")
 
 
 def _image_folders(path: Path, masks: Path | None) -> dict[str, tuple[Path, Path | None]]:
@@ -198,8 +215,8 @@ def _image_folders(path: Path, masks: Path | None) -> dict[str, tuple[Path, Path
         return {s: (images, m if m.is_dir() else None) for s, (images, m) in folders.items()}
     images = path / "images" if (path / "images").is_dir() else path
     if masks is None:
-        beside = images.parent / "masks"
-        masks = beside if beside.is_dir() and images.name == "images" else None
+        beside = images.resolve().parent / "masks" if images.resolve().name == "images" else path / "masks"
+        masks = beside if beside.is_dir() else None
     within = [split for split in SPLITS if (images / split).is_dir()]
     if not within:
         return {ALL: (images, masks)}
@@ -209,23 +226,19 @@ def _image_folders(path: Path, masks: Path | None) -> dict[str, tuple[Path, Path
 def _pair(folder: Path, masks: Path | None, source: Source) -> tuple[list[Item], int]:
     """The images below a folder with their masks, and how many other files there were."""
     by_name = _index_masks(masks) if masks else {}
-    items, others, used = [], 0, set()
+    items, others = [], 0
     for file in _walk(folder):
+        if masks and file.resolve().is_relative_to(masks.resolve()):
+            continue
         if file.suffix.lower() not in IMAGE_SUFFIXES:
             others += 1
-            continue
-        if masks and file.is_relative_to(masks):
             continue
         name = file.relative_to(source.root).as_posix()
         stem = file.relative_to(folder).with_suffix("").as_posix()
         if masks and stem not in by_name:
             source.problems.append(Problem(name, f"no mask {stem}.png in {masks}"))
             continue
-        used.add(stem)
         items.append(Item(name, file, by_name.get(stem)))
-    unused = sorted(set(by_name) - used)
-    if unused:
-        source.notes.append(f"{len(unused)} mask{'s' * (len(unused) > 1)} without an image in {masks}, such as {unused[0]}")
     return sorted(items, key=lambda item: item.name), others
 
 
@@ -260,7 +273,7 @@ def _deal(items: list[Item], split: str) -> dict[str, list[Item]]:
         return {ALL: items}
     try:
         shares = [float(share) for share in split.split("/")]
-        if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 100) > 1e-6:
+        if len(shares) != 3 or min(shares) < 0 or not abs(sum(shares) - 100) < 1e-6:
             raise ValueError
     except ValueError:
         raise SegkeyError(
@@ -281,7 +294,7 @@ def read_classes(file: Path) -> list[str]:
     """
     try:
         with explain_os_errors(file):
-            names = file.read_text(encoding="utf-8").rstrip().splitlines()
+            names = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError:
         names = []
     names = [name.strip() for name in names]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from segkey import attacks, ciphers, encryption, evaluation, training
+from segkey.preparation import Preparation
 from segkey.progress import Progress
 from segkey.shards import open_splits
 
@@ -22,7 +23,7 @@ def subject(trained_run, key):
 
 def test_the_test_images_are_decrypted_exactly(subject, scenes_source):
     ((images, _),) = subject.feed.batches(100)
-    preparation = encryption.Preparation((32, 32), 5)
+    preparation = Preparation((32, 32), 5)
     for image, item in zip(images, scenes_source.splits["test"], strict=True):
         assert np.array_equal(image.numpy(), preparation.load(item)[0][0])
 

@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from segkey import ciphers, sources
-from segkey.encryption import Preparation, cipher_for, count_classes, decrypt, encrypt, plan
+from segkey.decryption import cipher_for, decrypt
+from segkey.encryption import count_classes, encrypt, plan
 from segkey.errors import KeyMismatchError, SegkeyError
 from segkey.files import sole_writer
+from segkey.preparation import Preparation
 from segkey.shards import Header, Packed, Shard, ShardWriter, open_splits
 
 SIZE = (16, 24)  # not square, so that heights and widths cannot be mixed up
@@ -54,7 +56,7 @@ def in_many(tmp_path_factory, scenes_source, key):
 
 @pytest.mark.parametrize("method", ["np", "shf", "ffx", "none"])
 def test_decrypted_shards_are_the_resized_images(tmp_path, scenes_source, key, method):
-    result = make(scenes_source, tmp_path, key, method)
+    result = make(scenes_source, tmp_path, key, method, shard_bytes=SMALL)
     assert result.images == {"train": 12, "val": 4, "test": 6} and not result.problems
     assert result.bytes == sum(file.stat().st_size for file in tmp_path.glob("*.h5"))
     cipher, by_name = ciphers.from_key(method, key, 4), items(scenes_source)
@@ -356,3 +358,61 @@ def test_a_wrong_key_is_named(key, other_key, method, password, given, complaint
 def test_plain_shards_need_no_key(key):
     for given in (None, key):
         assert cipher_for(Header("test", "none", 1, 3, 255), given, None, "test.h5").method == "none"
+
+
+def test_force_leaves_nothing_of_the_old_key(tmp_path, scenes_folder, key, other_key):
+    copy = Path(shutil.copytree(scenes_folder, tmp_path / "copy"))
+    make(sources.find(copy), tmp_path / "out", key)
+    for image in (copy / "images/val").iterdir():
+        image.write_bytes(b"no image")
+    make(sources.find(copy), tmp_path / "out", other_key, force=True)
+    assert set(open_splits([tmp_path / "out"])) == {"train", "test"}
+
+
+def test_a_new_image_is_not_silently_missing_after_an_interrupted_run(tmp_path, scenes_folder, key):
+    copy = Path(shutil.copytree(scenes_folder, tmp_path / "copy"))
+    make(sources.find(copy), tmp_path / "out", key)
+    (tmp_path / "out/train.h5").unlink()
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        shutil.copy(copy / f"{kind}/test/scene0000.{suffix}", copy / f"{kind}/test/new.{suffix}")
+    with pytest.raises(SegkeyError, match="test.h5 already exists"):
+        make(sources.find(copy), tmp_path / "out", key)
+
+
+def test_workers_leave_with_a_parent_that_was_killed(tmp_path, scenes_folder):
+    script = (
+        "from segkey.workers import Workers; import os, time\n"
+        "if __name__ == '__main__':\n"
+        "    with Workers(2) as pool:\n"
+        "        for _, pid in pool.map_ordered(pid_of, [(0, [])] * 4): print(*pid, flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    program = tmp_path / "program.py"
+    program.write_text("def pid_of(task):\n    import os, time; time.sleep(0.3); return [os.getpid()]\n" + script)
+    process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
+    workers = {int(process.stdout.readline()) for _ in range(4)}
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.mark.parametrize("names", [["a.jpg", "a.png/b.jpg"], ["a.png/b.jpg", "a.jpg"], ["漢" * 80 + ".jpg"], ["x/../../y.jpg", "/y.jpg"]])
+def test_every_name_finds_a_place(tmp_path, key, names):
+    plain = ciphers.from_key("none", None, 1)
+    writer = ShardWriter(tmp_path / "all.h5", Header("all", "none", 1, 3, 255), names, (4, 4), "uint8", False)
+    for position in range(len(names)):
+        writer.write(position, (4, 4), {"images": [Packed.image(np.full((3, 4, 4), position, np.uint8))]})
+    writer.finish()
+    assert decrypt(open_splits([tmp_path / "all.h5"]), plain, tmp_path / "in/side") == len(names)
+    written = sorted((tmp_path / "in/side").rglob("*.png"))
+    assert len(written) == len(names) == len(list(tmp_path.rglob("*.png")))
+    assert {int(np.asarray(Image.open(file)).max()) for file in written} == set(range(len(names)))
+
+
+def test_decrypting_into_a_file_is_refused(tmp_path, key):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SegkeyError, match="is a file"):
+        decrypt({}, ciphers.from_key("none", None, 1), tmp_path / "file")

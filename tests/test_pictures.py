@@ -93,7 +93,7 @@ def test_orientation_is_honoured(tmp_path, number, name, how, stored):
     (b"", "not an image"),
     (b"<html>404 not found</html>", "not an image"),
     (png_header(100_000, 100_000), "too many pixels"),
-    (png_header(10_001, 10_000), "10001x10000 pixels are too many"),
+    (png_header(10_001, 10_000), "too many pixels"),
     (png_header(40, 24), "truncated or damaged"),
 ], ids=["missing", "empty", "misnamed", "bomb", "just too large", "no pixels"])  # fmt: skip
 def test_files_that_are_no_pictures(tmp_path, load, content, complaint):

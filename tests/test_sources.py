@@ -1,5 +1,6 @@
 """Sources: which files are found, paired and dealt into splits; all are empty, as nothing opens them."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from PIL import Image
+
 from segkey import sources
 from segkey.errors import SegkeyError
+from segkey.sources import find
 
 
 def lay(root, *names, text=""):
@@ -213,3 +217,44 @@ def test_real_data(data_folder, folder, expected, classes):
     source = sources.find(data_folder / folder)
     assert counts(source) == expected and len(source.classes) == classes and not source.problems
     assert all(item.mask for items in source.splits.values() for item in items)
+
+
+@pytest.mark.parametrize("split", ["nan/50/50", "80/nan/10", ""])
+def test_splits_that_are_no_numbers(scenes_folder, split):
+    with pytest.raises(SegkeyError, match="is not a split"):
+        find(scenes_folder, split=split)
+
+
+def test_masks_inside_a_bare_folder_are_masks(tmp_path):
+    (tmp_path / "masks").mkdir()
+    for name in ("a.jpg", "masks/a.png"):
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    (item,) = (item for items in find(tmp_path).splits.values() for item in items)
+    assert (item.name, item.mask) == ("a.jpg", tmp_path / "masks/a.png")
+
+
+def test_the_working_folder_may_be_the_images(tmp_path, monkeypatch, scenes_folder):
+    monkeypatch.chdir(scenes_folder / "images")
+    source = find(".")
+    assert source.has_masks
+    assert {split: len(items) for split, items in source.splits.items()} == {"train": 12, "val": 4, "test": 6}
+
+
+def test_a_broken_classes_file_is_overridden(tmp_path, scenes_folder):
+    shutil.copytree(scenes_folder, tmp_path / "data")
+    (tmp_path / "data/classes.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "mine.txt").write_bytes("\ufefffirst\nsecond\n".encode())
+    assert find(tmp_path / "data", classes=tmp_path / "mine.txt").classes == ["first", "second"]
+    with pytest.raises(SegkeyError, match="not a list of classes"):
+        find(tmp_path / "data")
+
+
+def test_flat_masks_beside_split_folders_are_no_leftovers(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / f"images/{split}/{split}.jpg")
+    (tmp_path / "masks").mkdir()
+    for name in ("train", "val", "other"):
+        Image.new("L", (4, 4)).save(tmp_path / f"masks/{name}.png")
+    (note,) = (note for note in find(tmp_path).notes if "without an image" in note)
+    assert "1 mask " in note and "other.png" in note

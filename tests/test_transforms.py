@@ -47,7 +47,7 @@ def test_device_path_equals_numpy(method, block_size, layout):
     assert decrypted.dtype == torch.uint8 and torch.equal(decrypted, images) and torch.equal(images, before)
 
 
-@pytest.mark.parametrize("value", [999, 1000])
+@pytest.mark.parametrize("value", [999, 1000, 1500, 5000])
 def test_device_path_refuses_impossible_ffx_values(value):
     encrypted = torch.full((3, 2, 2), value, dtype=torch.int16).view(torch.uint16)
     with pytest.raises(SegkeyError, match="cannot have made"):

@@ -21,9 +21,9 @@ err = Console(stderr=True, highlight=False)
 _interrupt_hint = "run the same command again: what was finished is kept"
 
 
-def printable(text: object) -> str:
+def printable(text: object, keep: str = "") -> str:
     """Text from files and names, with everything that could move the cursor made visible, and no markup."""
-    return escape("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(text)))
+    return escape("".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text)))
 
 
 def error(what: str, hint: str = "") -> None:
@@ -40,13 +40,13 @@ def warn(text: object) -> None:
 
 def note(text: str) -> None:
     """A line for the user that is not a result."""
-    err.print(printable(text), soft_wrap=True)
+    err.print(printable(text, keep="\n"), soft_wrap=True)
 
 
 def show(*tables: object) -> None:
     """Results: Rich tables, or lines of text without markup."""
     for table in tables:
-        out.print(printable(table) if isinstance(table, str) else table, soft_wrap=isinstance(table, str))
+        out.print(printable(table, keep="\n") if isinstance(table, str) else table, soft_wrap=isinstance(table, str))
 
 
 def show_raw(text: str) -> None:

@@ -86,14 +86,14 @@ def decrypt(
     force: options.Force = False,
 ) -> None:
     """Turn encrypted shards back into PNG images, with exactly the pixels that were encrypted."""
-    from segkey import encryption
+    from segkey import decryption
     from segkey.shards import open_splits
 
     splits = open_splits(shards)
     header = next(iter(splits.values())).header
     loaded = None if header.method == "none" else options.load_key(key, passphrase_file)
-    cipher = encryption.cipher_for(header, loaded, options.encode(ffx_password), shards[0])
-    count = encryption.decrypt(splits, cipher, out, force, workers, console.TerminalProgress())
+    cipher = decryption.cipher_for(header, loaded, options.encode(ffx_password), shards[0])
+    count = decryption.decrypt(splits, cipher, out, force, workers, console.TerminalProgress())
     console.show(f"{count} images written to {out}")
 
 

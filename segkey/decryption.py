@@ -1,0 +1,105 @@
+"""Shards back to images: the cipher for a header, and the PNG files."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segkey import ciphers
+from segkey.ciphers import Cipher
+from segkey.errors import KeyMismatchError, SegkeyError
+from segkey.files import make_folder, written_whole
+from segkey.keys import Key
+from segkey.progress import SILENT, Progress
+from segkey.shards import Header, Split
+
+
+def cipher_for(header: Header, key: Key | None, password: bytes | None, path: Path | str) -> Cipher:
+    """The cipher that made what ``header`` describes, from the key and a fixed FFX password, where there is one.
+
+    Raises:
+        KeyMismatchError: the key or the password is another one; ``path`` is named.
+    """
+    if header.method != "none" and (key is None or key.id != header.key_id):
+        given = f"key {key.id}" if key else "no key"
+        raise KeyMismatchError(
+            f"{path} was made with key {header.key_id}, not with {given}", "give the right key file with --key"
+        )
+    cipher = ciphers.from_key(header.method, key, header.block_size, header.channels, password)
+    if cipher.password_hash != header.password_hash:
+        wants = "a fixed FFX password" if header.password_hash else "no fixed FFX password"
+        if header.password_hash and cipher.password_hash:
+            wants = "another FFX password"
+        raise KeyMismatchError(f"{path} was made with {wants}", "give the same --ffx-password as for 'segkey encrypt'")
+    if cipher.max_value != header.max_value:
+        raise SegkeyError(f"{path} is damaged: its largest value is not that of its key", "make it again")
+    return cipher
+
+
+def decrypt(
+    splits: dict[str, Split],
+    cipher: Cipher,
+    out: Path,
+    force: bool = False,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> int:
+    """Write every image of some splits as PNG, with exactly the pixels that were encrypted.
+
+    Args:
+        splits: from `segkey.shards.open_splits`; 
+        cipher: what they were encrypted with, from `cipher_for`.
+        out: the folder; names from a shard never lead out of it.
+        force: write into a folder that is not empty, replacing files.
+        workers: threads.
+        progress: hears how far it is.
+
+    Returns:
+        How many images were written (an image of V views counts V).
+    """
+    if out.exists() and not out.is_dir():
+        raise SegkeyError(f"{out} is a file", "choose another --out")
+    if not force and out.exists() and any(out.iterdir()):
+        raise SegkeyError(f"{out} already exists and is not empty", "choose another --out, or use --force")
+    make_folder(out)
+    jobs = []
+    taken: set[Path] = set()
+    for name, split in splits.items():
+        for index, image in enumerate(split.names):
+            for view in range(split.header.views):
+                suffix = f".view{view}" if split.header.views > 1 else ""
+                jobs.append((split, index, view, _free_name(out / _clean(name), image.removeprefix(f"{name}/"), suffix, taken)))
+
+    def write(job: tuple) -> None:
+        split, index, view, path = job
+        pixels = cipher.decrypt(split.read("images", index, view)[None])[0]
+        make_folder(path.parent)
+        with written_whole(path) as file:
+            picture = np.ascontiguousarray(pixels.transpose(1, 2, 0)) if len(pixels) == 3 else pixels[0]
+            Image.fromarray(picture).save(file, format="PNG")
+
+    with progress.task("decrypt", len(jobs)) as advance, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for _ in pool.map(write, jobs):
+            advance(1)
+    return len(jobs)
+
+
+def _free_name(folder: Path, name: str, suffix: str, taken: set[Path]) -> Path:
+    """A path below ``folder`` for an image's name, whatever the name holds; each path is given once."""
+    parts = [_clean(part) for part in name.split("/") if part not in ("", ".", "..")][-16:] or ["image"]
+    parts[-1] = parts[-1].rsplit(".", 1)[0] or "image"
+    folders = [f"{part}_" if part.lower().endswith(".png") else part for part in parts[:-1]]  # never a file's name
+    path, number = folder.joinpath(*folders, f"{parts[-1]}{suffix}.png"), 1
+    while path in taken:
+        number += 1
+        path = path.with_name(f"{parts[-1]}{suffix}-{number}.png")
+    taken.add(path)
+    return path
+
+
+def _clean(part: str) -> str:
+    """A part of a path that every file system takes: printable, at most 150 bytes of UTF-8."""
+    text = "".join(c if c.isprintable() and c not in '\\:*?"<>|' else "_" for c in part)
+    return text.encode("utf-8")[:150].decode("utf-8", "ignore")

@@ -1,0 +1,21 @@
+"""The shard format ``segkey-shard-v1``: write, read, verify. The layout is described in the README.
+
+One HDF5 file::
+
+    images        (N·V, C, H, W) uint8 or uint16, one uncompressed chunk an image, view by view
+    masks         (N·V, H, W) uint8, one gzip chunk a mask; absent where no masks were given
+    names         (N,) fixed-length UTF-8
+    sizes         (N, 2) int32, height and width before resizing
+    images_crc32  (N·V,) uint32; masks_crc32 likewise: CRC-32 of each row's bytes, uncompressed
+
+and the attributes of `Header` (text as fixed-length UTF-8), with ``checksums``: JSON, the SHA-256 of ``images_crc32``, ``masks_crc32``,
+``names``, ``sizes`` and of the attributes themselves. So every row is checked when it is read, and an
+error names the row.
+"""
+
+from segkey.shards.header import FORMAT, Header
+from segkey.shards.reader import Shard
+from segkey.shards.splits import Split, check_alike, find_splits, open_splits
+from segkey.shards.writer import Packed, ShardWriter
+
+__all__ = ["FORMAT", "Header", "Packed", "Shard", "ShardWriter", "Split", "check_alike", "find_splits", "open_splits"]

@@ -1,0 +1,236 @@
+"""Reading a shard that may come from anybody."""
+
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from segkey.errors import SegkeyError
+from segkey.shards.header import FORMAT, Header, checksum_attributes, sha256
+
+SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # it becomes the name of a folder
+_MAX_SIDE = 1 << 16
+_CHUNK_SLACK = 1 << 16  # what zlib may add to what it cannot compress; nobody makes a chunk larger than that
+
+
+class Shard:
+    """One shard, opened and checked: its form on opening, each row the first time it is read.
+
+    Attributes:
+        path, header: where it is and what it says about itself.
+        images: how many images (N); there are N·V rows.
+        size: (H, W).
+        dtype: ``uint8`` or ``uint16``.
+        has_masks: whether there are masks.
+        made_with: the program and version that wrote it.
+
+    Raises:
+        SegkeyError: no such file, no shard, a newer version, or anything in it that the format does not allow.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise SegkeyError(f"there is no shard at {path}", "make shards with 'segkey encrypt'")
+        try:
+            self._file = h5py.File(self.path, "r")
+        except OSError:
+            raise self._refuse("is no HDF5 file, or is cut off") from None
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+        self._seen = {kind: np.zeros(self.images * self.header.views, bool) for kind in self._datasets}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> "Shard":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # The file may come from anybody: nothing in it is followed, sized or trusted before it is checked.
+
+    def _refuse(self, why: str) -> SegkeyError:
+        return SegkeyError(f"{self.path} is not a whole segkey shard: {why}", "make it again with 'segkey encrypt'")
+
+    def _check(self) -> None:
+        try:
+            attributes = self._attributes()
+            self.header = self._read_header(attributes)
+            self.made_with = str(attributes["made_with"])
+            checksums = json.loads(attributes["checksums"])
+            self._check_datasets()
+            stored = {name: value for name, value in attributes.items() if name != "checksums"}
+            if checksums["attributes"] != checksum_attributes(stored):
+                raise self._refuse("its attributes do not match their checksum")
+            self._tables = {name: self._read_table(name, checksums) for name in checksums if name != "attributes"}
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+            raise self._refuse(f"it is damaged ({type(error).__name__})") from None
+
+    def _attributes(self) -> dict[str, object]:
+        if len(self._file.attrs) > 64:
+            raise self._refuse("too many attributes")
+        names = list(self._file.attrs)
+        version = self._attribute("format") if "format" in names else None
+        if version != FORMAT:
+            if isinstance(version, str) and version.startswith("segkey-shard-"):
+                raise SegkeyError(
+                    f"{self.path} has the format {version[:40]!r}, this segkey reads {FORMAT!r}",
+                    "upgrade segkey: pip install --upgrade segkey",
+                )
+            raise self._refuse("it does not say that it is one")
+        return {name: self._attribute(name) for name in names}
+
+    def _attribute(self, name: str) -> object:
+        identifier = self._file.attrs.get_id(name)
+        # Text of variable length is not read: HDF5 keeps it in a heap without checksum, and may loop on a damaged one.
+        if identifier.get_storage_size() > 1 << 16 or identifier.shape != () or identifier.dtype.kind not in "Siufb":
+            raise self._refuse(f"its attribute {name!r} is not a single number or text of fixed length")
+        value = self._file.attrs[name]
+        value = value.item() if isinstance(value, np.generic) else value
+        return value.decode() if isinstance(value, bytes) else value
+
+    def _read_header(self, attributes: dict[str, object]) -> Header:
+        values = {f.name: attributes[f.name] for f in fields(Header)}
+        values["classes"] = tuple(json.loads(values["classes"]))
+        for f in fields(Header):
+            if f.type in (int, str, bool, float) and not isinstance(values[f.name], f.type):
+                raise self._refuse(f"its attribute {f.name!r} has a wrong type")
+        header = Header(**values)
+        sane = (
+            1 <= header.block_size <= _MAX_SIDE
+            and 1 <= header.channels <= 1024
+            and 1 <= header.max_value <= 65535
+            and 0 <= header.ignore_index <= 255
+            and 1 <= header.views <= 1 << 20
+            and len(header.classes) <= 255
+            and all(isinstance(name, str) for name in header.classes)
+            and SPLIT_NAME.fullmatch(header.split)
+        )
+        if not sane:
+            raise self._refuse("an attribute is out of its range")
+        return header
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        """A dataset that is really in this file, in one piece."""
+        if name not in self._file:
+            raise self._refuse(f"{name!r} is missing")
+        if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
+            raise self._refuse(f"{name!r} is a link to somewhere else")
+        dataset = self._file[name]
+        if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+            raise self._refuse(f"{name!r} is not stored in the file itself")
+        if dataset.dtype.hasobject or dataset.dtype.fields:
+            raise self._refuse(f"{name!r} has the type {dataset.dtype}")
+        return dataset
+
+    def _check_datasets(self) -> None:
+        file_bytes = self.path.stat().st_size
+        images = self._dataset("images")
+        views = self.header.views
+        if images.dtype not in (np.dtype("<u1"), np.dtype("<u2")) or images.ndim != 4 or images.nbytes > file_bytes:
+            raise self._refuse(f"its images have type {images.dtype} and shape {images.shape}")
+        rows, channels, *size = images.shape
+        if not rows or rows % views or channels != self.header.channels or max(size) >= _MAX_SIDE:
+            raise self._refuse(f"its images have shape {images.shape}")
+        if images.dtype.itemsize != (2 if self.header.max_value > 255 else 1):
+            raise self._refuse(f"its images have type {images.dtype}, its largest value is {self.header.max_value}")
+        if images.chunks != (1, *images.shape[1:]) or images.id.get_create_plist().get_nfilters():
+            raise self._refuse("its images are not stored one by one, uncompressed")
+        self.images, self.size, self.dtype = rows // views, tuple(size), images.dtype.name
+        self._datasets = {"images": images}
+        self.has_masks = "masks" in self._file
+        if self.has_masks:
+            masks = self._dataset("masks")
+            filters = masks.id.get_create_plist()
+            if masks.shape != (rows, *size) or masks.dtype != np.uint8 or masks.chunks != (1, *size):
+                raise self._refuse(f"its masks have type {masks.dtype} and shape {masks.shape}")
+            if filters.get_nfilters() != 1 or filters.get_filter(0)[0] != h5py.h5z.FILTER_DEFLATE:
+                raise self._refuse("its masks are not compressed with gzip")
+            self._datasets["masks"] = masks
+
+    def _read_table(self, name: str, checksums: dict[str, str]) -> np.ndarray:
+        rows = self.images * self.header.views
+        shapes = {"names": (self.images,), "sizes": (self.images, 2)}
+        shapes |= {f"{kind}_crc32": (rows,) for kind in self._datasets}
+        if set(checksums) != {*shapes, "attributes"}:
+            raise self._refuse("its checksums are not those of its datasets")
+        dataset = self._dataset(name)
+        expected = {"names": "S", "sizes": "i"}.get(name, "u")
+        if dataset.shape != shapes[name] or dataset.dtype.kind != expected or dataset.dtype.itemsize > 1 << 16:
+            raise self._refuse(f"{name!r} has type {dataset.dtype} and shape {dataset.shape}")
+        if dataset.nbytes > self.path.stat().st_size:
+            raise self._refuse(f"{name!r} is larger than the file")
+        table = dataset[()]
+        if sha256(table.tobytes()) != checksums[name]:
+            raise SegkeyError(
+                f"{self.path} is damaged: dataset {name!r} does not match its checksum",
+                "make it again with 'segkey encrypt', or restore it from a backup",
+            )
+        return table
+
+    @property
+    def names(self) -> list[str]:
+        """Paths of the images, relative to the source."""
+        return [name.decode("utf-8", "surrogateescape") for name in self._tables["names"]]
+
+    @property
+    def original_sizes(self) -> np.ndarray:
+        """(N, 2) heights and widths before resizing."""
+        return self._tables["sizes"]
+
+    def read(self, kind: str, row: int) -> np.ndarray:
+        """One row of ``images``, (C, H, W), or of ``masks``, (H, W); checked the first time.
+
+        Raises:
+            SegkeyError: the row does not match its checksum.
+        """
+        dataset = self._datasets[kind]
+        shape = dataset.shape[1:]
+        size = int(np.prod(shape)) * dataset.dtype.itemsize
+        try:
+            place = (row,) + (0,) * len(shape)
+            if not self._seen[kind][row] and dataset.id.get_chunk_info_by_coord(place).size > size + _CHUNK_SLACK:
+                raise ValueError
+            _, data = dataset.id.read_direct_chunk(place)
+            if kind == "masks":
+                data = zlib.decompressobj().decompress(data, size + 1)
+            if len(data) != size:
+                raise ValueError
+            if not self._seen[kind][row]:
+                if zlib.crc32(data) != self._tables[f"{kind}_crc32"][row]:
+                    raise ValueError
+                self._seen[kind][row] = True
+        except (OSError, RuntimeError, ValueError, MemoryError, zlib.error):
+            name = self.names[row % self.images]
+            raise SegkeyError(
+                f"{self.path} is damaged: dataset '{kind}', row {row} ({name}) does not match its checksum",
+                "make it again with 'segkey encrypt', or restore it from a backup",
+            ) from None
+        return np.frombuffer(data, dataset.dtype).reshape(shape)
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are to read, of images and masks together."""
+        return sum(map(len, self._datasets.values()))
+
+    def damage(self) -> Iterator[SegkeyError | None]:
+        """Read every row; yields an error for each damaged one and None for each whole one."""
+        for kind, dataset in self._datasets.items():
+            for row in range(len(dataset)):
+                self._seen[kind][row] = False
+                try:
+                    self.read(kind, row)
+                    yield None
+                except SegkeyError as error:
+                    yield error

@@ -1,0 +1,119 @@
+"""Splits: one or more shards as one sequence of images."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from segkey.errors import SegkeyError
+from segkey.shards.reader import Shard
+
+_NAME = re.compile(r"(?P<split>.+?)(?:-(?P<index>\d{5})-of-(?P<count>\d{5}))?\.h5")
+
+
+class Split:
+    """One split, which may lie in several shards, as one sequence of images.
+
+    Args:
+        shards: opened shards, in order.
+
+    Raises:
+        SegkeyError: the shards differ in key, method, size, classes or number of views.
+    """
+
+    def __init__(self, shards: list[Shard]):
+        self.shards = shards
+        first = shards[0]
+        for shard in shards[1:]:
+            check_alike(first, shard)
+        self.header, self.size, self.dtype = first.header, first.size, first.dtype
+        self.has_masks = first.has_masks
+        self._ends = np.cumsum([shard.images for shard in shards])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def names(self) -> list[str]:
+        """Paths of all images, relative to the source."""
+        return [name for shard in self.shards for name in shard.names]
+
+    @property
+    def row_bytes(self) -> int:
+        """What an image with its mask takes in memory."""
+        pixels = self.size[0] * self.size[1]
+        return pixels * (self.header.channels * np.dtype(self.dtype).itemsize + self.has_masks)
+
+    def read(self, kind: str, index: int, view: int = 0) -> np.ndarray:
+        """View ``view`` of image ``index``, or of its mask."""
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        start = int(self._ends[shard - 1]) if shard else 0
+        return self.shards[shard].read(kind, view * self.shards[shard].images + index - start)
+
+    def close(self) -> None:
+        """Close all files."""
+        for shard in self.shards:
+            shard.close()
+
+
+def check_alike(a: Shard, b: Shard) -> None:
+    """Raise `SegkeyError` unless two shards can be used together."""
+    different = a.header.same_data(b.header)
+    if (a.size, a.dtype, a.has_masks) != (b.size, b.dtype, b.has_masks):
+        different.append("size" if a.size != b.size else "masks")
+    if a.header.split == b.header.split and a.header.views != b.header.views:
+        different.append("views")
+    if different:
+        words = {"key_id": "key", "block_size": "block size", "password_hash": "FFX password"}
+        what = " and ".join(words.get(name, name) for name in different)
+        raise SegkeyError(
+            f"{a.path} and {b.path} differ in {what}", "give shards that were made together, with one key and method"
+        )
+
+
+def find_splits(paths: list[Path]) -> dict[str, list[Path]]:
+    """Shard files by split, from folders and files.
+
+    Raises:
+        SegkeyError: nothing there, or a numbered shard of a split is missing.
+    """
+    if not paths:
+        raise SegkeyError("no shards are given", "make them with 'segkey encrypt IMAGES'")
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise SegkeyError(f"there are no shards at {path}", "make them with 'segkey encrypt IMAGES', or give their folder")
+        files += sorted(path.glob("*.h5")) if path.is_dir() else [path]
+    if not files:
+        raise SegkeyError(f"there are no shards in {paths[0]}", "make them with 'segkey encrypt IMAGES'")
+    splits: dict[str, list[Path]] = {}
+    parts: dict[str, list[tuple[int, int]]] = {}
+    for file in files:
+        match = _NAME.fullmatch(file.name)
+        split = match["split"] if match else file.stem
+        splits.setdefault(split, []).append(file)
+        number, count = (match["index"], match["count"]) if match and match["index"] else (0, 1)
+        parts.setdefault(split, []).append((int(number), int(count)))
+    for split, members in splits.items():
+        if sorted(parts[split]) != [(number, len(members)) for number in range(len(members))]:
+            raise SegkeyError(
+                f"the shards of split '{split}' are not complete: {len(members)} files, such as {members[0]}",
+                "run the same 'segkey encrypt' again to make those that are missing",
+            )
+    return splits
+
+
+def open_splits(paths: list[Path], wanted: tuple[str, ...] | None = None) -> dict[str, Split]:
+    """Open the splits found at ``paths`` (those ``wanted``, where given), and check that they belong together."""
+    found = find_splits(paths)
+    chosen = {name: files for name, files in found.items() if wanted is None or name in wanted}
+    splits = {name: Split([Shard(file) for file in files]) for name, files in chosen.items()}
+    first = next(iter(splits.values()), None)
+    for name, split in splits.items():
+        check_alike(first.shards[0], split.shards[0])
+        for shard in split.shards:
+            if shard.header.split != name:
+                raise SegkeyError(
+                    f"{shard.path} holds split '{shard.header.split}', its name says '{name}'", "give it its old name back"
+                )
+    return splits

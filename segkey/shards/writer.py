@@ -1,0 +1,159 @@
+"""Writing a shard."""
+
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from segkey.files import explain_os_errors, sync_folder
+from segkey.shards.header import Header, checksum_attributes, sha256
+
+MASK_COMPRESSION = 4  # zlib level
+
+
+class ShardWriter:
+    """Writes one shard; the final name appears when `finish` has synced a whole file.
+
+    Rows are placed by position. A position that is never written (an unreadable image) is closed up at the
+    end. The same calls in the same order make the same bytes.
+
+    Args:
+        path: the final name.
+        header: what the shard says about itself.
+        names: of all images that may come, in order.
+        size: (H, W).
+        dtype: ``uint8`` or ``uint16``.
+        masks: whether there are masks.
+    """
+
+    def __init__(self, path: Path, header: Header, names: list[str], size: tuple[int, int], dtype: str, masks: bool):
+        self.path, self.header, self.names, self.views = path, header, names, header.views
+        self.partial = path.with_name(path.name + ".partial")
+        self._written: dict[int, tuple[int, int]] = {}
+        rows, shape = len(names) * header.views, (header.channels, *size)
+        with explain_os_errors(self.partial):
+            # v110 has a checksum on every piece of metadata, and stores early-allocated chunks without an index.
+            self.file = h5py.File(self.partial, "w", libver=("v110", "v110"))
+        try:
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_chunk((1, *shape))
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # rows lie in the file in their own order
+            self._create("images", (rows, *shape), {"uint8": "<u1", "uint16": "<u2"}[dtype], layout)
+            if masks:
+                layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                layout.set_chunk((1, *size))
+                layout.set_deflate(MASK_COMPRESSION)
+                self._create("masks", (rows, *size), "u1", layout)
+        except BaseException as error:
+            self.abandon()
+            with explain_os_errors(self.partial):
+                raise error
+        self.kinds = ("images", "masks") if masks else ("images",)
+        self._crc = {kind: np.zeros(rows, "<u4") for kind in self.kinds}
+
+    def _create(self, name: str, shape: tuple[int, ...], dtype: str, layout) -> None:
+        layout.set_obj_track_times(False)  # the same images make the same bytes, whenever
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple(shape)
+        h5py.h5d.create(self.file.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, layout)
+
+    def write(self, position: int, original_size: tuple[int, int], rows: dict[str, list["Packed"]]) -> None:
+        """Write the views of the image at ``position``; ``rows`` has a `Packed` a view for each kind."""
+        with explain_os_errors(self.partial):
+            for kind in self.kinds:
+                dataset = self.file[kind]
+                for view, packed in enumerate(rows[kind]):
+                    row = view * len(self.names) + position
+                    dataset.id.write_direct_chunk((row,) + (0,) * (dataset.ndim - 1), packed.data)
+                    self._crc[kind][row] = packed.crc32
+        self._written[position] = original_size
+
+    def finish(self) -> int:
+        """Close up the gaps, write names and checksums, sync, take the final name; returns N.
+
+        A shard of which no image could be read is not made.
+        """
+        kept = sorted(self._written)
+        if not kept:
+            self.abandon()
+            return 0
+        try:
+            with explain_os_errors(self.partial):
+                if len(kept) < len(self.names):
+                    self._close_up(kept)
+                self._describe(kept)
+                self.file.flush()
+                self.file.close()
+                with open(self.partial, "rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(self.partial, self.path)
+                sync_folder(self.path.parent)
+        except BaseException:
+            self.abandon()
+            raise
+        return len(kept)
+
+    def _close_up(self, kept: list[int]) -> None:
+        """Move rows down over positions that were never written; a row never moves up, so none is lost."""
+        n = len(self.names)
+        sources = [view * n + position for view in range(self.views) for position in kept]
+        for kind in self.kinds:
+            dataset, rest = self.file[kind], (0,) * (self.file[kind].ndim - 1)
+            for target, source in enumerate(sources):
+                if target != source:
+                    _, data = dataset.id.read_direct_chunk((source, *rest))
+                    dataset.id.write_direct_chunk((target, *rest), data)
+            dataset.resize(len(sources), axis=0)
+            self._crc[kind] = self._crc[kind][sources]
+
+    def _describe(self, kept: list[int]) -> None:
+        names = [self.names[position].encode("utf-8", "surrogateescape") for position in kept]
+        width = max(1, *map(len, names))
+        tables = {
+            "names": np.array(names, dtype=h5py.string_dtype("utf-8", width)),
+            "sizes": np.array([self._written[position] for position in kept], dtype="<i4"),
+        } | {f"{kind}_crc32": self._crc[kind] for kind in self.kinds}
+        for name, table in tables.items():
+            self.file.create_dataset(name, data=table)
+        attributes = self.header.attributes()
+        for name, value in attributes.items():
+            self._set(name, value)
+        checksums = {name: sha256(table.tobytes()) for name, table in tables.items()}
+        self._set("checksums", json.dumps(checksums | {"attributes": checksum_attributes(attributes)}))
+
+    def _set(self, name: str, value: object) -> None:
+        # Text of fixed length: HDF5 keeps variable-length text in a heap without checksum, and may loop on a damaged one.
+        self.file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        try:
+            self.file.close()
+        except (OSError, RuntimeError):  # a full disk also fails the flush that closing tries
+            pass
+        finally:
+            self.partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A row as it goes into the file, and the CRC-32 of its uncompressed bytes."""
+
+    data: bytes
+    crc32: int
+
+    @classmethod
+    def image(cls, image: np.ndarray) -> "Packed":
+        """uint8 or uint16 (C, H, W), stored as it is, little-endian."""
+        data = image.astype(image.dtype.newbyteorder("<"), copy=False).tobytes()
+        return cls(data, zlib.crc32(data))
+
+    @classmethod
+    def mask(cls, mask: np.ndarray) -> "Packed":
+        """uint8 (H, W), compressed here because here is usually a worker process."""
+        data = mask.tobytes()
+        return cls(zlib.compress(data, MASK_COMPRESSION), zlib.crc32(data))

@@ -16,7 +16,7 @@ import torch
 from segkey import ciphers, devices, evaluation
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.files import sole_writer, write_json
+from segkey.files import write_json
 from segkey.keys import Key
 from segkey.loading import Feed, signed
 from segkey.models import Segmenter
@@ -56,7 +56,9 @@ class Subject:
         feed = Feed(split, device, prepare, limit)
         return cls(run, run.load_model(device), feed, cipher, password, precise, batch_size)
 
-    def score(self, cipher: Cipher | None, max_value: int | None = None, advance=lambda count: None) -> evaluation.Scores:
+    def score(
+        self, cipher: Cipher | None, max_value: int | None = None, advance=lambda count: None
+    ) -> evaluation.Scores:
         """How well the model segments images encrypted with ``cipher``, or plain ones."""
         header = self.run.header
         divide_by = max_value or (cipher.max_value if cipher else 255)
@@ -76,7 +78,8 @@ def wrong_ciphers(subject: Subject, seed: int) -> Iterator[Cipher]:
     own, number = subject.cipher, 0
     if own.method != "none" and own.key_space_bits == 0:
         raise SegkeyError(
-            f"{own.method} with M = {own.block_size} has a single key", "there is no wrong one; take a larger block size"
+            f"{own.method} with M = {own.block_size} has a single key",
+            "there is no wrong one; take a larger block size",
         )
     while True:
         label = f"segkey-wrong-key/{seed}/{number}".encode()
@@ -87,7 +90,11 @@ def wrong_ciphers(subject: Subject, seed: int) -> Iterator[Cipher]:
 
 
 def basic(
-    subject: Subject, wrong_keys: int = 100, seed: int = 0, keep: Path | None = None, progress: Progress = SILENT
+    subject: Subject,
+    wrong_keys: int = 100,
+    seed: int = 0,
+    keep: Path | None = None,
+    progress: Progress = SILENT,
 ) -> dict:
     """Correct key, plain images, and random wrong keys: the paper's section 4.2.
 

@@ -49,7 +49,9 @@ def from_key(method: str, key: Key | None, block_size: int, channels: int = 3, p
     if method not in METHODS:
         raise SegkeyError(f"there is no method '{method}'", f"methods: {', '.join(METHODS)}")
     if block_size < 1 or channels < 1:
-        raise SegkeyError(f"blocks of {channels}x{block_size}x{block_size} are not possible", "take sizes of at least 1")
+        raise SegkeyError(
+            f"blocks of {channels}x{block_size}x{block_size} are not possible", "take sizes of at least 1"
+        )
     if password is not None and method != "ffx":
         raise SegkeyError(f"method '{method}' has no password", "leave --ffx-password out, or use --method ffx")
     if method == "none":
@@ -106,7 +108,10 @@ class Cipher:
 
     def same_as(self, other: "Cipher") -> bool:
         """Whether two ciphers turn every image into the same one."""
-        if type(self) is not type(other) or (self.block_size, self.channels) != (other.block_size, other.channels):
+        if type(self) is not type(other) or (self.block_size, self.channels) != (
+            other.block_size,
+            other.channels,
+        ):
             return False
         return all(np.array_equal(a, b) for a, b in zip(self._secret(), other._secret(), strict=True))
 

@@ -25,7 +25,8 @@ def cipher_for(header: Header, key: Key | None, password: bytes | None, path: Pa
     if header.method != "none" and (key is None or key.id != header.key_id):
         given = f"key {key.id}" if key else "no key"
         raise KeyMismatchError(
-            f"{path} was made with key {header.key_id}, not with {given}", "give the right key file with --key"
+            f"{path} was made with key {header.key_id}, not with {given}",
+            "give the right key file with --key",
         )
     cipher = ciphers.from_key(header.method, key, header.block_size, header.channels, password)
     if cipher.password_hash != header.password_hash:
@@ -49,7 +50,7 @@ def decrypt(
     """Write every image of some splits as PNG, with exactly the pixels that were encrypted.
 
     Args:
-        splits: from `segkey.shards.open_splits`; 
+        splits: from `segkey.shards.open_splits`;
         cipher: what they were encrypted with, from `cipher_for`.
         out: the folder; names from a shard never lead out of it.
         force: write into a folder that is not empty, replacing files.
@@ -70,7 +71,14 @@ def decrypt(
         for index, image in enumerate(split.names):
             for view in range(split.header.views):
                 suffix = f".view{view}" if split.header.views > 1 else ""
-                jobs.append((split, index, view, _free_name(out / _clean(name), image.removeprefix(f"{name}/"), suffix, taken)))
+                jobs.append(
+                    (
+                        split,
+                        index,
+                        view,
+                        _free_name(out / _clean(name), image.removeprefix(f"{name}/"), suffix, taken),
+                    )
+                )
 
     def write(job: tuple) -> None:
         split, index, view, path = job
@@ -80,7 +88,10 @@ def decrypt(
             picture = np.ascontiguousarray(pixels.transpose(1, 2, 0)) if len(pixels) == 3 else pixels[0]
             Image.fromarray(picture).save(file, format="PNG")
 
-    with progress.task("decrypt", len(jobs)) as advance, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with (
+        progress.task("decrypt", len(jobs)) as advance,
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+    ):
         for _ in pool.map(write, jobs):
             advance(1)
     return len(jobs)

@@ -56,7 +56,9 @@ def run(
     recipe, runs = training.recipe("scratch", epochs=epochs), []
     for number, method in enumerate(methods, 3):
         cipher, shards = ciphers.from_key(method, key, block_size), out / "shards" / method
-        progress.say(f"{number}. {method.upper()} with M = {block_size}: encrypt, train, attack with {wrong_keys} wrong keys")
+        progress.say(
+            f"{number}. {method.upper()} with M = {block_size}: encrypt, train, attack with {wrong_keys} wrong keys"
+        )
         plans = encryption.plan(source, shards, cipher, key.id, SIZE)
         encryption.encrypt(plans, cipher, progress=progress)
         trained = training.train(

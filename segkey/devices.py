@@ -15,7 +15,9 @@ def choose(name: str = "auto") -> torch.device:
         name = next(kind for kind, there in available.items() if there)
     try:
         device = torch.device(name)
-        if not available.get(device.type) or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        if not available.get(device.type) or (
+            device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+        ):
             raise RuntimeError
     except RuntimeError:
         here = ", ".join(kind for kind, there in available.items() if there)

@@ -52,7 +52,14 @@ class _Plan:
     def bytes(self) -> int:
         """Bytes of the images; masks take little beside them."""
         h, w = self.preparation.size
-        return len(self.items) * self.header.views * self.header.channels * h * w * (2 if self.header.max_value > 255 else 1)
+        return (
+            len(self.items)
+            * self.header.views
+            * self.header.channels
+            * h
+            * w
+            * (2 if self.header.max_value > 255 else 1)
+        )
 
     def is_made(self) -> bool:
         """Whether the file is there, whole, and made from the same names in the same way."""
@@ -90,7 +97,13 @@ def plan(
         own = views or (4 if split == "train" and source.has_masks and cipher.method != "none" else 1)
         own = own if split == "train" else 1
         preparation = Preparation(
-            size, len(classes) if source.has_masks else None, source.ignore_index, own, own > 1, seed, crop_scale
+            size,
+            len(classes) if source.has_masks else None,
+            source.ignore_index,
+            own,
+            own > 1,
+            seed,
+            crop_scale,
         )
         header = Header(
             split, cipher.method, cipher.block_size, cipher.channels, cipher.max_value,
@@ -172,7 +185,8 @@ def _what_is_missing(plans: list[_Plan], out: Path, force: bool) -> tuple[Result
             result.kept.append(each.path)
     if there:
         raise SegkeyError(
-            f"{min(there)} already exists, made in another way", "choose another --out, or use --force to replace it"
+            f"{min(there)} already exists, made in another way",
+            "choose another --out, or use --force to replace it",
         )
     missing = [each for each in plans if each.path not in result.kept]
     if not missing:
@@ -183,7 +197,9 @@ def _what_is_missing(plans: list[_Plan], out: Path, force: bool) -> tuple[Result
     return result, missing, set()
 
 
-def _write_shards(plans: list[_Plan], cipher: Cipher, workers: int | None, strict: bool, result: Result, advance) -> None:
+def _write_shards(
+    plans: list[_Plan], cipher: Cipher, workers: int | None, strict: bool, result: Result, advance
+) -> None:
     """Let workers prepare the images of all shards, in order, and write what comes back."""
     tasks = [
         (number, start, each.preparation, each.items[start : start + _BATCH])
@@ -268,5 +284,3 @@ def count_classes(source: Source, workers: int | None = None, progress: Progress
             highest = max(highest, *found)
             advance(len(batch))
     return highest + 1
-
-

@@ -147,12 +147,15 @@ def split_from_shards(run: Run, shards: list[Path], name: str = "test") -> Split
     found = find_splits(shards)
     if name not in found:
         raise SegkeyError(
-            f"there is no split '{name}' in {shards[0]}", f"splits there: {', '.join(found)}; choose one with --split"
+            f"there is no split '{name}' in {shards[0]}",
+            f"splits there: {', '.join(found)}; choose one with --split",
         )
     split = open_splits(shards, (name,))[name]
     header, trained, file = split.header, run.header, found[name][0]
     if not split.has_masks:
-        raise SegkeyError(f"{file} has no masks to compare with", "encrypt images together with their masks (--masks DIR)")
+        raise SegkeyError(
+            f"{file} has no masks to compare with", "encrypt images together with their masks (--masks DIR)"
+        )
     if split.size != run.size:
         raise SegkeyError(
             f"{file} holds images of {split.size[0]}x{split.size[1]}, run {run.name} was trained on "
@@ -233,7 +236,15 @@ def evaluate(
     model, feed = run.load_model(device), Feed(split, device, limit=limit)
     with progress.task("evaluate", len(feed)) as advance:
         scores = score(
-            model, feed, header.classes, header.ignore_index, header.max_value, encrypt, batch_size, precise, advance
+            model,
+            feed,
+            header.classes,
+            header.ignore_index,
+            header.max_value,
+            encrypt,
+            batch_size,
+            precise,
+            advance,
         )
     constant, constant_iou = scores.constant
     return {

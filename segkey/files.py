@@ -139,6 +139,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise SegkeyError(
-                    f"another segkey process is writing to {folder}", "wait until it ends, or choose another folder"
+                    f"another segkey process is writing to {folder}",
+                    "wait until it ends, or choose another folder",
                 ) from None
         yield

@@ -65,7 +65,18 @@ def _run(path: Path, verify: bool) -> dict:
     run = Run.open(path)
     document = {"path": str(path), "kind": "run", "name": run.name} | {
         name: run.config.get(name)
-        for name in ("created", "device", "versions", "model", "data", "recipe", "seed", "epochs_done", "best", "seconds")
+        for name in (
+            "created",
+            "device",
+            "versions",
+            "model",
+            "data",
+            "recipe",
+            "seed",
+            "epochs_done",
+            "best",
+            "seconds",
+        )
     }
     for name in ("evaluate", "attack"):
         result = run.result(name)

@@ -141,7 +141,9 @@ class Key:
 
 
 def _not_a_key(path: Path) -> SegkeyError:
-    return SegkeyError(f"{path} is not a segkey key", "make one with 'segkey keygen', or give the right file with --key")
+    return SegkeyError(
+        f"{path} is not a segkey key", "make one with 'segkey keygen', or give the right file with --key"
+    )
 
 
 def _read_document(path: Path) -> dict:

@@ -134,7 +134,8 @@ def _pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], str]:
     _, known = BACKBONES[backbone]
     if weights not in known:
         raise SegkeyError(
-            f"there are no {weights} weights for {backbone}", "use --recipe scratch, or --weights FILE, or --backbone resnet50"
+            f"there are no {weights} weights for {backbone}",
+            "use --recipe scratch, or --weights FILE, or --backbone resnet50",
         )
     url = known[weights].url
     file = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
@@ -156,7 +157,8 @@ def _pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], str]:
 def _read_weights(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise SegkeyError(
-            f"there are no weights at {file}", f"give one of {', '.join(WEIGHTS)}, or a .safetensors or .pth file"
+            f"there are no weights at {file}",
+            f"give one of {', '.join(WEIGHTS)}, or a .safetensors or .pth file",
         )
     try:
         if file.suffix == ".safetensors":
@@ -168,7 +170,8 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         return state
     except Exception as error:
         raise SegkeyError(
-            f"{file} cannot be read as weights ({type(error).__name__})", "give a .safetensors file or a plain state dict"
+            f"{file} cannot be read as weights ({type(error).__name__})",
+            "give a .safetensors file or a plain state dict",
         ) from None
 
 

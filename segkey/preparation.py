@@ -63,4 +63,6 @@ class Preparation:
             counts[self.ignore_index] = 0
             highest = int(np.flatnonzero(counts).max(initial=0))
             if highest >= self.classes:
-                raise SegkeyError(f"{item.mask}: holds class {highest}, but there are {self.classes} (0 to {self.classes - 1})")
+                raise SegkeyError(
+                    f"{item.mask}: holds class {highest}, but there are {self.classes} (0 to {self.classes - 1})"
+                )

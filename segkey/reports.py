@@ -95,7 +95,9 @@ def describe_plan(source, plans, cipher) -> str:
     height, width = plans[0].preparation.size
     parts = [
         f"{source.kind}: {len(source)} images ({splits})",
-        f"{_name(cipher.method)}" + (f", M = {cipher.block_size}" if cipher.method != "none" else "") + f", {height}x{width}",
+        f"{_name(cipher.method)}"
+        + (f", M = {cipher.block_size}" if cipher.method != "none" else "")
+        + f", {height}x{width}",
     ]
     if views > 1:
         parts.append(f"{views} augmented views of each training image")
@@ -112,7 +114,9 @@ def describe_encryption(result, problems, out: Path, cipher) -> str:
     if problems:
         text += f"; {len(problems)} left out"
     if 0 < cipher.key_space_bits < 40:
-        text += f"\nOnly {cipher.key_space_bits:.1f} bits of key space: a search finds this key quickly. Take a larger M."
+        text += (
+            f"\nOnly {cipher.key_space_bits:.1f} bits of key space: a search finds this key quickly. Take a larger M."
+        )
     return text
 
 
@@ -179,7 +183,9 @@ def evaluation_table(document: dict) -> Table:
 def attack_table(document: dict) -> Table:
     """Correct, plain and incorrect, as in the paper's Figure 6, with the spread it does not show."""
     method = _name(document["method"]) + (f", M = {document['block_size']}" if document["method"] != "none" else "")
-    table = _table(f"{document['run']} ({method}): {document['images']} images", "test images", "mean IoU", "of correct")
+    table = _table(
+        f"{document['run']} ({method}): {document['images']} images", "test images", "mean IoU", "of correct"
+    )
     correct, wrong = document["correct"]["mean_iou"], document["incorrect"]
 
     def row(label: str, value: float) -> None:
@@ -197,14 +203,16 @@ def attack_table(document: dict) -> Table:
 
 def attack_sentence(document: dict) -> str:
     """What the table means, in plain words; it flatters nobody."""
-    correct, plain, wrong = document["correct"]["mean_iou"], document["plain"]["mean_iou"], document["incorrect"]
+    correct, plain, wrong = (
+        document["correct"]["mean_iou"],
+        document["plain"]["mean_iou"],
+        document["incorrect"],
+    )
     best = max(plain, wrong["max"])
     way = "plain images" if plain >= wrong["max"] else f"the best of {wrong['keys']} wrong keys"
     if document["method"] == "none":
         return "This model is not protected: it works for everybody."
-    text = (
-        f"Without the key, {way} reach{'' if plain >= wrong['max'] else 'es'} {best:.4f} where the key reaches {correct:.4f}: "
-    )
+    text = f"Without the key, {way} reach{'' if plain >= wrong['max'] else 'es'} {best:.4f} where the key reaches {correct:.4f}: "
     if best >= 0.9 * correct:
         text += "the key adds next to nothing."
     elif best >= 0.5 * correct:
@@ -365,13 +373,28 @@ def as_csv(rows: list[Row]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     wrong_names = ("keys", "mean", "std", "min", "max")
     writer.writerow(
-        ["run", "method", "block_size", "images", "correct", "plain", *(f"incorrect_{n}" for n in wrong_names), "constant"]
+        [
+            "run",
+            "method",
+            "block_size",
+            "images",
+            "correct",
+            "plain",
+            *(f"incorrect_{n}" for n in wrong_names),
+            "constant",
+        ]
     )
     for row in rows:
         wrong = [row.incorrect[name] for name in wrong_names] if row.incorrect else [""] * len(wrong_names)
         values = [row.correct, row.plain, *wrong, row.constant]
         writer.writerow(
-            [row.run, row.method, row.block_size, row.images or "", *("" if value is None else value for value in values)]
+            [
+                row.run,
+                row.method,
+                row.block_size,
+                row.images or "",
+                *("" if value is None else value for value in values),
+            ]
         )
     return file.getvalue()
 
@@ -404,7 +427,18 @@ def _latex_table(header: list[str], lines: list[list[str]]) -> str:
     rows = [" & ".join(line) + r" \\" for line in lines]
     head = " & ".join(header) + r" \\"
     columns = "l" + "r" * (len(header) - 1)
-    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""])
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
 
 
 def _latex(text: str) -> str:

@@ -119,7 +119,8 @@ class Run:
         """
         if not self.weights_file.is_file():
             raise SegkeyError(
-                f"{self.path} has no weights (model.safetensors)", "finish its training: segkey train --resume " + self.name
+                f"{self.path} has no weights (model.safetensors)",
+                "finish its training: segkey train --resume " + self.name,
             )
         try:
             state = load_file(self.weights_file)

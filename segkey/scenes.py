@@ -12,7 +12,13 @@ from PIL import Image
 from segkey.pictures import seeded
 
 CLASSES = ["ground", "disc", "box", "triangle", "ring"]
-PALETTE = [(128, 118, 105), (230, 159, 0), (213, 94, 0), (0, 158, 115), (0, 114, 178)]  # Okabe and Ito, colour-blind safe
+PALETTE = [
+    (128, 118, 105),
+    (230, 159, 0),
+    (213, 94, 0),
+    (0, 158, 115),
+    (0, 114, 178),
+]  # Okabe and Ito, colour-blind safe
 _COLOURS = np.array([(0, 0, 0), (225, 160, 40), (185, 60, 50), (60, 160, 70), (60, 105, 200)], dtype=float)
 
 

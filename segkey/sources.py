@@ -18,10 +18,29 @@ from segkey.pictures import IMAGE_SUFFIXES, MASK_SUFFIXES
 SPLITS = ("train", "val", "test")
 ALL = "all"  # the one split of images that are not dealt out
 
-VOC_CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
-    "person pottedplant sheep sofa train tvmonitor"
-).split()
+VOC_CLASSES = [
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
 
 
 @dataclass(frozen=True)
@@ -127,7 +146,11 @@ def _nothing_in(path: Path, source: Source) -> SegkeyError:
 
 def _voc_root(path: Path) -> Path | None:
     """The folder of a VOC devkit that holds ImageSets: ``path`` itself, or the newest VOC20xx below it."""
-    for root in (path, *sorted(path.glob("VOC20*"), reverse=True), *sorted(path.glob("VOCdevkit/VOC20*"), reverse=True)):
+    for root in (
+        path,
+        *sorted(path.glob("VOC20*"), reverse=True),
+        *sorted(path.glob("VOCdevkit/VOC20*"), reverse=True),
+    ):
         if (root / "ImageSets" / "Segmentation").is_dir():
             return root
     return None
@@ -196,7 +219,9 @@ def _find_folder(path: Path, masks: Path | None) -> Source:
         unused = sorted(set(_index_masks(folder).values()) - used)
         if unused:
             example = unused[0].relative_to(folder)
-            source.notes.append(f"{len(unused)} mask{'s' * (len(unused) > 1)} without an image in {folder}, such as {example}")
+            source.notes.append(
+                f"{len(unused)} mask{'s' * (len(unused) > 1)} without an image in {folder}, such as {example}"
+            )
     return source
 
 
@@ -277,7 +302,8 @@ def _deal(items: list[Item], split: str) -> dict[str, list[Item]]:
             raise ValueError
     except ValueError:
         raise SegkeyError(
-            f"'{split}' is not a split", "give percentages for train/val/test that add up to 100, such as 80/10/10"
+            f"'{split}' is not a split",
+            "give percentages for train/val/test that add up to 100, such as 80/10/10",
         ) from None
     dealt: dict[str, list[Item]] = {name: [] for name in SPLITS}
     for item in items:
@@ -299,5 +325,7 @@ def read_classes(file: Path) -> list[str]:
         names = []
     names = [name.strip() for name in names]
     if not names or len(names) > 255 or not all(names) or len(set(names)) < len(names):
-        raise SegkeyError(f"{file} is not a list of classes", "write 1 to 255 different names, a line each, class 0 first")
+        raise SegkeyError(
+            f"{file} is not a list of classes", "write 1 to 255 different names, a line each, class 0 first"
+        )
     return names

@@ -191,13 +191,17 @@ def _check_splits(splits: dict[str, Split], cipher: Cipher | None) -> None:
     for name in ("train", "val"):
         if name not in splits:
             raise SegkeyError(
-                f"there is no '{name}' split to train with", "encrypt images that have masks, with --split 80/10/10"
+                f"there is no '{name}' split to train with",
+                "encrypt images that have masks, with --split 80/10/10",
             )
         if not splits[name].has_masks:
-            raise SegkeyError(f"the '{name}' split has no masks", "encrypt images together with their masks (--masks DIR)")
+            raise SegkeyError(
+                f"the '{name}' split has no masks", "encrypt images together with their masks (--masks DIR)"
+            )
     if cipher and splits["train"].header.method != "none":
         raise SegkeyError(
-            "these shards are encrypted already", "train on them without --key, or make plain ones with --method none"
+            "these shards are encrypted already",
+            "train on them without --key, or make plain ones with --method none",
         )
 
 
@@ -265,7 +269,8 @@ class _Trainer:
                 best_state = {name: tensor.detach().clone() for name, tensor in self.model.weights().items()}
             if not math.isfinite(line["loss"]) or best_state is None:
                 raise SegkeyError(
-                    f"the loss is {line['loss']} in epoch {epoch + 1}: training diverged", "take a smaller --lr"
+                    f"the loss is {line['loss']} in epoch {epoch + 1}: training diverged",
+                    "take a smaller --lr",
                 )
             history.append(line)
             self._tell(line, start)
@@ -295,11 +300,17 @@ class _Trainer:
                     images, masks = crop_batch(images, masks, crops[first : first + len(images)])
                 total += self._step(images, masks, lr) * len(images)
                 advance(len(images))
-                if epoch == start and step in (0, 3):
+                if epoch == start and step in (0, min(3, steps - 1)):
                     self._estimate(step, steps)
         loss = float(total) / len(order)  # the only wait for the device in an epoch
         rate = len(order) / (time.monotonic() - began)
-        return {"epoch": epoch + 1, "loss": loss, "val_loss": self._validate(), "lr": lr, "images_per_second": round(rate, 2)}
+        return {
+            "epoch": epoch + 1,
+            "loss": loss,
+            "val_loss": self._validate(),
+            "lr": lr,
+            "images_per_second": round(rate, 2),
+        }
 
     def _step(self, images: Tensor, masks: Tensor, lr: float) -> Tensor:
         for group in self.optimizer.param_groups:
@@ -336,7 +347,7 @@ class _Trainer:
         if step == 0:
             self._after_first = time.monotonic()
             return
-        each = (time.monotonic() - self._after_first) / 3
+        each = (time.monotonic() - self._after_first) / step
         validation = len(self.val_feed) / self.recipe.batch_size / 3  # forward only: about a third of a step
         seconds = each * (steps + validation) * self.recipe.epochs
         where = devices.describe(self.device)
@@ -363,7 +374,11 @@ class _Trainer:
             "seconds": history[-1]["seconds"],
             "best": {"epoch": chosen, "val_loss": best},
         }
-        state = {"epoch": len(history), "model": self.model.weights(), "optimizer": self.optimizer.state_dict()}
+        state = {
+            "epoch": len(history),
+            "model": self.model.weights(),
+            "optimizer": self.optimizer.state_dict(),
+        }
         if last:
             (run.path / "resume.pt").unlink(missing_ok=True)
         else:
@@ -382,7 +397,8 @@ class _Trainer:
             return state["epoch"], state["history"], state["best"], state["best_state"]
         except Exception as error:
             raise SegkeyError(
-                f"{file} cannot be read ({type(error).__name__})", "restore it from a backup, or train a new run"
+                f"{file} cannot be read ({type(error).__name__})",
+                "restore it from a backup, or train a new run",
             ) from None
 
 
@@ -396,5 +412,3 @@ def in_words(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-

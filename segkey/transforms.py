@@ -13,7 +13,6 @@ An instance fits a torchvision v2 ``Compose``: calling it encrypts. The arithmet
 """
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from segkey import ciphers

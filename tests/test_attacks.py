@@ -31,7 +31,12 @@ def test_the_test_images_are_decrypted_exactly(subject, scenes_source):
 def test_document(subject, trained_run):
     document = attacks.basic(subject, wrong_keys=3, seed=5)
     wrong = document["incorrect"]
-    assert (document["run"], document["method"], document["block_size"], document["images"]) == ("small", "np", 4, 6)
+    assert (document["run"], document["method"], document["block_size"], document["images"]) == (
+        "small",
+        "np",
+        4,
+        6,
+    )
     assert wrong["keys"] == len(wrong["values"]) == 3
     assert wrong["mean"] == pytest.approx(np.mean(wrong["values"]))
     assert wrong["std"] == pytest.approx(np.std(wrong["values"], ddof=1))
@@ -130,7 +135,12 @@ def test_a_model_without_protection_scores_the_same_with_every_key(tmp_path, sce
     encryption.encrypt(encryption.plan(scenes_source, tmp_path / "s", plain, size=(32, 32)), plain, workers=1)
     recipe = training.recipe("scratch", epochs=1, batch_size=4)
     run = training.train(
-        open_splits([tmp_path / "s"]), tmp_path, recipe, shards=[tmp_path / "s"], device=CPU, backbone="resnet14"
+        open_splits([tmp_path / "s"]),
+        tmp_path,
+        recipe,
+        shards=[tmp_path / "s"],
+        device=CPU,
+        backbone="resnet14",
     )
     target = attacks.Subject.create(run, evaluation.test_split(run, None, None, None), plain, CPU)
     document = attacks.basic(target, wrong_keys=3)

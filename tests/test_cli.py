@@ -76,7 +76,18 @@ def test_the_whole_way(segkey, tmp_path, scenes_folder):
     status, stdout, _ = segkey("encrypt", scenes_folder, "--method", "np", "-M", 4, "--size", 32, "--workers", 1)
     assert status == 0
     assert stdout.startswith("22 images (train 12, val 4, test 6) in shards")
-    quick = ("--recipe", "scratch", "--backbone", "resnet14", "--epochs", 1, "--batch-size", 4, "--device", "cpu")
+    quick = (
+        "--recipe",
+        "scratch",
+        "--backbone",
+        "resnet14",
+        "--epochs",
+        1,
+        "--batch-size",
+        4,
+        "--device",
+        "cpu",
+    )
     status, stdout, stderr = segkey("train", *quick)
     assert status == 0
     assert "run runs/np-m4: 1 epochs" in stdout
@@ -88,7 +99,16 @@ def test_the_whole_way(segkey, tmp_path, scenes_folder):
     assert {"mean_iou", "pixel_accuracy", "iou"} == evaluated["correct"].keys()
     status, stdout, _ = segkey("attack", "--wrong-keys", 2, "--json", "--device", "cpu")
     attacked = json.loads(stdout)
-    assert {"run", "method", "block_size", "images", "correct", "plain", "incorrect", "key_space_bits"} <= attacked.keys()
+    assert {
+        "run",
+        "method",
+        "block_size",
+        "images",
+        "correct",
+        "plain",
+        "incorrect",
+        "key_space_bits",
+    } <= attacked.keys()
     assert {"keys", "mean", "std", "min", "max", "values"} == attacked["incorrect"].keys()
     assert attacked["correct"] == evaluated["correct"]
     (reported,) = json.loads(segkey("report", "--json")[1])
@@ -122,7 +142,18 @@ def test_a_bare_folder_of_photographs_just_works_and_comes_back(segkey, tmp_path
 def test_training_on_the_fly_with_a_key_and_a_fixed_password(segkey, scenes_folder):
     segkey("keygen")
     segkey("encrypt", scenes_folder, "--method", "none", "--size", 32, "--out", "plain", "--workers", 1)
-    quick = ("--recipe", "scratch", "--backbone", "resnet14", "--epochs", 1, "--batch-size", 4, "--device", "cpu")
+    quick = (
+        "--recipe",
+        "scratch",
+        "--backbone",
+        "resnet14",
+        "--epochs",
+        1,
+        "--batch-size",
+        4,
+        "--device",
+        "cpu",
+    )
     fly = ("--key", "keys/segkey.key", "--method", "ffx", "-M", 2, "--ffx-password", "paper")
     assert segkey("train", "plain", *quick, *fly)[0] == 0
     assert refused(segkey("attack", "--wrong-keys", 1), "a fixed FFX password", "same --ffx-password")
@@ -237,7 +268,10 @@ def test_shards_of_different_methods_given_together(segkey, scenes_folder, tmp_p
     segkey("keygen")
     for method, out in (("np", "a"), ("shf", "b")):
         segkey("encrypt", scenes_folder, "--method", method, "--size", 32, "--out", out, "--workers", 1)
-    assert refused(segkey("train", "a/train.h5", "b/val.h5", "--recipe", "scratch"), "a/train.h5 and b/val.h5 differ in method")
+    assert refused(
+        segkey("train", "a/train.h5", "b/val.h5", "--recipe", "scratch"),
+        "a/train.h5 and b/val.h5 differ in method",
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -298,14 +332,20 @@ def test_weights_that_cannot_be_had(segkey, shards_folder, monkeypatch, tmp_path
     import torch
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
+    monkeypatch.setattr(
+        torch.hub, "load_state_dict_from_url", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
+    )
     outcome = segkey("train", shards_folder)
     assert refused(outcome, "fcn_resnet50_coco-1167a1af.pth are neither cached nor reachable", "--recipe scratch")
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_device_that_is_not_there(segkey, shards_folder):
-    assert refused(segkey("train", shards_folder, "--recipe", "scratch", "--device", "cuda:99"), "no device 'cuda:99'", "cpu")
+    assert refused(
+        segkey("train", shards_folder, "--recipe", "scratch", "--device", "cuda:99"),
+        "no device 'cuda:99'",
+        "cpu",
+    )
 
 
 def test_a_disk_that_fills_up_leaves_the_earlier_files(segkey, photos, tmp_path):
@@ -318,7 +358,11 @@ def test_a_disk_that_fills_up_leaves_the_earlier_files(segkey, photos, tmp_path)
     )
     command = [sys.executable, "-c", script, "encrypt", "photos", "--workers", "1"]
     process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert refused((process.returncode, process.stdout, process.stderr.split("\n", 1)[1]), "shards/all.h5", "run the same command")
+    assert refused(
+        (process.returncode, process.stdout, process.stderr.split("\n", 1)[1]),
+        "shards/all.h5",
+        "run the same command",
+    )
     assert not list(tmp_path.glob("shards/*.h5*"))
 
 
@@ -326,10 +370,23 @@ def test_a_disk_that_fills_up_leaves_the_earlier_files(segkey, photos, tmp_path)
 def test_ctrl_c_says_how_to_go_on(tmp_path, where, scenes_folder, shards_folder):
     arguments = {
         "encrypt": ["encrypt", str(scenes_folder), "--method", "none", "--views", "200", "--size", "512"],
-        "train": ["train", str(shards_folder), "--recipe", "scratch", "--backbone", "resnet14", "--device", "cpu"],
+        "train": [
+            "train",
+            str(shards_folder),
+            "--recipe",
+            "scratch",
+            "--backbone",
+            "resnet14",
+            "--device",
+            "cpu",
+        ],
     }[where]
     process = subprocess.Popen(
-        [sys.executable, "-m", "segkey", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "segkey", *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     for line in process.stderr:  # the first line is told when the work begins
         if "disk" in line or "epoch" in line:
@@ -341,7 +398,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, where, scenes_folder, shards_folder)
     assert "stopped" in stderr
     assert ("same command again" if where == "encrypt" else "segkey train --resume") in stderr
     assert "Traceback" not in stderr
-    assert not list(tmp_path.glob("shards/*"))or where == "train" or not list(tmp_path.glob("shards/*.partial"))
+    assert not list(tmp_path.glob("shards/*")) or where == "train" or not list(tmp_path.glob("shards/*.partial"))
 
 
 # ------------------------------------------------------------------ usage, help and terminals
@@ -367,17 +424,23 @@ def test_every_command_has_help_with_an_example_that_parses(segkey, command):
     group = typer.main.get_command(app)
     for words in examples:
         assert words[0] == command
-        group.commands[words[0]].make_context(words[0], words[1:], resilient_parsing=False)  # raises for unknown options
+        group.commands[words[0]].make_context(
+            words[0], words[1:], resilient_parsing=False
+        )  # raises for unknown options
 
 
 def test_help_and_keygen_do_not_wait_for_torch(tmp_path):
-    script = "import sys; from segkey.cli import app; app({!r}, standalone_mode=False); assert 'torch' not in sys.modules"
+    script = (
+        "import sys; from segkey.cli import app; app({!r}, standalone_mode=False); assert 'torch' not in sys.modules"
+    )
     for arguments in (["--help"], ["keygen"], ["inspect", "keys/segkey.key"]):
         subprocess.run([sys.executable, "-c", script.format(arguments)], check=True, cwd=tmp_path, capture_output=True)
 
 
 def test_encrypt_does_not_import_torch(tmp_path, photos):
-    script = "import sys; from segkey.cli import app; app({!r}, standalone_mode=False); assert 'torch' not in sys.modules"
+    script = (
+        "import sys; from segkey.cli import app; app({!r}, standalone_mode=False); assert 'torch' not in sys.modules"
+    )
     for arguments in (["keygen"], ["encrypt", "photos", "--workers", "1"]):
         subprocess.run([sys.executable, "-c", script.format(arguments)], check=True, cwd=tmp_path, capture_output=True)
 

@@ -399,7 +399,10 @@ def test_workers_leave_with_a_parent_that_was_killed(tmp_path, scenes_folder):
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
-@pytest.mark.parametrize("names", [["a.jpg", "a.png/b.jpg"], ["a.png/b.jpg", "a.jpg"], ["漢" * 80 + ".jpg"], ["x/../../y.jpg", "/y.jpg"]])
+@pytest.mark.parametrize(
+    "names",
+    [["a.jpg", "a.png/b.jpg"], ["a.png/b.jpg", "a.jpg"], ["漢" * 80 + ".jpg"], ["x/../../y.jpg", "/y.jpg"]],
+)
 def test_every_name_finds_a_place(tmp_path, key, names):
     plain = ciphers.from_key("none", None, 1)
     writer = ShardWriter(tmp_path / "all.h5", Header("all", "none", 1, 3, 255), names, (4, 4), "uint8", False)

@@ -38,14 +38,20 @@ def test_scores_agree_with_counting(pairs):
     there = [value for value in expected if value is not None]
     assert scores.mean_iou == pytest.approx(sum(there) / len(there)) if there else math.isnan(scores.mean_iou)
     counted = [t == p for t, p in pairs if t != 255]
-    assert math.isnan(scores.pixel_accuracy) if not counted else scores.pixel_accuracy == pytest.approx(np.mean(counted))
+    assert (
+        math.isnan(scores.pixel_accuracy) if not counted else scores.pixel_accuracy == pytest.approx(np.mean(counted))
+    )
 
 
 @given(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=40))
 def test_the_constant_answer_is_the_best_of_all_constant_answers(truth):
     target = torch.tensor(truth, dtype=torch.uint8)
-    name, value = Scores(confusion_matrix(target, torch.zeros(len(truth), dtype=int), 3, 255), ("0", "1", "2"), 1).constant
-    by_class = [Scores(confusion_matrix(target, torch.full((len(truth),), c), 3, 255), ("0", "1", "2"), 1) for c in range(3)]
+    name, value = Scores(
+        confusion_matrix(target, torch.zeros(len(truth), dtype=int), 3, 255), ("0", "1", "2"), 1
+    ).constant
+    by_class = [
+        Scores(confusion_matrix(target, torch.full((len(truth),), c), 3, 255), ("0", "1", "2"), 1) for c in range(3)
+    ]
     if any(t != 255 for t in truth):
         assert value == pytest.approx(max(scores.mean_iou for scores in by_class))
         assert value == pytest.approx(by_class[int(name)].mean_iou)
@@ -60,14 +66,18 @@ def test_the_matrix_does_not_depend_on_the_batches(trained_run, shards_folder):
     model, test = trained_run.load_model(CPU), open_splits([shards_folder], ("test",))["test"]
     header = trained_run.header
     matrices = [
-        evaluation.score(model, Feed(test, CPU, resident=resident), header.classes, 255, 255, batch_size=size, precise=True).matrix
+        evaluation.score(
+            model, Feed(test, CPU, resident=resident), header.classes, 255, 255, batch_size=size, precise=True
+        ).matrix
         for resident, size in ((True, 6), (True, 2), (False, 4))
     ]
     assert matrices[0].sum() == 6 * 32 * 32
     assert all(torch.equal(matrices[0], matrix) for matrix in matrices[1:])
 
 
-def test_encrypted_plain_and_files_give_the_same_scores(tmp_path, trained_run, shards_folder, scenes_source, scenes_folder, key):
+def test_encrypted_plain_and_files_give_the_same_scores(
+    tmp_path, trained_run, shards_folder, scenes_source, scenes_folder, key
+):
     """Three ways to the same test images: encrypted shards, plain shards with the key, image files with the key."""
     plain = ciphers.from_key("none", None, 1)
     plans = encryption.plan(scenes_source, tmp_path / "plain", plain, size=(32, 32))
@@ -115,7 +125,9 @@ def test_another_key_is_refused_before_anything_is_computed(trained_run, other_k
     ("method", "block_size", "size", "error"),
     [("np", 2, 32, "not encrypted as"), ("shf", 4, 32, "not encrypted as"), ("np", 4, 48, "48x48")],
 )
-def test_shards_that_do_not_fit_the_run_are_refused(tmp_path, trained_run, scenes_source, key, method, block_size, size, error):
+def test_shards_that_do_not_fit_the_run_are_refused(
+    tmp_path, trained_run, scenes_source, key, method, block_size, size, error
+):
     cipher = ciphers.from_key(method, key, block_size)
     encryption.encrypt(encryption.plan(scenes_source, tmp_path, cipher, key.id, (size, size)), cipher, workers=1)
     with pytest.raises(SegkeyError, match=error):

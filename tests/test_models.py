@@ -75,7 +75,11 @@ def test_imagenet_weights_go_into_the_backbone(cache):
     state = resnet50(weights=None).state_dict()
     torch.save(state, cache / "resnet50-0676ba61.pth")
     model = models.build("resnet50", ["a", "b"], "imagenet")
-    assert same({n.removeprefix("backbone."): t for n, t in model.weights().items()}, state, [n for n in state if "fc." not in n])
+    assert same(
+        {n.removeprefix("backbone."): t for n, t in model.weights().items()},
+        state,
+        [n for n in state if "fc." not in n],
+    )
 
 
 def test_weights_neither_cached_nor_reachable_name_the_file_and_the_way_out(cache):
@@ -139,7 +143,11 @@ def test_files_that_are_no_weights(tmp_path, name):
 def test_checksum_sees_names_and_values():
     state = {"a": torch.arange(4.0), "b": torch.tensor(3)}
     assert models.checksum(state) == models.checksum(dict(reversed(state.items())))
-    for other in ({"a": state["a"], "c": state["b"]}, state | {"a": torch.tensor([0.0, 1, 2, 4])}, {"a": state["a"]}):
+    for other in (
+        {"a": state["a"], "c": state["b"]},
+        state | {"a": torch.tensor([0.0, 1, 2, 4])},
+        {"a": state["a"]},
+    ):
         assert models.checksum(other) != models.checksum(state)
 
 

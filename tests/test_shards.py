@@ -213,7 +213,10 @@ REFUSED = {
     "empty": ("single number|damaged", attribute("views", h5py.Empty("i4"))),
     "long": ("out of its range", attribute("split", np.bytes_(b"x" * 60_000))),
     "folder": ("out of its range", attribute("split", "..")),
-    "heap": ("'split' is not a single number or text", lambda file: file.attrs.create("split", "train", dtype=h5py.string_dtype())),
+    "heap": (
+        "'split' is not a single number or text",
+        lambda file: file.attrs.create("split", "train", dtype=h5py.string_dtype()),
+    ),
     "negative": ("out of its range", attribute("views", -1)),
     "zero": ("out of its range", attribute("block_size", 0)),
     "void": ("out of its range", attribute("ignore_index", 256)),

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from PIL import Image
 
 from segkey import sources
@@ -25,6 +24,7 @@ def lay(root, *names, text=""):
 
 def found(source, top):
     """{split: {name: mask below top, or None}}"""
+
     def below(path):
         return path and path.relative_to(top).as_posix()
 

@@ -35,7 +35,9 @@ def plain_folder(tmp_path_factory, scenes_source):
 def train(shards, folder, progress=None, **how):
     recipe = training.recipe("scratch", **SMALL)
     how = {"backbone": "resnet14", "device": CPU, "shards": [shards], "name": "run"} | how
-    return training.train(open_splits([shards], ("train", "val")), folder, recipe, progress=progress or Progress(), **how)
+    return training.train(
+        open_splits([shards], ("train", "val")), folder, recipe, progress=progress or Progress(), **how
+    )
 
 
 def weights(run: Run) -> dict:
@@ -116,7 +118,13 @@ def test_the_estimate_is_told_after_a_few_steps(tmp_path, shards_folder):
     listener.say = said.append
     recipe = training.recipe("scratch", epochs=1, batch_size=2)
     training.train(
-        open_splits([shards_folder]), tmp_path, recipe, shards=[shards_folder], device=CPU, backbone="resnet14", progress=listener
+        open_splits([shards_folder]),
+        tmp_path,
+        recipe,
+        shards=[shards_folder],
+        device=CPU,
+        backbone="resnet14",
+        progress=listener,
     )
     assert "1 epochs will take about" in said[0]
     assert "cpu" in said[0]
@@ -179,9 +187,21 @@ def test_sigkill_and_resume_from_the_command_line(tmp_path, shards_folder, monke
         "import segkey.training as t; t._SAVE_SECONDS = 0\nfrom segkey.cli import main; main()",
         "train", "--runs", str(tmp_path / "runs"), "--device", "cpu",
     ]  # fmt: skip
-    settings = [str(shards_folder), "--recipe", "scratch", "--backbone", "resnet14", "--epochs", "4", "--batch-size", "4"]
+    settings = [
+        str(shards_folder),
+        "--recipe",
+        "scratch",
+        "--backbone",
+        "resnet14",
+        "--epochs",
+        "4",
+        "--batch-size",
+        "4",
+    ]
     subprocess.run([*command, *settings, "--name", "whole"], check=True, capture_output=True)
-    process = subprocess.Popen([*command, *settings, "--name", "cut"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, *settings, "--name", "cut"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     for line in process.stderr:
         if "epoch   1/4" in line or "epoch   2/4" in line:
             time.sleep(0.2)
@@ -194,7 +214,9 @@ def test_sigkill_and_resume_from_the_command_line(tmp_path, shards_folder, monke
     assert equal(weights(Run.open(tmp_path / "runs/cut")), weights(Run.open(tmp_path / "runs/whole")))
 
 
-def test_resume_refuses_other_data_another_key_and_a_finished_run(tmp_path, monkeypatch, trained_run, shards_folder, plain_folder, key, other_key):
+def test_resume_refuses_other_data_another_key_and_a_finished_run(
+    tmp_path, monkeypatch, trained_run, shards_folder, plain_folder, key, other_key
+):
     with pytest.raises(SegkeyError, match="has all its 2 epochs"):
         training.resume(trained_run, open_splits([shards_folder]), device=CPU)
     monkeypatch.setattr(training, "_SAVE_SECONDS", 0)
@@ -238,7 +260,13 @@ def test_a_diverging_training_says_so(tmp_path, shards_folder):
     recipe = training.recipe("scratch", epochs=2, batch_size=4, lr=1e30)
     with pytest.raises(SegkeyError, match="diverged"):
         training.train(
-            open_splits([shards_folder]), tmp_path, recipe, shards=[shards_folder], device=CPU, backbone="resnet14", precise=True
+            open_splits([shards_folder]),
+            tmp_path,
+            recipe,
+            shards=[shards_folder],
+            device=CPU,
+            backbone="resnet14",
+            precise=True,
         )
 
 

@@ -17,15 +17,23 @@ _PROBLEMS_SHOWN = 10
     rich_help_panel="Data",
 )
 def encrypt(
-    images: Annotated[Path, typer.Argument(help="A VOC devkit, a folder with images/ and masks/, a folder of images, or an image.")],
-    masks: Annotated[Path | None, typer.Option(help="Folder of masks; found by itself beside or inside IMAGES.")] = None,
+    images: Annotated[
+        Path,
+        typer.Argument(help="A VOC devkit, a folder with images/ and masks/, a folder of images, or an image."),
+    ],
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of masks; found by itself beside or inside IMAGES.")
+    ] = None,
     method: options.Method = "np",
     block_size: options.BlockSize = 4,
     size: options.Size = "256",
     views: Annotated[
         int | None,
-        typer.Option(min=1, help="Augmented copies of a training image (random crop and flip); 1 keeps the image as it is. "
-                     "4 for encrypted training images with masks, if not given."),
+        typer.Option(
+            min=1,
+            help="Augmented copies of a training image (random crop and flip); 1 keeps the image as it is. "
+            "4 for encrypted training images with masks, if not given.",
+        ),
     ] = None,  # fmt: skip
     key: options.KeyFile = options.DEFAULT_KEY,
     passphrase_file: options.PassphraseFile = None,
@@ -33,8 +41,10 @@ def encrypt(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards.")] = options.DEFAULT_SHARDS,
     split: Annotated[
         str | None,
-        typer.Option(help="Deal images out by a hash of their names: TRAIN/VAL/TEST in per cent, or 'all'. "
-                     "80/10/10 for images with masks and no split folders."),
+        typer.Option(
+            help="Deal images out by a hash of their names: TRAIN/VAL/TEST in per cent, or 'all'. "
+            "80/10/10 for images with masks and no split folders."
+        ),
     ] = None,  # fmt: skip
     classes: Annotated[Path | None, typer.Option(help="Text file of class names, a line a class.")] = None,
     ignore_index: Annotated[int, typer.Option(min=0, max=255, help="The mask value that means void.")] = 255,
@@ -60,7 +70,15 @@ def encrypt(
         source.classes = [f"class {number}" for number in range(count)]
         console.note(f"{count} classes found in the masks; name them with --classes FILE")
     plans = encryption.plan(
-        source, out, cipher, loaded.id if loaded else "", height_width, views, seed, crop_scale, int(shard_size * 2**30)
+        source,
+        out,
+        cipher,
+        loaded.id if loaded else "",
+        height_width,
+        views,
+        seed,
+        crop_scale,
+        int(shard_size * 2**30),
     )
     console.note(reports.describe_plan(source, plans, cipher))
     result = encryption.encrypt(plans, cipher, workers, strict, force, progress)
@@ -103,7 +121,9 @@ def decrypt(
 )
 def inspect(
     files: Annotated[list[Path], typer.Argument(help="Keys, shards, runs, or folders of shards.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Read everything and compare it with its checksums.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read everything and compare it with its checksums.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Show what keys, shards and runs are; never shows a secret."""

@@ -14,7 +14,10 @@ from segkey.cli import app, console, options
 )
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = Path("demo"),
-    method: Annotated[list[str] | None, typer.Option("--method", "-m", help="Only these methods; ffx, np and shf if not given.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", help="Only these methods; ffx, np and shf if not given."),
+    ] = None,
     block_size: options.BlockSize = 4,
     wrong_keys: Annotated[int, typer.Option(min=1, help="How many random wrong keys to try.")] = 20,
     epochs: Annotated[int, typer.Option(min=1, help="Times every image is seen.")] = 8,

@@ -15,7 +15,9 @@ from segkey.cli import app, console, options
 )
 def keygen(
     name: Annotated[str, typer.Argument(help="Name of the key, or a path that ends in .key.")] = "segkey",
-    passphrase: Annotated[bool, typer.Option("--passphrase", help="Seal the key with a passphrase; asks twice.")] = False,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Seal the key with a passphrase; asks twice.")
+    ] = False,
     passphrase_file: Annotated[
         Path | None, typer.Option(help="Seal the key with the first line of this file, for scripts.")
     ] = None,

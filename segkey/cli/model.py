@@ -17,7 +17,9 @@ from segkey.errors import SegkeyError
     rich_help_panel="Model",
 )
 def train(
-    shards: Annotated[list[Path] | None, typer.Argument(help="Folders of shards, or shard files; shards/ if not given.")] = None,
+    shards: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of shards, or shard files; shards/ if not given.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="paper (from COCO weights) or scratch (from random weights).")] = "paper",
     weights: Annotated[str | None, typer.Option(help="Where to start: coco, imagenet, none, or a file.")] = None,
     backbone: Annotated[str, typer.Option(help="resnet50, resnet101, or resnet14 for laptops.")] = "resnet50",
@@ -27,7 +29,8 @@ def train(
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     crop_scale: Annotated[
-        float | None, typer.Option(help="Smallest area of a random crop, where augmentation is on the device.")
+        float | None,
+        typer.Option(help="Smallest area of a random crop, where augmentation is on the device."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; from method and block size, if not given.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of runs.")] = options.DEFAULT_RUNS,
@@ -37,17 +40,21 @@ def train(
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     method: Annotated[str | None, typer.Option("--method", "-m", help="With --key: shf, np or ffx.")] = None,
-    block_size: Annotated[int | None, typer.Option("--block-size", "-M", min=1, help="With --key: side of a block.")] = None,
+    block_size: Annotated[
+        int | None, typer.Option("--block-size", "-M", min=1, help="With --key: side of a block.")
+    ] = None,
     ffx_password: options.FFXPassword = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precise: options.Precise = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that was cut off (--name, or the newest), as it was begun.")
+        bool,
+        typer.Option("--resume", help="Go on with a run that was cut off (--name, or the newest), as it was begun."),
     ] = False,
 ) -> None:
     """Train a segmentation network on shards, and keep it as a run."""
-    from segkey import ciphers, devices, evaluation, reports, shards as shard_files, training
+    from segkey import ciphers, devices, evaluation, reports, training
+    from segkey import shards as shard_files
     from segkey.runs import Run
 
     progress, where = console.TerminalProgress(), devices.choose(device)

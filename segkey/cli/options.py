@@ -34,7 +34,8 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is ther
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 TestShards = Annotated[
-    list[Path] | None, typer.Option("--shards", help="Shards to test on; those the run was trained on, if not given.")
+    list[Path] | None,
+    typer.Option("--shards", help="Shards to test on; those the run was trained on, if not given."),
 ]
 TestImages = Annotated[Path | None, typer.Option("--images", help="Test on the images in this folder instead.")]
 TestMasks = Annotated[Path | None, typer.Option("--masks", help="The folder of their masks.")]
@@ -45,7 +46,9 @@ def parse_size(text: str) -> tuple[int, int]:
     """``256`` or ``240x320`` (height first) as (H, W)."""
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isascii() and side.isdigit() and 0 < int(side) < 65536 for side in sides):
-        raise typer.BadParameter(f"'{text}' is not a size; give 256, or HEIGHTxWIDTH such as 240x320", param_hint="--size")
+        raise typer.BadParameter(
+            f"'{text}' is not a size; give 256, or HEIGHTxWIDTH such as 240x320", param_hint="--size"
+        )
     return (int(sides[0]), int(sides[-1]))
 
 
@@ -54,7 +57,9 @@ def read_passphrase(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8").splitlines()[0]
     except (OSError, UnicodeDecodeError, IndexError):
-        raise SegkeyError(f"{file} holds no passphrase", "give a text file whose first line is the passphrase") from None
+        raise SegkeyError(
+            f"{file} holds no passphrase", "give a text file whose first line is the passphrase"
+        ) from None
 
 
 def load_key(file: Path, passphrase_file: Path | None = None):

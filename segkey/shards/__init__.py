@@ -18,4 +18,14 @@ from segkey.shards.reader import Shard
 from segkey.shards.splits import Split, check_alike, find_splits, open_splits
 from segkey.shards.writer import Packed, ShardWriter
 
-__all__ = ["FORMAT", "Header", "Packed", "Shard", "ShardWriter", "Split", "check_alike", "find_splits", "open_splits"]
+__all__ = [
+    "FORMAT",
+    "Header",
+    "Packed",
+    "Shard",
+    "ShardWriter",
+    "Split",
+    "check_alike",
+    "find_splits",
+    "open_splits",
+]

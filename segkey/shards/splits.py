@@ -67,7 +67,8 @@ def check_alike(a: Shard, b: Shard) -> None:
         words = {"key_id": "key", "block_size": "block size", "password_hash": "FFX password"}
         what = " and ".join(words.get(name, name) for name in different)
         raise SegkeyError(
-            f"{a.path} and {b.path} differ in {what}", "give shards that were made together, with one key and method"
+            f"{a.path} and {b.path} differ in {what}",
+            "give shards that were made together, with one key and method",
         )
 
 
@@ -82,7 +83,10 @@ def find_splits(paths: list[Path]) -> dict[str, list[Path]]:
     files: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():
-            raise SegkeyError(f"there are no shards at {path}", "make them with 'segkey encrypt IMAGES', or give their folder")
+            raise SegkeyError(
+                f"there are no shards at {path}",
+                "make them with 'segkey encrypt IMAGES', or give their folder",
+            )
         files += sorted(path.glob("*.h5")) if path.is_dir() else [path]
     if not files:
         raise SegkeyError(f"there are no shards in {paths[0]}", "make them with 'segkey encrypt IMAGES'")
@@ -114,6 +118,7 @@ def open_splits(paths: list[Path], wanted: tuple[str, ...] | None = None) -> dic
         for shard in split.shards:
             if shard.header.split != name:
                 raise SegkeyError(
-                    f"{shard.path} holds split '{shard.header.split}', its name says '{name}'", "give it its old name back"
+                    f"{shard.path} holds split '{shard.header.split}', its name says '{name}'",
+                    "give it its old name back",
                 )
     return splits

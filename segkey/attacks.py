@@ -1,11 +1,10 @@
 """What somebody without the key can try.
 
-Each attack is a function of a `Subject` (the stolen model and the owner's test images, plain, on the
-device), a budget and a seed; it returns scores. The owner's key is used only to judge.
+An attack is a function of a `Subject` (the stolen model and the owner's test images, plain, on the
+device), a budget and a seed; it returns the document that is shown and kept. The owner's key only judges.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +15,14 @@ import torch
 from segkey import ciphers, devices, evaluation
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.files import write_json
+from segkey.files import read_json, write_json
 from segkey.keys import Key
-from segkey.loading import Feed, signed
+from segkey.loading import Feed, MemorySplit
 from segkey.models import Segmenter
-from segkey.progress import SILENT, Progress
+from segkey.progress import SILENT, Advance, Progress
 from segkey.runs import Run
+from segkey.shards import Split
+from segkey.sources import digest
 
 
 @dataclass
@@ -48,48 +49,51 @@ class Subject:
 
     @classmethod
     def create(
-        cls, run: Run, split, cipher: Cipher, device: torch.device, limit: int | None = None,
-        password: bytes | None = None, precise: bool = False, batch_size: int = 32,
-    ) -> "Subject":  # fmt: skip
-        """Load a run's model and its test images; encrypted ones are decrypted on the device with the owner's key."""
-        prepare = None if split.header.method == "none" else cipher.decrypt
-        feed = Feed(split, device, prepare, limit)
-        return cls(run, run.load_model(device), feed, cipher, password, precise, batch_size)
+        cls,
+        run: Run,
+        split: Split | MemorySplit,
+        cipher: Cipher,
+        device: torch.device,
+        limit: int | None = None,
+        **how: object,
+    ) -> "Subject":
+        """Load a run's model and its test images; encrypted ones are decrypted on the device with the owner's key.
 
-    def score(
-        self, cipher: Cipher | None, max_value: int | None = None, advance=lambda count: None
-    ) -> evaluation.Scores:
-        """How well the model segments images encrypted with ``cipher``, or plain ones."""
-        header = self.run.header
-        divide_by = max_value or (cipher.max_value if cipher else 255)
-        encrypt = (lambda images: signed(cipher.encrypt(images))) if cipher else None
-        return evaluation.score(
-            self.model, self.feed, header.classes, header.ignore_index, divide_by, encrypt,
-            self.batch_size, self.precise, advance,
-        )  # fmt: skip
+        Args:
+            run: the model under attack.
+            split: from `segkey.testdata.open_test_split`.
+            cipher: the owner's, from `segkey.testdata.cipher_of`.
+            device: where to compute.
+            limit: only the first so many images.
+            how: ``password``, ``precise`` and ``batch_size``, as above.
+        """
+        prepare = None if split.header.method == "none" else cipher.decrypt
+        return cls(run, run.load_model(device), Feed(split, device, prepare, limit), cipher, **how)
+
+    def score(self, cipher: Cipher | None, advance: Advance = lambda count: None) -> evaluation.Scores:
+        """How well the model segments images encrypted with ``cipher``, or plain ones as a keyless user feeds them."""
+        max_value = cipher.max_value if cipher else 255
+        return evaluation.score(self.model, self.feed, max_value, cipher, self.batch_size, self.precise, advance)
 
 
 def wrong_ciphers(subject: Subject, seed: int) -> Iterator[Cipher]:
     """Ciphers of random keys, none of which means what the owner's does; without end, decided by ``seed``.
 
     A wrong key that means the owner's transformation by chance (1 in 924 for NP at M = 2) is passed over.
-    Method ``none`` ignores the key, so there every key is as good as the right one.
+    Where there is a single key, as for method ``none``, there is no wrong one.
     """
     own, number = subject.cipher, 0
-    if own.method != "none" and own.key_space_bits == 0:
-        raise SegkeyError(
-            f"{own.method} with M = {own.block_size} has a single key",
-            "there is no wrong one; take a larger block size",
-        )
+    if own.key_space_bits == 0:
+        raise SegkeyError(f"{own.method} with M = {own.block_size} has a single key", "take a larger block size")
     while True:
         label = f"segkey-wrong-key/{seed}/{number}".encode()
         key, number = Key(hashlib.shake_256(label).digest(32)), number + 1
         cipher = ciphers.from_key(own.method, key, own.block_size, own.channels, subject.password)
-        if own.method == "none" or not cipher.same_as(own):
+        if not cipher.same_as(own):
             yield cipher
 
 
-def basic(
+def correct_plain_incorrect(
     subject: Subject,
     wrong_keys: int = 100,
     seed: int = 0,
@@ -113,11 +117,13 @@ def basic(
     images = len(subject.feed)
     settings = {
         "run": subject.run.name, "weights": subject.run.config.get("weights_sha256"), "images": images, "seed": seed,
-        "names": _digest(subject.feed.split.names), "device": devices.describe(subject.feed.device),
+        "names": digest(subject.feed.split.names), "device": devices.describe(subject.feed.device),
         "precise": subject.precise, "batch_size": subject.batch_size,
     }  # fmt: skip
     known = _Kept(keep, settings)
-    own, wrong = subject.cipher, wrong_ciphers(subject, seed)
+    own = subject.cipher
+    # A model that ignores the key gives every key the same score; computing it again would tell nothing.
+    wrong = wrong_ciphers(subject, seed) if own.method != "none" else ()
     with progress.task("attack", images * (wrong_keys + 2)) as advance:
 
         def score(name: str, cipher: Cipher | None) -> dict:
@@ -129,7 +135,11 @@ def basic(
             return known.scores[name]
 
         correct, plain = score("correct", own), score("plain", None)
-        values = [score(f"wrong {number}", cipher)["mean_iou"] for number, cipher in zip(range(wrong_keys), wrong)]
+        values = [
+            score(f"wrong {number}", cipher)["mean_iou"]
+            for number, cipher in zip(range(wrong_keys), wrong, strict=False)
+        ]
+        values = values or [plain["mean_iou"]] * wrong_keys
     known.remove()
     constant, constant_iou = correct.pop("constant")
     plain.pop("constant")
@@ -137,6 +147,7 @@ def basic(
         "run": subject.run.name,
         "method": own.method,
         "block_size": own.block_size,
+        "split": subject.feed.split.header.split,
         "images": images,
         "correct": correct,
         "plain": plain,
@@ -155,10 +166,6 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": mean, "std": math.sqrt(variance), "min": min(values), "max": max(values)}
 
 
-def _digest(names: list[str]) -> str:
-    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
 class _Kept:
     """Finished scores of an attack, kept in a file as long as it is under way."""
 
@@ -166,10 +173,10 @@ class _Kept:
         self.file, self.settings, self.scores = file, settings, {}
         if file and file.is_file():
             try:
-                document = json.loads(file.read_text(encoding="utf-8"))
+                document = read_json(file, "kept scores")
                 if document["settings"] == settings:  # of another attack: worth nothing here
                     self.scores = dict(document["scores"])
-            except (ValueError, KeyError, TypeError):
+            except (SegkeyError, ValueError, KeyError, TypeError):
                 pass
 
     def add(self, name: str, scores: dict) -> None:

@@ -7,18 +7,18 @@ needs its positions worked out once: NP is then one XOR with a plane, SHF one ga
 This module imports no torch, so that encrypting a folder does not pay for it; `segkey.transforms`
 wraps these classes as ``nn.Module``. Arrays and tensors are both called *images* here.
 
-A new method is a subclass with ``method``, ``from_key``, ``_encrypt`` and ``_decrypt``, decorated with
-`register`; it is then known to every command as ``--method NAME``.
+A new method is a subclass with ``method``, ``from_key``, ``_encrypt``, ``_decrypt``, ``_secret`` and, if its keys
+are to be counted, ``key_space_bits``; decorated with `register`, it is known to every command as ``--method NAME``.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
 from segkey.errors import SegkeyError
-from segkey.keys import Key, key_space_bits
+from segkey.keys import KNOWN_KEY_SPACES, Key, key_space_bits
 
 Images = Any  # np.ndarray or torch.Tensor, uint8 or uint16, shape (..., C, H, W)
 
@@ -93,7 +93,9 @@ class Cipher:
 
     @property
     def key_space_bits(self) -> float:
-        """log2 of the number of different transformations, at most 256."""
+        """log2 of the number of different transformations, at most 256, which is what a method claims by default."""
+        if self.method not in KNOWN_KEY_SPACES:
+            return 256.0
         return key_space_bits(self.method, self.block_size, self.channels, bool(self.password_hash))
 
     def encrypt(self, images: Images) -> Images:
@@ -249,8 +251,8 @@ class Shuffle(Cipher):
         return _gather(images, self._table(images, "to", lambda h, w: self._sources(self.permutation, h, w)))
 
     def _decrypt(self, images: Images) -> Images:
-        inverse = np.argsort(self.permutation)
-        return _gather(images, self._table(images, "back", lambda h, w: self._sources(inverse, h, w)))
+        sources = self._table(images, "back", lambda h, w: self._sources(np.argsort(self.permutation), h, w))
+        return _gather(images, sources)
 
     def _secret(self) -> tuple[np.ndarray, ...]:
         return (self.permutation,)
@@ -287,8 +289,13 @@ class NegativePositive(Cipher):
 
     def _encrypt(self, images: Images) -> Images:
         # 255 - x is x with all its bits turned over: one XOR with a plane of 0 and 255.
-        flips = np.where(self.selected, 255, 0).astype(np.uint8)
-        return images ^ self._table(images, "flips", lambda h, w: self._plane(flips, h, w))
+        flips = self._table(images, "flips", lambda h, w: self._plane(self.selected * np.uint8(255), h, w))
+        if not isinstance(images, np.ndarray):
+            return images ^ flips
+        out = np.empty(images.shape, images.dtype)
+        for image, result in _pictures(images, out):
+            np.bitwise_xor(image, flips, out=result)
+        return out
 
     _decrypt = _encrypt
 
@@ -337,29 +344,39 @@ class FFX(Cipher):
     def _encrypt(self, images: Images) -> Images:
         halves = self._plane_of_halves(images, 256)
         table = self._table(images, "encrypted", lambda h, w: np.concatenate([np.arange(256), self.values], dtype="i2"))
-        return _look_up(table, images, halves, np.uint16)
+        if not isinstance(images, np.ndarray):
+            return unsigned(_look_up(table, images, halves))
+        out = np.empty(images.shape, np.uint16)
+        for image, result in _pictures(images, out.view(np.int16)):
+            np.take(table, image.astype(np.int16) | halves, out=result, mode="clip")
+        return out
 
     def _decrypt(self, images: Images) -> Images:
-        signed = images.view(np.int16) if isinstance(images, np.ndarray) else _signed(images)
-        possible = 0 in images.shape or (int(signed.min()) >= 0 and int(signed.max()) <= 999)
-        if possible:  # asked before the look-up: a place beyond the table would break a GPU's context
-            table = self._table(images, "decrypted", lambda h, w: self._inverse())
-            decrypted = _look_up(table, images, self._plane_of_halves(images, 1024), np.int16)
-            possible = 0 in images.shape or int(decrypted.min()) >= 0
-        if not possible:
-            raise SegkeyError(
-                "these images hold values that this key cannot have made",
-                "give the key (and the FFX password) they were encrypted with",
-            )
-        return decrypted.astype(np.uint8) if isinstance(decrypted, np.ndarray) else decrypted.byte()
+        table = self._table(images, "decrypted", lambda h, w: self._inverse())
+        halves = self._plane_of_halves(images, 1024)
+        if isinstance(images, np.ndarray):
+            out = np.empty(images.shape, np.uint8)
+            for image, result in _pictures(images, out):
+                found = np.take(table, image.view(np.int16) | halves, mode="clip")
+                if image.max(initial=0) > 999 or found.min(initial=0) < 0:
+                    raise _IMPOSSIBLE
+                result[...] = found
+            return out
+        values = signed(images)
+        # Asked before the look-up: a place beyond the table would break a GPU's context.
+        if images.numel() and (int(values.min()) < 0 or int(values.max()) > 999):
+            raise _IMPOSSIBLE
+        found = _look_up(table, images, halves)
+        if images.numel() and int(found.min()) < 0:
+            raise _IMPOSSIBLE
+        return found.byte()
 
     def _secret(self) -> tuple[np.ndarray, ...]:
         return (self.selected, self.values)
 
     def _plane_of_halves(self, images: Images, offset: int) -> Images:
         """``offset`` where the second half of a table is meant, 0 elsewhere."""
-        chosen = np.where(self.selected, offset, 0).astype(np.int16)
-        return self._table(images, f"half{offset}", lambda h, w: self._plane(chosen, h, w))
+        return self._table(images, f"half{offset}", lambda h, w: self._plane(self.selected * np.int16(offset), h, w))
 
     def _inverse(self) -> np.ndarray:
         """int16 (2048,): the first half for positions that stay, the second for selected ones; -1: impossible."""
@@ -374,7 +391,20 @@ def hash_password(password: bytes) -> str:
     return hashlib.scrypt(password, salt=b"segkey-ffx-v1", n=2**14, r=8, p=1, dklen=8).hex()
 
 
-# ------------------------------------------------------------------ the two kernels
+# ------------------------------------------------------------------ kernels
+
+
+_IMPOSSIBLE = SegkeyError(
+    "these images hold values that this key cannot have made",
+    "give the key (and the FFX password) they were encrypted with",
+)
+
+
+def _pictures(images: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each picture of a batch, contiguous, with its place in ``out``: one at a time stays in the cache."""
+    shape = images.shape[-3:]
+    images = np.ascontiguousarray(images)
+    yield from zip(images.reshape(-1, *shape), out.reshape(-1, *shape), strict=True) if images.size else ()
 
 
 def _gather(images: Images, sources: Images) -> Images:
@@ -382,29 +412,27 @@ def _gather(images: Images, sources: Images) -> Images:
     if not isinstance(images, np.ndarray):
         return images.reshape(-1, sources.numel()).index_select(1, sources).reshape(images.shape)
     out = np.empty(images.shape, images.dtype)
-    flat, target = np.ascontiguousarray(images).reshape(-1, sources.size), out.reshape(-1, sources.size)
-    for image, result in zip(flat, target, strict=True):  # a picture at a time stays in the cache
-        np.take(image, sources, out=result, mode="clip")  # "clip" spares the copy that "raise" makes of out
+    for image, result in _pictures(images, out):
+        # "clip" spares the copy of the result that "raise" makes; no source is out of range.
+        np.take(image.reshape(-1), sources, out=result.reshape(-1), mode="clip")
     return out
 
 
-def _signed(images: Images) -> Images:
-    """A uint16 tensor seen as int16, for which torch has every operation; values stay below 1000."""
+def _look_up(table: Images, images: Images, halves: Images) -> Images:
+    """table[image + halves] for tensors, int16."""
+    places = signed(images).int() + halves
+    return table.index_select(0, places.reshape(-1)).reshape(images.shape)
+
+
+def signed(images: Images) -> Images:
+    """A uint16 tensor seen as int16, for which torch has every operation; other types as they are."""
     import torch
 
     return images.view(torch.int16) if images.dtype == torch.uint16 else images
 
 
-def _look_up(table: Images, images: Images, halves: Images, dtype: type) -> Images:
-    """table[image + halves] for every image; ``table`` is int16, the result of 16-bit ``dtype``."""
-    if not isinstance(images, np.ndarray):
-        import torch
+def unsigned(images: Images) -> Images:
+    """An int16 tensor seen as uint16."""
+    import torch
 
-        places = _signed(images).int() + halves
-        found = table.index_select(0, places.reshape(-1)).reshape(images.shape)
-        return found.view(torch.uint16) if dtype is np.uint16 else found
-    out = np.empty(images.shape, dtype)
-    shape = images.shape[-3:]
-    for image, result in zip(images.reshape(-1, *shape), out.view(np.int16).reshape(-1, *shape), strict=True):
-        np.take(table, image.astype(np.int16) | halves, out=result, mode="clip")
-    return out
+    return images.view(torch.uint16)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from segkey import attacks, ciphers, encryption, evaluation, scenes, sources, training
+from segkey import attacks, ciphers, encryption, evaluation, scenes, sources, testdata, training
 from segkey.errors import SegkeyError
 from segkey.files import make_folder
 from segkey.keys import Key
@@ -59,15 +59,15 @@ def run(
         progress.say(
             f"{number}. {method.upper()} with M = {block_size}: encrypt, train, attack with {wrong_keys} wrong keys"
         )
-        plans = encryption.plan(source, shards, cipher, key.id, SIZE)
+        plans = encryption.plan_shards(source, shards, cipher, key.id, SIZE)
         encryption.encrypt(plans, cipher, progress=progress)
         trained = training.train(
             open_splits([shards], ("train", "val")), out / "runs", recipe,
             shards=[shards], device=device, backbone="resnet14", progress=progress,
         )  # fmt: skip
-        test = evaluation.test_split(trained, None, None, None)
+        test = testdata.open_test_split(trained, None, None, None)
         trained.write_result("evaluate", evaluation.evaluate(trained, test, cipher, device, progress=progress))
         subject = attacks.Subject.create(trained, test, cipher, device)
-        trained.write_result("attack", attacks.basic(subject, wrong_keys, progress=progress))
+        trained.write_result("attack", attacks.correct_plain_incorrect(subject, wrong_keys, progress=progress))
         runs.append(trained)
     return runs

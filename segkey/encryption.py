@@ -5,11 +5,10 @@ imports torch. Shards are written one after another in the order of the images, 
 depend on the number of workers, and a run that was killed goes on with the first shard that is missing.
 """
 
-import hashlib
 import math
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,11 +17,11 @@ import numpy as np
 from segkey.ciphers import Cipher, check_size
 from segkey.errors import SegkeyError
 from segkey.files import make_folder, sole_writer
-from segkey.pictures import load_mask
+from segkey.pictures import highest_class, load_mask
 from segkey.preparation import Preparation
 from segkey.progress import SILENT, Progress
-from segkey.shards import Header, Packed, Shard, ShardWriter
-from segkey.sources import Item, Problem, Source
+from segkey.shards import Header, Packed, Shard, ShardWriter, is_shard
+from segkey.sources import Item, Problem, Source, digest
 from segkey.workers import Workers, state
 
 _BATCH = 8  # images a task: few enough that --strict and Ctrl-C act at once, enough to hide the messages' cost
@@ -41,25 +40,19 @@ class Result:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """One shard to be made."""
+class Plan:
+    """One shard to be made: its file, what it will say about itself, its images and what is done to them."""
 
     path: Path
     header: Header
     items: list[Item]
     preparation: Preparation
 
-    def bytes(self) -> int:
-        """Bytes of the images; masks take little beside them."""
-        h, w = self.preparation.size
-        return (
-            len(self.items)
-            * self.header.views
-            * self.header.channels
-            * h
-            * w
-            * (2 if self.header.max_value > 255 else 1)
-        )
+    @property
+    def image_bytes(self) -> int:
+        """What one image takes in the file, all its views together; its masks take little beside that."""
+        height, width = self.preparation.size
+        return self.header.views * self.header.channels * height * width * (2 if self.header.max_value > 255 else 1)
 
     def is_made(self) -> bool:
         """Whether the file is there, whole, and made from the same names in the same way."""
@@ -70,7 +63,12 @@ class _Plan:
             return False
 
 
-def plan(
+def bytes_needed(plans: Iterable[Plan]) -> int:
+    """The disk space that the images of some shards take."""
+    return sum(len(plan.items) * plan.image_bytes for plan in plans)
+
+
+def plan_shards(
     source: Source,
     out: Path,
     cipher: Cipher,
@@ -79,69 +77,87 @@ def plan(
     views: int | None = None,
     seed: int = 0,
     crop_scale: float = 0.25,
-    shard_bytes: int = 1 << 30,
-) -> list[_Plan]:
-    """The shards that `encrypt` will make, in order; arguments as there.
+    shard_bytes: int = 10**9,
+) -> list[Plan]:
+    """Lay out the shards that `encrypt` makes.
+
+    Args:
+        source: from `segkey.sources.find`; with masks, its ``classes`` must be known.
+        out: the folder.
+        cipher: from `segkey.ciphers.from_key`.
+        key_id: of the key that ``cipher`` came from.
+        size: (H, W) that images are resized to.
+        views: augmented copies of a training image; 1 keeps the image as it is. 4, if not given, for an
+            encrypted training split with masks; other splits always have 1.
+        seed: of the augmentation.
+        crop_scale: smallest area of a copy, as a fraction.
+        shard_bytes: where to cut.
 
     Raises:
         SegkeyError: the block size does not divide the size, or a number is out of its range.
     """
     check_size(*size, cipher.block_size)
-    if views is not None and views < 1 or not 0 < crop_scale <= 1 or shard_bytes < 1:
-        raise SegkeyError("views must be at least 1, the crop scale between 0 and 1, the shard size positive")
+    for name, value, fine in (
+        ("views", views, views is None or views >= 1),
+        ("crop scale", crop_scale, 0 < crop_scale <= 1),
+        ("shard size", shard_bytes, shard_bytes >= 1),
+    ):
+        if not fine:
+            raise SegkeyError(f"the {name} cannot be {value}", "see segkey encrypt --help")
     if source.has_masks and not source.classes:
         raise ValueError("source.classes is not set; count_classes() finds how many there are")
-    classes = tuple(source.classes) if source.has_masks else ()
+    if views is None:
+        views = 4 if source.has_masks and cipher.method != "none" else 1
     plans = []
     for split, items in source.splits.items():
-        own = views or (4 if split == "train" and source.has_masks and cipher.method != "none" else 1)
-        own = own if split == "train" else 1
-        preparation = Preparation(
-            size,
-            len(classes) if source.has_masks else None,
-            source.ignore_index,
-            own,
-            own > 1,
-            seed,
-            crop_scale,
-        )
+        augmented = split == "train" and views > 1
+        augmentation = {
+            "views": views if augmented else 1,
+            "augmented": augmented,
+            "seed": seed if augmented else 0,
+            "crop_scale": crop_scale if augmented else 1.0,
+        }
+        classes = tuple(source.classes) if source.has_masks else ()
+        preparation = Preparation(size, len(classes) or None, source.ignore_index, **augmentation)
         header = Header(
-            split, cipher.method, cipher.block_size, cipher.channels, cipher.max_value,
-            key_id if cipher.method != "none" else "", cipher.password_hash, classes, source.ignore_index,
-            own, own > 1, seed if own > 1 else 0, crop_scale if own > 1 else 1.0,
-        )  # fmt: skip
-        whole = _Plan(out, header, items, preparation)
-        each = max(1, int(shard_bytes // max(1, whole.bytes() // len(items))))
-        count = math.ceil(len(items) / each)
-        for number in range(count):
-            name = f"{split}.h5" if count == 1 else f"{split}-{number:05d}-of-{count:05d}.h5"
-            part = items[number * each : (number + 1) * each]
-            plans.append(_Plan(out / name, replace(header, source_id=_digest(part)), part, preparation))
+            split=split,
+            method=cipher.method,
+            block_size=cipher.block_size,
+            channels=cipher.channels,
+            max_value=cipher.max_value,
+            key_id=key_id if cipher.method != "none" else "",
+            password_hash=cipher.password_hash,
+            classes=classes,
+            ignore_index=source.ignore_index,
+            **augmentation,
+        )
+        plans += _cut(Plan(out / f"{split}.h5", header, items, preparation), shard_bytes)
     return plans
 
 
-def _digest(items: list[Item]) -> str:
-    names = "\0".join(item.name for item in items)
-    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def bytes_needed(plans: Iterable[_Plan]) -> int:
-    """The disk space that the images of some shards take."""
-    return sum(each.bytes() for each in plans)
+def _cut(whole: Plan, shard_bytes: int) -> Iterator[Plan]:
+    """One plan for all images of a split, cut into shards of at most ``shard_bytes``."""
+    most = max(1, shard_bytes // whole.image_bytes)
+    count = math.ceil(len(whole.items) / most)
+    for number in range(count):
+        items = whole.items[number * most : (number + 1) * most]
+        name = f"{whole.path.stem}-{number:05d}-of-{count:05d}.h5" if count > 1 else whole.path.name
+        header = replace(whole.header, source_id=digest(item.name for item in items))
+        yield Plan(whole.path.with_name(name), header, items, whole.preparation)
 
 
 def encrypt(
-    plans: list[_Plan],
+    plans: list[Plan],
     cipher: Cipher,
     workers: int | None = None,
     strict: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Result:
-    """Make the shards that `plan` laid out; shards that an earlier run finished are kept.
+    """Make the shards that `plan_shards` laid out; shards that an earlier run finished are kept.
 
     Args:
-        plans: from `plan`.
+        plans: from `plan_shards`.
         cipher: the same as given there.
         workers: processes; as many as there are cores, if not given; 1 works in this process.
         strict: stop at the first image that cannot be used, instead of leaving it out.
@@ -163,22 +179,22 @@ def encrypt(
             )
         with progress.task("encrypt", sum(len(each.items) for each in missing)) as advance:
             _write_shards(missing, cipher, workers, strict, result, advance)
+        if not result.images:
+            first = result.problems[0]
+            raise SegkeyError(f"none of {len(result.problems)} images can be used; {first.name}: {first.why}")
         for path in stale - result.written:
             path.unlink(missing_ok=True)
-    if not result.images:
-        first = result.problems[0]
-        raise SegkeyError(f"none of {len(result.problems)} images can be used; {first.name}: {first.why}")
     result.bytes = sum(each.path.stat().st_size for each in plans if each.path.exists())
     result.seconds = time.monotonic() - started
     return result
 
 
-def _what_is_missing(plans: list[_Plan], out: Path, force: bool) -> tuple[Result, list[_Plan], set[Path]]:
+def _what_is_missing(plans: list[Plan], out: Path, force: bool) -> tuple[Result, list[Plan], set[Path]]:
     """What an earlier run finished, what is still to be made, and which files that replaces."""
     result = Result()
     there = set(out.glob("*.h5"))
-    if force:
-        return result, plans, there
+    if force:  # what is no shard is somebody else's, and stays
+        return result, plans, {path for path in there if is_shard(path)}
     for each in plans:
         if each.path in there and each.is_made():
             there.discard(each.path)
@@ -198,7 +214,7 @@ def _what_is_missing(plans: list[_Plan], out: Path, force: bool) -> tuple[Result
 
 
 def _write_shards(
-    plans: list[_Plan], cipher: Cipher, workers: int | None, strict: bool, result: Result, advance
+    plans: list[Plan], cipher: Cipher, workers: int | None, strict: bool, result: Result, advance
 ) -> None:
     """Let workers prepare the images of all shards, in order, and write what comes back."""
     tasks = [
@@ -266,16 +282,18 @@ def _highest_class(task: tuple) -> list[int]:
     highest = []
     for item in items:
         try:
-            counts = np.array(load_mask(item.mask).histogram())
-            counts[ignore_index] = 0
-            highest.append(int(np.flatnonzero(counts).max(initial=0)))
+            highest.append(highest_class(load_mask(item.mask), ignore_index))
         except SegkeyError:
             highest.append(-1)
     return highest
 
 
 def count_classes(source: Source, workers: int | None = None, progress: Progress = SILENT) -> int:
-    """How many classes the masks of a source hold, where nothing names them: the largest number, plus 1."""
+    """How many classes the masks of a source hold, where nothing names them: the largest number, plus 1.
+
+    Raises:
+        SegkeyError: a mask holds 255, and that is not the void value.
+    """
     items = [item for items in source.splits.values() for item in items if item.mask]
     tasks = [(0, start, source.ignore_index, items[start : start + 32]) for start in range(0, len(items), 32)]
     highest = 0
@@ -283,4 +301,8 @@ def count_classes(source: Source, workers: int | None = None, progress: Progress
         for (_, _, _, batch), found in pool.map_ordered(_highest_class, tasks):
             highest = max(highest, *found)
             advance(len(batch))
+    if highest == 255:
+        raise SegkeyError(
+            "the masks hold class 255, which usually means void", "leave out --ignore-index, or give --classes"
+        )
     return highest + 1

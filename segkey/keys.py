@@ -221,6 +221,9 @@ def _unseal(path: Path, document: dict, passphrase: str) -> bytes:
 # ------------------------------------------------------------------ how many keys there are
 
 
+KNOWN_KEY_SPACES = ("none", "shf", "np", "ffx")
+
+
 def selections(block_size: int, channels: int = 3) -> int:
     """In how many ways NP and FFX can choose half of the positions of a block."""
     n = channels * block_size**2
@@ -234,7 +237,7 @@ def key_space_bits(method: str, block_size: int, channels: int = 3, fixed_passwo
     the whole key. Never more than 256, the bits of the key itself; 0 for ``none``.
     """
     n = channels * block_size**2
-    if method not in ("none", "shf", "np", "ffx"):
+    if method not in KNOWN_KEY_SPACES:
         raise ValueError(f"the key space of method '{method}' is not known here")
     if method == "none" or (n == 1 and method != "shf"):  # half of one position is none
         return 0.0

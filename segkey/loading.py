@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkey import devices
+from segkey.ciphers import signed
 from segkey.errors import SegkeyError
 from segkey.preparation import Preparation
 from segkey.shards import Header, Split
@@ -112,9 +113,17 @@ class Feed:
     def _load_all(self) -> Batch:
         """Every view of every image, view by view, on the device."""
         parts = [np.arange(start, min(start + 64, self.count)) for start in range(0, self.count, 64)]
-        loaded = [batch for view in range(self.views) for batch in self._stream(parts, view)]
-        images = torch.cat([images for images, _ in loaded])
-        return images, torch.cat([masks for _, masks in loaded]) if self.split.has_masks else None
+        rows, filled = self.count * self.views, 0
+        whole: list[Tensor | None] = [None, None]
+        for view in range(self.views):
+            for batch in self._stream(parts, view):
+                for kind, rows_of_kind in enumerate(batch):
+                    if rows_of_kind is not None:
+                        if whole[kind] is None:
+                            whole[kind] = rows_of_kind.new_empty((rows, *rows_of_kind.shape[1:]))
+                        whole[kind][filled : filled + len(rows_of_kind)] = rows_of_kind
+                filled += len(batch[0])
+        return tuple(whole)
 
     def _stream(self, parts: list[np.ndarray], view: int) -> Iterator[Batch]:
         """Read a few parts ahead in threads, and bring each to the device."""
@@ -129,20 +138,29 @@ class Feed:
                     images = signed(self.prepare(unsigned(images)))
                 yield images, None if masks is None else masks.to(self.device, non_blocking=True)
 
+    def _check_classes(self, masks: np.ndarray) -> None:
+        """A shard may come from anybody: a class beyond the classes would be counted beyond the matrix."""
+        header = self.split.header
+        counts = np.bincount(masks.reshape(-1), minlength=256)
+        counts[header.ignore_index] = 0
+        if counts[len(header.classes) :].any():
+            raise SegkeyError(
+                f"split '{header.split}' holds class {np.flatnonzero(counts)[-1]}, but names {len(header.classes)} classes",
+                "make its shards again with 'segkey encrypt'",
+            )
+
     def _read(self, indices: np.ndarray, view: int) -> Batch:
         images = np.stack([self.split.read("images", int(index), view) for index in indices])
         if images.dtype != np.uint8:
             images = images.astype(np.int16)
-        masks = np.stack([self.split.read("masks", int(i), view) for i in indices]) if self.split.has_masks else None
+        masks = None
+        if self.split.has_masks:
+            masks = np.stack([self.split.read("masks", int(index), view) for index in indices])
+            self._check_classes(masks)
         tensors = torch.from_numpy(images), None if masks is None else torch.from_numpy(masks)
         if self.device.type == "cuda":
             tensors = tuple(None if tensor is None else tensor.pin_memory() for tensor in tensors)
         return tensors
-
-
-def signed(images: Tensor) -> Tensor:
-    """uint16 seen as int16, without copying; other types as they are."""
-    return images.view(torch.int16) if images.dtype == torch.uint16 else images
 
 
 def unsigned(images: Tensor) -> Tensor:

@@ -93,6 +93,13 @@ def load_mask(path: Path) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values))
 
 
+def highest_class(mask: Image.Image, ignore_index: int) -> int:
+    """The largest class number in a mask from `load_mask`, void left out; 0 where all is void."""
+    counts = np.array(mask.histogram())
+    counts[ignore_index] = 0
+    return int(np.flatnonzero(counts).max(initial=0))
+
+
 @dataclass(frozen=True)
 class Crop:
     """A part of a picture, as fractions of its sides, and whether it is mirrored left to right."""

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from segkey.errors import SegkeyError
-from segkey.pictures import as_array, load_image, load_mask, random_crop, seeded
+from segkey.pictures import as_array, highest_class, load_image, load_mask, random_crop, seeded
 from segkey.sources import Item
 
 
@@ -59,9 +59,7 @@ class Preparation:
                 f"{item.mask}: the mask is {mask.width}x{mask.height}, its image {image.width}x{image.height}"
             )
         if self.classes is not None:
-            counts = np.array(mask.histogram())
-            counts[self.ignore_index] = 0
-            highest = int(np.flatnonzero(counts).max(initial=0))
+            highest = highest_class(mask, self.ignore_index)
             if highest >= self.classes:
                 raise SegkeyError(
                     f"{item.mask}: holds class {highest}, but there are {self.classes} (0 to {self.classes - 1})"

@@ -1,4 +1,4 @@
-"""What results look like to people: Rich tables, sentences, CSV and LaTeX. Computes nothing."""
+"""What results look like to people: Rich tables, sentences, CSV and LaTeX, made from results alone."""
 
 import csv
 import io
@@ -15,11 +15,17 @@ from segkey.ciphers import METHODS
 from segkey.keys import key_space_bits, selections
 
 NAMES = {"none": "plain", "shf": "SHF", "np": "NP", "ffx": "FFX"}
+SEARCHABLE_BITS = 40  # a key space that a patient attacker can go through
 _BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def _name(method: str) -> str:
     return NAMES.get(method, method.upper())
+
+
+def _label(method: str, block_size: int) -> str:
+    """A method with its block size, where it has one."""
+    return _name(method) + (f" M={block_size}" if method != "none" else "")
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -80,7 +86,7 @@ def key_space_table() -> Table:
     for label, method, fixed in (("SHF", "shf", False), ("NP", "np", False), ("FFX", "ffx", False),
                                  ("FFX, password fixed", "ffx", True)):  # fmt: skip
         bits = [key_space_bits(method, m, fixed_password=fixed) for m in _BLOCK_SIZES]
-        table.add_row(label, *(f"[red]{b:.1f}[/]" if b < 40 else f"{b:.0f}" for b in bits))
+        table.add_row(label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits))
     table.caption = "red: within reach of a search; 256 is the key itself"
     return table
 
@@ -88,7 +94,7 @@ def key_space_table() -> Table:
 # ------------------------------------------------------------------ encrypt
 
 
-def describe_plan(source, plans, cipher) -> str:
+def describe_plan(source, plans, cipher, bytes_needed: int) -> str:
     """What is about to be done, and the disk space it takes."""
     splits = ", ".join(f"{split} {len(items)}" for split, items in source.splits.items())
     views = next((plan.header.views for plan in plans if plan.header.views > 1), 1)
@@ -101,7 +107,7 @@ def describe_plan(source, plans, cipher) -> str:
     ]
     if views > 1:
         parts.append(f"{views} augmented views of each training image")
-    return "; ".join(parts) + f"; this takes {_bytes(sum(plan.bytes() for plan in plans))} of disk"
+    return "; ".join(parts) + f"; this takes {_bytes(bytes_needed)} of disk"
 
 
 def describe_encryption(result, problems, out: Path, cipher) -> str:
@@ -113,7 +119,7 @@ def describe_encryption(result, problems, out: Path, cipher) -> str:
         text += f"; {len(result.kept)} finished shards of an earlier run kept"
     if problems:
         text += f"; {len(problems)} left out"
-    if 0 < cipher.key_space_bits < 40:
+    if 0 < cipher.key_space_bits < SEARCHABLE_BITS:
         text += (
             f"\nOnly {cipher.key_space_bits:.1f} bits of key space: a search finds this key quickly. Take a larger M."
         )
@@ -182,7 +188,7 @@ def evaluation_table(document: dict) -> Table:
 
 def attack_table(document: dict) -> Table:
     """Correct, plain and incorrect, as in the paper's Figure 6, with the spread it does not show."""
-    method = _name(document["method"]) + (f", M = {document['block_size']}" if document["method"] != "none" else "")
+    method = _label(document["method"], document["block_size"])
     table = _table(
         f"{document['run']} ({method}): {document['images']} images", "test images", "mean IoU", "of correct"
     )
@@ -219,7 +225,7 @@ def attack_sentence(document: dict) -> str:
         text += "the key protects only a part of the model's worth."
     else:
         text += "against these attempts the model is worth little without its key."
-    if document["key_space_bits"] < 40:
+    if document["key_space_bits"] < SEARCHABLE_BITS:
         text += (
             f" But there are only {2 ** document['key_space_bits']:,.0f} different keys: somebody who tries them all "
             "finds yours."
@@ -328,7 +334,7 @@ def _comparison(group: list[Row]) -> Table:
         wrong = row.incorrect
         table.add_row(
             _printable(row.run),
-            _name(row.method) + (f" M={row.block_size}" if row.method != "none" else ""),
+            _label(row.method, row.block_size),
             _number(row.correct),
             _number(row.plain),
             f"{wrong['mean']:.4f} ± {wrong['std']:.3f}" if wrong else "n/a",

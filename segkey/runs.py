@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from segkey import models
 from segkey.errors import SegkeyError
@@ -105,11 +105,11 @@ class Run:
         write_json(self.path / "run.json", self.config)
 
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
-        """Write ``model.safetensors``, and its checksum into `config`."""
+        """Write ``model.safetensors`` with its own checksum, which goes into `config` too."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        with written_whole(self.weights_file) as file:
-            file.write(save(state, {"segkey": self.name}))
         self.config["weights_sha256"] = models.checksum(state)
+        with written_whole(self.weights_file) as file:
+            file.write(save(state, {"sha256": self.config["weights_sha256"]}))
 
     def load_model(self, device: torch.device) -> models.Segmenter:
         """The trained network, in evaluation mode.
@@ -123,12 +123,14 @@ class Run:
                 "finish its training: segkey train --resume " + self.name,
             )
         try:
-            state = load_file(self.weights_file)
+            with safe_open(self.weights_file, "pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+                expected = (file.metadata() or {}).get("sha256")
         except (SafetensorError, OSError, ValueError):
-            state = {}
-        if models.checksum(state) != self.config.get("weights_sha256"):
+            state, expected = {}, None
+        if models.checksum(state) != expected:
             raise SegkeyError(
-                f"{self.weights_file} is damaged: it does not match its checksum in run.json",
+                f"{self.weights_file} is damaged: it does not match its checksum",
                 "restore it from a backup, or train again",
             )
         model = models.Segmenter(self.config["model"]["backbone"], len(self.header.classes))

@@ -1,4 +1,4 @@
-"""Find images, pair them with masks, deal them into splits. Opens no picture but a few palette masks.
+"""Find images, pair them with masks, deal them into splits; opens none of them.
 
 Understood: a PASCAL VOC devkit; a folder with ``images/`` and ``masks/``, with or without
 ``train/ val/ test/`` inside them (or around them); a folder ``images`` beside a folder ``masks``; a bare
@@ -17,6 +17,7 @@ from segkey.pictures import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 SPLITS = ("train", "val", "test")
 ALL = "all"  # the one split of images that are not dealt out
+AS_FOUND = "as found"  # for find(): deal nothing out
 
 VOC_CLASSES = [
     "background",
@@ -105,7 +106,7 @@ def find(
         classes: a text file, a line a class.
         ignore_index: the mask value that means void.
         split: how to deal images out, as percentages ``TRAIN/VAL/TEST`` such as ``80/10/10``; the default
-            for images with masks that have no split folders. ``all`` keeps them together.
+            for images with masks that have no split folders. ``all`` keeps them together, `AS_FOUND` deals nothing.
 
     Raises:
         SegkeyError: nothing there, no images in it, masks without images, or a split that is not one.
@@ -120,7 +121,7 @@ def find(
         source = _find_folder(path, Path(masks) if masks else None)
         if classes is None:
             _read_classes_beside(path, source)
-    if split is not None or (set(source.splits) == {ALL} and source.has_masks):
+    if split != AS_FOUND and (split is not None or (set(source.splits) == {ALL} and source.has_masks)):
         every = [item for items in source.splits.values() for item in items]
         source.splits = _deal(every, "80/10/10" if split is None else split)
     if not len(source):
@@ -290,6 +291,11 @@ def _index_masks(folder: Path) -> dict[str, Path]:
 
 def _hash_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+
+
+def digest(names: Iterable[str]) -> str:
+    """16 hex digits that stand for some names in their order."""
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _deal(items: list[Item], split: str) -> dict[str, list[Item]]:

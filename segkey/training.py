@@ -80,6 +80,8 @@ class Recipe:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise SegkeyError(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}")
+        if not self.weight_decay >= 0:
+            raise SegkeyError(f"weight decay must not be below 0, as {self.weight_decay} is")
         if self.optimizer not in ("sgd", "adamw"):
             raise SegkeyError(f"there is no optimizer '{self.optimizer}'", "optimizers: sgd, adamw")
         return self
@@ -165,7 +167,11 @@ def resume(
     Raises:
         SegkeyError: it is finished, or the splits or the key are not those it was begun with.
     """
-    config, recipe = run.config, Recipe(**run.config["recipe"])
+    config = run.config
+    try:
+        recipe = Recipe(**config["recipe"])
+    except TypeError:
+        raise SegkeyError(f"{run.path}/run.json is damaged", "restore it from a backup, or train again") from None
     if config["epochs_done"] >= recipe.epochs:
         raise SegkeyError(f"run {run.name} has all its {recipe.epochs} epochs", "train a new run")
     trainer = _Trainer(
@@ -240,7 +246,19 @@ def _configuration(trainer: "_Trainer", shards: list[Path], key_id: str) -> dict
 class _Trainer:
     """The training loop and what it works on."""
 
-    def __init__(self, splits, recipe, backbone, weights, cipher, device, precise, seed, resident, progress):
+    def __init__(
+        self,
+        splits: dict[str, Split],
+        recipe: Recipe,
+        backbone: str,
+        weights: str,
+        cipher: Cipher | None,
+        device: torch.device,
+        precise: bool,
+        seed: int,
+        resident: bool | None,
+        progress: Progress,
+    ):
         _check_splits(splits, cipher)
         self.recipe, self.cipher, self.device, self.precise = recipe, cipher, device, precise
         self.seed, self.progress = seed, progress
@@ -379,12 +397,12 @@ class _Trainer:
             "model": self.model.weights(),
             "optimizer": self.optimizer.state_dict(),
         }
-        if last:
-            (run.path / "resume.pt").unlink(missing_ok=True)
-        else:
+        if not last:
             with written_whole(run.path / "resume.pt") as file:
                 torch.save(state | {"best": best, "best_state": best_state, "history": history}, file)
         run.save()
+        if last:
+            (run.path / "resume.pt").unlink(missing_ok=True)
 
     def restore(self, run: runs.Run) -> tuple[int, list[dict], float, dict]:
         """What `fit` needs to go on where the run was saved last."""

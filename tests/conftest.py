@@ -47,7 +47,7 @@ def scenes_source(scenes_folder) -> sources.Source:
 def shards_folder(tmp_path_factory, scenes_source, key) -> Path:
     """The scenes encrypted with `key`, method np, M = 4, to 32x32: train.h5 (4 views), val.h5, test.h5."""
     out, cipher = tmp_path_factory.mktemp("shards"), ciphers.from_key("np", key, 4)
-    encryption.encrypt(encryption.plan(scenes_source, out, cipher, key.id, size=(32, 32)), cipher, workers=1)
+    encryption.encrypt(encryption.plan_shards(scenes_source, out, cipher, key.id, size=(32, 32)), cipher, workers=1)
     return out
 
 

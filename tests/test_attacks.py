@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkey import attacks, ciphers, encryption, evaluation, training
+from segkey import attacks, ciphers, encryption, evaluation, testdata, training
 from segkey.preparation import Preparation
 from segkey.progress import Progress
 from segkey.shards import open_splits
@@ -17,8 +17,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def subject(trained_run, key):
-    cipher = evaluation.cipher_of(trained_run, key)
-    return attacks.Subject.create(trained_run, evaluation.test_split(trained_run, None, None, None), cipher, CPU)
+    cipher = testdata.cipher_of(trained_run, key)
+    return attacks.Subject.create(trained_run, testdata.open_test_split(trained_run, None, None, None), cipher, CPU)
 
 
 def test_the_test_images_are_decrypted_exactly(subject, scenes_source):
@@ -29,7 +29,7 @@ def test_the_test_images_are_decrypted_exactly(subject, scenes_source):
 
 
 def test_document(subject, trained_run):
-    document = attacks.basic(subject, wrong_keys=3, seed=5)
+    document = attacks.correct_plain_incorrect(subject, wrong_keys=3, seed=5)
     wrong = document["incorrect"]
     assert (document["run"], document["method"], document["block_size"], document["images"]) == (
         "small",
@@ -41,17 +41,17 @@ def test_document(subject, trained_run):
     assert wrong["mean"] == pytest.approx(np.mean(wrong["values"]))
     assert wrong["std"] == pytest.approx(np.std(wrong["values"], ddof=1))
     assert (wrong["min"], wrong["max"]) == (min(wrong["values"]), max(wrong["values"]))
-    evaluated = evaluation.evaluate(trained_run, evaluation.test_split(trained_run, None, None, None), None, CPU)
+    evaluated = evaluation.evaluate(trained_run, testdata.open_test_split(trained_run, None, None, None), None, CPU)
     assert document["correct"] == evaluated["correct"]
     assert document["constant"] == evaluated["constant"]
     assert json.loads(json.dumps(document)) == document
-    assert attacks.basic(subject, wrong_keys=3, seed=5) == document
-    assert attacks.basic(subject, wrong_keys=3, seed=6)["incorrect"]["values"] != wrong["values"]
+    assert attacks.correct_plain_incorrect(subject, wrong_keys=3, seed=5) == document
+    assert attacks.correct_plain_incorrect(subject, wrong_keys=3, seed=6)["incorrect"]["values"] != wrong["values"]
 
 
 def test_each_score_is_that_of_its_cipher(subject):
     """What basic() reports for a wrong key is what encrypting with that key by hand gives."""
-    values = attacks.basic(subject, wrong_keys=2)["incorrect"]["values"]
+    values = attacks.correct_plain_incorrect(subject, wrong_keys=2)["incorrect"]["values"]
     header = subject.run.header
     ((images, masks),) = subject.feed.batches(100)
     for value, cipher in zip(values, attacks.wrong_ciphers(subject, 0), strict=False):
@@ -109,14 +109,14 @@ class KilledAfter(Progress):
 
 def test_an_attack_that_was_killed_goes_on_and_ends_with_the_same_numbers(subject, tmp_path, monkeypatch):
     keep = tmp_path / "attack.partial.json"
-    whole = attacks.basic(subject, wrong_keys=4)
+    whole = attacks.correct_plain_incorrect(subject, wrong_keys=4)
     with pytest.raises(Killed):
-        attacks.basic(subject, wrong_keys=4, keep=keep, progress=KilledAfter(4 * 6 + 3))
+        attacks.correct_plain_incorrect(subject, wrong_keys=4, keep=keep, progress=KilledAfter(4 * 6 + 3))
     assert len(json.loads(keep.read_text())["scores"]) == 4
     scored = []
     score = attacks.Subject.score
     monkeypatch.setattr(attacks.Subject, "score", lambda self, *a, **k: scored.append(1) or score(self, *a, **k))
-    assert attacks.basic(subject, wrong_keys=4, keep=keep) == whole
+    assert attacks.correct_plain_incorrect(subject, wrong_keys=4, keep=keep) == whole
     assert len(scored) == 2  # only what was missing
     assert not keep.exists()
 
@@ -124,15 +124,19 @@ def test_an_attack_that_was_killed_goes_on_and_ends_with_the_same_numbers(subjec
 def test_kept_scores_of_another_attack_are_not_mixed_in(subject, tmp_path):
     keep = tmp_path / "attack.partial.json"
     with pytest.raises(Killed):
-        attacks.basic(subject, wrong_keys=2, seed=1, keep=keep, progress=KilledAfter(20))
-    assert attacks.basic(subject, wrong_keys=2, seed=2, keep=keep) == attacks.basic(subject, wrong_keys=2, seed=2)
+        attacks.correct_plain_incorrect(subject, wrong_keys=2, seed=1, keep=keep, progress=KilledAfter(20))
+    assert attacks.correct_plain_incorrect(subject, wrong_keys=2, seed=2, keep=keep) == attacks.correct_plain_incorrect(
+        subject, wrong_keys=2, seed=2
+    )
     keep.write_text("{ damaged")
-    assert attacks.basic(subject, wrong_keys=1, keep=keep) == attacks.basic(subject, wrong_keys=1)
+    assert attacks.correct_plain_incorrect(subject, wrong_keys=1, keep=keep) == attacks.correct_plain_incorrect(
+        subject, wrong_keys=1
+    )
 
 
 def test_a_model_without_protection_scores_the_same_with_every_key(tmp_path, scenes_source):
     plain = ciphers.from_key("none", None, 1)
-    encryption.encrypt(encryption.plan(scenes_source, tmp_path / "s", plain, size=(32, 32)), plain, workers=1)
+    encryption.encrypt(encryption.plan_shards(scenes_source, tmp_path / "s", plain, size=(32, 32)), plain, workers=1)
     recipe = training.recipe("scratch", epochs=1, batch_size=4)
     run = training.train(
         open_splits([tmp_path / "s"]),
@@ -142,8 +146,8 @@ def test_a_model_without_protection_scores_the_same_with_every_key(tmp_path, sce
         device=CPU,
         backbone="resnet14",
     )
-    target = attacks.Subject.create(run, evaluation.test_split(run, None, None, None), plain, CPU)
-    document = attacks.basic(target, wrong_keys=3)
+    target = attacks.Subject.create(run, testdata.open_test_split(run, None, None, None), plain, CPU)
+    document = attacks.correct_plain_incorrect(target, wrong_keys=3)
     assert document["plain"] == document["correct"]
     assert document["incorrect"]["values"] == [document["correct"]["mean_iou"]] * 3
     assert document["key_space_bits"] == 0

@@ -111,7 +111,9 @@ def test_the_whole_way(segkey, tmp_path, scenes_folder):
     } <= attacked.keys()
     assert {"keys", "mean", "std", "min", "max", "values"} == attacked["incorrect"].keys()
     assert attacked["correct"] == evaluated["correct"]
-    (reported,) = json.loads(segkey("report", "--json")[1])
+    other = json.loads(segkey("evaluate", "--json", "--split", "train", "--device", "cpu")[1])
+    assert (other["split"], other["images"]) == ("train", 12)
+    (reported,) = json.loads(segkey("report", "--json")[1])  # of the test split, whatever was evaluated last
     assert reported["correct"]["mean_iou"] == evaluated["correct"]["mean_iou"]
     assert reported["incorrect"] == attacked["incorrect"]
     shown = segkey("report", "--per-class")[1]
@@ -407,7 +409,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, where, scenes_folder, shards_folder)
 @pytest.mark.parametrize(
     "arguments",
     [("encrypt",), ("encrypt", "x", "--size", "big"), ("encrypt", "x", "--size", "0"), ("encrypt", "x", "-M", "0"), ("nonsense",),
-     ("train", "--method", "np"), ("train", "--key", "k"), ("report", "--csv", "--json"), ("attack", "--wrong-keys", "0")],
+     ("train", "--method", "np"), ("train", "--key", "k"), ("report", "--csv", "--json"), ("train", "--resume", "--recipe", "scratch"), ("attack", "--wrong-keys", "0")],
 )  # fmt: skip
 def test_usage_errors_exit_with_2(segkey, arguments):
     status, stdout, stderr = segkey(*arguments)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from segkey import ciphers, sources
 from segkey.decryption import cipher_for, decrypt
-from segkey.encryption import count_classes, encrypt, plan
+from segkey.encryption import count_classes, encrypt, plan_shards
 from segkey.errors import KeyMismatchError, SegkeyError
 from segkey.files import sole_writer
 from segkey.preparation import Preparation
@@ -27,7 +27,7 @@ SMALL = 3 * 2 * 3 * SIZE[0] * SIZE[1]  # bytes of a shard of three images in two
 
 def make(source, out, key, method="np", block_size=4, workers=1, strict=False, force=False, **how):
     cipher = ciphers.from_key(method, key, block_size)
-    plans = plan(source, out, cipher, key.id, **{"size": SIZE, "views": 2} | how)
+    plans = plan_shards(source, out, cipher, key.id, **{"size": SIZE, "views": 2} | how)
     return encrypt(plans, cipher, workers=workers, strict=strict, force=force)
 
 
@@ -209,7 +209,7 @@ def test_other_settings_are_refused(tmp_path, scenes_source, key, other_key, in_
 
 @pytest.mark.parametrize("change, complaint", [
     ({"block_size": 5}, "16 is not a multiple of the block size 5"), ({"shard_bytes": 0}, "shard size"),
-    ({"views": 0}, "views must be at least"), ({"crop_scale": 0.0}, "scale"), ({"crop_scale": 1.1}, "scale"),
+    ({"views": 0}, "the views cannot be 0"), ({"crop_scale": 0.0}, "scale"), ({"crop_scale": 1.1}, "scale"),
 ])  # fmt: skip
 def test_settings_that_cannot_be(tmp_path, scenes_source, key, change, complaint):
     with pytest.raises(SegkeyError, match=complaint):
@@ -243,7 +243,7 @@ class Deadly(ciphers.Plain):
 def test_a_worker_that_dies_ends_the_run(tmp_path, scenes_source):
     started, cipher = time.monotonic(), Deadly(1, 3)
     with pytest.raises(SegkeyError, match="process died between train/scene0000.jpg and") as caught:
-        encrypt(plan(scenes_source, tmp_path, cipher, size=SIZE), cipher, workers=2)
+        encrypt(plan_shards(scenes_source, tmp_path, cipher, size=SIZE), cipher, workers=2)
     assert time.monotonic() - started < 30
     assert "again" in caught.value.hint and not files(tmp_path)
 
@@ -263,7 +263,7 @@ class OnLeave(progress.Progress):
 
 key = Key(bytes(range(32)))
 cipher, source = ciphers.from_key("np", key, 4), sources.find(sys.argv[1])
-plans = encryption.plan(source, Path(sys.argv[2]), cipher, key.id, size=(16, 24), views=2, shard_bytes=1)
+plans = encryption.plan_shards(source, Path(sys.argv[2]), cipher, key.id, size=(16, 24), views=2, shard_bytes=1)
 encryption.encrypt(plans, cipher, workers=1, progress=OnLeave())
 """
 
@@ -419,3 +419,29 @@ def test_decrypting_into_a_file_is_refused(tmp_path, key):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SegkeyError, match="is a file"):
         decrypt({}, ciphers.from_key("none", None, 1), tmp_path / "file")
+
+
+def test_force_leaves_what_is_no_shard(tmp_path, scenes_source, key):
+    make(scenes_source, tmp_path / "out", key)
+    (tmp_path / "out/thesis.h5").write_bytes(b"years of work")
+    make(scenes_source, tmp_path / "out", key, method="shf", force=True)
+    assert (tmp_path / "out/thesis.h5").read_bytes() == b"years of work"
+
+
+def test_force_keeps_the_old_shards_where_nothing_replaces_them(tmp_path, scenes_folder, key):
+    make(sources.find(scenes_folder), tmp_path / "out", key)
+    before = files(tmp_path / "out")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/a.jpg").write_bytes(b"no image")
+    with pytest.raises(SegkeyError, match="none of 1 images can be used"):
+        make(sources.find(tmp_path / "bad"), tmp_path / "out", key, force=True)
+    assert files(tmp_path / "out") == before
+
+
+def test_void_counted_as_a_class_is_noticed(tmp_path, scenes_folder):
+    copy = Path(shutil.copytree(scenes_folder, tmp_path / "copy"))
+    (copy / "classes.txt").unlink()
+    Image.fromarray(np.full((48, 48), 255, np.uint8)).save(copy / "masks/val/scene0000.png")
+    assert count_classes(sources.find(copy), workers=1) == 5
+    with pytest.raises(SegkeyError, match="hold class 255"):
+        count_classes(sources.find(copy, ignore_index=0), workers=1)

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segkey import ciphers, encryption, evaluation, scenes
+from segkey import ciphers, encryption, evaluation, scenes, testdata
 from segkey.errors import KeyMismatchError, SegkeyError
 from segkey.evaluation import Scores, confusion_matrix
 from segkey.loading import Feed
-from segkey.shards import open_splits
+from segkey.shards import Packed, ShardWriter, open_splits
 
 CPU = torch.device("cpu")
 
@@ -64,11 +65,8 @@ def test_a_void_value_inside_the_classes_is_void():
 
 def test_the_matrix_does_not_depend_on_the_batches(trained_run, shards_folder):
     model, test = trained_run.load_model(CPU), open_splits([shards_folder], ("test",))["test"]
-    header = trained_run.header
     matrices = [
-        evaluation.score(
-            model, Feed(test, CPU, resident=resident), header.classes, 255, 255, batch_size=size, precise=True
-        ).matrix
+        evaluation.score(model, Feed(test, CPU, resident=resident), 255, batch_size=size, precise=True).matrix
         for resident, size in ((True, 6), (True, 2), (False, 4))
     ]
     assert matrices[0].sum() == 6 * 32 * 32
@@ -80,13 +78,13 @@ def test_encrypted_plain_and_files_give_the_same_scores(
 ):
     """Three ways to the same test images: encrypted shards, plain shards with the key, image files with the key."""
     plain = ciphers.from_key("none", None, 1)
-    plans = encryption.plan(scenes_source, tmp_path / "plain", plain, size=(32, 32))
+    plans = encryption.plan_shards(scenes_source, tmp_path / "plain", plain, size=(32, 32))
     encryption.encrypt(plans, plain, workers=1)
-    cipher = evaluation.cipher_of(trained_run, key)
+    cipher = testdata.cipher_of(trained_run, key)
     ways = [
-        evaluation.test_split(trained_run, None, None, None),
-        evaluation.test_split(trained_run, [tmp_path / "plain"], None, None),
-        evaluation.test_split(trained_run, None, scenes_folder, None),
+        testdata.open_test_split(trained_run, None, None, None),
+        testdata.open_test_split(trained_run, [tmp_path / "plain"], None, None),
+        testdata.open_test_split(trained_run, None, scenes_folder, None),
     ]
     documents = [evaluation.evaluate(trained_run, split, cipher, CPU) for split in ways]
     assert documents[0]["images"] == 6
@@ -97,7 +95,7 @@ def test_encrypted_plain_and_files_give_the_same_scores(
 
 
 def test_limit_takes_the_first_images(trained_run, key):
-    split = evaluation.test_split(trained_run, None, None, None)
+    split = testdata.open_test_split(trained_run, None, None, None)
     assert evaluation.evaluate(trained_run, split, None, CPU, limit=2)["images"] == 2
 
 
@@ -105,20 +103,20 @@ def test_files_that_cannot_be_used_are_named_and_left_out(tmp_path, trained_run,
     shutil.copytree(scenes_folder, tmp_path / "data")
     (tmp_path / "data/images/test/scene0001.jpg").write_bytes(b"no image")
     (tmp_path / "data/masks/test/scene0002.png").unlink()
-    split = evaluation.test_split(trained_run, None, tmp_path / "data", None)
+    split = testdata.open_test_split(trained_run, None, tmp_path / "data", None)
     assert len(split) == 4
     assert sorted(problem.name for problem in split.problems) == ["test/scene0001.jpg", "test/scene0002.jpg"]
 
 
 def test_plain_images_need_the_key(trained_run, scenes_folder):
-    split = evaluation.test_split(trained_run, None, scenes_folder, None)
+    split = testdata.open_test_split(trained_run, None, scenes_folder, None)
     with pytest.raises(SegkeyError, match="need the key"):
         evaluation.evaluate(trained_run, split, None, CPU)
 
 
 def test_another_key_is_refused_before_anything_is_computed(trained_run, other_key, key):
     with pytest.raises(KeyMismatchError, match=f"{key.id}, not with key {other_key.id}"):
-        evaluation.cipher_of(trained_run, other_key)
+        testdata.cipher_of(trained_run, other_key)
 
 
 @pytest.mark.parametrize(
@@ -129,23 +127,63 @@ def test_shards_that_do_not_fit_the_run_are_refused(
     tmp_path, trained_run, scenes_source, key, method, block_size, size, error
 ):
     cipher = ciphers.from_key(method, key, block_size)
-    encryption.encrypt(encryption.plan(scenes_source, tmp_path, cipher, key.id, (size, size)), cipher, workers=1)
+    encryption.encrypt(encryption.plan_shards(scenes_source, tmp_path, cipher, key.id, (size, size)), cipher, workers=1)
     with pytest.raises(SegkeyError, match=error):
-        evaluation.test_split(trained_run, [tmp_path], None, None)
+        testdata.open_test_split(trained_run, [tmp_path], None, None)
 
 
 def test_other_classes_and_missing_masks_are_refused(tmp_path, trained_run, scenes_folder):
     shutil.copytree(scenes_folder, tmp_path / "data")
     (tmp_path / "data/classes.txt").write_text("one\ntwo\n")
     with pytest.raises(SegkeyError, match="2 classes"):
-        evaluation.test_split(trained_run, None, tmp_path / "data", None)
+        testdata.open_test_split(trained_run, None, tmp_path / "data", None)
     shutil.rmtree(tmp_path / "data/masks")
     with pytest.raises(SegkeyError, match="no masks to compare with"):
-        evaluation.test_split(trained_run, None, tmp_path / "data", None)
+        testdata.open_test_split(trained_run, None, tmp_path / "data", None)
 
 
 def test_an_unknown_split_names_those_there_are(trained_run):
     with pytest.raises(SegkeyError) as caught:
-        evaluation.test_split(trained_run, None, None, None, "holdout")
+        testdata.open_test_split(trained_run, None, None, None, "holdout")
     assert "holdout" in caught.value.what
     assert "test, train, val" in caught.value.hint
+
+
+def test_images_are_taken_from_the_split_that_was_asked_for_or_all_where_there_are_none(
+    tmp_path, trained_run, scenes_folder
+):
+    masks = scenes_folder / "masks"
+    assert len(testdata.open_test_split(trained_run, None, scenes_folder / "images", masks)) == 6
+    assert len(testdata.open_test_split(trained_run, None, scenes_folder / "images", masks, "val")) == 4
+    shutil.copytree(scenes_folder / "images/val", tmp_path / "images")
+    shutil.copytree(scenes_folder / "masks/val", tmp_path / "masks")
+    shutil.copy(scenes_folder / "classes.txt", tmp_path)
+    split = testdata.open_test_split(trained_run, None, tmp_path, None)
+    assert (len(split), split.header.split) == (4, "all")
+    with pytest.raises(SegkeyError, match="no split 'holdout'"):
+        testdata.open_test_split(trained_run, None, scenes_folder, None, "holdout")
+
+
+def test_a_class_beyond_the_classes_is_refused_not_counted(tmp_path, trained_run, shards_folder, key):
+    """Such a shard cannot be made with segkey, but may come from anybody; its checksums are right."""
+    file = tmp_path / "test.h5"
+    header = replace(open_splits([shards_folder], ("test",))["test"].header, source_id="")
+    writer = ShardWriter(file, header, ["a"], (32, 32), "uint8", True)
+    rows = {
+        "images": [Packed.image(np.zeros((3, 32, 32), np.uint8))],
+        "masks": [Packed.mask(np.full((32, 32), 77, np.uint8))],
+    }
+    writer.write(0, (32, 32), rows)
+    writer.finish()
+    with pytest.raises(SegkeyError, match="holds class 77, but names 5 classes"):
+        evaluation.evaluate(trained_run, testdata.open_test_split(trained_run, [file], None, None), None, CPU)
+
+
+def test_another_void_value_of_the_test_shards_is_theirs(tmp_path, trained_run, scenes_source, key):
+    source = replace(scenes_source, ignore_index=0)
+    cipher = testdata.cipher_of(trained_run, key)
+    encryption.encrypt(encryption.plan_shards(source, tmp_path, cipher, key.id, (32, 32)), cipher, workers=1)
+    document = evaluation.evaluate(
+        trained_run, testdata.open_test_split(trained_run, [tmp_path], None, None), None, CPU
+    )
+    assert document["correct"]["iou"]["ground"] is None  # class 0 is void there

@@ -28,7 +28,7 @@ SMALL = {"epochs": 3, "batch_size": 5}
 @pytest.fixture(scope="module")
 def plain_folder(tmp_path_factory, scenes_source):
     out, plain = tmp_path_factory.mktemp("plain"), ciphers.from_key("none", None, 1)
-    encryption.encrypt(encryption.plan(scenes_source, out, plain, size=(32, 32)), plain, workers=1)
+    encryption.encrypt(encryption.plan_shards(scenes_source, out, plain, size=(32, 32)), plain, workers=1)
     return out
 
 

@@ -69,7 +69,7 @@ def encrypt(
         count = encryption.count_classes(source, workers, progress)
         source.classes = [f"class {number}" for number in range(count)]
         console.note(f"{count} classes found in the masks; name them with --classes FILE")
-    plans = encryption.plan(
+    plans = encryption.plan_shards(
         source,
         out,
         cipher,
@@ -78,9 +78,9 @@ def encrypt(
         views,
         seed,
         crop_scale,
-        int(shard_size * 2**30),
+        int(shard_size * 10**9),
     )
-    console.note(reports.describe_plan(source, plans, cipher))
+    console.note(reports.describe_plan(source, plans, cipher, encryption.bytes_needed(plans)))
     result = encryption.encrypt(plans, cipher, workers, strict, force, progress)
     problems = source.problems + result.problems
     for problem in problems[:_PROBLEMS_SHOWN]:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from segkey.cli import app, console, options
-from segkey.errors import SegkeyError
 
 
 @app.command(
@@ -20,9 +19,13 @@ def train(
     shards: Annotated[
         list[Path] | None, typer.Argument(help="Folders of shards, or shard files; shards/ if not given.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="paper (from COCO weights) or scratch (from random weights).")] = "paper",
+    recipe: Annotated[
+        str | None, typer.Option(help="paper (the default, from COCO weights) or scratch (from random weights).")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="Where to start: coco, imagenet, none, or a file.")] = None,
-    backbone: Annotated[str, typer.Option(help="resnet50, resnet101, or resnet14 for laptops.")] = "resnet50",
+    backbone: Annotated[
+        str | None, typer.Option(help="resnet50 (the default), resnet101, or resnet14 for laptops.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Times every image is seen.")] = None,
     batch_size: options.BatchSize = None,
     lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
@@ -44,7 +47,7 @@ def train(
         int | None, typer.Option("--block-size", "-M", min=1, help="With --key: side of a block.")
     ] = None,
     ffx_password: options.FFXPassword = None,
-    seed: options.Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="Decides everything that is random; 0 if not given.")] = None,
     device: options.Device = "auto",
     precise: options.Precise = False,
     resume: Annotated[
@@ -53,26 +56,39 @@ def train(
     ] = False,
 ) -> None:
     """Train a segmentation network on shards, and keep it as a run."""
-    from segkey import ciphers, devices, evaluation, reports, training
+    from segkey import ciphers, devices, reports, testdata, training
     from segkey import shards as shard_files
     from segkey.runs import Run
 
     progress, where = console.TerminalProgress(), devices.choose(device)
     console.on_interrupt("go on with: segkey train --resume" + (f" --name {name}" if name else ""))
     if resume:
-        changed = (weights, epochs, batch_size, lr, optimizer, weight_decay, crop_scale, method, block_size)
-        if any(value is not None for value in changed):
-            raise SegkeyError("--resume goes on as the run was begun", "leave out the other training options")
+        begun_with = (
+            recipe,
+            weights,
+            backbone,
+            epochs,
+            batch_size,
+            lr,
+            optimizer,
+            weight_decay,
+            crop_scale,
+            method,
+            block_size,
+            seed,
+        )
+        if precise or any(value is not None for value in begun_with):
+            raise typer.BadParameter("--resume goes on as the run was begun; leave out the other training options")
         run = Run.open(runs / (name or "latest"))
         cipher = key_id = None
         if run.config["data"]["on_the_fly"]:
             loaded = options.load_key(key or options.DEFAULT_KEY, passphrase_file)
-            cipher, key_id = evaluation.cipher_of(run, loaded, options.encode(ffx_password)), loaded.id
+            cipher, key_id = testdata.cipher_of(run, loaded, options.encode(ffx_password)), loaded.id
         splits = shard_files.open_splits(shards or list(map(Path, run.config["data"]["shards"])), ("train", "val"))
         run = training.resume(run, splits, device=where, cipher=cipher, key_id=key_id or "", progress=progress)
     else:
         chosen = training.recipe(
-            recipe, weights=weights, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer,
+            recipe or "paper", weights=weights, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer,
             weight_decay=weight_decay, crop_scale=crop_scale,
         )  # fmt: skip
         loaded = cipher = None
@@ -86,8 +102,8 @@ def train(
         paths = shards or [options.DEFAULT_SHARDS]
         splits = shard_files.open_splits(paths, ("train", "val"))
         run = training.train(
-            splits, runs, chosen, shards=paths, device=where, name=name, backbone=backbone, cipher=cipher,
-            key_id=loaded.id if loaded else "", precise=precise, seed=seed, progress=progress,
+            splits, runs, chosen, shards=paths, device=where, name=name, backbone=backbone or "resnet50", cipher=cipher,
+            key_id=loaded.id if loaded else "", precise=precise, seed=seed or 0, progress=progress,
         )  # fmt: skip
     console.show(reports.describe_training(run))
 
@@ -112,20 +128,20 @@ def evaluate(
     as_json: options.AsJson = False,
 ) -> None:
     """Mean and per-class IoU of a run on test images, with the correct key."""
-    from segkey import devices, evaluation, reports
+    from segkey import devices, evaluation, reports, testdata
     from segkey.runs import Run
 
     where, opened = devices.choose(device), Run.open(run)
-    tested = evaluation.test_split(opened, shards, images, masks, split)
+    tested = testdata.open_test_split(opened, shards, images, masks, split)
     cipher = None
     if tested.header.method == "none" and opened.header.method != "none":
-        cipher = evaluation.cipher_of(opened, options.load_key(key, passphrase_file), options.encode(ffx_password))
+        cipher = testdata.cipher_of(opened, options.load_key(key, passphrase_file), options.encode(ffx_password))
     for problem in getattr(tested, "problems", []):
         console.warn(f"left out {problem.name}: {problem.why}")
     document = evaluation.evaluate(
         opened, tested, cipher, where, limit, batch_size or 32, precise, console.TerminalProgress()
     )
-    if limit is None and images is None:
+    if testdata.is_own_test(split, shards, images, limit):
         opened.write_result("evaluate", document)
     if as_json:
         console.show_json(document)

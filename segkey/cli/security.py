@@ -29,19 +29,23 @@ def attack(
     as_json: options.AsJson = False,
 ) -> None:
     """What the model is worth with the correct key, with plain images, and with wrong keys."""
-    from segkey import attacks, devices, evaluation, reports
+    from segkey import attacks, devices, reports, testdata
     from segkey.runs import Run
 
     where, opened = devices.choose(device), Run.open(run)
-    tested = evaluation.test_split(opened, shards, images, masks, split)
+    tested = testdata.open_test_split(opened, shards, images, masks, split)
     password = options.encode(ffx_password)
     loaded = None if opened.header.method == "none" else options.load_key(key, passphrase_file)
-    cipher = evaluation.cipher_of(opened, loaded, password)
+    cipher = testdata.cipher_of(opened, loaded, password)
     for problem in getattr(tested, "problems", []):
         console.warn(f"left out {problem.name}: {problem.why}")
-    subject = attacks.Subject.create(opened, tested, cipher, where, limit, password, precise, batch_size or 32)
-    document = attacks.basic(subject, wrong_keys, seed, opened.path / "attack.partial.json", console.TerminalProgress())
-    if limit is None and images is None:
+    subject = attacks.Subject.create(
+        opened, tested, cipher, where, limit, password=password, precise=precise, batch_size=batch_size or 32
+    )
+    document = attacks.correct_plain_incorrect(
+        subject, wrong_keys, seed, opened.path / "attack.partial.json", console.TerminalProgress()
+    )
+    if testdata.is_own_test(split, shards, images, limit):
         opened.write_result("attack", document)
     if as_json:
         console.show_json(document)

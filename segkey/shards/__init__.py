@@ -14,7 +14,7 @@ error names the row.
 """
 
 from segkey.shards.header import FORMAT, Header
-from segkey.shards.reader import Shard
+from segkey.shards.reader import Shard, is_shard
 from segkey.shards.splits import Split, check_alike, find_splits, open_splits
 from segkey.shards.writer import Packed, ShardWriter
 
@@ -27,5 +27,6 @@ __all__ = [
     "Split",
     "check_alike",
     "find_splits",
+    "is_shard",
     "open_splits",
 ]

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from segkey.errors import SegkeyError
+from segkey.files import explain_os_errors
 from segkey.shards.header import FORMAT, Header, checksum_attributes, sha256
 
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # it becomes the name of a folder
@@ -37,6 +38,8 @@ class Shard:
         self.path = Path(path)
         if not self.path.is_file():
             raise SegkeyError(f"there is no shard at {path}", "make shards with 'segkey encrypt'")
+        with explain_os_errors(self.path), open(self.path, "rb"):
+            pass  # HDF5 would not say that a file may not be read
         try:
             self._file = h5py.File(self.path, "r")
         except OSError:
@@ -234,3 +237,12 @@ class Shard:
                     yield None
                 except SegkeyError as error:
                     yield error
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file is a whole shard of this version."""
+    try:
+        Shard(path).close()
+        return True
+    except SegkeyError:
+        return False

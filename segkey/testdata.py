@@ -1,0 +1,115 @@
+"""The images a run is tested on, from shards or from files, and the run's cipher from the key."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from segkey import sources
+from segkey.ciphers import Cipher
+from segkey.decryption import cipher_for
+from segkey.errors import KeyMismatchError, SegkeyError
+from segkey.keys import Key
+from segkey.loading import MemorySplit
+from segkey.preparation import Preparation
+from segkey.runs import Run
+from segkey.shards import Split, find_splits, open_splits
+
+
+def cipher_of(run: Run, key: Key | None, password: bytes | None = None) -> Cipher:
+    """The cipher a run was trained with, from the key.
+
+    Raises:
+        KeyMismatchError: the key or the password is another one.
+    """
+    return cipher_for(run.header, key, password, run.path)
+
+
+def open_test_split(
+    run: Run, shards: list[Path] | None, images: Path | None, masks: Path | None, name: str = "test"
+) -> Split | MemorySplit:
+    """What a run is tested on: images with masks, or some shards, or those it was trained on."""
+    if images:
+        return split_from_images(run, images, masks, name)
+    return split_from_shards(run, shards or [Path(path) for path in run.config["data"]["shards"]], name)
+
+
+def split_from_shards(run: Run, shards: list[Path], name: str = "test") -> Split:
+    """A split of some shards that a run can be tested on: plain, or encrypted as the run was trained.
+
+    Raises:
+        SegkeyError: no such split, no masks, another size, other classes.
+        KeyMismatchError: encrypted with another key or method.
+    """
+    found = find_splits(shards)
+    if name not in found:
+        raise SegkeyError(
+            f"there is no split '{name}' in {shards[0]}",
+            f"splits there: {', '.join(found)}; choose one with --split",
+        )
+    split = open_splits(shards, (name,))[name]
+    header, trained, file = split.header, run.header, found[name][0]
+    if not split.has_masks:
+        raise SegkeyError(
+            f"{file} has no masks to compare with", "encrypt images together with their masks (--masks DIR)"
+        )
+    if split.size != run.size:
+        raise SegkeyError(
+            f"{file} holds images of {split.size[0]}x{split.size[1]}, run {run.name} was trained on "
+            f"{run.size[0]}x{run.size[1]}",
+            f"encrypt them with --size {run.size[0]}x{run.size[1]}",
+        )
+    _check_classes(header.classes, run, file)
+    if header.method != "none":
+        different = [field for field in trained.same_data(header) if field != "ignore_index"]
+        if different:
+            raise KeyMismatchError(
+                f"{file} ({header.method}, M = {header.block_size}, key {header.key_id}) is not encrypted as run {run.name} "
+                f"was trained ({trained.method}, M = {trained.block_size}, key {trained.key_id or 'none'})",
+                "give the shards the run was trained on, or plain ones, with --shards",
+            )
+    return split
+
+
+def split_from_images(run: Run, images: Path, masks: Path | None, name: str = "test") -> MemorySplit:
+    """Images and masks from files as a plain split that a run can be tested on: the split ``name``, or all where there are no splits.
+
+    Raises:
+        SegkeyError: no images, no masks, other classes.
+    """
+    source = sources.find(images, masks, ignore_index=run.header.ignore_index, split=sources.AS_FOUND)
+    if name not in source.splits and sources.ALL not in source.splits:
+        raise SegkeyError(
+            f"there is no split '{name}' in {images}",
+            f"splits there: {', '.join(source.splits)}; choose one with --split",
+        )
+    items = [item for item in source.splits.get(name, source.splits.get(sources.ALL)) if item.mask]
+    if not items:
+        raise SegkeyError(f"{images} has no masks to compare with", "give the folder of masks with --masks")
+    if source.classes:
+        _check_classes(tuple(source.classes), run, images)
+    preparation = Preparation(run.size, len(run.header.classes), run.header.ignore_index)
+    header = replace(
+        run.header,
+        split=name if name in source.splits else sources.ALL,
+        method="none",
+        block_size=1,
+        max_value=255,
+        key_id="",
+        password_hash="",
+    )
+    split = MemorySplit(items, preparation, header)
+    split.problems += source.problems
+    return split
+
+
+def _check_classes(classes: tuple[str, ...], run: Run, where: Path) -> None:
+    if classes != run.header.classes:
+        raise SegkeyError(
+            f"{where} has {len(classes)} classes ({', '.join(classes[:3])}, …), run {run.name} was trained on "
+            f"{len(run.header.classes)} ({', '.join(run.header.classes[:3])}, …)",
+            "give images with the classes of the run",
+        )
+
+
+def is_own_test(name: str, shards: list[Path] | None, images: Path | None, limit: int | None) -> bool:
+    """Whether a result is the run's own (all of the test split it came with), and is to be kept with it."""
+    return name == "test" and shards is None and images is None and limit is None

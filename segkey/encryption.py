@@ -19,7 +19,7 @@ from segkey.errors import SegkeyError
 from segkey.files import make_folder, sole_writer
 from segkey.pictures import highest_class, load_mask
 from segkey.preparation import Preparation
-from segkey.progress import SILENT, Progress
+from segkey.progress import SILENT, Advance, Progress
 from segkey.shards import Header, Packed, Shard, ShardWriter, is_shard
 from segkey.sources import Item, Problem, Source, digest
 from segkey.workers import Workers, state
@@ -214,47 +214,43 @@ def _what_is_missing(plans: list[Plan], out: Path, force: bool) -> tuple[Result,
 
 
 def _write_shards(
-    plans: list[Plan], cipher: Cipher, workers: int | None, strict: bool, result: Result, advance
+    plans: list[Plan], cipher: Cipher, workers: int | None, strict: bool, result: Result, advance: Advance
 ) -> None:
-    """Let workers prepare the images of all shards, in order, and write what comes back."""
-    tasks = [
-        (number, start, each.preparation, each.items[start : start + _BATCH])
-        for number, each in enumerate(plans)
-        for start in range(0, len(each.items), _BATCH)
-    ]
-    writer: ShardWriter | None = None
+    """Let workers prepare the images of all shards and put them in place, and finish each shard in its turn."""
+    writers: dict[int, ShardWriter] = {}  # of the shard that is being finished and of those that workers began
+
+    def tasks() -> Iterator[tuple]:
+        for number, plan in enumerate(plans):
+            names, masks = [item.name for item in plan.items], plan.preparation.classes is not None
+            writers[number] = ShardWriter(plan.path, plan.header, names, plan.preparation.size, cipher.dtype, masks)
+            for start in range(0, len(plan.items), _BATCH):
+                yield number, start, writers[number].region, plan.preparation, plan.items[start : start + _BATCH]
+
     try:
         with Workers(workers, cipher) as pool:
-            for (number, start, preparation, items), outcomes in pool.map_ordered(_prepare_and_encrypt, tasks):
-                if start == 0:
-                    if writer:
-                        _finish(writer, result)
-                    each, masks = plans[number], preparation.classes is not None
-                    names = [item.name for item in each.items]
-                    writer = ShardWriter(each.path, each.header, names, preparation.size, cipher.dtype, masks)
-                for offset, outcome in enumerate(outcomes):
+            for (number, start, *_, items), outcomes in pool.map_ordered(_prepare_and_encrypt, tasks()):
+                for position, outcome in enumerate(outcomes, start):
                     if isinstance(outcome, Problem):
                         if strict:
                             raise SegkeyError(f"{outcome.name}: {outcome.why}", "mend it, or leave out --strict")
                         result.problems.append(outcome)
                     else:
-                        writer.write(start + offset, *outcome)
+                        writers[number].write(position, *outcome)
                 advance(len(items))
-        if writer:
-            _finish(writer, result)
-            writer = None
+                if start + len(items) == len(plans[number].items):
+                    _finish(writers.pop(number), result)
     finally:
-        if writer:
+        for writer in writers.values():
             writer.abandon()
 
 
 def _finish(writer: ShardWriter, result: Result) -> None:
     split, images = writer.header.split, writer.finish()
-    if not images and "-of-" in writer.path.name:
-        raise SegkeyError(f"{writer.path}: none of its {len(writer.names)} images can be used", "remove or mend them")
     if images:
         result.written.add(writer.path)
         result.images[split] = result.images.get(split, 0) + images
+    elif "-of-" in writer.path.name:  # without it, the split would never be complete
+        raise SegkeyError(f"{writer.path}: none of its {len(writer.names)} images can be used", "remove or mend them")
 
 
 # ------------------------------------------------------------------ in worker processes
@@ -262,23 +258,24 @@ def _finish(writer: ShardWriter, result: Result) -> None:
 
 def _prepare_and_encrypt(task: tuple) -> list:
     """For each image of a task, what `ShardWriter.write` takes after the position, or a `Problem`."""
-    _, _, preparation, items = task
+    _, start, region, preparation, items = task
     cipher, outcomes = state(), []
-    for item in items:
+    for position, item in enumerate(items, start):
         try:
             images, masks, original_size = preparation.load(item)
-            rows = {"images": [Packed.image(image) for image in cipher.encrypt(np.stack(images))]}
-            if masks:
-                rows["masks"] = [Packed.mask(mask) for mask in masks]
-            outcomes.append((original_size, rows))
         except SegkeyError as error:
             outcomes.append(Problem(item.name, error.what))
+            continue
+        rows = {"images": region.put(position, cipher.encrypt(np.stack(images)))}
+        if masks:
+            rows["masks"] = [Packed.mask(mask) for mask in masks]
+        outcomes.append((original_size, rows))
     return outcomes
 
 
 def _highest_class(task: tuple) -> list[int]:
     """The largest class number in each mask of a task; -1 where the mask cannot be read."""
-    _, _, ignore_index, items = task
+    ignore_index, items = task
     highest = []
     for item in items:
         try:
@@ -295,10 +292,10 @@ def count_classes(source: Source, workers: int | None = None, progress: Progress
         SegkeyError: a mask holds 255, and that is not the void value.
     """
     items = [item for items in source.splits.values() for item in items if item.mask]
-    tasks = [(0, start, source.ignore_index, items[start : start + 32]) for start in range(0, len(items), 32)]
+    tasks = ((source.ignore_index, items[start : start + 32]) for start in range(0, len(items), 32))
     highest = 0
     with Workers(workers) as pool, progress.task("look for classes", len(items), "masks") as advance:
-        for (_, _, _, batch), found in pool.map_ordered(_highest_class, tasks):
+        for (_, batch), found in pool.map_ordered(_highest_class, tasks):
             highest = max(highest, *found)
             advance(len(batch))
     if highest == 255:

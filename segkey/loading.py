@@ -55,9 +55,9 @@ class MemorySplit:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def read(self, kind: str, index: int, view: int = 0) -> np.ndarray:
-        """The image or the mask at ``index``."""
-        return self._rows[index][1 if kind == "images" else 2]
+    def read_batch(self, kind: str, indices: np.ndarray, view: int = 0) -> np.ndarray:
+        """The images or the masks at ``indices``."""
+        return np.stack([self._rows[index][1 if kind == "images" else 2] for index in indices])
 
 
 class Feed:
@@ -150,12 +150,12 @@ class Feed:
             )
 
     def _read(self, indices: np.ndarray, view: int) -> Batch:
-        images = np.stack([self.split.read("images", int(index), view) for index in indices])
+        images = self.split.read_batch("images", indices, view)
         if images.dtype != np.uint8:
-            images = images.astype(np.int16)
+            images = images.view(np.int16)
         masks = None
         if self.split.has_masks:
-            masks = np.stack([self.split.read("masks", int(index), view) for index in indices])
+            masks = self.split.read_batch("masks", indices, view)
             self._check_classes(masks)
         tensors = torch.from_numpy(images), None if masks is None else torch.from_numpy(masks)
         if self.device.type == "cuda":

@@ -451,6 +451,34 @@ def _latex(text: str) -> str:
     return "".join("\\" + c if c in "_&%$#{}" else c for c in text)
 
 
+# ------------------------------------------------------------------ bench
+
+
+def bench_table(rows) -> Table:
+    """Each stage beside its limit and beside what a user would do instead."""
+    table = _table("What this machine does", "stage", "rate", "limit", "ratio", "goal", "alternative", "speed-up")
+    for row in rows:
+        if row.rate is None:
+            table.add_row(_printable(row.stage), f"[dim]{_printable(row.note)}[/]", *[""] * 5)
+            continue
+        mark = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[row.met]
+        sign = "≤" if row.lower_is_better else "≥"
+        table.add_row(
+            row.stage,
+            f"{_rate(row.rate)} {row.unit}",
+            _rate(row.limit),
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            "" if row.goal is None else f"{sign} {row.goal:g} {mark}",
+            _rate(row.alternative),
+            "" if row.speed_up is None else f"{row.speed_up:,.0f}x",
+        )
+    return table
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
 # ------------------------------------------------------------------ demo
 
 

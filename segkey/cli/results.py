@@ -1,4 +1,4 @@
-"""``segkey report``."""
+"""``segkey report`` and ``segkey bench``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,3 +34,24 @@ def report(
         console.show_raw(reports.as_latex(rows))
     else:
         console.show(*reports.tables(rows, per_class))
+
+
+@app.command(
+    epilog="Example: segkey bench\n\nExample: segkey bench --images photos/ --json > bench.json",
+    rich_help_panel="Reports",
+)
+def bench(
+    images: Annotated[
+        Path | None, typer.Option(help="Real images for the stage 'encrypt'; drawn ones, if not given.")
+    ] = None,
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """What this machine does, each stage beside its limit, in under a minute."""
+    from segkey import benchmark, reports
+
+    rows = benchmark.run(images, device, console.TerminalProgress())
+    if as_json:
+        console.show_json([row.as_json() for row in rows])
+    else:
+        console.show(reports.bench_table(rows), *(f"{row.stage}: {row.note}" for row in rows if row.note and row.rate))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -38,22 +39,24 @@ class Shard:
         self.path = Path(path)
         if not self.path.is_file():
             raise SegkeyError(f"there is no shard at {path}", "make shards with 'segkey encrypt'")
-        with explain_os_errors(self.path), open(self.path, "rb"):
-            pass  # HDF5 would not say that a file may not be read
+        with explain_os_errors(self.path):  # HDF5 would not say that a file may not be read
+            self._raw = open(self.path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._lock, self._file = threading.Lock(), None
         try:
             self._file = h5py.File(self.path, "r")
-        except OSError:
-            raise self._refuse("is no HDF5 file, or is cut off") from None
-        try:
             self._check()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if self._file is None and isinstance(error, OSError):
+                raise self._refuse("it is no HDF5 file, or cut off") from None
             raise
         self._seen = {kind: np.zeros(self.images * self.header.views, bool) for kind in self._datasets}
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._raw.close()
+        if self._file:
+            self._file.close()
 
     def __enter__(self) -> "Shard":
         return self
@@ -150,6 +153,10 @@ class Shard:
             raise self._refuse(f"its images have type {images.dtype}, its largest value is {self.header.max_value}")
         if images.chunks != (1, *images.shape[1:]) or images.id.get_create_plist().get_nfilters():
             raise self._refuse("its images are not stored one by one, uncompressed")
+        first, last = (images.id.get_chunk_info_by_coord((row, 0, 0, 0)) for row in (0, rows - 1))
+        if last.byte_offset != first.byte_offset + (rows - 1) * (images.nbytes // rows) or first.byte_offset is None:
+            raise self._refuse("its images are not stored one after another")
+        self._offset = first.byte_offset
         self.images, self.size, self.dtype = rows // views, tuple(size), images.dtype.name
         self._datasets = {"images": images}
         self.has_masks = "masks" in self._file
@@ -198,29 +205,68 @@ class Shard:
         Raises:
             SegkeyError: the row does not match its checksum.
         """
+        return self.read_rows(kind, np.array([row]))[0]
+
+    def read_rows(self, kind: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Some rows, in the order given, each checked the first time; safe to call from several threads.
+
+        Args:
+            kind: ``images`` or ``masks``.
+            rows: int (n,).
+            out: where to put them; made, if not given.
+
+        Returns:
+            (n, C, H, W) or (n, H, W).
+
+        Raises:
+            SegkeyError: a row does not match its checksum.
+        """
         dataset = self._datasets[kind]
-        shape = dataset.shape[1:]
-        size = int(np.prod(shape)) * dataset.dtype.itemsize
+        if out is None:
+            out = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
+        if kind == "images":
+            self._read_images(rows, out)
+        else:
+            for row, place in zip(rows, out, strict=True):
+                place[...] = self._read_mask(int(row))
+        for row, place in zip(rows, out, strict=True):
+            if not self._seen[kind][row]:
+                if zlib.crc32(place) != self._tables[f"{kind}_crc32"][row]:
+                    raise self._damaged(kind, row)
+                self._seen[kind][row] = True
+        return out
+
+    def _read_images(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Rows lie one after another in the file: each run of neighbours is one read, past HDF5."""
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        for start, end in zip([0, *breaks], [*breaks, len(rows)], strict=True):
+            place = out[start:end]
+            with self._lock:
+                self._raw.seek(self._offset + int(rows[start]) * out[0].nbytes)
+                count = self._raw.readinto(memoryview(place).cast("B"))
+            if count != place.nbytes:
+                raise self._damaged("images", int(rows[start]) + (count or 0) // out[0].nbytes)
+
+    def _read_mask(self, row: int) -> np.ndarray:
+        dataset = self._datasets["masks"]
+        size = self.size[0] * self.size[1]
         try:
-            place = (row,) + (0,) * len(shape)
-            if not self._seen[kind][row] and dataset.id.get_chunk_info_by_coord(place).size > size + _CHUNK_SLACK:
+            if dataset.id.get_chunk_info_by_coord((row, 0, 0)).size > size + _CHUNK_SLACK:
                 raise ValueError
-            _, data = dataset.id.read_direct_chunk(place)
-            if kind == "masks":
-                data = zlib.decompressobj().decompress(data, size + 1)
+            _, data = dataset.id.read_direct_chunk((row, 0, 0))
+            data = zlib.decompressobj().decompress(data, size + 1)
             if len(data) != size:
                 raise ValueError
-            if not self._seen[kind][row]:
-                if zlib.crc32(data) != self._tables[f"{kind}_crc32"][row]:
-                    raise ValueError
-                self._seen[kind][row] = True
+            return np.frombuffer(data, np.uint8).reshape(self.size)
         except (OSError, RuntimeError, ValueError, MemoryError, zlib.error):
-            name = self.names[row % self.images]
-            raise SegkeyError(
-                f"{self.path} is damaged: dataset '{kind}', row {row} ({name}) does not match its checksum",
-                "make it again with 'segkey encrypt', or restore it from a backup",
-            ) from None
-        return np.frombuffer(data, dataset.dtype).reshape(shape)
+            raise self._damaged("masks", row) from None
+
+    def _damaged(self, kind: str, row: int) -> SegkeyError:
+        return SegkeyError(
+            f"{self.path} is damaged: dataset '{kind}', row {row} ({self.names[row % self.images]}) does not match its "
+            "checksum",
+            "make it again with 'segkey encrypt', or restore it from a backup",
+        )
 
     @property
     def rows(self) -> int:

@@ -46,9 +46,19 @@ class Split:
 
     def read(self, kind: str, index: int, view: int = 0) -> np.ndarray:
         """View ``view`` of image ``index``, or of its mask."""
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        start = int(self._ends[shard - 1]) if shard else 0
-        return self.shards[shard].read(kind, view * self.shards[shard].images + index - start)
+        return self.read_batch(kind, np.array([index]), view)[0]
+
+    def read_batch(self, kind: str, indices: np.ndarray, view: int = 0) -> np.ndarray:
+        """View ``view`` of some images, (n, C, H, W), or of their masks, (n, H, W), in the order given."""
+        numbers = np.searchsorted(self._ends, indices, side="right")
+        shape = (self.header.channels, *self.size) if kind == "images" else self.size
+        out = np.empty((len(indices), *shape), self.dtype if kind == "images" else np.uint8)
+        breaks = np.flatnonzero(np.diff(numbers)) + 1
+        for start, end in zip([0, *breaks], [*breaks, len(indices)], strict=True):
+            shard, number = self.shards[numbers[start]], int(numbers[start])
+            first = int(self._ends[number - 1]) if number else 0
+            shard.read_rows(kind, view * shard.images + indices[start:end] - first, out[start:end])
+        return out
 
     def close(self) -> None:
         """Close all files."""

@@ -12,13 +12,13 @@ import numpy as np
 from segkey.files import explain_os_errors, sync_folder
 from segkey.shards.header import Header, checksum_attributes, sha256
 
-MASK_COMPRESSION = 4  # zlib level
+MASK_COMPRESSION = 2  # zlib level; masks are so simple that higher ones save little and cost three times as much
 
 
 class ShardWriter:
     """Writes one shard; the final name appears when `finish` has synced a whole file.
 
-    Rows are placed by position. A position that is never written (an unreadable image) is closed up at the
+    Rows are placed by position. Images may be put in place by other processes, through `region`. A position that is never written (an unreadable image) is closed up at the
     end. The same calls in the same order make the same bytes.
 
     Args:
@@ -52,6 +52,11 @@ class ShardWriter:
             self.abandon()
             with explain_os_errors(self.partial):
                 raise error
+        first, last = (self.file["images"].id.get_chunk_info_by_coord((row, 0, 0, 0)) for row in (0, rows - 1))
+        if last.byte_offset != first.byte_offset + (rows - 1) * first.size:
+            self.abandon()
+            raise RuntimeError("HDF5 has not laid the images out one after another")
+        self.region = Region(str(self.partial), first.byte_offset, first.size, len(names))
         self.kinds = ("images", "masks") if masks else ("images",)
         self._crc = {kind: np.zeros(rows, "<u4") for kind in self.kinds}
 
@@ -68,7 +73,8 @@ class ShardWriter:
                 dataset = self.file[kind]
                 for view, packed in enumerate(rows[kind]):
                     row = view * len(self.names) + position
-                    dataset.id.write_direct_chunk((row,) + (0,) * (dataset.ndim - 1), packed.data)
+                    if packed.data is not None:
+                        dataset.id.write_direct_chunk((row,) + (0,) * (dataset.ndim - 1), packed.data)
                     self._crc[kind][row] = packed.crc32
         self._written[position] = original_size
 
@@ -141,15 +147,15 @@ class ShardWriter:
 
 @dataclass(frozen=True)
 class Packed:
-    """A row as it goes into the file, and the CRC-32 of its uncompressed bytes."""
+    """A row as it goes into the file, or None where it is there already, and the CRC-32 of its uncompressed bytes."""
 
-    data: bytes
+    data: bytes | None
     crc32: int
 
     @classmethod
     def image(cls, image: np.ndarray) -> "Packed":
         """uint8 or uint16 (C, H, W), stored as it is, little-endian."""
-        data = image.astype(image.dtype.newbyteorder("<"), copy=False).tobytes()
+        data = _little_endian(image).tobytes()
         return cls(data, zlib.crc32(data))
 
     @classmethod
@@ -157,3 +163,35 @@ class Packed:
         """uint8 (H, W), compressed here because here is usually a worker process."""
         data = mask.tobytes()
         return cls(zlib.compress(data, MASK_COMPRESSION), zlib.crc32(data))
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where the images of an unfinished shard lie in its file, for worker processes that put them there.
+
+    Images are most of a shard; sending them through a pipe to the process that writes costs as much as
+    encrypting them.
+    """
+
+    path: str
+    offset: int
+    row_bytes: int
+    images: int
+
+    def put(self, position: int, views: np.ndarray) -> list[Packed]:
+        """Write the views (V, C, H, W) of the image at ``position``; returns what `ShardWriter.write` takes.
+
+        Raises:
+            SegkeyError: the system refuses to write.
+        """
+        with explain_os_errors(Path(self.path)), open(self.path, "r+b") as file:
+            packed = []
+            for view, image in enumerate(_little_endian(views)):
+                file.seek(self.offset + (view * self.images + position) * self.row_bytes)
+                file.write(image)
+                packed.append(Packed(None, zlib.crc32(image)))
+            return packed
+
+
+def _little_endian(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))

@@ -236,7 +236,7 @@ def _photographs(folder: Path, images: Path | None, count: int) -> list[Item]:
     return [Item(f"{number:06d}", files[number % len(files)], None) for number in range(count)]
 
 
-def encrypt(folder: Path, images: Path | None, count: int = 800) -> Iterator[Row]:
+def encrypt(folder: Path, images: Path | None, count: int = 480) -> Iterator[Row]:
     """Images a second with all cores, beside decoding and resizing alone with the same workers."""
     items = _photographs(folder, images, count)
     preparation = Preparation((256, 256))

@@ -28,7 +28,16 @@ def confusion_matrix(truth: Tensor, predicted: Tensor, classes: int, ignore_inde
     truth = truth.reshape(-1).long()
     # Void pixels go into one more bin that is cut off: selecting the others would wait for the device.
     bins = torch.where(truth == ignore_index, classes * classes, truth * classes + predicted.reshape(-1))
-    return torch.bincount(bins, minlength=classes * classes + 1)[:-1].view(classes, classes)
+    return _count(bins, classes * classes + 1)[:-1].view(classes, classes)
+
+
+def _count(values: Tensor, bins: int) -> Tensor:
+    """How often each of 0 … bins − 1 occurs in ``values``, int64 (bins,)."""
+    if values.device.type != "cuda" or values.numel() >= 1 << 24:
+        return torch.bincount(values, minlength=bins)
+    # bincount waits for the device to learn the largest value. histc need not, where it is told; float32 counts
+    # to 2²⁴ exactly, and values stand in the middle of their bins.
+    return torch.histc(values.float(), bins, -0.5, bins - 0.5).long()
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,10 @@ class Recipe:
     def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         """The optimizer for a model's parameters."""
         parameters = [p for p in model.parameters() if p.requires_grad]
+        how = {"lr": self.lr, "weight_decay": self.weight_decay, "fused": parameters[0].device.type == "cuda"}
         if self.optimizer == "sgd":
-            return torch.optim.SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay)
-        return torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
+            return torch.optim.SGD(parameters, momentum=self.momentum, **how)
+        return torch.optim.AdamW(parameters, **how)
 
     def check(self) -> "Recipe":
         """Raise `SegkeyError` for a value that cannot be; returns the recipe."""

@@ -187,3 +187,11 @@ def test_another_void_value_of_the_test_shards_is_theirs(tmp_path, trained_run, 
         trained_run, testdata.open_test_split(trained_run, [tmp_path], None, None), None, CPU
     )
     assert document["correct"]["iou"]["ground"] is None  # class 0 is void there
+
+
+@given(st.lists(st.integers(0, 441), min_size=1, max_size=300), st.sampled_from([5, 122, 442]))
+def test_counting_without_waiting_counts_the_same(values, bins):
+    """What a GPU does, on the CPU: histc in the middle of its bins, beside bincount."""
+    values = torch.tensor([value % bins for value in values])
+    expected = torch.bincount(values, minlength=bins)
+    assert torch.equal(torch.histc(values.float(), bins, -0.5, bins - 0.5).long(), expected)

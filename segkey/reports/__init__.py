@@ -1,0 +1,37 @@
+"""What results look like to people. Each function takes results and returns what is shown; none computes scores."""
+
+from segkey.reports.commands import (
+    KEY_SPACE_ADVICE,
+    attack_sentence,
+    attack_table,
+    bench_table,
+    describe_encryption,
+    describe_plan,
+    describe_training,
+    evaluation_table,
+    inspection_table,
+    key_space_table,
+)
+from segkey.reports.layout import visible
+from segkey.reports.runs import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
+
+__all__ = [
+    "KEY_SPACE_ADVICE",
+    "Row",
+    "as_csv",
+    "as_json",
+    "as_latex",
+    "attack_sentence",
+    "attack_table",
+    "bench_table",
+    "collect",
+    "demo_sentence",
+    "describe_encryption",
+    "describe_plan",
+    "describe_training",
+    "evaluation_table",
+    "inspection_table",
+    "key_space_table",
+    "tables",
+    "visible",
+]

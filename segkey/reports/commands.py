@@ -1,0 +1,201 @@
+"""What single commands show: tables and sentences, made from results alone."""
+
+from pathlib import Path
+
+from rich.table import Table
+
+from segkey.keys import key_space_bits, selections
+from segkey.reports.layout import (
+    SEARCHABLE_BITS,
+    facts_of,
+    in_bytes,
+    method_label,
+    method_name,
+    number,
+    printable,
+    table_of,
+)
+
+_BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
+
+# ------------------------------------------------------------------ keygen
+
+
+KEY_SPACE_ADVICE = (
+    f"At M = 2, NP has only {selections(2)} keys, and so has FFX where its password is fixed: trying them all on a "
+    "stolen model takes seconds. Take M = 4 or more, or FFX with the password derived from the key (the default)."
+)
+
+
+def key_space_table() -> Table:
+    """Bits of key space by method and block size, three channels."""
+    table = table_of("Key space in bits (images with 3 channels)", "method", *(f"M={m}" for m in _BLOCK_SIZES))
+    for label, method, fixed in (("SHF", "shf", False), ("NP", "np", False), ("FFX", "ffx", False),
+                                 ("FFX, password fixed", "ffx", True)):  # fmt: skip
+        bits = [key_space_bits(method, m, fixed_password=fixed) for m in _BLOCK_SIZES]
+        table.add_row(label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits))
+    table.caption = "red: within reach of a search; 256 is the key itself"
+    return table
+
+
+# ------------------------------------------------------------------ encrypt
+
+
+def describe_plan(source, plans, cipher, bytes_needed: int) -> str:
+    """What is about to be done, and the disk space it takes."""
+    splits = ", ".join(f"{split} {len(items)}" for split, items in source.splits.items())
+    views = next((plan.header.views for plan in plans if plan.header.views > 1), 1)
+    height, width = plans[0].preparation.size
+    parts = [
+        f"{source.kind}: {len(source)} images ({splits})",
+        f"{method_name(cipher.method)}"
+        + (f", M = {cipher.block_size}" if cipher.method != "none" else "")
+        + f", {height}x{width}",
+    ]
+    if views > 1:
+        parts.append(f"{views} augmented views of each training image")
+    return "; ".join(parts) + f"; this takes {in_bytes(bytes_needed)} of disk"
+
+
+def describe_encryption(result, problems, out: Path, cipher) -> str:
+    """What was done."""
+    total = sum(result.images.values())
+    splits = ", ".join(f"{split} {count}" for split, count in result.images.items())
+    text = f"{total} images ({splits}) in {out}, {in_bytes(result.bytes)}, {result.seconds:.1f} s"
+    if result.kept:
+        text += f"; {len(result.kept)} finished shards of an earlier run kept"
+    if problems:
+        text += f"; {len(problems)} left out"
+    if 0 < cipher.key_space_bits < SEARCHABLE_BITS:
+        text += (
+            f"\nOnly {cipher.key_space_bits:.1f} bits of key space: a search finds this key quickly. Take a larger M."
+        )
+    return text
+
+
+# ------------------------------------------------------------------ inspect
+
+
+def inspection_table(document: dict) -> Table:
+    """A key, shard or run as two columns."""
+    facts = []
+    for name, value in document.items():
+        if name in ("path", "kind"):
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {_short(v)}" for k, v in value.items())
+        elif isinstance(value, list) and name == "size":
+            value = "x".join(map(str, value))
+        elif isinstance(value, list) and name == "damage":
+            value = "\n".join(value[:20]) or "none: everything matches its checksum"
+        elif isinstance(value, list):
+            value = f"{len(value)}: {', '.join(map(str, value))}"
+        elif name == "bytes":
+            value = in_bytes(value)
+        if value not in ("", None):
+            facts.append((name.replace("_", " "), value))
+    return facts_of(f"{document['kind']}  {document['path']}", facts)
+
+
+def _short(value: object) -> object:
+    return f"({len(value)})" if isinstance(value, list) and len(value) > 4 else value
+
+
+# ------------------------------------------------------------------ train, evaluate, attack
+
+
+def describe_training(run) -> str:
+    """Where a run is, and how it went."""
+    best, config = run.config["best"], run.config
+    return (
+        f"run {run.path}: {config['epochs_done']} epochs in {config['seconds']:.0f} s, best validation loss "
+        f"{best['val_loss']:.4f} in epoch {best['epoch']}\nNext: segkey evaluate {run.path}; segkey attack {run.path}"
+    )
+
+
+def evaluation_table(document: dict) -> Table:
+    """Per-class IoU, and the mean beside what a constant answer reaches."""
+    table = table_of(f"{document['run']}: {document['images']} images of split '{document['split']}'", "class", "IoU")
+    for name, value in document["correct"]["iou"].items():
+        table.add_row(printable(name), number(value))
+    table.add_section()
+    table.add_row("[bold]mean IoU[/]", f"[bold]{number(document['correct']['mean_iou'])}[/]")
+    table.add_row("pixel accuracy", number(document["correct"]["pixel_accuracy"]))
+    constant = document["constant"]
+    table.add_row(f"mean IoU of answering '{printable(constant['class'])}' everywhere", number(constant["mean_iou"]))
+    return table
+
+
+def attack_table(document: dict) -> Table:
+    """Correct, plain and incorrect, as in the paper's Figure 6, with the spread it does not show."""
+    method = method_label(document["method"], document["block_size"])
+    table = table_of(
+        f"{document['run']} ({method}): {document['images']} images", "test images", "mean IoU", "of correct"
+    )
+    correct, wrong = document["correct"]["mean_iou"], document["incorrect"]
+
+    def row(label: str, value: float) -> None:
+        table.add_row(label, number(value), f"{100 * value / correct:.0f} %" if correct else "n/a")
+
+    row("correct key", correct)
+    row("plain", document["plain"]["mean_iou"])
+    row(f"incorrect keys, mean of {wrong['keys']}", wrong["mean"])
+    table.add_row("  standard deviation", number(wrong["std"]), "")
+    row("  worst", wrong["min"])
+    row("  best", wrong["max"])
+    row(f"always '{printable(document['constant']['class'])}'", document["constant"]["mean_iou"])
+    return table
+
+
+def attack_sentence(document: dict) -> str:
+    """What the table means, in plain words; it flatters nobody."""
+    correct, plain, wrong = (
+        document["correct"]["mean_iou"],
+        document["plain"]["mean_iou"],
+        document["incorrect"],
+    )
+    best = max(plain, wrong["max"])
+    way = "plain images" if plain >= wrong["max"] else f"the best of {wrong['keys']} wrong keys"
+    if document["method"] == "none":
+        return "This model is not protected: it works for everybody."
+    text = f"Without the key, {way} reach{'' if plain >= wrong['max'] else 'es'} {best:.4f} where the key reaches {correct:.4f}: "
+    if best >= 0.9 * correct:
+        text += "the key adds next to nothing."
+    elif best >= 0.5 * correct:
+        text += "the key protects only a part of the model's worth."
+    else:
+        text += "against these attempts the model is worth little without its key."
+    if document["key_space_bits"] < SEARCHABLE_BITS:
+        text += (
+            f" But there are only {2 ** document['key_space_bits']:,.0f} different keys: somebody who tries them all "
+            "finds yours."
+        )
+    return text
+
+
+# ------------------------------------------------------------------ bench
+
+
+def bench_table(rows) -> Table:
+    """Each stage beside its limit and beside what a user would do instead."""
+    table = table_of("What this machine does", "stage", "rate", "limit", "ratio", "goal", "alternative", "speed-up")
+    for row in rows:
+        if row.rate is None:
+            table.add_row(printable(row.stage), f"[dim]{printable(row.note)}[/]", *[""] * 5)
+            continue
+        mark = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[row.met]
+        sign = "≤" if row.lower_is_better else "≥"
+        table.add_row(
+            row.stage,
+            f"{_rate(row.rate)} {row.unit}",
+            _rate(row.limit),
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            "" if row.goal is None else f"{sign} {row.goal:g} {mark}",
+            _rate(row.alternative),
+            "" if row.speed_up is None else f"{row.speed_up:,.0f}x",
+        )
+    return table
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"

@@ -1,0 +1,74 @@
+"""How tables, numbers and names look, whatever they say."""
+
+import math
+from collections.abc import Iterable
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+NAMES = {"none": "plain", "shf": "SHF", "np": "NP", "ffx": "FFX"}
+SEARCHABLE_BITS = 40  # a key space that a patient attacker can go through
+
+
+def method_name(method: str) -> str:
+    """As it stands in tables."""
+    return NAMES.get(method, method.upper())
+
+
+def method_label(method: str, block_size: int) -> str:
+    """A method with its block size, where it has one."""
+    return method_name(method) + (f" M={block_size}" if method != "none" else "")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """With a fixed number of digits; n/a where there is none."""
+    return "n/a" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+class _Titled(Table):
+    """A table under a line that may be wider than itself; Rich would wrap a title to the table's width."""
+
+    def __init__(self, heading: str, **style):
+        super().__init__(header_style="bold", caption_justify="left", **style)
+        self.heading = visible(heading)
+
+    def __rich_console__(self, console, options):
+        yield Text(self.heading, style="bold")
+        yield from super().__rich_console__(console, options)
+
+
+def table_of(title: str, *columns: str, left: int = 1) -> Table:
+    """A table whose first ``left`` columns hold words and the others numbers."""
+    table = _Titled(title)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < left else "right")
+    return table
+
+
+def facts_of(title: str, facts: Iterable[tuple[str, object]]) -> Table:
+    """Names and values as two columns."""
+    table = _Titled(title, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, printable(value))
+    return table
+
+
+def visible(value: object) -> str:
+    """Names come from files that anybody may have made: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+
+
+def printable(value: object) -> str:
+    """`visible`, and nothing in it is taken for Rich's markup."""
+    return escape(visible(value))
+
+
+def in_bytes(count: float) -> str:
+    """With the unit that makes it short."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000

@@ -34,7 +34,7 @@ def key_space_table() -> Table:
                                  ("FFX, password fixed", "ffx", True)):  # fmt: skip
         bits = [key_space_bits(method, m, fixed_password=fixed) for m in _BLOCK_SIZES]
         table.add_row(label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits))
-    table.caption = "red: within reach of a search; 256 is the key itself"
+    table.footnote = "red: within reach of a search; 256 is the key itself"
     return table
 
 

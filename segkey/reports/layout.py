@@ -27,15 +27,17 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 class _Titled(Table):
-    """A table under a line that may be wider than itself; Rich would wrap a title to the table's width."""
+    """A table between lines that may be wider than itself; Rich would wrap a title to the table's width."""
 
     def __init__(self, heading: str, **style):
-        super().__init__(header_style="bold", caption_justify="left", **style)
-        self.heading = visible(heading)
+        super().__init__(header_style="bold", **style)
+        self.heading, self.footnote = visible(heading), ""
 
     def __rich_console__(self, console, options):
         yield Text(self.heading, style="bold")
         yield from super().__rich_console__(console, options)
+        if self.footnote:
+            yield Text(self.footnote, style="dim")
 
 
 def table_of(title: str, *columns: str, left: int = 1) -> Table:

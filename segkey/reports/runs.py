@@ -93,7 +93,7 @@ def tables(rows: list[Row], per_class: bool = False) -> list[Table]:
             for m in block_sizes:
                 table.add_row(str(m), *(_cell(cells.get((method, m))) for method in methods))
             if ("none", 1) in cells:
-                table.caption = f"baseline, nothing encrypted: {_cell(cells['none', 1])}"
+                table.footnote = f"baseline, nothing encrypted: {_cell(cells['none', 1])}"
             made.append(table)
         made.append(_comparison(group))
         if per_class:
@@ -115,7 +115,7 @@ def _comparison(group: list[Row]) -> Table:
             f"{wrong['keys']}: {wrong['max']:.4f}" if wrong else "n/a",
             number(row.constant),
         )
-    table.caption = (
+    table.footnote = (
         "incorrect: mean ± standard deviation over random wrong keys; best of: the luckiest of them; "
         "constant: answering the commonest class everywhere"
     )

@@ -290,12 +290,7 @@ class NegativePositive(Cipher):
     def _encrypt(self, images: Images) -> Images:
         # 255 - x is x with all its bits turned over: one XOR with a plane of 0 and 255.
         flips = self._table(images, "flips", lambda h, w: self._plane(self.selected * np.uint8(255), h, w))
-        if not isinstance(images, np.ndarray):
-            return images ^ flips
-        out = np.empty(images.shape, images.dtype)
-        for image, result in _pictures(images, out):
-            np.bitwise_xor(image, flips, out=result)
-        return out
+        return images ^ flips
 
     _decrypt = _encrypt
 

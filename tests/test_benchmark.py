@@ -19,6 +19,8 @@ from segkey.errors import SegkeyError
         (Row("a", 1.2, "MB", limit=1.0, goal=1.1, lower_is_better=True), 1.2, False),
         (Row("a", 0.3, "s", goal=0.4, lower_is_better=True), None, True),
         (Row("a", 0.5, "s", goal=0.4, lower_is_better=True), None, False),
+        (Row("a", 9.0, "GB/s", alternative=1.0, goal=8), None, True),
+        (Row("a", 9.0, "GB/s", alternative=1.0, goal=10), None, False),
         (Row("a", None, "", goal=0.4), None, None),
         (Row("a", 1.0, "GB/s"), None, None),
     ],

@@ -81,8 +81,11 @@ class Recipe:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise SegkeyError(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}")
-        if not self.weight_decay >= 0:
-            raise SegkeyError(f"weight decay must not be below 0, as {self.weight_decay} is")
+        for name in ("weight_decay", "momentum", "lr_min"):
+            if not getattr(self, name) >= 0:
+                raise SegkeyError(f"{name.replace('_', ' ')} must not be below 0, as {getattr(self, name)} is")
+        if not self.crop_scale <= 1:
+            raise SegkeyError(f"crop scale must be a fraction of the area, not {self.crop_scale}")
         if self.optimizer not in ("sgd", "adamw"):
             raise SegkeyError(f"there is no optimizer '{self.optimizer}'", "optimizers: sgd, adamw")
         return self

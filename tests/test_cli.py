@@ -488,3 +488,13 @@ def test_demo_goes_the_whole_way_and_refuses_to_overwrite(segkey, tmp_path, monk
     assert len(list((tmp_path / "demo/scenes/images").rglob("*.jpg"))) == 22
     assert refused(segkey(*quick), "demo/scenes already exists", "--force")
     assert segkey(*quick, "--force")[0] == 0
+
+
+def test_every_value_of_a_recipe_can_be_chosen(segkey, tmp_path, shards_folder):
+    chosen = {
+        "epochs": 1, "batch_size": 3, "lr": 0.002, "lr_min": 0.0005, "restart": 3, "optimizer": "sgd", "momentum": 0.8,
+        "weight_decay": 0.02, "weights": "none", "crop_scale": 0.5,
+    }  # fmt: skip
+    options = [text for name, value in chosen.items() for text in (f"--{name.replace('_', '-')}", value)]
+    assert segkey("train", shards_folder, "--backbone", "resnet14", "--device", "cpu", *options)[0] == 0
+    assert json.loads((tmp_path / "runs/latest/run.json").read_text())["recipe"] == chosen

@@ -84,6 +84,9 @@ def test_the_scratch_recipe_warms_up_and_ends_near_nothing():
         ("scratch", {"lr": 0.0}, "lr must be above 0"),
         ("scratch", {"epochs": -1}, "epochs must be above 0"),
         ("scratch", {"optimizer": "lion"}, "no optimizer 'lion'"),
+        ("paper", {"momentum": -0.1}, "momentum must not be below 0"),
+        ("paper", {"weight_decay": -1.0}, "weight decay must not be below 0"),
+        ("scratch", {"crop_scale": 1.5}, "fraction of the area"),
     ],
 )
 def test_recipes_that_cannot_be(name, overrides, error):

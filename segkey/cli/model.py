@@ -31,6 +31,11 @@ def train(
     lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
+    lr_min: Annotated[float | None, typer.Option(help="The lowest learning rate.")] = None,
+    restart: Annotated[
+        int | None, typer.Option(min=0, help="Epochs of each cosine of the learning rate; 0 for one over all epochs.")
+    ] = None,
     crop_scale: Annotated[
         float | None,
         typer.Option(help="Smallest area of a random crop, where augmentation is on the device."),
@@ -62,21 +67,12 @@ def train(
 
     progress, where = console.TerminalProgress(), devices.choose(device)
     console.on_interrupt("go on with: segkey train --resume" + (f" --name {name}" if name else ""))
+    values = {
+        "weights": weights, "epochs": epochs, "batch_size": batch_size, "lr": lr, "lr_min": lr_min, "restart": restart,
+        "optimizer": optimizer, "momentum": momentum, "weight_decay": weight_decay, "crop_scale": crop_scale,
+    }  # fmt: skip
     if resume:
-        begun_with = (
-            recipe,
-            weights,
-            backbone,
-            epochs,
-            batch_size,
-            lr,
-            optimizer,
-            weight_decay,
-            crop_scale,
-            method,
-            block_size,
-            seed,
-        )
+        begun_with = (recipe, *values.values(), backbone, method, block_size, seed)
         if precise or any(value is not None for value in begun_with):
             raise typer.BadParameter("--resume goes on as the run was begun; leave out the other training options")
         run = Run.open(runs / (name or "latest"))
@@ -87,10 +83,7 @@ def train(
         splits = shard_files.open_splits(shards or list(map(Path, run.config["data"]["shards"])), ("train", "val"))
         run = training.resume(run, splits, device=where, cipher=cipher, key_id=key_id or "", progress=progress)
     else:
-        chosen = training.recipe(
-            recipe or "paper", weights=weights, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer,
-            weight_decay=weight_decay, crop_scale=crop_scale,
-        )  # fmt: skip
+        chosen = training.recipe(recipe or "paper", **values)
         loaded = cipher = None
         if key:
             if method is None or block_size is None:

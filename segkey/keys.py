@@ -91,6 +91,8 @@ class Key:
 
         A folder made for it gets a ``.gitignore``, so that a key is not committed by accident.
 
+        With ``force``, a key that stood there is kept under its id: everything made with it still needs it.
+
         Raises:
             SegkeyError: the file exists and ``force`` is not set, or cannot be written.
         """
@@ -103,6 +105,15 @@ class Key:
         if not path.parent.exists():
             make_folder(path.parent)
             (path.parent / ".gitignore").write_text("*.key\n", encoding="utf-8")
+        if force and path.exists():
+            try:
+                earlier = path.with_name(f"{path.stem}-{public_part(path)['id']}.key")
+            except SegkeyError:
+                earlier = None  # not a key
+            if earlier:
+                with explain_os_errors(earlier):
+                    os.replace(path, earlier)
+                warnings.warn(f"the earlier key is kept as {earlier}", SegkeyWarning, stacklevel=2)
         with written_whole(path, permissions=0o600, replace=force) as file:
             file.write(json.dumps(document, indent=1).encode() + b"\n")
         return path
@@ -121,6 +132,8 @@ class Key:
         """
         path = Path(path)
         document = _read_document(path)
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            warnings.warn(f"{path} can be read by others; run: chmod 600 {path}", SegkeyWarning, stacklevel=2)
         if "sealed" in document:
             if passphrase is None:
                 raise SealedKeyError(f"{path} is sealed with a passphrase", "give it with --passphrase-file FILE")
@@ -157,8 +170,6 @@ def _read_document(path: Path) -> dict:
             raise _not_a_key(path)
         with open(path, "rb") as file:
             data = file.read(_MAX_FILE_BYTES + 1)
-    if os.name == "posix" and info.st_mode & 0o077:
-        warnings.warn(f"{path} can be read by others; run: chmod 600 {path}", SegkeyWarning, stacklevel=3)
     try:
         document = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):

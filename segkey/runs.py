@@ -120,7 +120,7 @@ class Run:
         if not self.weights_file.is_file():
             raise SegkeyError(
                 f"{self.path} has no weights (model.safetensors)",
-                "finish its training: segkey train --resume " + self.name,
+                f"finish its training: segkey train --resume --name {self.name}",
             )
         try:
             with safe_open(self.weights_file, "pt") as file:

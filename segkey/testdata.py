@@ -29,7 +29,23 @@ def open_test_split(
     """What a run is tested on: images with masks, or some shards, or those it was trained on."""
     if images:
         return split_from_images(run, images, masks, name)
-    return split_from_shards(run, shards or [Path(path) for path in run.config["data"]["shards"]], name)
+    return split_from_shards(run, shards or own_shards(run), name)
+
+
+def own_shards(run: Run) -> list[Path]:
+    """Where the shards were that a run was trained on.
+
+    Raises:
+        SegkeyError: they are no longer there.
+    """
+    paths = [Path(path) for path in run.config["data"]["shards"]]
+    for path in paths:
+        if not path.exists():
+            raise SegkeyError(
+                f"the shards that run {run.name} was trained on are not at {path}",
+                "say where they are now: --shards FOLDER (or, for 'segkey train --resume', FOLDER alone)",
+            )
+    return paths
 
 
 def split_from_shards(run: Run, shards: list[Path], name: str = "test") -> Split:
@@ -98,6 +114,12 @@ def split_from_images(run: Run, images: Path, masks: Path | None, name: str = "t
     )
     split = MemorySplit(items, preparation, header)
     split.problems += source.problems
+    if len(split.problems) > len(split):
+        raise SegkeyError(
+            f"{len(split.problems)} of {len(split.problems) + len(split)} images in {images} cannot be used; "
+            f"{split.problems[0].name}: {split.problems[0].why}",
+            "give images with masks of the classes that the run was trained on",
+        )
     return split
 
 

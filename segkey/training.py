@@ -6,6 +6,7 @@ that is the paper's protocol. All randomness comes from the seed and the number 
 training that was cut and resumed ends where the uninterrupted one ends (equal on the CPU).
 """
 
+import copy
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -283,8 +284,16 @@ class _Trainer:
     def fit(self, run: runs.Run, start: int, history: list[dict], best: float, best_state: dict | None) -> None:
         """Train from epoch ``start`` to the last, given what came before it."""
         began, saved = time.monotonic() - run.config["seconds"], time.monotonic()
+        if start:
+            self.progress.say(f"going on after epoch {start} of {self.recipe.epochs}")
         for epoch in range(start, self.recipe.epochs):
-            line = self._epoch(epoch, start)
+            state = self._state(len(history))
+            try:
+                line = self._epoch(epoch, start)
+            except KeyboardInterrupt:  # keep the epochs that are finished
+                if history:
+                    self._save(run, history, best, best_state, state)
+                raise
             line |= {"seconds": round(time.monotonic() - began, 3), "best": line["val_loss"] < best}
             if line["best"]:
                 best = line["val_loss"]
@@ -298,7 +307,7 @@ class _Trainer:
             self._tell(line, start)
             last = epoch + 1 == self.recipe.epochs
             if last or time.monotonic() - saved > _SAVE_SECONDS:
-                self._save(run, history, best, best_state, last)
+                self._save(run, history, best, best_state, None if last else self._state(len(history)))
                 saved = time.monotonic()
 
     def _epoch(self, epoch: int, start: int) -> dict:
@@ -386,8 +395,16 @@ class _Trainer:
 
     # ------------------------------------------------------------------ checkpoints
 
-    def _save(self, run: runs.Run, history: list[dict], best: float, best_state: dict, last: bool) -> None:
-        """The best weights, the history and what is needed to go on, in an order that a kill cannot harm."""
+    def _state(self, epochs: int) -> dict:
+        """What is needed to go on after some epochs, copied, as training changes it in place."""
+        model = {name: tensor.detach().clone() for name, tensor in self.model.weights().items()}
+        return {"epoch": epochs, "model": model, "optimizer": copy.deepcopy(self.optimizer.state_dict())}
+
+    def _save(self, run: runs.Run, history: list[dict], best: float, best_state: dict, state: dict | None) -> None:
+        """The best weights, the history and, unless it was the last epoch, what is needed to go on.
+
+        In an order that a kill cannot harm.
+        """
         run.save_weights(best_state)
         run.write_history(history)
         chosen = next(line["epoch"] for line in reversed(history) if line["best"])
@@ -396,16 +413,11 @@ class _Trainer:
             "seconds": history[-1]["seconds"],
             "best": {"epoch": chosen, "val_loss": best},
         }
-        state = {
-            "epoch": len(history),
-            "model": self.model.weights(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        if not last:
+        if state:
             with written_whole(run.path / "resume.pt") as file:
                 torch.save(state | {"best": best, "best_state": best_state, "history": history}, file)
         run.save()
-        if last:
+        if not state:
             (run.path / "resume.pt").unlink(missing_ok=True)
 
     def restore(self, run: runs.Run) -> tuple[int, list[dict], float, dict]:

@@ -199,7 +199,7 @@ def test_a_sealed_key_asks_twice_and_opens_with_its_passphrase_only(segkey, phot
     (tmp_path / "wrong").write_text("battery staple\n")
     encrypt = ("encrypt", "photos", "-M", 4, "--key", "keys/sealed.key")
     assert refused(segkey(*encrypt, "--passphrase-file", "wrong"), "does not open: the passphrase is wrong")
-    assert refused(segkey(*encrypt, "--passphrase-file", "missing"), "missing holds no passphrase")
+    assert refused(segkey(*encrypt, "--passphrase-file", "missing"), "no file missing")
     assert not (tmp_path / "shards").exists()
     assert segkey(*encrypt, "--passphrase-file", "right")[0] == 0
     assert segkey("decrypt", "shards", "--key", "keys/sealed.key", input="correct horse\n")[0] == 0
@@ -315,6 +315,40 @@ def test_another_key(segkey, photos, tmp_path):
     outcome = segkey("decrypt", "shards", "--key", "keys/other.key")
     assert refused(outcome, f"made with key {ids[0]}, not with key {ids[1]}", "--key")
     assert not (tmp_path / "decrypted").exists()
+
+
+def test_a_wrong_key_is_refused_even_where_none_is_needed(segkey, trained_run, key):
+    segkey("keygen")
+    assert refused(
+        segkey("evaluate", trained_run.path, "--key", "keys/segkey.key", "--device", "cpu"), f"made with key {key.id}"
+    )
+    assert segkey("evaluate", trained_run.path, "--device", "cpu")[0] == 0
+
+
+def test_the_key_that_is_needed_is_named_where_there_is_none(segkey, trained_run, key):
+    assert refused(segkey("attack", trained_run.path, "--device", "cpu"), f"key {key.id} is needed", "--key")
+
+
+def test_shards_that_have_moved(segkey, trained_run, tmp_path):
+    shutil.copytree(trained_run.path, tmp_path / "run")
+    config = json.loads((tmp_path / "run/run.json").read_text())
+    config["data"]["shards"] = ["elsewhere"]
+    (tmp_path / "run/run.json").write_text(json.dumps(config))
+    assert refused(
+        segkey("evaluate", "run", "--device", "cpu"), "run was trained on are not at elsewhere", "--shards FOLDER"
+    )
+
+
+def test_images_of_other_classes_are_refused_not_scored_on_the_few_that_fit(
+    segkey, trained_run, scenes_folder, tmp_path
+):
+    shutil.copytree(scenes_folder, tmp_path / "data")
+    (tmp_path / "data/classes.txt").unlink()
+    for mask in sorted((tmp_path / "data/masks/test").iterdir())[:4]:
+        Image.fromarray(np.full((48, 48), 7, np.uint8)).save(mask)
+    segkey("keygen")
+    outcome = segkey("evaluate", trained_run.path, "--images", "data", "--device", "cpu")
+    assert refused(outcome, "4 of 6 images in data cannot be used", "classes")
 
 
 def test_no_runs_and_no_shards(segkey):

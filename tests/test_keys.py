@@ -123,7 +123,9 @@ def test_never_overwritten_without_force(tmp_path):
     with pytest.raises(SegkeyError, match="already exists") as refusal:
         other.save(path)
     assert "--force" in refusal.value.hint and Key.load(path) == KEY and list(tmp_path.iterdir()) == [path]
-    assert Key.load(other.save(path, force=True)) == other
+    with pytest.warns(SegkeyWarning, match=f"kept as .*some-{KEY.id}.key"):
+        assert Key.load(other.save(path, force=True)) == other
+    assert Key.load(tmp_path / f"some-{KEY.id}.key") == KEY  # everything made with it still needs it
 
 
 @posix

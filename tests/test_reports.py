@@ -90,7 +90,8 @@ def test_absent_classes_are_not_available():
             "the best of 2 wrong keys reaches 0.7500 where the key reaches 0.8000: the key adds next to nothing",
         ),
         (0.1, 0.5, "protects only a part"),
-        (0.1, 0.2, "worth little without its key"),
+        (0.1, 0.2, "25 % of the model's worth is left"),
+        (0.1, 0.15, "worth little without its key. 2 wrong keys are few"),
     ],
 )
 def test_the_verdict_goes_by_the_best_attempt_not_by_the_mean(plain, best, says):

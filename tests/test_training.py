@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, 
     assert not equal(weights(first), weights(other))
 
 
-class Stop(Exception):
+class Stop(KeyboardInterrupt):
     pass
 
 
@@ -345,3 +345,17 @@ def test_feeds_give_the_rows_they_were_asked_for(shards_folder, resident):
     for position, index in enumerate(order):
         assert np.array_equal(images[position].numpy(), split.read("images", index, 2))
         assert np.array_equal(masks[position].numpy(), split.read("masks", index, 2))
+
+
+def test_an_interrupted_training_keeps_every_finished_epoch(tmp_path, shards_folder):
+    """Without waiting for the half minute after which a training is saved anyway."""
+    whole = train(shards_folder, tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(shards_folder, tmp_path / "cut", Stopping(31))
+    run, said = Run.open(tmp_path / "cut/run"), []
+    assert [line["epoch"] for line in run.history()] == [1, 2]
+    listener = Progress()
+    listener.say = said.append
+    training.resume(run, open_splits([shards_folder], ("train", "val")), device=CPU, progress=listener)
+    assert said[0] == "going on after epoch 2 of 3"
+    assert equal(weights(Run.open(tmp_path / "cut/run")), weights(whole))

@@ -50,6 +50,14 @@ def note(text: str) -> None:
     err.print(printable(text, keep="\n"), soft_wrap=True)
 
 
+def left_out(problems: list, most: int = 10) -> None:
+    """Name images that could not be used, and count the rest."""
+    for problem in problems[:most]:
+        warn(f"left out {problem.name}: {problem.why}")
+    if len(problems) > most:
+        warn(f"and {len(problems) - most} more")
+
+
 def show(*tables: object) -> None:
     """Results: Rich tables, or lines of text without markup."""
     for table in tables:

@@ -7,8 +7,6 @@ import typer
 
 from segkey.cli import app, console, options
 
-_PROBLEMS_SHOWN = 10
-
 
 @app.command(
     epilog="Example: segkey encrypt photos/ --method np -M 4\n\n"
@@ -35,7 +33,7 @@ def encrypt(
             "4 for encrypted training images with masks, if not given.",
         ),
     ] = None,  # fmt: skip
-    key: options.KeyFile = options.DEFAULT_KEY,
+    key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.FFXPassword = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the shards.")] = options.DEFAULT_SHARDS,
@@ -83,10 +81,7 @@ def encrypt(
     console.note(reports.describe_plan(source, plans, cipher, encryption.bytes_needed(plans)))
     result = encryption.encrypt(plans, cipher, workers, strict, force, progress)
     problems = source.problems + result.problems
-    for problem in problems[:_PROBLEMS_SHOWN]:
-        console.warn(f"left out {problem.name}: {problem.why}")
-    if len(problems) > _PROBLEMS_SHOWN:
-        console.warn(f"and {len(problems) - _PROBLEMS_SHOWN} more")
+    console.left_out(problems)
     console.show(reports.describe_encryption(result, problems, out, cipher))
 
 
@@ -97,9 +92,9 @@ def encrypt(
 def decrypt(
     shards: Annotated[list[Path], typer.Argument(help="Folders of shards, or shard files.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")] = Path("decrypted"),
-    key: options.KeyFile = options.DEFAULT_KEY,
+    key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.FFXPassword = None,
+    ffx_password: options.KnownFFXPassword = None,
     workers: options.Workers = None,
     force: options.Force = False,
 ) -> None:
@@ -109,7 +104,7 @@ def decrypt(
 
     splits = open_splits(shards)
     header = next(iter(splits.values())).header
-    loaded = None if header.method == "none" else options.load_key(key, passphrase_file)
+    loaded = None if header.method == "none" else options.load_key(key, passphrase_file, header.key_id)
     cipher = decryption.cipher_for(header, loaded, options.encode(ffx_password), shards[0])
     count = decryption.decrypt(splits, cipher, out, force, workers, console.TerminalProgress())
     console.show(f"{count} images written to {out}")

@@ -78,9 +78,9 @@ def train(
         run = Run.open(runs / (name or "latest"))
         cipher = key_id = None
         if run.config["data"]["on_the_fly"]:
-            loaded = options.load_key(key or options.DEFAULT_KEY, passphrase_file)
+            loaded = options.load_key(key, passphrase_file, run.config["data"]["key_id"])
             cipher, key_id = testdata.cipher_of(run, loaded, options.encode(ffx_password)), loaded.id
-        splits = shard_files.open_splits(shards or list(map(Path, run.config["data"]["shards"])), ("train", "val"))
+        splits = shard_files.open_splits(shards or testdata.own_shards(run), ("train", "val"))
         run = training.resume(run, splits, device=where, cipher=cipher, key_id=key_id or "", progress=progress)
     else:
         chosen = training.recipe(recipe or "paper", **values)
@@ -111,9 +111,9 @@ def evaluate(
     images: options.TestImages = None,
     masks: options.TestMasks = None,
     split: options.TestSplit = "test",
-    key: options.KeyFile = options.DEFAULT_KEY,
+    key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.FFXPassword = None,
+    ffx_password: options.KnownFFXPassword = None,
     limit: options.Limit = None,
     batch_size: options.BatchSize = None,
     device: options.Device = "auto",
@@ -127,15 +127,18 @@ def evaluate(
     where, opened = devices.choose(device), Run.open(run)
     tested = testdata.open_test_split(opened, shards, images, masks, split)
     cipher = None
-    if tested.header.method == "none" and opened.header.method != "none":
-        cipher = testdata.cipher_of(opened, options.load_key(key, passphrase_file), options.encode(ffx_password))
-    for problem in getattr(tested, "problems", []):
-        console.warn(f"left out {problem.name}: {problem.why}")
+    # Images encrypted as the run was trained need no key; one that is given must be the right one all the same.
+    if opened.header.method != "none" and (tested.header.method == "none" or key):
+        loaded = options.load_key(key, passphrase_file, opened.header.key_id)
+        cipher = testdata.cipher_of(opened, loaded, options.encode(ffx_password))
+    console.left_out(getattr(tested, "problems", []))
     document = evaluation.evaluate(
         opened, tested, cipher, where, limit, batch_size or 32, precise, console.TerminalProgress()
     )
     if testdata.is_own_test(split, shards, images, limit):
         opened.write_result("evaluate", document)
+    else:
+        console.note("This is not kept with the run: segkey report shows results on all of its own test split.")
     if as_json:
         console.show_json(document)
     else:

@@ -1,5 +1,6 @@
 """Options that several commands share, and how they are read."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ DEFAULT_SHARDS = Path("shards")
 DEFAULT_RUNS = Path("runs")
 LATEST = DEFAULT_RUNS / "latest"
 
-KeyFile = Annotated[Path, typer.Option("--key", "-k", help="The key file.")]
+KeyFile = Annotated[Path | None, typer.Option("--key", "-k", help="The key file; keys/segkey.key, if not given.")]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(help="A file whose first line is the passphrase of the key; asked for, if not given."),
@@ -22,6 +23,10 @@ BlockSize = Annotated[int, typer.Option("--block-size", "-M", min=1, help="Side 
 FFXPassword = Annotated[
     str | None,
     typer.Option(help="Fix FFX's password, as the paper does; it weakens the key. Derived from the key if not given."),
+]
+KnownFFXPassword = Annotated[
+    str | None,
+    typer.Option("--ffx-password", help="The FFX password, where a fixed one was given to 'segkey encrypt'."),
 ]
 Size = Annotated[str, typer.Option(help="Size images are resized to: 256, or HEIGHTxWIDTH.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; as many as there are cores, if not given.")]
@@ -54,6 +59,8 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def read_passphrase(file: Path) -> str:
     """The first line of a file."""
+    if not file.exists():
+        raise SegkeyError(f"there is no file {file}", "give a text file whose first line is the passphrase")
     try:
         return file.read_text(encoding="utf-8").splitlines()[0]
     except (OSError, UnicodeDecodeError, IndexError):
@@ -62,14 +69,26 @@ def read_passphrase(file: Path) -> str:
         ) from None
 
 
-def load_key(file: Path, passphrase_file: Path | None = None):
-    """A key, asking for its passphrase where it is sealed."""
+def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str = ""):
+    """A key (``keys/segkey.key``, if not given), asking for its passphrase where it is sealed.
+
+    ``needed`` is the id of the only key that helps: a new one, which is the advice otherwise, would not.
+    """
     from segkey.keys import Key
+
+    file = file or DEFAULT_KEY
+    if needed and not file.exists():
+        raise SegkeyError(f"there is no key at {file}; key {needed} is needed", "give its file with --key")
 
     def ask() -> str:
         if passphrase_file:
             return read_passphrase(passphrase_file)
-        return typer.prompt(f"Passphrase of {file}", hide_input=True, err=True)
+        try:
+            return typer.prompt(f"Passphrase of {file}", hide_input=True, err=True)
+        except typer.Abort:
+            if sys.stdin.isatty():  # Ctrl-C
+                raise
+            raise SegkeyError(f"{file} is sealed with a passphrase", "give it with --passphrase-file FILE") from None
 
     return Key.load(file, ask)
 

@@ -18,9 +18,9 @@ def attack(
     images: options.TestImages = None,
     masks: options.TestMasks = None,
     split: options.TestSplit = "test",
-    key: options.KeyFile = options.DEFAULT_KEY,
+    key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.FFXPassword = None,
+    ffx_password: options.KnownFFXPassword = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = None,
@@ -35,10 +35,9 @@ def attack(
     where, opened = devices.choose(device), Run.open(run)
     tested = testdata.open_test_split(opened, shards, images, masks, split)
     password = options.encode(ffx_password)
-    loaded = None if opened.header.method == "none" else options.load_key(key, passphrase_file)
+    loaded = None if opened.header.method == "none" else options.load_key(key, passphrase_file, opened.header.key_id)
     cipher = testdata.cipher_of(opened, loaded, password)
-    for problem in getattr(tested, "problems", []):
-        console.warn(f"left out {problem.name}: {problem.why}")
+    console.left_out(getattr(tested, "problems", []))
     subject = attacks.Subject.create(
         opened, tested, cipher, where, limit, password=password, precise=precise, batch_size=batch_size or 32
     )
@@ -47,6 +46,8 @@ def attack(
     )
     if testdata.is_own_test(split, shards, images, limit):
         opened.write_result("attack", document)
+    else:
+        console.note("This is not kept with the run: segkey report shows results on all of its own test split.")
     if as_json:
         console.show_json(document)
     else:

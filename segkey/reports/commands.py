@@ -34,7 +34,7 @@ def key_space_table() -> Table:
                                  ("FFX, password fixed", "ffx", True)):  # fmt: skip
         bits = [key_space_bits(method, m, fixed_password=fixed) for m in _BLOCK_SIZES]
         table.add_row(label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits))
-    table.footnote = "red: within reach of a search; 256 is the key itself"
+    table.footnote = "below 40: within reach of a search; 256 is the key itself"
     return table
 
 
@@ -54,6 +54,8 @@ def describe_plan(source, plans, cipher, bytes_needed: int) -> str:
     ]
     if views > 1:
         parts.append(f"{views} augmented views of each training image")
+    if not source.has_masks:
+        parts.append("no masks, so no model can be trained on these")
     return "; ".join(parts) + f"; this takes {in_bytes(bytes_needed)} of disk"
 
 
@@ -140,7 +142,7 @@ def attack_table(document: dict) -> Table:
     row("correct key", correct)
     row("plain", document["plain"]["mean_iou"])
     row(f"incorrect keys, mean of {wrong['keys']}", wrong["mean"])
-    table.add_row("  standard deviation", number(wrong["std"]), "")
+    table.add_row("  standard deviation", number(wrong["std"] if wrong["keys"] > 1 else None), "")
     row("  worst", wrong["min"])
     row("  best", wrong["max"])
     row(f"always '{printable(document['constant']['class'])}'", document["constant"]["mean_iou"])
@@ -163,8 +165,12 @@ def attack_sentence(document: dict) -> str:
         text += "the key adds next to nothing."
     elif best >= 0.5 * correct:
         text += "the key protects only a part of the model's worth."
+    elif best >= 0.25 * correct:
+        text += f"{100 * best / correct:.0f} % of the model's worth is left without its key."
     else:
         text += "against these attempts the model is worth little without its key."
+    if wrong["keys"] < 100:
+        text += f" {wrong['keys']} wrong keys are few: luckier ones exist."
     if document["key_space_bits"] < SEARCHABLE_BITS:
         text += (
             f" But there are only {2 ** document['key_space_bits']:,.0f} different keys: somebody who tries them all "

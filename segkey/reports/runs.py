@@ -17,7 +17,9 @@ class Row:
     run: str
     method: str
     block_size: int
-    data: tuple  # what must agree for two runs to stand in one table: classes, size, test images
+    data: (
+        tuple  # what must agree for two runs to stand in one table: classes, size, test images, and how it was trained
+    )
     classes: tuple[str, ...]
     correct: float | None
     iou: dict[str, float | None]
@@ -38,7 +40,7 @@ def collect(runs) -> list[Row]:
                 run.name,
                 header.method,
                 header.block_size,
-                (header.classes, run.size, result.get("images")),
+                (header.classes, run.size, result.get("images"), *_training(run)),
                 header.classes,
                 result.get("correct", {}).get("mean_iou"),
                 result.get("correct", {}).get("iou", {}),
@@ -51,8 +53,14 @@ def collect(runs) -> list[Row]:
     return rows
 
 
+def _training(run) -> tuple:
+    """Backbone, finished epochs and recipe of a run."""
+    config = run.config
+    return config["model"]["backbone"], config["epochs_done"], tuple(sorted(map(str, config["recipe"].items())))
+
+
 def _groups(rows: list[Row]) -> list[list[Row]]:
-    """Runs on the same data together: numbers on different images cannot be compared."""
+    """Runs on the same data, trained alike, together: other numbers cannot be compared."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.data, []).append(row)
@@ -61,8 +69,9 @@ def _groups(rows: list[Row]) -> list[list[Row]]:
 
 def _about(group: list[Row]) -> str:
     height, width = group[0].data[1]
+    trained = f"{group[0].data[3]}, {group[0].data[4]} epochs, " if len(group[0].data) > 3 else ""
     images = f"{group[0].images} test images" if group[0].images else "not evaluated yet"
-    return f"{len(group[0].classes)} classes, {height}x{width}, {images}"
+    return f"{trained}{len(group[0].classes)} classes, {height}x{width}, {images}"
 
 
 def _grid(group: list[Row]) -> tuple[list[str], list[int], dict[tuple[str, int], list[float]]]:
@@ -232,7 +241,7 @@ def demo_sentence(rows: list[Row]) -> str:
         best = max(row.plain, row.incorrect["max"])
         parts.append(
             f"{method_name(row.method)}: {row.correct:.2f} with the right key, {row.incorrect['mean']:.2f} on average with a wrong "
-            f"one, {best:.2f} for the luckiest attempt without it"
+            f"one, {best:.2f} for the best attempt without it (plain images, or the luckiest wrong key)"
         )
     strongest = max(rows, key=lambda row: row.correct - max(row.plain, row.incorrect["max"]))
     return (

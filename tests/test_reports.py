@@ -104,6 +104,12 @@ def test_the_verdict_names_a_small_key_space_and_no_protection():
     assert "not protected" in reports.attack_sentence(document(method="none", bits=0))
 
 
+def test_a_model_that_learned_nothing_gives_no_verdict_on_the_key():
+    text = reports.attack_sentence(document(correct=0.07, plain=0.05, best=0.05))
+    assert "learned next to nothing: 0.0700 with the key, where always answering 'sky' reaches 0.0500" in text
+    assert "protects" not in text
+
+
 def test_the_attack_table_shows_each_number_once():
     text = shown(reports.attack_table(document()))
     for value in ("0.8000", "0.2000", "0.3000", "0.1000", "0.0500"):

@@ -160,6 +160,12 @@ def attack_sentence(document: dict) -> str:
     way = "plain images" if plain >= wrong["max"] else f"the best of {wrong['keys']} wrong keys"
     if document["method"] == "none":
         return "This model is not protected: it works for everybody."
+    constant = document["constant"]
+    if correct < 1.5 * constant["mean_iou"]:
+        return (
+            f"The model has learned next to nothing: {correct:.4f} with the key, where always answering "
+            f"'{constant['class']}' reaches {constant['mean_iou']:.4f}. This says nothing about the key; train longer first."
+        )
     text = f"Without the key, {way} reach{'' if plain >= wrong['max'] else 'es'} {best:.4f} where the key reaches {correct:.4f}: "
     if best >= 0.9 * correct:
         text += "the key adds next to nothing."

@@ -151,22 +151,27 @@ def attack_table(document: dict) -> Table:
 
 def attack_sentence(document: dict) -> str:
     """What the table means, in plain words; it flatters nobody."""
-    correct, plain, wrong = (
-        document["correct"]["mean_iou"],
-        document["plain"]["mean_iou"],
-        document["incorrect"],
-    )
-    best = max(plain, wrong["max"])
-    way = "plain images" if plain >= wrong["max"] else f"the best of {wrong['keys']} wrong keys"
     if document["method"] == "none":
         return "This model is not protected: it works for everybody."
+    text = _verdict(document)
+    if document["key_space_bits"] < SEARCHABLE_BITS:
+        count = f"{2 ** document['key_space_bits']:,.0f}"
+        text += f" There are only {count} different keys: somebody who tries them all finds yours."
+    return text
+
+
+def _verdict(document: dict) -> str:
+    """How far the best attempt without the key came."""
+    correct, plain, wrong = document["correct"]["mean_iou"], document["plain"]["mean_iou"], document["incorrect"]
     constant = document["constant"]
     if correct < 1.5 * constant["mean_iou"]:
         return (
             f"The model has learned next to nothing: {correct:.4f} with the key, where always answering "
             f"'{constant['class']}' reaches {constant['mean_iou']:.4f}. This says nothing about the key; train longer first."
         )
-    text = f"Without the key, {way} reach{'' if plain >= wrong['max'] else 'es'} {best:.4f} where the key reaches {correct:.4f}: "
+    best = max(plain, wrong["max"])
+    way = "plain images reach" if plain >= wrong["max"] else f"the best of {wrong['keys']} wrong keys reaches"
+    text = f"Without the key, {way} {best:.4f} where the key reaches {correct:.4f}: "
     if best >= 0.9 * correct:
         text += "the key adds next to nothing."
     elif best >= 0.5 * correct:
@@ -177,11 +182,6 @@ def attack_sentence(document: dict) -> str:
         text += "against these attempts the model is worth little without its key."
     if wrong["keys"] < 100:
         text += f" {wrong['keys']} wrong keys are few: luckier ones exist."
-    if document["key_space_bits"] < SEARCHABLE_BITS:
-        text += (
-            f" But there are only {2 ** document['key_space_bits']:,.0f} different keys: somebody who tries them all "
-            "finds yours."
-        )
     return text
 
 

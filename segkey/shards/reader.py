@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import weakref
 import zlib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -41,6 +42,7 @@ class Shard:
             raise SegkeyError(f"there is no shard at {path}", "make shards with 'segkey encrypt'")
         with explain_os_errors(self.path):  # HDF5 would not say that a file may not be read
             self._raw = open(self.path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        weakref.finalize(self, self._raw.close)
         self._lock, self._file = threading.Lock(), None
         try:
             self._file = h5py.File(self.path, "r")

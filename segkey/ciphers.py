@@ -7,10 +7,11 @@ needs its positions worked out once: NP is then one XOR with a plane, SHF one ga
 This module imports no torch, so that encrypting a folder does not pay for it; `segkey.transforms`
 wraps these classes as ``nn.Module``. Arrays and tensors are both called *images* here.
 
-A new method is a subclass with ``method``, ``from_key``, ``_encrypt``, ``_decrypt``, ``_secret`` and, if its keys
-are to be counted, ``key_space_bits``; decorated with `register`, it is known to every command as ``--method NAME``.
+A new method is a subclass with ``method``, ``PARTS``, ``from_key``, ``_encrypt``, ``_decrypt`` and, if its keys are
+to be counted, ``key_space_bits``; decorated with `register`, it is known to every command as ``--method NAME``.
 """
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -75,9 +76,12 @@ class Cipher:
         max_value: the largest value an encrypted image can hold; a loader divides by it.
         dtype: of encrypted images, ``"uint8"`` or ``"uint16"``.
         password_hash: names a fixed FFX password without telling it; empty otherwise.
+        PARTS: the attributes that the key decides: ``permutation``, int64 (c·M·M,); ``selected``, bool (c·M·M,);
+            ``values``, uint16 (256,). Attacks guess and rebuild these by name.
     """
 
     method: ClassVar[str]
+    PARTS: ClassVar[tuple[str, ...]]
     max_value: int = 255
     dtype: str = "uint8"
     password_hash: str = ""
@@ -115,7 +119,23 @@ class Cipher:
             other.channels,
         ):
             return False
-        return all(np.array_equal(a, b) for a, b in zip(self._secret(), other._secret(), strict=True))
+        return all(np.array_equal(getattr(self, part), getattr(other, part)) for part in self.PARTS)
+
+    def with_parts(self, **parts: np.ndarray) -> "Cipher":
+        """A cipher that differs in some of its `PARTS` and in nothing else, the largest value included."""
+        other = copy.copy(self)
+        other._tables = {}
+        for name, value in parts.items():
+            if name not in self.PARTS:
+                raise ValueError(
+                    f"{type(self).__name__} has no {name}; its parts are {', '.join(self.PARTS) or 'none'}"
+                )
+            setattr(other, name, value)
+        return other
+
+    def rekeyed(self, key: Key) -> "Cipher":
+        """The same method with another key; a fixed FFX password stays."""
+        return type(self).from_key(key, self.block_size, self.channels)
 
     # ------------------------------------------------------------------ for subclasses
 
@@ -123,10 +143,6 @@ class Cipher:
         raise NotImplementedError
 
     def _decrypt(self, images: Images) -> Images:
-        raise NotImplementedError
-
-    def _secret(self) -> tuple[np.ndarray, ...]:
-        """What the key decides; two ciphers are the same where these are."""
         raise NotImplementedError
 
     def _table(self, images: Images, name: str, make: Callable[[int, int], np.ndarray]) -> Images:
@@ -215,14 +231,16 @@ class Plain(Cipher):
     """Method ``none``: changes nothing, so that plain and encrypted images go the same way."""
 
     method = "none"
+    PARTS = ()
+
+    @classmethod
+    def from_key(cls, key, block_size, channels, password=None):
+        return cls(block_size, channels)
 
     def _encrypt(self, images: Images) -> Images:
         return images.copy() if isinstance(images, np.ndarray) else images.clone()
 
     _decrypt = _encrypt
-
-    def _secret(self) -> tuple[np.ndarray, ...]:
-        return ()
 
 
 @register
@@ -235,6 +253,7 @@ class Shuffle(Cipher):
     """
 
     method = "shf"
+    PARTS = ("permutation",)
 
     def __init__(self, permutation: np.ndarray, block_size: int):
         permutation, channels = _positions(permutation, block_size)
@@ -253,9 +272,6 @@ class Shuffle(Cipher):
     def _decrypt(self, images: Images) -> Images:
         sources = self._table(images, "back", lambda h, w: self._sources(np.argsort(self.permutation), h, w))
         return _gather(images, sources)
-
-    def _secret(self) -> tuple[np.ndarray, ...]:
-        return (self.permutation,)
 
     def _sources(self, permutation: np.ndarray, height: int, width: int) -> np.ndarray:
         """For every value of a flattened picture, the index of the value that comes there; int64 (c·H·W,)."""
@@ -277,6 +293,7 @@ class NegativePositive(Cipher):
     """
 
     method = "np"
+    PARTS = ("selected",)
 
     def __init__(self, selected: np.ndarray, block_size: int):
         selected, channels = _selection(selected, block_size)
@@ -293,9 +310,6 @@ class NegativePositive(Cipher):
         return images ^ flips
 
     _decrypt = _encrypt
-
-    def _secret(self) -> tuple[np.ndarray, ...]:
-        return (self.selected,)
 
 
 @register
@@ -314,6 +328,7 @@ class FFX(Cipher):
     """
 
     method = "ffx"
+    PARTS = ("selected", "values")
     dtype = "uint16"
 
     def __init__(self, selected: np.ndarray, block_size: int, password: bytes, fixed: bool = True):
@@ -366,8 +381,11 @@ class FFX(Cipher):
             raise _IMPOSSIBLE
         return found.byte()
 
-    def _secret(self) -> tuple[np.ndarray, ...]:
-        return (self.selected, self.values)
+    def rekeyed(self, key: Key) -> "FFX":
+        if not self.password_hash:
+            return super().rekeyed(key)
+        # Asking pyffx and hashing the password again would take 60 ms a key, and give the same table.
+        return self.with_parts(selected=_chosen(key, self.method, self.block_size, self.channels))
 
     def _plane_of_halves(self, images: Images, offset: int) -> Images:
         """``offset`` where the second half of a table is meant, 0 elsewhere."""

@@ -67,7 +67,7 @@ def run(
         )  # fmt: skip
         test = testdata.open_test_split(trained, None, None, None)
         trained.write_result("evaluate", evaluation.evaluate(trained, test, cipher, device, progress=progress))
-        subject = attacks.Subject.create(trained, test, cipher, device)
-        trained.write_result("attack", attacks.correct_plain_incorrect(subject, wrong_keys, progress=progress))
+        subject = attacks.Subject.create(trained, test, cipher, device, progress=progress)
+        trained.write_result("attack", attacks.correct_plain_incorrect(subject, wrong_keys))
         runs.append(trained)
     return runs

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from segkey import sources
 from segkey.ciphers import Cipher
 from segkey.decryption import cipher_for
@@ -46,6 +48,40 @@ def own_shards(run: Run) -> list[Path]:
                 "say where they are now: --shards FOLDER (or, for 'segkey train --resume', FOLDER alone)",
             )
     return paths
+
+
+def attackers_splits(run: Run, shards: list[Path] | None = None) -> dict[str, Split]:
+    """``train`` and ``val`` of a run, for attackers who have such images; whichever are still at hand."""
+    try:
+        found = find_splits(shards or own_shards(run))
+        return {
+            name: split_from_shards(run, shards or own_shards(run), name) for name in ("train", "val") if name in found
+        }
+    except SegkeyError:
+        return {}
+
+
+def read_pair(run: Run, image: Path, shard: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A plain image, as encrypting prepares it, and its twin of the same name in a shard.
+
+    Returns:
+        uint8 (1, C, H, W), and uint8 or uint16 of the same shape.
+
+    Raises:
+        SegkeyError: no such image, no image of that name in the shard, or a shard of another method.
+    """
+    (twins,) = open_splits([shard]).values()
+    if run.header.method != twins.header.method or run.header.block_size != twins.header.block_size:
+        raise SegkeyError(
+            f"{shard} is not encrypted as run {run.name} was trained ({run.header.method}, M = {run.header.block_size})",
+            "give a shard made with the same method and block size",
+        )
+    rows = [row for row, name in enumerate(twins.names) if Path(name).stem == image.stem]
+    if not rows:
+        raise SegkeyError(f"{shard} holds no image called {image.stem}", "see the names with: segkey inspect --json")
+    preparation = Preparation(twins.size, len(twins.header.classes), twins.header.ignore_index)
+    (plain,), _, _ = preparation.load(sources.Item(image.name, image, None))
+    return plain[None], twins.read("images", rows[0])[None]
 
 
 def split_from_shards(run: Run, shards: list[Path], name: str = "test") -> Split:

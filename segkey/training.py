@@ -344,22 +344,15 @@ class _Trainer:
         }
 
     def _step(self, images: Tensor, masks: Tensor, lr: float) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         with devices.mixed_precision(self.device, not self.precise):
             loss = self._loss(images, masks)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        optimise(self.optimizer, loss, lr)
         return loss.detach()
 
     def _loss(self, images: Tensor, masks: Tensor, reduction: str = "mean") -> Tensor:
-        """Cross-entropy over the pixels that are not void: their mean, or ``sum``."""
         images = self.cipher.encrypt(images) if self.cipher else images
-        logits = self.model(as_pixels(images, self.max_value)).float()
         ignore = self.train_feed.split.header.ignore_index
-        loss = F.cross_entropy(logits, masks.long(), ignore_index=ignore, reduction="sum")
-        return loss if reduction == "sum" else loss / (masks != ignore).sum().clamp(min=1)
+        return segmentation_loss(self.model, images, masks, self.max_value, ignore, reduction)
 
     @torch.inference_mode()
     def _validate(self) -> float:
@@ -434,6 +427,33 @@ class _Trainer:
                 f"{file} cannot be read ({type(error).__name__})",
                 "restore it from a backup, or train a new run",
             ) from None
+
+
+def segmentation_loss(
+    model: torch.nn.Module, images: Tensor, masks: Tensor, max_value: int, ignore_index: int, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy over the pixels that are not void: their mean, or ``sum``.
+
+    Args:
+        model: a `segkey.models.Segmenter`.
+        images: uint8 or int16 (N, C, H, W), as `segkey.loading.Feed` gives them.
+        masks: uint8 (N, H, W).
+        max_value: what images are divided by.
+        ignore_index: void in ``masks``.
+        reduction: ``mean`` or ``sum``.
+    """
+    logits = model(as_pixels(images, max_value)).float()
+    loss = F.cross_entropy(logits, masks.long(), ignore_index=ignore_index, reduction="sum")
+    return loss if reduction == "sum" else loss / (masks != ignore_index).sum().clamp(min=1)
+
+
+def optimise(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
+    """One step of gradient descent."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
 
 
 def _seed(*parts: object) -> int:

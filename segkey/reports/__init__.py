@@ -1,5 +1,6 @@
 """What results look like to people. Each function takes results and returns what is shown; none computes scores."""
 
+from segkey.reports.attacks import strongest_first, suite_table, suite_verdict
 from segkey.reports.commands import (
     KEY_SPACE_ADVICE,
     attack_sentence,
@@ -32,6 +33,9 @@ __all__ = [
     "evaluation_table",
     "inspection_table",
     "key_space_table",
+    "strongest_first",
+    "suite_table",
+    "suite_verdict",
     "tables",
     "visible",
 ]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from segkey.keys import key_space_bits, selections
+from segkey.keys import KNOWN_KEY_SPACES, key_space_bits, selections
+from segkey.reports.attacks import learned_nothing
 from segkey.reports.layout import (
     SEARCHABLE_BITS,
     facts_of,
@@ -22,8 +23,10 @@ _BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
 
 
 KEY_SPACE_ADVICE = (
-    f"At M = 2, NP has only {selections(2)} keys, and so has FFX where its password is fixed: trying them all on a "
-    "stolen model takes seconds. Take M = 4 or more, or FFX with the password derived from the key (the default)."
+    f"At M = 2, NP has only {selections(2)} keys, and so has FFX where its password is fixed: somebody with a "
+    "stolen model tries them all (segkey attack --exhaustive does it). Take M = 4 or more, or FFX with the password derived "
+    "from the key (the default). No key space protects SHF and NP from those who see encrypted images "
+    "(segkey attack --ciphertext-only), nor any method from those who see one image both ways (--known-pair)."
 )
 
 
@@ -107,12 +110,21 @@ def _short(value: object) -> object:
 
 
 def describe_training(run) -> str:
-    """Where a run is, and how it went."""
-    best, config = run.config["best"], run.config
-    return (
+    """Where a run is, how it went, and what to do next."""
+    best, config, data = run.config["best"], run.config, run.config["data"]
+    text = (
         f"run {run.path}: {config['epochs_done']} epochs in {config['seconds']:.0f} s, best validation loss "
         f"{best['val_loss']:.4f} in epoch {best['epoch']}\nNext: segkey evaluate {run.path}; segkey attack {run.path}"
     )
+    bits = 256.0
+    if data["method"] in KNOWN_KEY_SPACES:
+        bits = key_space_bits(data["method"], data["block_size"], data["channels"], bool(data["password_hash"]))
+    if 0 < bits < SEARCHABLE_BITS:
+        text += (
+            f"\nOnly {bits:.1f} bits of key space: see what a search finds with segkey attack {run.path} --exhaustive "
+            "(or --search)"
+        )
+    return text
 
 
 def evaluation_table(document: dict) -> Table:
@@ -164,7 +176,7 @@ def _verdict(document: dict) -> str:
     """How far the best attempt without the key came."""
     correct, plain, wrong = document["correct"]["mean_iou"], document["plain"]["mean_iou"], document["incorrect"]
     constant = document["constant"]
-    if correct < 1.5 * constant["mean_iou"]:
+    if learned_nothing(correct, constant["mean_iou"]):
         return (
             f"The model has learned next to nothing: {correct:.4f} with the key, where always answering "
             f"'{constant['class']}' reaches {constant['mean_iou']:.4f}. This says nothing about the key; train longer first."

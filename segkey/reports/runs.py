@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from segkey.ciphers import METHODS
+from segkey.reports.attacks import suite_table, suite_verdict
 from segkey.reports.layout import method_label, method_name, number, printable, table_of
 
 
@@ -27,6 +28,7 @@ class Row:
     incorrect: dict | None
     constant: float | None
     images: int | None
+    suite: dict | None = None  # what `segkey attack --suite` found
 
 
 def collect(runs) -> list[Row]:
@@ -48,6 +50,7 @@ def collect(runs) -> list[Row]:
                 attacked["incorrect"] if attacked else None,
                 result.get("constant", {}).get("mean_iou"),
                 result.get("images"),
+                run.result("suite"),
             )
         )
     return rows
@@ -92,8 +95,8 @@ def _cell(values: list[float] | None) -> str:
     return number(sum(values) / len(values)) + (f" ({len(values)} runs)" if len(values) > 1 else "")
 
 
-def tables(rows: list[Row], per_class: bool = False) -> list[Table]:
-    """Method × M like the paper's Table 1, correct beside plain and incorrect like its Figure 6, IoU by class."""
+def tables(rows: list[Row], per_class: bool = False) -> list[Table | str]:
+    """Method × M like the paper's Table 1, correct beside plain and incorrect like its Figure 6, IoU by class, attacks."""
     made = []
     for group in _groups(rows):
         methods, block_sizes, cells = _grid(group)
@@ -107,6 +110,9 @@ def tables(rows: list[Row], per_class: bool = False) -> list[Table]:
         made.append(_comparison(group))
         if per_class:
             made.append(_per_class(group))
+        for row in group:
+            if row.suite:
+                made += [suite_table(row.suite), suite_verdict(row.suite)]
     return made
 
 
@@ -151,6 +157,7 @@ def as_json(rows: list[Row]) -> list[dict]:
             "plain": {"mean_iou": row.plain},
             "incorrect": row.incorrect,
             "constant": {"mean_iou": row.constant},
+            "suite": row.suite,
         }
         for row in rows
     ]

@@ -1,0 +1,90 @@
+"""Keys as what they mean for blocks: guess, change and compare the parts of a cipher.
+
+Parts are those of `segkey.ciphers.Cipher.PARTS`: a ``permutation``, a selection (``selected``), a table of ``values``.
+"""
+
+import numpy as np
+
+from segkey.ciphers import Cipher
+
+DIGITS = 1000  # FFX's three digits
+
+
+def secret_parts(cipher: Cipher) -> tuple[str, ...]:
+    """The parts that an attacker does not know: all, but for the table of a fixed FFX password."""
+    return tuple(part for part in cipher.PARTS if not (part == "values" and cipher.password_hash))
+
+
+def changeable(cipher: Cipher) -> str:
+    """Why the parts of a cipher cannot be changed a little; empty where they can."""
+    unknown = set(secret_parts(cipher)) - set(_CHANGES)
+    return f"this does not know how to change a part of a key like {', '.join(sorted(unknown))}" if unknown else ""
+
+
+def sharing(cipher: Cipher, share: float, generator: np.random.Generator) -> Cipher:
+    """A random cipher that is given ``share`` (0 … 1) of the positions of each secret part, and draws the others."""
+    return cipher.with_parts(
+        **{name: _COMPLETIONS[name](getattr(cipher, name), share, generator) for name in secret_parts(cipher)}
+    )
+
+
+def changed(cipher: Cipher, pairs: int, generator: np.random.Generator) -> Cipher:
+    """A cipher in which ``pairs`` pairs of positions of one secret part have changed places."""
+    parts = secret_parts(cipher)
+    name = parts[generator.integers(len(parts))]
+    return cipher.with_parts(**{name: _CHANGES[name](getattr(cipher, name), pairs, generator)})
+
+
+def agreement(cipher: Cipher, other: Cipher) -> dict[str, float]:
+    """For each secret part, the fraction of its positions in which two ciphers agree."""
+    return {name: float(np.mean(getattr(cipher, name) == getattr(other, name))) for name in secret_parts(cipher)}
+
+
+def _given(size: int, share: float, generator: np.random.Generator) -> np.ndarray:
+    """Which positions an attacker is given: bool (size,)."""
+    given = np.zeros(size, bool)
+    given[generator.permutation(size)[: round(share * size)]] = True
+    return given
+
+
+def _complete_permutation(own: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+    drawn = own.copy()
+    rest = np.flatnonzero(~_given(own.size, share, generator))
+    drawn[rest] = own[generator.permutation(rest)]
+    return drawn
+
+
+def _complete_selection(own: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+    """Half of all positions are selected: of the rest, as many as are missing."""
+    given = _given(own.size, share, generator)
+    drawn, rest = own & given, np.flatnonzero(~given)
+    drawn[generator.permutation(rest)[: own.sum() - drawn.sum()]] = True
+    return drawn
+
+
+def _complete_table(own: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+    given = _given(own.size, share, generator)
+    drawn = own.copy()
+    free = np.setdiff1d(np.arange(DIGITS), own[given])
+    drawn[~given] = generator.permutation(free)[: (~given).sum()]
+    return drawn
+
+
+def _swap(values: np.ndarray, pairs: int, generator: np.random.Generator) -> np.ndarray:
+    drawn, places = values.copy(), generator.permutation(values.size)
+    pairs = min(pairs, values.size // 2)
+    drawn[places[:pairs]], drawn[places[pairs : 2 * pairs]] = values[places[pairs : 2 * pairs]], values[places[:pairs]]
+    return drawn
+
+
+def _swap_selected(own: np.ndarray, pairs: int, generator: np.random.Generator) -> np.ndarray:
+    """Selected positions become unselected, and as many the other way."""
+    drawn = own.copy()
+    chosen, others = generator.permutation(np.flatnonzero(own)), generator.permutation(np.flatnonzero(~own))
+    pairs = min(pairs, chosen.size, others.size)
+    drawn[chosen[:pairs]], drawn[others[:pairs]] = False, True
+    return drawn
+
+
+_COMPLETIONS = {"permutation": _complete_permutation, "selected": _complete_selection, "values": _complete_table}
+_CHANGES = {"permutation": _swap, "selected": _swap_selected, "values": _swap}

@@ -1,0 +1,81 @@
+"""All attacks that fit a run, one after another, and what they won."""
+
+from dataclasses import asdict
+
+from segkey.attacks.attack import ATTACKS, Budget
+from segkey.attacks.subject import Cost, Subject
+from segkey.errors import SegkeyError
+
+
+def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget | None = None, seed: int = 0) -> dict:
+    """Run some attacks, or all that fit.
+
+    Args:
+        subject: the model under attack.
+        names: of `ATTACKS`; all, if not given.
+        budget: what the attackers may spend.
+        seed: decides everything that is random.
+
+    Returns:
+        ``correct`` and ``keyless`` (mean IoU with the owner's key, and the better way to feed plain images), ``attacks``
+        (a list: each attack with what it knows, cost and won; ``won`` is the part of the way from keyless to correct,
+        1 for all of it), and ``left_out`` (attacks that do not fit, and why).
+
+    Raises:
+        SegkeyError: an attack that was asked for by name does not fit, or the budget is too small.
+    """
+    budget = (budget or Budget()).check()
+    chosen = [_known(name) for name in names] if names else list(ATTACKS.values())
+    left_out = {each.name: why for each in chosen if (why := each.fits(subject))}
+    if names and left_out:
+        name, why = next(iter(left_out.items()))
+        raise SegkeyError(f"attack '{name}' does not fit run {subject.run.name}: {why}", "leave it out")
+    with subject.task("correct and plain", len(subject.feed) * (2 + (subject.cipher.max_value != 255))):
+        correct = subject.correct()
+        by_divisor = {divisor: scores["mean_iou"] for divisor, scores in subject.plain().items()}
+    divisor = max(by_divisor, key=by_divisor.get)
+    keyless, reached = by_divisor[divisor], correct["mean_iou"]
+    lines = []
+    for each in chosen:
+        if each.name in left_out:
+            continue
+        subject.spent = Cost()
+        result = each.function(subject, budget, seed)
+        lines.append(
+            {"attack": each.name, "knows": each.knows, "steals": each.steals}
+            | asdict(subject.spent)
+            | {"mean_iou": result.mean_iou, "won": won(result.mean_iou, keyless, reached), "summary": result.summary}
+            | {"details": result.details}
+        )
+    class_name, constant = correct["constant"]
+    return {
+        "run": subject.run.name, "method": subject.cipher.method, "block_size": subject.cipher.block_size,
+        "fixed_password": bool(subject.cipher.password_hash), "key_space_bits": subject.cipher.key_space_bits,
+        "split": subject.settings["split"], "images": len(subject.feed), "settings": subject.settings,
+        "correct": {"mean_iou": reached}, "keyless": {"mean_iou": keyless, "divided_by": divisor},
+        "constant": {"class": class_name, "mean_iou": constant}, "attacks": lines, "left_out": left_out,
+        "budget": asdict(budget), "seed": seed, "device": subject.settings["device"],
+    }  # fmt: skip
+
+
+def won(mean_iou: float, keyless: float, correct: float) -> float:
+    """The part of the way from the best keyless score to the correct key's; all of it, where the key adds nothing."""
+    if correct <= keyless:
+        return 1.0
+    return (mean_iou - keyless) / (correct - keyless)
+
+
+def merge(earlier: dict | None, document: dict) -> dict:
+    """Results of another call on the same model and images, replaced by those that are new."""
+    if not earlier or earlier.get("settings") != document["settings"]:
+        return document
+    fresh = {line["attack"] for line in document["attacks"]}
+    kept = [line for line in earlier["attacks"] if line["attack"] not in fresh]
+    left_out = {k: v for k, v in (earlier["left_out"] | document["left_out"]).items() if k not in fresh}
+    return document | {"attacks": kept + document["attacks"], "left_out": left_out}
+
+
+def _known(name: str):
+    if name not in ATTACKS:
+        raise SegkeyError(f"there is no attack '{name}'", f"attacks: {', '.join(ATTACKS)}")
+    return ATTACKS[name]

@@ -1,0 +1,99 @@
+"""What a suite of attacks shows: one table, strongest first, and a verdict in plain words."""
+
+from rich.table import Table
+
+from segkey.reports.layout import method_label, number, printable, table_of
+
+_HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best keyless score to the correct key's
+
+
+def strongest_first(document: dict) -> list[dict]:
+    """The attacks of a suite, by what they won; what nobody can do, and only teaches, comes last."""
+    return sorted(document["attacks"], key=lambda line: (not line["steals"], -line["mean_iou"]))
+
+
+def suite_table(document: dict) -> Table:
+    """Each attack with what its attacker knows, what it cost and what it won."""
+    label = method_label(document["method"], document["block_size"])
+    if document["fixed_password"]:
+        label += ", password fixed"
+    heading = f"{document['run']} ({label}): attacks, strongest first, on {document['images']} test images"
+    table = table_of(heading, "attack", "keys tried", "images", "seconds", "mean IoU", "won")
+    for line in strongest_first(document):
+        table.add_row(
+            f"[bold]{printable(line['attack'])}[/]: {printable(line['summary'])}\n[dim]has {printable(line['knows'])}[/]",
+            f"{line['queries']:,}",
+            f"{line['images']:,}",
+            f"{line['seconds']:.0f}" if line["seconds"] >= 10 else f"{line['seconds']:.1f}",
+            number(line["mean_iou"]),
+            _per_cent(line["won"]),
+        )
+    table.add_section()
+    table.add_row("the correct key", "", "", "", number(document["correct"]["mean_iou"]), "100 %")
+    divisor = document["keyless"]["divided_by"]
+    table.add_row(f"plain images, divided by {divisor}", "", "", "", number(document["keyless"]["mean_iou"]), "0 %")
+    constant = document["constant"]
+    table.add_row(f"always '{printable(constant['class'])}'", "", "", "", number(constant["mean_iou"]), "")
+    notes = ["won: of the way from plain images to the correct key"]
+    notes += [f"{name} does not fit: {why}" for name, why in document["left_out"].items()]
+    table.footnote = "\n".join(notes)
+    return table
+
+
+def _per_cent(part: float) -> str:
+    return f"{100 * part:.0f} %"
+
+
+def learned_nothing(correct: float, constant: float) -> bool:
+    """Whether a model is so bad with its key that attacks tell nothing."""
+    return correct < 1.5 * constant
+
+
+def suite_verdict(document: dict) -> str:
+    """What the key is worth, in plain words: against those who hold the model alone, and against those who hold more."""
+    correct, keyless, constant = (document[name]["mean_iou"] for name in ("correct", "keyless", "constant"))
+    if document["method"] == "none":
+        return "This model is not protected: it works for everybody."
+    if learned_nothing(correct, constant):
+        return (
+            f"The model has learned next to nothing: {correct:.4f} with the key, where always answering "
+            f"'{document['constant']['class']}' reaches {constant:.4f}. This says nothing about the key; train longer first."
+        )
+    if keyless >= _NEARLY_ALL * correct:
+        return f"The key adds next to nothing: plain images reach {keyless:.4f}, the key {correct:.4f}."
+    text = f"The key is worth {correct:.4f} instead of {keyless:.4f} to those who have it. "
+    alone = [line for line in document["attacks"] if line["steals"] == "the model" and line["attack"] != "plain"]
+    text += _against("With the model alone", alone)
+    others: dict[str, list[dict]] = {}
+    for line in document["attacks"]:
+        if line["steals"] not in ("", "the model"):
+            others.setdefault(line["steals"], []).append(line)
+    for steals, lines in others.items():
+        text += " " + _against(f"With {steals}", lines)
+    return text
+
+
+def _against(who: str, lines: list[dict]) -> str:
+    """One sentence about the strongest of some attacks."""
+    if not lines:
+        return ""
+    best = max(lines, key=lambda line: line["mean_iou"])
+    cost = f"{best['queries']:,} {'try' if best['queries'] == 1 else 'tries'}, {_duration(best['seconds'])}"
+    reached = f"{best['attack']} ({cost}) reaches {best['mean_iou']:.4f}"
+    if best["won"] >= _NEARLY_ALL:
+        return f"{who}, {reached}: the protection is gone."
+    if best["won"] >= _HALF:
+        return f"{who}, {reached}: most of the protection is gone."
+    if best["won"] >= 0.1:
+        return f"{who}, {reached}, {_per_cent(best['won'])} of what the key protects."
+    return f"{who}, {reached}: next to nothing of what the key protects."
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )

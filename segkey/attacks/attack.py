@@ -16,6 +16,7 @@ class Budget:
         queries: keys that a search may try.
         images: images an attacker has, where an attack needs a few.
         epochs: of fine-tuning.
+        steps: the least of fine-tuning; who has few images goes over them more often.
         percents: parts of the training images a fine-tuner has.
         pairs: numbers of plain images with their encrypted twins.
         per_level: wrong keys for each part of the key that they share with the right one.
@@ -25,13 +26,14 @@ class Budget:
     queries: int = 500
     images: int = 32
     epochs: int = 10
+    steps: int = 100
     percents: tuple[float, ...] = (1, 5, 10, 50)
     pairs: tuple[int, ...] = (1, 2, 10)
     per_level: int = 3
 
     def check(self) -> "Budget":
         """Raise `SegkeyError` for a budget that buys nothing; returns the budget."""
-        least = {"keys": 1, "queries": 10, "images": 2, "epochs": 1, "per_level": 1}
+        least = {"keys": 1, "queries": 10, "images": 2, "epochs": 1, "steps": 1, "per_level": 1}
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 words = {"per_level": "keys a level"}.get(name, name)

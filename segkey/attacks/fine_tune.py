@@ -14,7 +14,6 @@ from segkey.pictures import random_crops, seeded
 from segkey.training import Recipe, optimise, segmentation_loss
 
 _BATCH = 16
-_LEAST_STEPS = 100  # who has few images goes over them more often
 _LEAST_IMAGES = 2
 
 
@@ -34,7 +33,7 @@ def fine_tune(subject: Subject, budget: Budget, seed: int) -> Result:
     """Train on plain images from the stolen weights, beside training the same way from the weights that model began with.
 
     The difference of the two is what the theft was worth. The learning rate is that of the recipe ``scratch``, over
-    ``budget.epochs`` epochs or 100 steps, whichever is more; what is shown is the last epoch, without choosing.
+    ``budget.epochs`` epochs or ``budget.steps`` steps, whichever is more; what is shown is the last epoch, without choosing.
     """
     feed = subject.images_of("train")
     curve = [_stolen_as_it_is(subject)]
@@ -73,7 +72,7 @@ def _numbers_of_images(images: int, percents: tuple[float, ...]) -> dict[float, 
 
 
 def _epochs(images: int, budget: Budget) -> int:
-    return max(budget.epochs, math.ceil(_LEAST_STEPS / math.ceil(images / _BATCH)))
+    return max(budget.epochs, math.ceil(budget.steps / math.ceil(images / _BATCH)))
 
 
 def _train(subject: Subject, feed: Feed, count: int, budget: Budget, seed: int, start: str) -> float:

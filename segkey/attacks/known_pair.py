@@ -161,7 +161,11 @@ _SOLVERS = {"np": _solve_negative_positive, "ffx": _solve_ffx, "shf": _solve_shu
 
 def _fits(subject: Subject) -> str:
     method = subject.cipher.method
-    return "" if method in (*_SOLVERS, "none") else f"nobody has written down how to solve {method} for its key"
+    if method not in (*_SOLVERS, "none"):
+        return f"nobody has written down how to solve {method} for its key"
+    if subject.pair:
+        solve(subject.cipher, *subject.pair)  # images that do not belong together are refused before anything is done
+    return ""
 
 
 @attack(

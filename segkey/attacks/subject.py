@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,15 +52,10 @@ class Kept:
     """
 
     def __init__(self, path: Path | None, settings: dict):
-        self.path, self._pieces = path, {}
-        head = json.dumps(settings)
+        self.path, self._head, self._begun = path, _line(settings), False
         lines = _whole_lines(path) if path else []
-        if lines and lines[0] == head:  # otherwise it is of another attack, and worth nothing here
-            with contextlib.suppress(ValueError, TypeError):
-                self._pieces = dict(map(json.loads, lines[1:]))
-        if path:
-            with written_whole(path, "w") as file:  # without a line that a kill has cut
-                file.writelines(line + "\n" for line in [head, *map(json.dumps, self._pieces.items())])
+        ours = bool(lines) and lines[0] == self._head  # otherwise it is of another attack, and worth nothing here
+        self._pieces = dict(json.loads(line[9:]) for line in lines[1:]) if ours else {}
 
     def __len__(self) -> int:
         return len(self._pieces)
@@ -71,9 +67,15 @@ class Kept:
     def add(self, name: str, piece: dict) -> None:
         """Keep a piece; when this returns, a kill does no harm to it."""
         self._pieces[name] = piece
-        if self.path:
-            with explain_os_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps([name, piece]) + "\n")
+        if not self.path:
+            return
+        if not self._begun:  # written anew, without a line that a kill has cut
+            self._begun = True
+            with written_whole(self.path, "w") as file:
+                file.writelines([self._head, *map(_line, self._pieces.items())])
+            return
+        with explain_os_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(_line([name, piece]))
 
     def remove(self) -> None:
         """Forget all: the results are written."""
@@ -81,11 +83,18 @@ class Kept:
             self.path.unlink(missing_ok=True)
 
 
+def _line(content: object) -> str:
+    """JSON behind its CRC-32: a line that was cut or damaged is done again."""
+    text = json.dumps(content)
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+
+
 def _whole_lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError):
         return []
+    return [line for line in lines if line[:9] == f"{zlib.crc32(line[9:-1].encode()):08x} " and line.endswith("\n")]
 
 
 @dataclass

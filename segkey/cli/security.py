@@ -78,7 +78,9 @@ def attack(
     if suite and names:
         raise typer.BadParameter("--suite runs every attack; leave the others out")
     percents = tuple(fine_tune or attacks.Budget.percents)
-    budget = attacks.Budget(wrong_keys, queries, few, epochs, percents, per_level=per_level).check()
+    budget = attacks.Budget(
+        keys=wrong_keys, queries=queries, images=few, epochs=epochs, percents=percents, per_level=per_level
+    ).check()
     where, opened = devices.choose(device), Run.open(run)
     tested = testdata.open_test_split(opened, shards, images, masks, split)
     loaded = None if opened.header.method == "none" else options.load_key(key, passphrase_file, opened.header.key_id)

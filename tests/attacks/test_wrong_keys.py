@@ -1,35 +1,36 @@
 """Wrong keys are wrong, deterministic and counted; a run that was killed goes on."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
-from segkey import attacks, ciphers, encryption, evaluation, testdata, training
+from segkey import attacks, ciphers, evaluation, testdata
+from segkey.errors import SegkeyError
 from segkey.preparation import Preparation
 from segkey.progress import Progress
-from segkey.shards import open_splits
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def subject(trained_run, key):
-    cipher = testdata.cipher_of(trained_run, key)
-    return attacks.Subject.create(trained_run, testdata.open_test_split(trained_run, None, None, None), cipher, CPU)
+def small(trained_run, attacked):
+    """Two epochs on six images: quick, and enough where scores need only differ."""
+    return attacked(trained_run)
 
 
-def test_the_test_images_are_decrypted_exactly(subject, scenes_source):
-    ((images, _),) = subject.feed.batches(100)
+def test_the_test_images_are_decrypted_exactly(small, scenes_source):
+    ((images, _),) = small.feed.batches(100)
     preparation = Preparation((32, 32), 5)
     for image, item in zip(images, scenes_source.splits["test"], strict=True):
         assert np.array_equal(image.numpy(), preparation.load(item)[0][0])
 
 
-def test_document(subject, trained_run):
-    document = attacks.correct_plain_incorrect(subject, wrong_keys=3, seed=5)
+def test_document(small, trained_run):
+    document = attacks.correct_plain_incorrect(small, wrong_keys=3, seed=5)
     wrong = document["incorrect"]
     assert (document["run"], document["method"], document["block_size"], document["images"]) == (
         "small",
@@ -45,47 +46,59 @@ def test_document(subject, trained_run):
     assert document["correct"] == evaluated["correct"]
     assert document["constant"] == evaluated["constant"]
     assert json.loads(json.dumps(document)) == document
-    assert attacks.correct_plain_incorrect(subject, wrong_keys=3, seed=5) == document
-    assert attacks.correct_plain_incorrect(subject, wrong_keys=3, seed=6)["incorrect"]["values"] != wrong["values"]
+    assert attacks.correct_plain_incorrect(small, wrong_keys=3, seed=5) == document
+    assert attacks.correct_plain_incorrect(small, wrong_keys=3, seed=6)["incorrect"]["values"] != wrong["values"]
 
 
-def test_each_score_is_that_of_its_cipher(subject):
-    """What basic() reports for a wrong key is what encrypting with that key by hand gives."""
-    values = attacks.correct_plain_incorrect(subject, wrong_keys=2)["incorrect"]["values"]
-    header = subject.run.header
-    ((images, masks),) = subject.feed.batches(100)
-    for value, cipher in zip(values, attacks.wrong_ciphers(subject, 0), strict=False):
+def test_each_score_is_that_of_its_cipher(small):
+    """What is reported for a wrong key is what encrypting with that key by hand gives."""
+    values = attacks.correct_plain_incorrect(small, wrong_keys=2)["incorrect"]["values"]
+    header = small.run.header
+    ((images, masks),) = small.feed.batches(100)
+    for value, cipher in zip(values, attacks.wrong_ciphers(small.cipher, 0), strict=False):
         pixels = torch.from_numpy(cipher.encrypt(images.numpy())).float() / 255
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=False):
-            predicted = subject.model(pixels.to(memory_format=torch.channels_last)).argmax(1)
+            predicted = small.model(pixels.to(memory_format=torch.channels_last)).argmax(1)
         matrix = evaluation.confusion_matrix(masks, predicted, 5, 255)
         assert evaluation.Scores(matrix, header.classes, 6).mean_iou == pytest.approx(value, abs=0.02)
 
 
-def test_plain_images_are_divided_by_255_whatever_the_methods_largest_value(subject, key):
+def with_cipher(subject, cipher):
+    return replace(subject, cipher=cipher)
+
+
+def test_plain_images_are_divided_by_255_and_by_the_methods_largest_value(small, key):
     cipher = ciphers.from_key("ffx", key, 4)
-    ffx = attacks.Subject(subject.run, subject.model, subject.feed, cipher)
+    ffx = with_cipher(small, cipher)
     assert cipher.max_value > 255
-    assert ffx.score(None).matrix.tolist() == subject.score(None).matrix.tolist()
+    assert ffx.score(None).matrix.tolist() == small.score(None).matrix.tolist()
+    assert set(ffx.plain()) == {255, cipher.max_value}
+    by_hand = evaluation.score(small.model, small.feed, cipher.max_value)
+    assert ffx.plain()[cipher.max_value]["mean_iou"] == by_hand.mean_iou
+    result = attacks.ATTACKS["plain"].function(ffx, attacks.Budget(), 0)
+    assert result.mean_iou == max(scores["mean_iou"] for scores in ffx.plain().values())
 
 
 @pytest.mark.parametrize("method", ["np", "ffx"])
-def test_no_wrong_key_means_the_owners_transformation(subject, key, method):
+def test_no_wrong_key_means_the_owners_transformation(key, method):
     """At M = 1 with 3 channels there are three selections: every third random key is the owner's by chance."""
-    password = b"fixed" if method == "ffx" else None
-    own = ciphers.from_key(method, key, 1, 3, password)
-    target = attacks.Subject(subject.run, subject.model, subject.feed, own, password)
-    wrong = list(islice(attacks.wrong_ciphers(target, seed=0), 30))
+    own = ciphers.from_key(method, key, 1, 3, b"fixed" if method == "ffx" else None)
+    wrong = list(islice(attacks.wrong_ciphers(own, seed=0), 30))
     assert not any(cipher.same_as(own) for cipher in wrong)
     if method == "ffx":  # they differ in the selection alone, as in the paper
         assert all(np.array_equal(cipher.values, own.values) for cipher in wrong)
         assert all(not np.array_equal(cipher.selected, own.selected) for cipher in wrong)
 
 
-def test_wrong_keys_with_a_derived_password_differ_in_their_tables_too(subject, key):
-    target = attacks.Subject(subject.run, subject.model, subject.feed, ciphers.from_key("ffx", key, 2))
-    tables = {cipher.values.tobytes() for cipher in islice(attacks.wrong_ciphers(target, seed=0), 5)}
-    assert len(tables | {target.cipher.values.tobytes()}) == 6
+def test_wrong_keys_with_a_derived_password_differ_in_their_tables_too(key):
+    own = ciphers.from_key("ffx", key, 2)
+    tables = {cipher.values.tobytes() for cipher in islice(attacks.wrong_ciphers(own, seed=0), 5)}
+    assert len(tables | {own.values.tobytes()}) == 6
+
+
+def test_the_only_key_of_a_method_has_no_wrong_one(key):
+    with pytest.raises(SegkeyError, match="single key"):
+        next(attacks.wrong_ciphers(ciphers.from_key("np", key, 1, channels=1), seed=0))
 
 
 class Killed(BaseException):
@@ -107,47 +120,79 @@ class KilledAfter(Progress):
         return nullcontext(advance)
 
 
-def test_an_attack_that_was_killed_goes_on_and_ends_with_the_same_numbers(subject, tmp_path, monkeypatch):
-    keep = tmp_path / "attack.partial.json"
-    whole = attacks.correct_plain_incorrect(subject, wrong_keys=4)
+def keeping(subject, keep, images=None):
+    return replace(subject, keep=keep, progress=KilledAfter(images) if images else Progress())
+
+
+def test_an_attack_that_was_killed_goes_on_and_ends_with_the_same_numbers(small, tmp_path, monkeypatch):
+    keep = tmp_path / "attack.partial.jsonl"
+    whole = attacks.correct_plain_incorrect(small, wrong_keys=4)
     with pytest.raises(Killed):
-        attacks.correct_plain_incorrect(subject, wrong_keys=4, keep=keep, progress=KilledAfter(4 * 6 + 3))
-    assert len(json.loads(keep.read_text())["scores"]) == 4
+        attacks.correct_plain_incorrect(keeping(small, keep, 4 * 6 + 3), wrong_keys=4)
+    assert len(keep.read_text().splitlines()) == 1 + 4
+    with open(keep, "a") as file:
+        file.write('["wrong key 0/2", {"value": {"mean_iou": 1')  # a line that the kill has cut
     scored = []
     score = attacks.Subject.score
     monkeypatch.setattr(attacks.Subject, "score", lambda self, *a, **k: scored.append(1) or score(self, *a, **k))
-    assert attacks.correct_plain_incorrect(subject, wrong_keys=4, keep=keep) == whole
+    again = keeping(small, keep)
+    assert attacks.correct_plain_incorrect(again, wrong_keys=4) == whole
     assert len(scored) == 2  # only what was missing
+    again.kept.remove()
     assert not keep.exists()
 
 
-def test_kept_scores_of_another_attack_are_not_mixed_in(subject, tmp_path):
-    keep = tmp_path / "attack.partial.json"
+def test_kept_scores_of_another_attack_are_not_mixed_in(small, tmp_path):
+    keep = tmp_path / "attack.partial.jsonl"
     with pytest.raises(Killed):
-        attacks.correct_plain_incorrect(subject, wrong_keys=2, seed=1, keep=keep, progress=KilledAfter(20))
-    assert attacks.correct_plain_incorrect(subject, wrong_keys=2, seed=2, keep=keep) == attacks.correct_plain_incorrect(
-        subject, wrong_keys=2, seed=2
-    )
+        attacks.correct_plain_incorrect(keeping(small, keep, 20), wrong_keys=2, seed=1)
+    expected = attacks.correct_plain_incorrect(small, wrong_keys=2, seed=2)
+    assert attacks.correct_plain_incorrect(keeping(small, keep), wrong_keys=2, seed=2) == expected
+    assert len(replace(small, keep=keep, precise=True).kept) == 0
     keep.write_text("{ damaged")
-    assert attacks.correct_plain_incorrect(subject, wrong_keys=1, keep=keep) == attacks.correct_plain_incorrect(
-        subject, wrong_keys=1
-    )
+    assert attacks.correct_plain_incorrect(keeping(small, keep), wrong_keys=2, seed=2) == expected
 
 
-def test_a_model_without_protection_scores_the_same_with_every_key(tmp_path, scenes_source):
-    plain = ciphers.from_key("none", None, 1)
-    encryption.encrypt(encryption.plan_shards(scenes_source, tmp_path / "s", plain, size=(32, 32)), plain, workers=1)
-    recipe = training.recipe("scratch", epochs=1, batch_size=4)
-    run = training.train(
-        open_splits([tmp_path / "s"]),
-        tmp_path,
-        recipe,
-        shards=[tmp_path / "s"],
-        device=CPU,
-        backbone="resnet14",
-    )
-    target = attacks.Subject.create(run, testdata.open_test_split(run, None, None, None), plain, CPU)
-    document = attacks.correct_plain_incorrect(target, wrong_keys=3)
+def test_the_cost_of_an_attack_does_not_depend_on_where_it_was_cut(small, tmp_path):
+    keep = tmp_path / "attack.partial.jsonl"
+    budget = attacks.Budget(keys=4)
+    names = ["plain", "wrong-keys"]
+    whole = attacks.run_attacks(small, names, budget)
+    with pytest.raises(Killed):
+        attacks.run_attacks(keeping(small, keep, 4 * 6), names, budget)
+    again = attacks.run_attacks(keeping(small, keep), names, budget)
+    for a, b in zip(whole["attacks"], again["attacks"], strict=True):
+        assert (a["queries"], a["images"], a["mean_iou"]) == (b["queries"], b["images"], b["mean_iou"])
+        assert b["seconds"] > 0
+    assert [(line["queries"], line["images"]) for line in again["attacks"]] == [(1, 6), (4, 24)]
+
+
+@pytest.mark.parametrize("name, draw", [
+    ("exponential", lambda g, size: 0.03 + 0.01 * g.exponential(size=size)),
+    ("normal", lambda g, size: 0.2 + 0.03 * g.normal(size=size)),
+    ("uniform", lambda g, size: g.uniform(0.1, 0.3, size)),
+])  # fmt: skip
+def test_the_expected_best_of_many_keys(name, draw):
+    """Beside the mean of the best of as many draws, for distributions with a heavy, a light and no tail."""
+    generator = np.random.default_rng(1)
+    for keys in (1_000, 10_000):
+        truth = np.mean([draw(generator, keys).max() for _ in range(100)])
+        guesses = [attacks.best_of_many(draw(generator, 100).tolist(), keys) for _ in range(25)]
+        spread = np.std(draw(generator, 10_000))
+        assert np.median([guess["mean"] for guess in guesses]) == pytest.approx(truth, abs=1.5 * spread)
+        assert np.mean([guess["low"] - spread / 2 <= truth <= guess["high"] + spread / 2 for guess in guesses]) > 0.6
+        assert all(guess["low"] <= guess["mean"] <= guess["high"] <= 1 for guess in guesses)
+
+
+def test_the_best_of_as_many_keys_is_the_best_that_was_seen():
+    values = [0.1, 0.3, 0.2]
+    assert attacks.best_of_many(values, 3)["mean"] == 0.3
+    assert attacks.best_of_many(values, 30) is None  # three scores have no tail
+    assert attacks.best_of_many([0.2] * 100, 10_000)["mean"] == pytest.approx(0.2)
+
+
+def test_a_model_without_protection_scores_the_same_with_every_key(open_run, attacked):
+    document = attacks.correct_plain_incorrect(attacked(open_run), wrong_keys=3)
     assert document["plain"] == document["correct"]
     assert document["incorrect"]["values"] == [document["correct"]["mean_iou"]] * 3
     assert document["key_space_bits"] == 0

@@ -1,0 +1,226 @@
+"""Each attack where its truth is known, and all of them together."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from segkey import attacks, ciphers
+from segkey.attacks import guessing
+from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers
+from segkey.errors import SegkeyError
+from segkey.pictures import seeded
+
+
+def result_of(name, subject, seed=0, **budget):
+    return attacks.ATTACKS[name].function(subject, attacks.Budget(**budget), seed)
+
+
+# ------------------------------------------------------------------ guessing
+
+
+@pytest.mark.parametrize("method, password", [("shf", None), ("np", None), ("ffx", b"fixed"), ("ffx", None)])
+def test_keys_that_share_a_part(key, method, password):
+    own = ciphers.from_key(method, key, 8, 3, password)
+    for share in (0, 0.3, 1):
+        drawn = guessing.sharing(own, share, seeded(share))
+        agree = guessing.agreement(own, drawn)
+        assert ("values" in agree) == (method == "ffx" and password is None)
+        for name, part in agree.items():
+            by_chance = {"selected": 0.5, "permutation": 1 / 192, "values": 1 / 1000}[name]
+            assert part == pytest.approx(share + (1 - share) * by_chance, abs=0.1)
+        assert drawn.same_as(own) == (share == 1)
+        if method != "shf":
+            assert drawn.selected.sum() == own.selected.sum()
+        images = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), np.uint8)
+        assert np.array_equal(drawn.decrypt(drawn.encrypt(images)), images)
+
+
+@pytest.mark.parametrize("method, password", [("shf", None), ("np", None), ("ffx", b"fixed"), ("ffx", None)])
+def test_a_change_is_small_and_leaves_a_key(key, method, password):
+    own = ciphers.from_key(method, key, 4, 3, password)
+    for seed in range(20):
+        other = guessing.changed(own, 2, seeded(seed))
+        differing = {
+            name: round((1 - part) * getattr(own, name).size) for name, part in guessing.agreement(own, other).items()
+        }
+        assert sum(differing.values()) == 4
+        images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
+        assert np.array_equal(other.decrypt(other.encrypt(images)), images)
+
+
+def test_a_method_of_ones_own_without_known_parts_is_said_not_to_fit(subject, key):
+    class Strange(ciphers.Plain):
+        method, PARTS = "strange", ("angles",)
+
+    target = replace(subject, cipher=Strange(1, 3))
+    for name in ("nearby", "search", "known-pair", "ciphertext-only", "exhaustive"):
+        assert attacks.ATTACKS[name].fits(target)
+
+
+# ------------------------------------------------------------------ exhaustive
+
+
+def test_all_ciphers_are_all_and_different(key):
+    own = ciphers.from_key("np", key, 2)
+    everything = list(all_ciphers(own))
+    assert len(everything) == number_of_ciphers(own) == 924
+    assert len({cipher.selected.tobytes() for cipher in everything}) == 924
+    assert all(cipher.selected.sum() == 6 for cipher in everything)
+    assert sum(cipher.same_as(own) for cipher in everything) == 1
+    assert len(list(all_ciphers(ciphers.from_key("shf", key, 1)))) == 6
+    assert number_of_ciphers(ciphers.from_key("ffx", key, 2)) == float("inf")  # the table is secret, too
+    assert number_of_ciphers(ciphers.from_key("ffx", key, 2, 3, b"fixed")) == 924
+    assert number_of_ciphers(ciphers.from_key("shf", key, 256)) == float("inf")
+
+
+def test_exhaustive_finds_the_key(subject):
+    result = result_of("exhaustive", subject, images=8)
+    assert result.details["found"]
+    assert result.details["rank_of_the_key"] == 1
+    assert result.mean_iou == subject.correct()["mean_iou"]
+    assert len(result.details["scores"]) == 924
+
+
+def test_exhaustive_does_not_fit_a_large_key_space(subject, key):
+    target = replace(subject, cipher=ciphers.from_key("np", key, 4))
+    assert "2^45" in attacks.ATTACKS["exhaustive"].fits(target)
+    with pytest.raises(SegkeyError, match="does not fit"):
+        attacks.run_attacks(target, ["exhaustive"])
+
+
+# ------------------------------------------------------------------ nearby
+
+
+def test_nearby_begins_like_a_random_key_and_ends_at_the_right_one(subject):
+    curve = result_of("nearby", subject, per_level=4).details["curve"]
+    assert [point["share"] for point in curve] == list(range(0, 101, 10))
+    assert curve[-1]["mean"] == subject.correct()["mean_iou"]
+    wrong = result_of("wrong-keys", subject, keys=20).details
+    assert abs(curve[0]["mean"] - wrong["mean"]) < 3 * wrong["std"] * (1 / 4 + 1 / 20) ** 0.5
+    assert curve[-2]["mean"] > curve[0]["mean"]
+
+
+# ------------------------------------------------------------------ search
+
+
+def test_search_beats_random_keys_for_the_same_number_of_queries(subject):
+    found = result_of("search", subject, queries=60, images=8)
+    feed = subject.images_of("val", 8)
+    randoms = attacks.wrong_ciphers(subject.cipher, seed=9)
+    best = max((next(randoms) for _ in range(60)), key=lambda cipher: subject.score(cipher, feed).mean_iou)
+    assert found.mean_iou > subject.score(best).mean_iou
+    scores = [score for _, score in found.details["accepted"]]
+    assert scores == sorted(scores) and len(scores) > 1
+
+
+def test_search_without_labels_lowers_the_entropy(subject):
+    found = result_of("search-blind", subject, queries=30, images=8)
+    happiness = [score for _, score in found.details["accepted"]]
+    assert happiness == sorted(happiness) and happiness[-1] > happiness[0]
+    assert found.details["criterion"] == "entropy of the prediction"
+
+
+def test_entropy_of_the_prediction(subject):
+    scores = subject.score(subject.cipher, entropy=True)
+    ((images, _),) = subject.feed.batches(100)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=False):
+        logits = subject.model(subject.cipher.encrypt(images).float() / 255)[..., ::4, ::4]
+    chance = logits.softmax(1)
+    assert scores.entropy == pytest.approx(float(-(chance * chance.log()).sum(1).mean()), rel=0.05)
+    assert np.isnan(subject.score(subject.cipher).entropy)
+
+
+def test_a_search_that_is_cut_goes_on(subject, tmp_path):
+    whole = result_of("search", subject, queries=60, images=4)
+
+    class Cut(Exception):
+        pass
+
+    kept = replace(subject, keep=tmp_path / "kept.jsonl")
+    done, score = [], kept.score
+    kept.score = lambda *a, **k: (
+        done.append(1) or (_ for _ in ()).throw(Cut) if len(done) > 40 else (done.append(1), score(*a, **k))[1]
+    )
+    with pytest.raises(Cut):
+        result_of("search", kept, queries=60, images=4)
+    assert result_of("search", replace(subject, keep=tmp_path / "kept.jsonl"), queries=60, images=4) == whole
+    text = (tmp_path / "kept.jsonl").read_text()
+    assert "selected" not in text.replace('"agreement": {"selected"', "")  # numbers of queries, no key
+
+
+# ------------------------------------------------------------------ fine-tune
+
+
+def test_fine_tune_trains_on_plain_images(subject):
+    result = result_of("fine-tune", subject, percents=(50,), epochs=1, steps=16)
+    as_it_is, half = result.details["curve"]
+    assert (half["images"], half["percent"]) == (30, 50)
+    assert half["epochs"] == 8  # two steps each, for at least sixteen
+    assert half["stolen"] > as_it_is["stolen"] and half["anew"] > 0
+    assert result.mean_iou == max(half["stolen"], as_it_is["stolen"])
+
+
+def test_fine_tune_needs_images(subject):
+    with pytest.raises(SegkeyError, match="too few to fine-tune"):
+        result_of("fine-tune", subject, percents=(1,))
+    target = replace(subject, splits={})
+    assert "not at hand" in attacks.ATTACKS["fine-tune"].fits(target)
+    assert target.images_of("val", 4).split.header.split == "test"  # an attacker who has test images
+
+
+# ------------------------------------------------------------------ all together
+
+
+BUDGET = attacks.Budget(keys=40, queries=20, images=4, epochs=1, steps=3, percents=(10,), per_level=1)
+
+
+@pytest.fixture(scope="module")
+def open_document(open_run, attacked):
+    return attacks.run_attacks(attacked(open_run), budget=BUDGET)
+
+
+@pytest.mark.parametrize("name", list(attacks.ATTACKS))
+def test_a_defence_that_ignores_the_key_is_worth_nothing_to_every_attack(open_document, name):
+    line = next(line for line in open_document["attacks"] if line["attack"] == name)
+    assert line["won"] == 1.0
+    assert line["mean_iou"] >= open_document["correct"]["mean_iou"]
+
+
+def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(subject):
+    names = ["plain", "wrong-keys", "known-pair", "search"]
+    document = attacks.run_attacks(subject, names, BUDGET, seed=3)
+    again = attacks.run_attacks(subject, names, BUDGET, seed=3)
+    for a, b in zip(document["attacks"], again["attacks"], strict=True):
+        assert a | {"seconds": 0} == b | {"seconds": 0}
+        assert a["queries"] > 0 and a["images"] > 0 and a["knows"]
+    pair = next(line for line in document["attacks"] if line["attack"] == "known-pair")
+    assert pair["won"] == 1.0
+    merged = attacks.merge(document, attacks.run_attacks(subject, ["nearby"], BUDGET, seed=3))
+    assert [line["attack"] for line in merged["attacks"]] == [
+        *[line["attack"] for line in document["attacks"]],
+        "nearby",
+    ]
+    other = attacks.run_attacks(replace(subject, precise=True), ["plain"], BUDGET)
+    assert attacks.merge(document, other) == other
+
+
+def test_won():
+    assert attacks.won(0.3, keyless=0.2, correct=0.6) == pytest.approx(0.25)
+    assert attacks.won(0.1, 0.2, 0.6) < 0
+    assert attacks.won(0.2, keyless=0.6, correct=0.6) == 1.0  # the key adds nothing
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"keys": 0}, {"queries": 1}, {"images": 1}, {"epochs": 0}, {"steps": 0}, {"percents": ()}, {"percents": (0,)}],
+)
+def test_too_small_a_budget(subject, bad):
+    with pytest.raises(SegkeyError):
+        attacks.run_attacks(subject, ["plain"], attacks.Budget(**bad))
+
+
+def test_unknown_attacks(subject):
+    with pytest.raises(SegkeyError, match="no attack 'prayer'"):
+        attacks.run_attacks(subject, ["prayer"])

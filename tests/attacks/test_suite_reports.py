@@ -1,0 +1,139 @@
+"""The suite's table and verdict say what was won, and the command line hands everything on."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from segkey import reports
+from segkey.cli import app
+
+
+def shown(*things, width=110) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    for thing in things:
+        console.print(thing, soft_wrap=isinstance(thing, str))
+    return console.file.getvalue()
+
+
+def line(name, mean_iou, steals="the model", queries=10, seconds=30.0):
+    won = (mean_iou - 0.1) / 0.4
+    return {
+        "attack": name, "knows": f"what {name} knows", "steals": steals, "queries": queries, "images": 320,
+        "seconds": seconds, "mean_iou": mean_iou, "won": won, "summary": f"how {name} did it", "details": {},
+    }  # fmt: skip
+
+
+def document(*lines, correct=0.5, keyless=0.1, method="np", left_out=None):
+    return {
+        "run": "a-run", "method": method, "block_size": 2, "fixed_password": False, "key_space_bits": 9.9,
+        "split": "test", "images": 60, "correct": {"mean_iou": correct},
+        "keyless": {"mean_iou": keyless, "divided_by": 255}, "constant": {"class": "road", "mean_iou": 0.05},
+        "attacks": list(lines), "left_out": left_out or {},
+    }  # fmt: skip
+
+
+def test_the_table_has_the_strongest_attack_first_and_what_only_teaches_last():
+    table = document(
+        line("wrong-keys", 0.2), line("nearby", 0.45, steals=""), line("exhaustive", 0.5, queries=924),
+        left_out={"search": "for some reason"},
+    )  # fmt: skip
+    text = shown(reports.suite_table(table))
+    places = [text.index(name) for name in ("exhaustive", "wrong-keys", "nearby", "the correct key")]
+    assert places == sorted(places)
+    row = next(row for row in text.splitlines() if "exhaustive" in row)
+    assert "924" in row and "320" in row and "30" in row and "0.5000" in row and "100 %" in row
+    assert "what exhaustive knows" in text
+    assert "search does not fit: for some reason" in text
+
+
+@pytest.mark.parametrize(
+    "expected, made",
+    [
+        ("the protection is gone", document(line("exhaustive", 0.5))),
+        ("most of the protection is gone", document(line("search", 0.35))),
+        ("25 % of what the key protects", document(line("search", 0.2))),
+        ("next to nothing of what the key protects", document(line("wrong-keys", 0.12))),
+        ("The key adds next to nothing: plain images reach 0.4800", document(keyless=0.48)),
+        ("learned next to nothing", document(correct=0.06, keyless=0.05)),
+        ("not protected", document(method="none")),
+    ],
+)
+def test_the_verdict(expected, made):
+    assert expected in reports.suite_verdict(made)
+
+
+def test_the_verdict_tells_those_who_hold_more_apart():
+    text = reports.suite_verdict(
+        document(
+            line("plain", 0.1), line("wrong-keys", 0.12), line("nearby", 0.3, steals=""),
+            line("known-pair", 0.5, steals="one pair", queries=1, seconds=0.5),
+        )
+    )  # fmt: skip
+    assert "With the model alone, wrong-keys (10 tries, 30 s) reaches 0.1200: next to nothing" in text
+    assert "With one pair, known-pair (1 try, 0 s) reaches 0.5000: the protection is gone." in text
+    assert "nearby" not in text
+
+
+@pytest.fixture
+def ready(np_run, key, tmp_path, monkeypatch):
+    """A copy of the run and its key, for the command line."""
+    import shutil
+
+    folder = Path(shutil.copytree(np_run.path, tmp_path / "a-run"))
+    key.save(tmp_path / "keys/segkey.key")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    return folder
+
+
+def segkey(*arguments):
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_attacks_by_name_are_kept_and_reported(ready):
+    first = segkey("attack", ready, "--known-pair", "--plain")
+    assert first.exit_code == 0, first.output
+    assert "known-pair" in first.stdout and "the protection is gone" in first.stdout
+    assert not (ready / "attack.json").exists()  # nobody asked for wrong keys
+    second = json.loads(segkey("attack", ready, "--nearby", "--per-level", 1, "--json").stdout)
+    assert [each["attack"] for each in second["attacks"]] == ["plain", "known-pair", "nearby"]
+    assert not (ready / "attack.partial.jsonl").exists()
+    reported = segkey("report", ready).stdout
+    assert "attacks, strongest first" in reported and "With one plain image" in reported
+    assert json.loads(segkey("report", ready, "--json").stdout)[0]["suite"]["attacks"] == second["attacks"]
+
+
+def test_on_other_images_nothing_is_kept(ready):
+    assert segkey("attack", ready, "--plain", "--limit", 4).exit_code == 0
+    assert not (ready / "suite.json").exists()
+
+
+def test_a_pair_from_files(ready, np_run, learnable):
+    shards, items = Path(np_run.config["data"]["shards"][0]), learnable.splits["test"]
+    good = segkey("attack", ready, "--pair", items[0].image, shards / "test.h5", "--json")
+    assert json.loads(good.stdout)["attacks"][0]["details"]["by_pairs"][0]["found"] is True
+    other = ready.parent / items[0].image.name  # the name of one image, the pixels of another
+    other.write_bytes(items[1].image.read_bytes())
+    before = sorted(ready.rglob("*"))
+    bad = segkey("attack", ready, "--pair", other, shards / "test.h5", "--limit", 5)
+    assert bad.exit_code == 1 and "do not belong together: in the block in row 0, column" in bad.stderr
+    missing = segkey("attack", ready, "--pair", ready / "nobody.png", shards / "test.h5")
+    assert missing.exit_code == 1 and "no image called nobody" in missing.stderr
+    assert sorted(ready.rglob("*")) == before  # nothing is written
+
+
+def test_what_cannot_be(ready):
+    assert segkey("attack", ready, "--suite", "--plain").exit_code == 2
+    assert segkey("attack", ready, "--search", "--queries", 3).exit_code == 2
+    assert "no percentages" in segkey("attack", ready, "--fine-tune", 200).stderr
+    Path("keys/segkey.key").unlink()
+    missing = segkey("attack", ready, "--plain")
+    assert missing.exit_code == 1 and "is needed" in missing.stderr
+    assert not (ready / "suite.json").exists()

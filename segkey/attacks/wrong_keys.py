@@ -159,4 +159,4 @@ def _expected_best(scores: np.ndarray, keys: int) -> float:
     survival = np.exp(-above / scale) if abs(shape) < 1e-06 else np.maximum(1 - shape * above / scale, 0) ** (1 / shape)
     # The mean of the largest is the integral of the probability that it is larger.
     larger = 1 - (1 - count / len(scores) * survival) ** keys
-    return float(max(threshold + np.trapezoid(larger, above), scores[-1]))
+    return float(max(threshold + (larger[1:] + larger[:-1]) @ np.diff(above) / 2, scores[-1]))

@@ -50,7 +50,7 @@ def encrypt(
     seed: options.Seed = 0,
     workers: options.Workers = None,
     shard_size: Annotated[float, typer.Option(help="Cut shards at this many GB.")] = 1.0,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")] = False,
+    strict: options.Strict = False,
     force: options.Force = False,
 ) -> None:
     """Encrypt images, with their masks, into HDF5 shards."""

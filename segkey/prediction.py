@@ -179,7 +179,7 @@ def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
     classes, h, w = logits.shape
     height, width = size
     if (h, w) == (height, width):
-        return logits.argmax(0).byte()
+        return _likeliest(logits)
     out = torch.empty(size, dtype=torch.uint8, device=logits.device)
     rows = max(1, _BAND // (classes * width))
     for top in range(0, height, rows):
@@ -187,10 +187,16 @@ def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
         y = ((y + 0.5) * (h / height) - 0.5).clamp(0, h - 1)  # where pixels' centres fall, as F.interpolate has it
         above = y.long()
         below = (above + 1).clamp(max=h - 1)
-        band = torch.lerp(logits[:, above], logits[:, below], (y - above)[:, None].to(logits.dtype))
+        rows_of = logits.index_select(1, above), logits.index_select(1, below)
+        band = torch.lerp(*rows_of, (y - above)[:, None].to(logits.dtype))
         band = F.interpolate(band[None], (len(y), width), mode="bilinear", align_corners=False)[0]
-        out[top : top + len(y)] = band.argmax(0)
+        out[top : top + len(y)] = _likeliest(band)
     return out
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    """argmax over the first dimension, uint8; on the CPU, torch's own argmax takes five times as long there as max."""
+    return logits.max(0).indices.byte()
 
 
 # ------------------------------------------------------------------ folders

@@ -65,7 +65,8 @@ def take(
     if cipher.method != "none":
         ways |= {"wrong": _another(cipher, password), "plain": None}
         # With a password of its own as well: the owner's would be half of the key.
-        shown = as_pictures(_another(cipher, None), pixels)
+        stranger = _another(cipher, None)
+        shown = (stranger.encrypt(pixels).astype(np.uint32) * 255 // stranger.max_value).astype(np.uint8)
     masks = {way: model.masks(pixels, sizes, chosen) for way, chosen in ways.items()}
     masks["truth"] = list(truth.cpu().numpy())
     return [
@@ -74,16 +75,6 @@ def take(
         )
         for n, index in enumerate(order)
     ]
-
-
-def as_pictures(cipher: Cipher, pixels: np.ndarray) -> np.ndarray:
-    """Encrypted images that can be looked at: uint8 of the shape of ``pixels``, the largest value white."""
-    return visible_pixels(cipher.encrypt(pixels), cipher.max_value)
-
-
-def visible_pixels(images: np.ndarray, max_value: int) -> np.ndarray:
-    """Stored images, uint8 or uint16, as uint8 with ``max_value`` as white."""
-    return images if max_value == 255 else (images.astype(np.uint32) * 255 // max_value).astype(np.uint8)
 
 
 def _another(cipher: Cipher, password: bytes | None) -> Cipher:

@@ -25,7 +25,15 @@ from segkey.errors import SegkeyWarning
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+_WIDE = 70  # columns that a bar with its rate takes
+_quiet = False
 _interrupt_hint = "run the same command again: what was finished is kept"
+
+
+def be_quiet(wanted: bool) -> None:
+    """From now on, say nothing but results, warnings and errors; or everything again."""
+    global _quiet
+    _quiet = wanted
 
 
 def printable(text: object, keep: str = "") -> str:
@@ -47,7 +55,8 @@ def warn(text: object) -> None:
 
 def note(text: str) -> None:
     """A line for the user that is not a result."""
-    err.print(printable(text, keep="\n"), soft_wrap=True)
+    if not _quiet:
+        err.print(printable(text, keep="\n"), soft_wrap=True)
 
 
 def left_out(problems: list, most: int = 10) -> None:
@@ -108,20 +117,24 @@ class _Rate(ProgressColumn):
 
 
 class TerminalProgress(progress.Progress):
-    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere."""
+    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere, nothing if quiet."""
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, unit: str = "images") -> Iterator[progress.Advance]:
+        if _quiet:
+            yield lambda count: None
+            return
         if not err.is_terminal:
             yield _Lines(description, total, unit)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), _Rate())
+        columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn())
+        columns += (_Rate(),) if err.width >= _WIDE else ()  # a narrow terminal would wrap it
         with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bars:
             bar = bars.add_task(description, total=total, unit=unit)
             yield lambda count: bars.advance(bar, count)
 
     def say(self, text: str) -> None:
-        err.print(printable(text), soft_wrap=True)
+        note(text)
 
 
 class _Lines:

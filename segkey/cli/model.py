@@ -44,10 +44,18 @@ def train(
     runs: Annotated[Path, typer.Option(help="Folder of runs.")] = options.DEFAULT_RUNS,
     key: Annotated[
         Path | None,
-        typer.Option("--key", "-k", help="Encrypt plain shards on the device with this key, with --method and -M."),
+        typer.Option(
+            "--key",
+            "-k",
+            help="Encrypt plain shards on the device with this key, with --method and -M.",
+            autocompletion=options.complete_keys,
+        ),  # fmt: skip
     ] = None,
     passphrase_file: options.PassphraseFile = None,
-    method: Annotated[str | None, typer.Option("--method", "-m", help="With --key: shf, np or ffx.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="With --key: shf, np or ffx.", autocompletion=options.complete_methods),
+    ] = None,
     block_size: Annotated[
         int | None, typer.Option("--block-size", "-M", min=1, help="With --key: side of a block.")
     ] = None,

@@ -15,7 +15,9 @@ from segkey.cli import app, console, options
     rich_help_panel="Reports",
 )
 def report(
-    runs: Annotated[Path, typer.Argument(help="A folder of runs, or one run.")] = options.DEFAULT_RUNS,
+    runs: Annotated[
+        Path, typer.Argument(help="A folder of runs, or one run.", autocompletion=options.complete_runs)
+    ] = options.DEFAULT_RUNS,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also show the IoU of every class.")] = False,
     as_json: options.AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values, a line a run.")] = False,
@@ -25,7 +27,12 @@ def report(
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option("--key", "-k", help="With --html: show some test images and what becomes of them, with this key."),
+        typer.Option(
+            "--key",
+            "-k",
+            help="With --html: show some test images and what becomes of them, with this key.",
+            autocompletion=options.complete_keys,
+        ),  # fmt: skip
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,

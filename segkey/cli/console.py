@@ -22,6 +22,7 @@ from rich.text import Text
 from segkey import progress
 from segkey.errors import SegkeyWarning
 
+# Lines are broken between words on a terminal, and never elsewhere: other programs read line by line.
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -43,20 +44,20 @@ def printable(text: object, keep: str = "") -> str:
 
 def error(what: str, hint: str = "") -> None:
     """``segkey: error: …``, and the hint on a line of its own."""
-    err.print(f"[bold red]segkey: error:[/] {printable(what)}", soft_wrap=True)
+    err.print(f"[bold red]segkey: error:[/] {printable(what)}", soft_wrap=not err.is_terminal)
     if hint:
-        err.print(f"[bold]segkey: hint:[/] {printable(hint)}", soft_wrap=True)
+        err.print(f"[bold]segkey: hint:[/] {printable(hint)}", soft_wrap=not err.is_terminal)
 
 
 def warn(text: object) -> None:
     """``segkey: warning: …``."""
-    err.print(f"[bold yellow]segkey: warning:[/] {printable(text)}", soft_wrap=True)
+    err.print(f"[bold yellow]segkey: warning:[/] {printable(text)}", soft_wrap=not err.is_terminal)
 
 
 def note(text: str) -> None:
     """A line for the user that is not a result."""
     if not _quiet:
-        err.print(printable(text, keep="\n"), soft_wrap=True)
+        err.print(printable(text, keep="\n"), soft_wrap=not err.is_terminal)
 
 
 def left_out(problems: list, most: int = 10) -> None:
@@ -70,7 +71,10 @@ def left_out(problems: list, most: int = 10) -> None:
 def show(*tables: object) -> None:
     """Results: Rich tables, or lines of text without markup."""
     for table in tables:
-        out.print(printable(table, keep="\n") if isinstance(table, str) else table, soft_wrap=isinstance(table, str))
+        out.print(
+            printable(table, keep="\n") if isinstance(table, str) else table,
+            soft_wrap=isinstance(table, str) and not out.is_terminal,
+        )
 
 
 def show_raw(text: str) -> None:
@@ -91,7 +95,7 @@ def on_interrupt(hint: str) -> None:
 
 def interrupted() -> None:
     """Said after Ctrl-C."""
-    err.print(f"\nsegkey: stopped; {printable(_interrupt_hint)}", soft_wrap=True)
+    err.print(f"\nsegkey: stopped; {printable(_interrupt_hint)}", soft_wrap=not err.is_terminal)
 
 
 def route_warnings() -> None:

@@ -9,7 +9,7 @@ Importing ``segkey`` loads neither torch nor h5py: the command line must answer 
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.version import VERSION as __version__
 
-__all__ = ["Key", "SegkeyError", "SegkeyWarning", "__version__"]
+__all__ = ["Key", "SegkeyError", "SegkeyWarning", "__version__", "load"]
 
 
 def __getattr__(name: str):
@@ -17,4 +17,8 @@ def __getattr__(name: str):
         from segkey.keys import Key
 
         return Key
+    if name == "load":  # imports torch
+        from segkey.prediction import load
+
+        return load
     raise AttributeError(f"module 'segkey' has no attribute {name!r}")

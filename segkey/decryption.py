@@ -10,7 +10,7 @@ from PIL import Image
 from segkey import ciphers
 from segkey.ciphers import Cipher
 from segkey.errors import KeyMismatchError, SegkeyError
-from segkey.files import make_folder, written_whole
+from segkey.files import clean_name, free_path, make_folder, written_whole
 from segkey.keys import Key
 from segkey.progress import SILENT, Progress
 from segkey.shards import Header, Split
@@ -71,14 +71,8 @@ def decrypt(
         for index, image in enumerate(split.names):
             for view in range(split.header.views):
                 suffix = f".view{view}" if split.header.views > 1 else ""
-                jobs.append(
-                    (
-                        split,
-                        index,
-                        view,
-                        _free_name(out / _clean(name), image.removeprefix(f"{name}/"), suffix, taken),
-                    )
-                )
+                path = free_path(out / clean_name(name), image.removeprefix(f"{name}/"), f"{suffix}.png", taken)
+                jobs.append((split, index, view, path))
 
     def write(job: tuple) -> None:
         split, index, view, path = job
@@ -95,22 +89,3 @@ def decrypt(
         for _ in pool.map(write, jobs):
             advance(1)
     return len(jobs)
-
-
-def _free_name(folder: Path, name: str, suffix: str, taken: set[Path]) -> Path:
-    """A path below ``folder`` for an image's name, whatever the name holds; each path is given once."""
-    parts = [_clean(part) for part in name.split("/") if part not in ("", ".", "..")][-16:] or ["image"]
-    parts[-1] = parts[-1].rsplit(".", 1)[0] or "image"
-    folders = [f"{part}_" if part.lower().endswith(".png") else part for part in parts[:-1]]  # never a file's name
-    path, number = folder.joinpath(*folders, f"{parts[-1]}{suffix}.png"), 1
-    while path in taken:
-        number += 1
-        path = path.with_name(f"{parts[-1]}{suffix}-{number}.png")
-    taken.add(path)
-    return path
-
-
-def _clean(part: str) -> str:
-    """A part of a path that every file system takes: printable, at most 150 bytes of UTF-8."""
-    text = "".join(c if c.isprintable() and c not in '\\:*?"<>|' else "_" for c in part)
-    return text.encode("utf-8")[:150].decode("utf-8", "ignore")

@@ -143,3 +143,33 @@ def sole_writer(folder: Path) -> Iterator[None]:
                     "wait until it ends, or choose another folder",
                 ) from None
         yield
+
+
+# ------------------------------------------------------------------ names that come from elsewhere
+
+
+def free_path(folder: Path, name: str, ending: str, taken: set[Path]) -> Path:
+    """A path below ``folder`` for an image's name, whatever the name holds; each path is given once.
+
+    Args:
+        folder: nothing leads out of it: ``..``, a leading ``/`` and what no file system takes are left out.
+        name: a path with ``/``; its suffix is dropped.
+        ending: what follows instead, such as ``.png``.
+        taken: paths already given; the new one is added.
+    """
+    parts = [clean_name(part) for part in name.split("/") if part not in ("", ".", "..")][-16:] or ["image"]
+    parts[-1] = parts[-1].rsplit(".", 1)[0] or "image"
+    suffix = "." + ending.rsplit(".", 1)[1]
+    folders = [f"{part}_" if part.lower().endswith(suffix) else part for part in parts[:-1]]  # never a file's name
+    path, number = folder.joinpath(*folders, parts[-1] + ending), 1
+    while path in taken:
+        number += 1
+        path = path.with_name(f"{parts[-1]}{ending.removesuffix(suffix)}-{number}{suffix}")
+    taken.add(path)
+    return path
+
+
+def clean_name(part: str) -> str:
+    """A part of a path that every file system takes: printable, at most 150 bytes of UTF-8."""
+    text = "".join(c if c.isprintable() and c not in '\\:*?"<>|' else "_" for c in part)
+    return text.encode("utf-8")[:150].decode("utf-8", "ignore")

@@ -3,11 +3,14 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from segkey import keys
+from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.files import explain_os_errors
 from segkey.progress import SILENT, Progress
-from segkey.shards import Shard, find_splits
+from segkey.shards import Shard, Split, find_splits
 
 
 def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> list[dict]:
@@ -33,6 +36,28 @@ def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> l
     if magic == b"\x89HDF\r\n\x1a\n" or path.suffix == ".h5":
         return [_shard(path, verify, progress)]
     return [{"path": str(path), "kind": "key"} | keys.public_part(path)]
+
+
+def first_images(split: Split, cipher: Cipher | None, count: int = 4) -> list[dict]:
+    """The first images of a split, to look at.
+
+    Args:
+        split: from `segkey.shards.open_splits`.
+        cipher: decrypts them, from `segkey.decryption.cipher_for`; without it they stay as they are stored.
+        count: how many, where there are so many.
+
+    Returns:
+        For each its ``name``; ``stored``, uint8 (C, H, W) with the largest value of the method as white;
+        ``decrypted``, uint8 (C, H, W), with a cipher; and ``mask``, uint8 (H, W), where there are masks.
+    """
+    which = np.arange(min(count, len(split)))
+    images, max_value = split.read_batch("images", which), split.header.max_value
+    parts = {"stored": (images.astype(np.uint32) * 255 // max_value).astype(np.uint8)}
+    if cipher and cipher.method != "none":
+        parts["decrypted"] = cipher.decrypt(images)
+    if split.has_masks:
+        parts["mask"] = split.read_batch("masks", which)
+    return [{"name": split.names[n]} | {name: values[n] for name, values in parts.items()} for n in which]
 
 
 def _shard(path: Path, verify: bool, progress: Progress) -> dict:

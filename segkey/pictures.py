@@ -16,6 +16,7 @@ MASK_SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
 MAX_PIXELS = 100_000_000  # a decoded picture then takes 300 MB; a decompression bomb is refused by its header
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_SEVERAL = {".gif", ".png", ".tif", ".tiff", ".webp"}  # kinds of file that can hold several pictures
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
 
 
@@ -49,7 +50,22 @@ def _decode(path: Path) -> Image.Image:
 
 def load_image(path: Path) -> Image.Image:
     """Decode an image as upright 8-bit RGB, whatever its mode; 16-bit values keep their upper 8 bits."""
-    picture = _decode(path)
+    return to_rgb(_decode(path), path)
+
+
+def is_animated(path: Path) -> bool:
+    """Whether a file that `load_image` takes holds more pictures than the first, which is all it takes."""
+    if path.suffix.lower() not in _SEVERAL:
+        return False
+    try:
+        with Image.open(path) as picture:
+            return getattr(picture, "n_frames", 1) > 1
+    except Exception:  # what decoders raise on a damaged second picture; the first one was fine
+        return True
+
+
+def to_rgb(picture: Image.Image, path: Path | str) -> Image.Image:
+    """A picture as `load_image` gives it; ``path`` names it in errors."""
     try:
         if picture.mode in _SIXTEEN_BIT:
             values = np.clip(np.asarray(picture, dtype=np.int64), 0, 65535)

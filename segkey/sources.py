@@ -15,6 +15,7 @@ from segkey.errors import SegkeyError
 from segkey.files import explain_os_errors
 from segkey.pictures import IMAGE_SUFFIXES, MASK_SUFFIXES
 
+PREDICTED_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # of an animated one, the first picture
 SPLITS = ("train", "val", "test")
 ALL = "all"  # the one split of images that are not dealt out
 AS_FOUND = "as found"  # for find(): deal nothing out
@@ -140,6 +141,64 @@ def _nothing_in(path: Path, source: Source) -> SegkeyError:
             "masks are found by the image's name, as PNG; give their folder with --masks",
         )
     return SegkeyError(f"{path} holds no images", f"segkey reads {', '.join(sorted(IMAGE_SUFFIXES))}")
+
+
+def find_pictures(path: str | Path) -> Source:
+    """Images to predict, as one split `ALL`: whatever is an image counts, masks are none.
+
+    Args:
+        path: an image, a folder (of a folder with ``images/`` in it, or a VOC devkit, its images), or a text file
+            that names an image a line, relative to its own folder or, failing that, to the current one.
+
+    Raises:
+        SegkeyError: nothing there, or no image.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SegkeyError(f"there is nothing at {path}", "give an image, a folder of images, or a list of them")
+    if path.is_dir():
+        source = _pictures_below(path)
+    elif path.suffix.lower() in (".txt", ".lst"):
+        source = _pictures_listed(path)
+    else:
+        source = Source(path.parent, "a single image", {ALL: [Item(path.name, path, None)]})
+    if not len(source):
+        raise _nothing_in(path, source)
+    return source
+
+
+def _pictures_below(path: Path) -> Source:
+    voc = _voc_root(path)
+    root = voc / "JPEGImages" if voc else path / "images" if (path / "images").is_dir() else path
+    source = Source(root, "a folder of images", {ALL: []})
+    others, masks = 0, root / "masks"
+    for file in _walk(root):
+        if file.suffix.lower() not in PREDICTED_SUFFIXES or file.is_relative_to(masks):
+            others += 1
+        else:
+            source.splits[ALL].append(Item(file.relative_to(root).as_posix(), file, None))
+    if others:
+        source.notes.append(f"{others} other file{'s' * (others > 1)} in {root} ignored")
+    return source
+
+
+def _pictures_listed(path: Path) -> Source:
+    source = Source(path.parent, "a list of images", {ALL: []})
+    try:
+        with explain_os_errors(path):
+            lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    except ValueError:
+        lines = []
+    names = [line.strip() for line in lines if line.strip()]
+    # Absolute paths are named from the folder they share: nobody wants home/anna/photos/ again below --out.
+    shared = [os.path.dirname(name) for name in names if os.path.isabs(name)]
+    shared = os.path.commonpath(shared) if shared else ""
+    for name in names:
+        beside, here = path.parent / name, Path(name)
+        file = here if here.is_file() and not beside.is_file() else beside
+        shown = os.path.relpath(name, shared) if os.path.isabs(name) else name
+        source.splits[ALL].append(Item(Path(shown).as_posix(), file, None))
+    return source
 
 
 # ------------------------------------------------------------------ PASCAL VOC

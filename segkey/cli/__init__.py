@@ -3,22 +3,27 @@
 Commands import what they need when they run, so that ``--help`` and ``keygen`` do not wait for torch.
 """
 
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
+from segkey import plugins
 from segkey.cli import console
 from segkey.errors import SegkeyError
 from segkey.version import VERSION
 
 
 class _Commands(TyperGroup):
-    """Turns expected failures and Ctrl-C into what `segkey.cli.console` says, and an exit status."""
+    """Turns expected failures and Ctrl-C into what `console` says, and an exit status."""
 
     def invoke(self, ctx):
         try:
+            plugins.load(os.environ.get("SEGKEY_METHODS", ""))
             return super().invoke(ctx)
         except SegkeyError as error:
             if os.environ.get("SEGKEY_DEBUG") == "1":
@@ -30,7 +35,33 @@ class _Commands(TyperGroup):
             raise typer.Exit(130) from None
 
 
-app = typer.Typer(
+class _App(typer.Typer):
+    """Gives every command ``--quiet``."""
+
+    def command(self, *args, **kwargs):
+        register = super().command(*args, **kwargs)
+        return lambda function: register(_hushable(function))
+
+
+def _hushable(function: Callable[..., None]) -> Callable[..., None]:
+    """A command with one option more."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def command(*args, quiet: bool, **kwargs) -> None:
+        console.be_quiet(quiet)
+        function(*args, **kwargs)
+
+    option = typer.Option("--quiet", "-q", help="Say nothing but results, warnings and errors.")
+    quiet = inspect.Parameter(
+        "quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
+    )
+    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), quiet])
+    command.__annotations__ = function.__annotations__ | {"quiet": quiet.annotation}
+    return command
+
+
+app = _App(
     cls=_Commands,
     name="segkey",
     help="Protect semantic segmentation models with a secret key: encrypt images block by block, train and "
@@ -65,4 +96,5 @@ def main() -> None:
     app()
 
 
-from segkey.cli import data, demo, keys, model, results, security  # noqa: E402, F401 - they add their commands to app
+# They add their commands to app, in the order of the panels of --help.
+from segkey.cli import demo, keys, data, model, security, results  # noqa: E402, F401, I001, isort: skip

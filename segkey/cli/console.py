@@ -22,10 +22,19 @@ from rich.text import Text
 from segkey import progress
 from segkey.errors import SegkeyWarning
 
+# Lines are broken between words on a terminal, and never elsewhere: other programs read line by line.
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+_WIDE = 70  # columns that a bar with its rate takes
+_quiet = False
 _interrupt_hint = "run the same command again: what was finished is kept"
+
+
+def be_quiet(wanted: bool) -> None:
+    """From now on, say nothing but results, warnings and errors; or everything again."""
+    global _quiet
+    _quiet = wanted
 
 
 def printable(text: object, keep: str = "") -> str:
@@ -35,19 +44,20 @@ def printable(text: object, keep: str = "") -> str:
 
 def error(what: str, hint: str = "") -> None:
     """``segkey: error: …``, and the hint on a line of its own."""
-    err.print(f"[bold red]segkey: error:[/] {printable(what)}", soft_wrap=True)
+    err.print(f"[bold red]segkey: error:[/] {printable(what)}", soft_wrap=not err.is_terminal)
     if hint:
-        err.print(f"[bold]segkey: hint:[/] {printable(hint)}", soft_wrap=True)
+        err.print(f"[bold]segkey: hint:[/] {printable(hint)}", soft_wrap=not err.is_terminal)
 
 
 def warn(text: object) -> None:
     """``segkey: warning: …``."""
-    err.print(f"[bold yellow]segkey: warning:[/] {printable(text)}", soft_wrap=True)
+    err.print(f"[bold yellow]segkey: warning:[/] {printable(text)}", soft_wrap=not err.is_terminal)
 
 
 def note(text: str) -> None:
     """A line for the user that is not a result."""
-    err.print(printable(text, keep="\n"), soft_wrap=True)
+    if not _quiet:
+        err.print(printable(text, keep="\n"), soft_wrap=not err.is_terminal)
 
 
 def left_out(problems: list, most: int = 10) -> None:
@@ -61,7 +71,10 @@ def left_out(problems: list, most: int = 10) -> None:
 def show(*tables: object) -> None:
     """Results: Rich tables, or lines of text without markup."""
     for table in tables:
-        out.print(printable(table, keep="\n") if isinstance(table, str) else table, soft_wrap=isinstance(table, str))
+        out.print(
+            printable(table, keep="\n") if isinstance(table, str) else table,
+            soft_wrap=isinstance(table, str) and not out.is_terminal,
+        )
 
 
 def show_raw(text: str) -> None:
@@ -82,7 +95,7 @@ def on_interrupt(hint: str) -> None:
 
 def interrupted() -> None:
     """Said after Ctrl-C."""
-    err.print(f"\nsegkey: stopped; {printable(_interrupt_hint)}", soft_wrap=True)
+    err.print(f"\nsegkey: stopped; {printable(_interrupt_hint)}", soft_wrap=not err.is_terminal)
 
 
 def route_warnings() -> None:
@@ -108,20 +121,24 @@ class _Rate(ProgressColumn):
 
 
 class TerminalProgress(progress.Progress):
-    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere."""
+    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere, nothing if quiet."""
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, unit: str = "images") -> Iterator[progress.Advance]:
+        if _quiet:
+            yield lambda count: None
+            return
         if not err.is_terminal:
             yield _Lines(description, total, unit)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), _Rate())
+        columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn())
+        columns += (_Rate(),) if err.width >= _WIDE else ()  # a narrow terminal would wrap it
         with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bars:
             bar = bars.add_task(description, total=total, unit=unit)
             yield lambda count: bars.advance(bar, count)
 
     def say(self, text: str) -> None:
-        err.print(printable(text), soft_wrap=True)
+        note(text)
 
 
 class _Lines:

@@ -50,7 +50,7 @@ def encrypt(
     seed: options.Seed = 0,
     workers: options.Workers = None,
     shard_size: Annotated[float, typer.Option(help="Cut shards at this many GB.")] = 1.0,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")] = False,
+    strict: options.Strict = False,
     force: options.Force = False,
 ) -> None:
     """Encrypt images, with their masks, into HDF5 shards."""
@@ -111,7 +111,9 @@ def decrypt(
 
 
 @app.command(
-    epilog="Example: segkey inspect shards/ keys/segkey.key runs/latest\n\nExample: segkey inspect --verify shards/train.h5",
+    epilog="Example: segkey inspect shards/ keys/segkey.key runs/latest\n\n"
+    "Example: segkey inspect --verify shards/train.h5\n\n"
+    "Example: segkey inspect shards/test.h5 --sheet test.png --key keys/segkey.key",
     rich_help_panel="Data",
 )
 def inspect(
@@ -119,18 +121,61 @@ def inspect(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read everything and compare it with its checksums.")
     ] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw the first images of the first shard, as stored and with masks, as PNG.")
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            "-k",
+            help="With --sheet: also draw them decrypted with this key.",
+            autocompletion=options.complete_keys,
+        ),  # fmt: skip
+    ] = None,
+    passphrase_file: options.PassphraseFile = None,
+    ffx_password: options.KnownFFXPassword = None,
+    force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Show what keys, shards and runs are; never shows a secret."""
     from segkey import inspection, reports
 
+    if key and not sheet:
+        raise typer.BadParameter("--key belongs to --sheet: nothing else here needs one")
     documents = [each for file in files for each in inspection.describe(file, verify, console.TerminalProgress())]
     if as_json:
         console.show_json(documents)
     else:
         console.show(*(reports.inspection_table(document) for document in documents))
+    if sheet:
+        shard = next((Path(document["path"]) for document in documents if document["kind"] == "shard"), None)
+        _draw_sheet(shard, sheet, key, passphrase_file, options.encode(ffx_password), force)
     damaged = [document for document in documents if document.get("damage")]
     if damaged:
         from segkey.errors import SegkeyError
 
         raise SegkeyError(f"{len(damaged)} of {len(documents)} files are damaged", "restore them, or make them again")
+
+
+def _draw_sheet(
+    shard: Path | None, sheet: Path, key: Path | None, passphrase_file: Path | None, password: bytes | None, force: bool
+) -> None:
+    """The picture of ``segkey inspect --sheet``."""
+    from segkey import decryption, inspection
+    from segkey.errors import SegkeyError
+    from segkey.files import written_whole
+    from segkey.reports.sheets import shard_sheet
+    from segkey.shards import Shard, Split
+
+    if not shard:
+        raise SegkeyError("there is no shard to draw", "give a shard, or a folder of shards, with --sheet")
+    split, cipher = Split([Shard(shard)]), None
+    if key:
+        loaded = options.load_key(key, passphrase_file)
+        cipher = decryption.cipher_for(split.header, loaded, password, shard)
+    with written_whole(sheet, replace=force) as file:
+        shard_sheet(str(shard), split.header, inspection.first_images(split, cipher)).save(file, "PNG")
+    console.note(f"{sheet}: the first images of {shard}")
+    if cipher and cipher.method != "none":
+        console.warn(f"keep {sheet} to yourself: an image beside its encrypted twin gives the key away")

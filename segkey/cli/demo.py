@@ -16,7 +16,12 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = Path("demo"),
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", "-m", help="Only these methods; ffx, np and shf if not given."),
+        typer.Option(
+            "--method",
+            "-m",
+            help="Only these methods; ffx, np and shf if not given.",
+            autocompletion=options.complete_methods,
+        ),  # fmt: skip
     ] = None,
     block_size: options.BlockSize = 4,
     wrong_keys: Annotated[int, typer.Option(min=1, help="How many random wrong keys to try.")] = 20,
@@ -24,8 +29,7 @@ def demo(
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
-    """The whole way in a few minutes, with no data and no key of your own: draw scenes, make a key, encrypt,
-    train, attack, report."""
+    """The whole way in a few minutes, with no data and no key of your own: scenes, key, training, attack, report."""
     from segkey import demonstration, reports
     from segkey.devices import choose
 

@@ -1,4 +1,4 @@
-"""``segkey train`` and ``segkey evaluate``."""
+"""``segkey train``, ``segkey evaluate`` and ``segkey predict``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -44,10 +44,18 @@ def train(
     runs: Annotated[Path, typer.Option(help="Folder of runs.")] = options.DEFAULT_RUNS,
     key: Annotated[
         Path | None,
-        typer.Option("--key", "-k", help="Encrypt plain shards on the device with this key, with --method and -M."),
+        typer.Option(
+            "--key",
+            "-k",
+            help="Encrypt plain shards on the device with this key, with --method and -M.",
+            autocompletion=options.complete_keys,
+        ),  # fmt: skip
     ] = None,
     passphrase_file: options.PassphraseFile = None,
-    method: Annotated[str | None, typer.Option("--method", "-m", help="With --key: shf, np or ffx.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="With --key: shf, np or ffx.", autocompletion=options.complete_methods),
+    ] = None,
     block_size: Annotated[
         int | None, typer.Option("--block-size", "-M", min=1, help="With --key: side of a block.")
     ] = None,
@@ -143,3 +151,53 @@ def evaluate(
         console.show_json(document)
     else:
         console.show(reports.evaluation_table(document))
+
+
+@app.command(
+    epilog="Example: segkey predict runs/latest photos/\n\n"
+    "Example: segkey predict runs/np-m4 photos/ --key keys/customer.key --overlay --out masks/",
+    rich_help_panel="Model",
+)
+def predict(
+    run: options.RunFolder,
+    images: Annotated[
+        Path, typer.Argument(help="An image, a folder of images, or a text file that names an image a line.")
+    ],
+    key: options.KeyFile = None,
+    passphrase_file: options.PassphraseFile = None,
+    ffx_password: options.KnownFFXPassword = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks.")] = Path("predicted"),
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write each image under its classes' colours, with a legend.")
+    ] = False,
+    batch_size: options.BatchSize = None,
+    device: options.Device = "auto",
+    precise: options.Precise = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read and write; as many as there are cores, if not given.")
+    ] = None,
+    strict: options.Strict = False,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Which class each pixel of some images belongs to, for whoever has the model and its key: palette PNG masks."""
+    from segkey import prediction, reports, sources
+
+    source = sources.find_pictures(images)
+    for line in source.notes:
+        console.note(line)
+    model = prediction.load(run, device, precise)
+    header = model.run.header
+    loaded = None if header.method == "none" else options.load_key(key, passphrase_file, header.key_id)
+    cipher = model.cipher(loaded, options.encode(ffx_password))
+    result = prediction.predict_files(
+        model, cipher, source.splits[sources.ALL], out, overlay, strict, force, batch_size or 32, workers,
+        console.TerminalProgress(),
+    )  # fmt: skip
+    console.left_out(result.problems)
+    if result.animated:
+        console.warn(f"{len(result.animated)} animated, only the first picture used: {', '.join(result.animated[:5])}")
+    if as_json:
+        console.show_json(result.summary(model.run.name))
+    else:
+        console.show(reports.prediction_table(result), reports.describe_prediction(result, out))

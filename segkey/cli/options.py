@@ -1,5 +1,6 @@
 """Options that several commands share, and how they are read."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,13 +13,49 @@ DEFAULT_KEY = Path("keys/segkey.key")
 DEFAULT_SHARDS = Path("shards")
 DEFAULT_RUNS = Path("runs")
 LATEST = DEFAULT_RUNS / "latest"
+KNOWN_METHODS = ("shf", "np", "ffx", "none")
 
-KeyFile = Annotated[Path | None, typer.Option("--key", "-k", help="The key file; keys/segkey.key, if not given.")]
+
+def _beginning(incomplete: str, known: list[str]) -> list[str]:
+    """For the shell's completion: what is known and begins so; failing that, files and folders."""
+    found = [name for name in known if name.startswith(incomplete)]
+    head, tail = os.path.split(incomplete)
+    return found or sorted(
+        str(path) + ("/" if path.is_dir() else "")
+        for path in Path(head).glob("*")
+        if path.name.startswith(tail) and not path.name.startswith(".")
+    )
+
+
+def complete_runs(incomplete: str) -> list[str]:
+    """Runs in ``runs/``, newest last, and ``runs/latest``."""
+    found = sorted(DEFAULT_RUNS.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    names = dict.fromkeys([*(str(path.parent) for path in found if path.parent != LATEST), str(LATEST)])
+    return _beginning(incomplete, list(names) if found else [])
+
+
+def complete_keys(incomplete: str) -> list[str]:
+    """Keys in ``keys/``."""
+    return _beginning(incomplete, sorted(map(str, DEFAULT_KEY.parent.glob("*.key"))))
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Methods; those of the user's own are known only to a command that runs."""
+    return [name for name in KNOWN_METHODS if name.startswith(incomplete)]
+
+
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key", "-k", help="The key file; keys/segkey.key, if not given.", autocompletion=complete_keys),
+]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(help="A file whose first line is the passphrase of the key; asked for, if not given."),
 ]
-Method = Annotated[str, typer.Option("--method", "-m", help="shf, np, ffx, or none for plain shards.")]
+Method = Annotated[
+    str,
+    typer.Option("--method", "-m", help="shf, np, ffx, or none for plain shards.", autocompletion=complete_methods),
+]
 BlockSize = Annotated[int, typer.Option("--block-size", "-M", min=1, help="Side of a block in pixels.")]
 FFXPassword = Annotated[
     str | None,
@@ -35,9 +72,10 @@ Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many images.")]
 Precise = Annotated[bool, typer.Option("--precise", help="float32 even where the device computes in bfloat16.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", autocompletion=complete_runs)]
 TestShards = Annotated[
     list[Path] | None,
     typer.Option("--shards", help="Shards to test on; those the run was trained on, if not given."),

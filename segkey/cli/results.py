@@ -9,23 +9,49 @@ from segkey.cli import app, console, options
 
 
 @app.command(
-    epilog="Example: segkey report\n\nExample: segkey report runs/ --latex > table1.tex",
+    epilog="Example: segkey report\n\n"
+    "Example: segkey report --html report.html --key keys/segkey.key\n\n"
+    "Example: segkey report runs/ --latex > table1.tex",
     rich_help_panel="Reports",
 )
 def report(
-    runs: Annotated[Path, typer.Argument(help="A folder of runs, or one run.")] = options.DEFAULT_RUNS,
+    runs: Annotated[
+        Path, typer.Argument(help="A folder of runs, or one run.", autocompletion=options.complete_runs)
+    ] = options.DEFAULT_RUNS,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also show the IoU of every class.")] = False,
     as_json: options.AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values, a line a run.")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX tables.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to look at and to send: one file that loads nothing.")
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            "-k",
+            help="With --html: show some test images and what becomes of them, with this key.",
+            autocompletion=options.complete_keys,
+        ),  # fmt: skip
+    ] = None,
+    passphrase_file: options.PassphraseFile = None,
+    ffx_password: options.KnownFFXPassword = None,
+    shards: options.TestShards = None,
+    device: options.Device = "auto",
 ) -> None:
-    """Tables over all runs: by method and M, and correct beside plain and incorrect keys."""
+    """Tables over all runs: by method and M, and correct beside plain and incorrect keys; or all of it as a page."""
     from segkey import reports
     from segkey.runs import find
 
-    if as_json + as_csv + as_latex > 1:
-        raise typer.BadParameter("choose one of --json, --csv and --latex")
-    rows = reports.collect(find(runs))
+    if as_json + as_csv + as_latex + bool(html) > 1:
+        raise typer.BadParameter("choose one of --html, --json, --csv and --latex")
+    if not html and (key or shards):
+        raise typer.BadParameter("--key and --shards belong to --html")
+    found = find(runs)
+    if html:
+        _write_page(found, html, key, passphrase_file, options.encode(ffx_password), shards, device)
+        return
+    rows = reports.collect(found)
     if as_json:
         console.show_json(reports.as_json(rows))
     elif as_csv:
@@ -34,6 +60,28 @@ def report(
         console.show_raw(reports.as_latex(rows))
     else:
         console.show(*reports.tables(rows, per_class))
+
+
+def _write_page(runs, html: Path, key: Path | None, passphrase_file, password, shards, device: str) -> None:
+    """The page, with test images where a key was given."""
+    from segkey import devices, reports, samples
+    from segkey.files import written_whole
+    from segkey.reports.page import html_page
+
+    shown = None
+    if key:
+        loaded = options.load_key(key, passphrase_file)
+        shown = samples.of_runs(runs, loaded, shards, devices.choose(device), password, console.TerminalProgress())
+        for name, why in shown.notes.items():
+            console.warn(f"{name}: {why}")
+    else:
+        console.note("No test images are shown: they need the model's key, --key FILE.")
+    page = html_page(runs, shown).encode("utf-8", "replace")
+    with written_whole(html) as file:
+        file.write(page)
+    console.show(
+        f"{html}: {len(runs)} run{'s' * (len(runs) != 1)}, {reports.in_bytes(len(page))}; open it in a browser"
+    )
 
 
 @app.command(

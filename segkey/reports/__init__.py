@@ -8,12 +8,14 @@ from segkey.reports.commands import (
     bench_table,
     describe_encryption,
     describe_plan,
+    describe_prediction,
     describe_training,
     evaluation_table,
     inspection_table,
     key_space_table,
+    prediction_table,
 )
-from segkey.reports.layout import visible
+from segkey.reports.layout import in_bytes, visible
 from segkey.reports.runs import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
 
 __all__ = [
@@ -29,13 +31,16 @@ __all__ = [
     "demo_sentence",
     "describe_encryption",
     "describe_plan",
+    "describe_prediction",
     "describe_training",
     "evaluation_table",
+    "in_bytes",
     "inspection_table",
     "key_space_table",
     "strongest_first",
     "suite_table",
     "suite_verdict",
+    "prediction_table",
     "tables",
     "visible",
 ]

@@ -1,5 +1,6 @@
 """What single commands show: tables and sentences, made from results alone."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
@@ -15,6 +16,7 @@ from segkey.reports.layout import (
     number,
     printable,
     table_of,
+    visible,
 )
 
 _BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
@@ -140,24 +142,65 @@ def evaluation_table(document: dict) -> Table:
     return table
 
 
+def prediction_table(result) -> Table:
+    """The classes that were found, commonest first."""
+    table = table_of("Classes found", "class", "images", "of all pixels")
+    total = sum(result.pixels.values())
+    for name, pixels in sorted(result.pixels.items(), key=lambda entry: -entry[1]):
+        if pixels:
+            share = f"{100 * pixels / total:.1f} %" if pixels >= total / 1000 else "< 0.1 %"
+            table.add_row(printable(name), str(result.seen[name]), share)
+    missing = [visible(name) for name, pixels in result.pixels.items() if not pixels]
+    if missing:
+        table.footnote = f"in no image: {', '.join(missing)}"
+    return table
+
+
+def describe_prediction(result, out: Path) -> str:
+    """What was written, and how fast."""
+    rate = result.images / max(result.seconds, 1e-9)
+    text = f"{result.images} masks in {out}/masks, {result.seconds:.1f} s, {rate:.1f} images/s"
+    return text + (f"; {len(result.problems)} left out" if result.problems else "")
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """What one attempt reaches; ``of_correct`` is the part of what the correct key reaches, where that is not 0."""
+
+    attempt: str
+    mean_iou: float
+    of_correct: float | None
+
+    @property
+    def percent(self) -> str:
+        return "n/a" if self.of_correct is None else f"{100 * self.of_correct:.0f} %"
+
+
+def attack_rows(document: dict) -> list[AttackRow]:
+    """The attempts of ``segkey attack``, for the terminal and the page; the correct key stands first, to compare with."""
+    correct, wrong, constant = document["correct"]["mean_iou"], document["incorrect"], document["constant"]
+    attempts = [
+        ("correct key", correct),
+        ("plain", document["plain"]["mean_iou"]),
+        (f"incorrect keys, mean of {wrong['keys']}", wrong["mean"]),
+        ("  worst", wrong["min"]),
+        ("  best", wrong["max"]),
+        (f"always '{visible(constant['class'])}'", constant["mean_iou"]),
+    ]
+    return [AttackRow(name, value, value / correct if correct else None) for name, value in attempts]
+
+
 def attack_table(document: dict) -> Table:
     """Correct, plain and incorrect, as in the paper's Figure 6, with the spread it does not show."""
     method = method_label(document["method"], document["block_size"])
     table = table_of(
         f"{document['run']} ({method}): {document['images']} images", "test images", "mean IoU", "of correct"
     )
-    correct, wrong = document["correct"]["mean_iou"], document["incorrect"]
-
-    def row(label: str, value: float) -> None:
-        table.add_row(label, number(value), f"{100 * value / correct:.0f} %" if correct else "n/a")
-
-    row("correct key", correct)
-    row("plain", document["plain"]["mean_iou"])
-    row(f"incorrect keys, mean of {wrong['keys']}", wrong["mean"])
-    table.add_row("  standard deviation", number(wrong["std"] if wrong["keys"] > 1 else None), "")
-    row("  worst", wrong["min"])
-    row("  best", wrong["max"])
-    row(f"always '{printable(document['constant']['class'])}'", document["constant"]["mean_iou"])
+    for row in attack_rows(document):
+        table.add_row(printable(row.attempt), number(row.mean_iou), row.percent)
+        if row.attempt.startswith("incorrect"):
+            std = document["incorrect"]["std"] if document["incorrect"]["keys"] > 1 else None
+            table.add_row("  standard deviation", number(std), "")
     return table
 
 

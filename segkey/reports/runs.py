@@ -62,7 +62,7 @@ def _training(run) -> tuple:
     return config["model"]["backbone"], config["epochs_done"], tuple(sorted(map(str, config["recipe"].items())))
 
 
-def _groups(rows: list[Row]) -> list[list[Row]]:
+def groups_of(rows: list[Row]) -> list[list[Row]]:
     """Runs on the same data, trained alike, together: other numbers cannot be compared."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
@@ -70,14 +70,14 @@ def _groups(rows: list[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def _about(group: list[Row]) -> str:
+def about(group: list[Row]) -> str:
     height, width = group[0].data[1]
     trained = f"{group[0].data[3]}, {group[0].data[4]} epochs, " if len(group[0].data) > 3 else ""
     images = f"{group[0].images} test images" if group[0].images else "not evaluated yet"
     return f"{trained}{len(group[0].classes)} classes, {height}x{width}, {images}"
 
 
-def _grid(group: list[Row]) -> tuple[list[str], list[int], dict[tuple[str, int], list[float]]]:
+def grid_of(group: list[Row]) -> tuple[list[str], list[int], dict[tuple[str, int], list[float]]]:
     """Methods, block sizes, and the mean IoU of every run in each cell."""
     cells: dict[tuple[str, int], list[float]] = {}
     for row in group:
@@ -88,7 +88,7 @@ def _grid(group: list[Row]) -> tuple[list[str], list[int], dict[tuple[str, int],
     return methods, sorted({m for method, m in cells if method != "none"}), cells
 
 
-def _cell(values: list[float] | None) -> str:
+def cell(values: list[float] | None) -> str:
     """One run's value, or the mean of several with their number."""
     if not values:
         return ""
@@ -98,14 +98,14 @@ def _cell(values: list[float] | None) -> str:
 def tables(rows: list[Row], per_class: bool = False) -> list[Table | str]:
     """Method × M like the paper's Table 1, correct beside plain and incorrect like its Figure 6, IoU by class, attacks."""
     made = []
-    for group in _groups(rows):
-        methods, block_sizes, cells = _grid(group)
+    for group in groups_of(rows):
+        methods, block_sizes, cells = grid_of(group)
         if block_sizes:
-            table = table_of(f"Mean IoU with the correct key ({_about(group)})", "M", *map(method_name, methods))
+            table = table_of(f"Mean IoU with the correct key ({about(group)})", "M", *map(method_name, methods))
             for m in block_sizes:
-                table.add_row(str(m), *(_cell(cells.get((method, m))) for method in methods))
+                table.add_row(str(m), *(cell(cells.get((method, m))) for method in methods))
             if ("none", 1) in cells:
-                table.footnote = f"baseline, nothing encrypted: {_cell(cells['none', 1])}"
+                table.footnote = f"baseline, nothing encrypted: {cell(cells['none', 1])}"
             made.append(table)
         made.append(_comparison(group))
         if per_class:
@@ -118,7 +118,7 @@ def tables(rows: list[Row], per_class: bool = False) -> list[Table | str]:
 
 def _comparison(group: list[Row]) -> Table:
     columns = ("run", "method", "correct", "plain", "incorrect", "best of", "constant")
-    table = table_of(f"What the key is worth: mean IoU ({_about(group)})", *columns, left=2)
+    table = table_of(f"What the key is worth: mean IoU ({about(group)})", *columns, left=2)
     for row in sorted(group, key=lambda row: (row.method, row.block_size, row.run)):
         wrong = row.incorrect
         table.add_row(
@@ -138,7 +138,7 @@ def _comparison(group: list[Row]) -> Table:
 
 
 def _per_class(group: list[Row]) -> Table:
-    table = table_of(f"IoU by class, correct key ({_about(group)})", "class", *(printable(row.run) for row in group))
+    table = table_of(f"IoU by class, correct key ({about(group)})", "class", *(printable(row.run) for row in group))
     for name in group[0].classes:
         table.add_row(printable(name), *(number(row.iou.get(name)) for row in group))
     return table
@@ -198,10 +198,10 @@ def as_csv(rows: list[Row]) -> str:
 def as_latex(rows: list[Row]) -> str:
     """The method × M table and the comparison as booktabs tables."""
     parts = []
-    for group in _groups(rows):
-        methods, block_sizes, cells = _grid(group)
+    for group in groups_of(rows):
+        methods, block_sizes, cells = grid_of(group)
         if block_sizes:
-            lines = [[str(m), *(_cell(cells.get((method, m))) or "--" for method in methods)] for m in block_sizes]
+            lines = [[str(m), *(cell(cells.get((method, m))) or "--" for method in methods)] for m in block_sizes]
             parts.append(_latex_table(["$M$", *map(method_name, methods)], lines))
         lines = [
             [

@@ -1,0 +1,78 @@
+"""What classes look like: a colour each, palette masks, overlays with a legend. Pillow and NumPy only."""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_STRENGTH = 0.55  # of a class's colour over the photograph
+_LEAST_WIDTH = 240  # of an overlay: below it, no legend could be read
+
+
+def _voc_palette() -> np.ndarray:
+    """PASCAL VOC's colours: the bits of a number, dealt out to red, green and blue from the highest down."""
+    numbers, colours = np.arange(256), np.zeros((256, 3), dtype=np.uint8)
+    for place in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((numbers >> (3 * place + channel) & 1) << (7 - place)).astype(np.uint8)
+    return colours
+
+
+PALETTE = _voc_palette()
+"""uint8 (256, 3): the colour of each class number, as in PASCAL VOC's own masks; 255, void, is a pale grey."""
+
+
+def palette_mask(mask: np.ndarray) -> Image.Image:
+    """A mask of class numbers, uint8 (H, W), as a palette picture: pixels are the numbers, shown in `PALETTE`."""
+    picture = Image.fromarray(mask)
+    picture.putpalette(PALETTE.tobytes())
+    return picture
+
+
+def overlay(picture: Image.Image, mask: np.ndarray, classes: tuple[str, ...]) -> Image.Image:
+    """An image under its classes' colours, with a legend of those that occur below it.
+
+    Args:
+        picture: RGB.
+        mask: uint8 (H, W) of class numbers, of the picture's size.
+        classes: their names.
+
+    Returns:
+        RGB, as high as the picture and the legend together; at least wide enough for the legend to be read.
+    """
+    coloured = Image.blend(picture, palette_mask(mask).convert("RGB"), _STRENGTH)
+    legend = draw_legend(np.flatnonzero(np.bincount(mask.reshape(-1))), classes, max(picture.width, _LEAST_WIDTH))
+    whole = Image.new("RGB", (legend.width, coloured.height + legend.height), "white")
+    whole.paste(coloured, ((whole.width - coloured.width) // 2, 0))
+    whole.paste(legend, (0, coloured.height))
+    return whole
+
+
+def draw_legend(numbers: np.ndarray, classes: tuple[str, ...], width: int) -> Image.Image:
+    """A swatch and a name for each of some class numbers, in as many lines as they need; RGB, ``width`` wide."""
+    size = max(12, min(width // 36, 64))
+    font, gap, line = ImageFont.load_default(size), size // 2, math.ceil(1.6 * size)
+    places, x, y = [], gap, gap // 2
+    for number in numbers:
+        name = _shortened(classes[number], font, width - size - 3 * gap)
+        entry = size + gap + math.ceil(font.getlength(name)) + 2 * gap
+        if x > gap and x + entry - gap > width:
+            x, y = gap, y + line
+        places.append((number, name, x, y))
+        x += entry
+    legend = Image.new("RGB", (width, y + line + gap // 2), "white")
+    draw = ImageDraw.Draw(legend)
+    for number, name, x, y in places:
+        draw.rectangle((x, y + 2, x + size, y + 2 + size), tuple(map(int, PALETTE[number])), outline=(110, 110, 110))
+        draw.text((x + size + gap, y), name, "black", font)
+    return legend
+
+
+def _shortened(name: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """A name in one line, cut where it would be wider than ``width``."""
+    name = "".join(c if c.isprintable() else "?" for c in name)
+    if font.getlength(name) <= width:
+        return name
+    while name and font.getlength(name + "…") > width:
+        name = name[:-1]
+    return name + "…"

@@ -1,0 +1,237 @@
+"""The report as one HTML file: no script, no network, opens from disk and fits a telephone and a sheet of paper."""
+
+import base64
+import io
+import shlex
+from dataclasses import dataclass
+from importlib import resources
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from segkey.colours import PALETTE, palette_mask
+from segkey.keys import KNOWN_KEY_SPACES, key_space_bits
+from segkey.reports.commands import attack_rows, attack_sentence
+from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
+from segkey.reports.layout import method_label, method_name, number, visible
+from segkey.reports.runs import Row, about, cell, collect, grid_of, groups_of
+from segkey.version import VERSION
+
+_METHODS = {
+    "none": "Nothing is encrypted: this model works for everybody.",
+    "shf": "The {n} values of every block of {c}×{m}×{m} are shuffled, by the key.",
+    "np": "Half of the {n} values of every block of {c}×{m}×{m}, chosen by the key, are turned into their negatives.",
+    "ffx": "Half of the {n} values of every block of {c}×{m}×{m}, chosen by the key, are encrypted with "
+    "format-preserving Feistel encryption.",
+}
+_WAYS = {
+    "correct": "with the correct key",
+    "wrong": "with a wrong key",
+    "plain": "from the plain image",
+    "truth": "ground truth",
+}
+_NO_KEY = "No test images are shown: whoever has the model's key can add them with --key."
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture in the strip of test images."""
+
+    caption: str
+    alt: str
+    source: str
+    mask: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the page says of one run."""
+
+    row: Row
+    label: str
+    how: str
+    facts: list[tuple[str, str]]
+    verdict: str
+    attacks: list
+    wrong_values: list[float]
+    curves: Curves | None
+    commands: list[str]
+    strip: list[list[Tile]]
+    swatches: list[tuple[str, str]]
+    note: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs whose numbers can be compared."""
+
+    about: str
+    parts: list[Part]
+    methods: list[str]
+    grid: list[tuple[int, list[str]]]
+    baseline: str
+    chart: KeyChart | None
+    classes: tuple[str, ...]
+
+
+def html_page(runs: list, samples=None) -> str:
+    """The page about some runs.
+
+    Args:
+        runs: from `segkey.runs.find`.
+        samples: test images to show, from `segkey.samples.of_runs`; none, if not given.
+    """
+    rows = collect(runs)
+    by_name = {run.name: run for run in runs}
+    groups = [_group(group, by_name, samples) for group in groups_of(rows)]
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "visible": visible}
+    template = resources.files("segkey.reports").joinpath("page.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(groups=groups, version=VERSION).lstrip()
+
+
+def _group(rows: list[Row], by_name: dict, samples) -> Group:
+    rows = sorted(rows, key=lambda row: (row.method, row.block_size, row.run))
+    methods, block_sizes, cells = grid_of(rows)
+    labels = [_label(row) for row in rows]
+    return Group(
+        about(rows),
+        [_part(row, by_name[row.run], samples) for row in rows],
+        [method_name(method) for method in methods],
+        [(m, [cell(cells.get((method, m))) for method in methods]) for m in block_sizes],
+        cell(cells.get(("none", 1))),
+        key_chart(rows, labels),
+        rows[0].classes,
+    )
+
+
+def _label(row: Row) -> str:
+    label = method_label(row.method, row.block_size)
+    return visible(row.run) if row.run == label.lower().replace(" m=", "-m") else f"{visible(row.run)} ({label})"
+
+
+def _part(row: Row, run, samples) -> Part:
+    attacked = run.result("attack")
+    strip = [_tiles(sample, row.classes) for sample in (samples.taken.get(row.run, []) if samples else [])]
+    return Part(
+        row,
+        method_label(row.method, row.block_size),
+        _how(run.header),
+        _facts(run),
+        attack_sentence(attacked) if attacked else "How much the key is worth has not been measured yet.",
+        attack_rows(attacked) if attacked else [],
+        attacked["incorrect"].get("values", []) if attacked else [],
+        training_curves(run.history(), run.config.get("best", {}).get("epoch")),
+        _commands(run, attacked),
+        strip,
+        [(visible(name), "#" + PALETTE[n].tobytes().hex()) for n, name in enumerate(row.classes)] if strip else [],
+        samples.notes.get(row.run, "") if samples else _NO_KEY,
+    )
+
+
+# ------------------------------------------------------------------ words
+
+
+def _how(header) -> str:
+    m, c = header.block_size, header.channels
+    return _METHODS.get(header.method, "Encrypted with a method of the user's own.").format(m=m, c=c, n=c * m * m)
+
+
+def _facts(run) -> list[tuple[str, str]]:
+    """What was protected and how, as names and values."""
+    config, header = run.config, run.header
+    data, recipe = config["data"], config["recipe"]
+    facts = [("network", f"FCN, {config['model']['backbone']}, {_start(recipe.get('weights', 'none'))}")]
+    if header.method != "none":
+        bits = _bits(header)
+        facts += [
+            ("key", header.key_id),
+            ("key space", f"{bits:.1f} bits" if bits < 256 else "256 bits, the key itself"),
+        ]
+    counts = ", ".join(f"{count} {split}" for split, count in data.get("images", {}).items())
+    facts += [
+        ("images", f"{counts}; {run.size[0]}×{run.size[1]} pixels"),
+        ("classes", str(len(header.classes))),
+        ("trained", f"{config['epochs_done']} epochs of {recipe.get('epochs', '?')}, {_duration(config.get('seconds', 0))}, {config.get('device', 'unknown device')}"),
+        ("made", f"{config.get('created', '')[:10]}, {', '.join(f'{name} {v}' for name, v in config.get('versions', {}).items())}"),
+    ]  # fmt: skip
+    return [(name, visible(value)) for name, value in facts]
+
+
+def _start(weights: str) -> str:
+    return "from random weights" if weights == "none" else f"from {weights} weights"
+
+
+def _bits(header) -> float:
+    if header.method not in KNOWN_KEY_SPACES:
+        return 256.0
+    return key_space_bits(header.method, header.block_size, header.channels, bool(header.password_hash))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _commands(run, attacked: dict | None) -> list[str]:
+    """What to type to get the same numbers; folders by their last name, as a page goes to other people."""
+    config, header = run.config, run.header
+    data, (height, width) = config["data"], run.size
+    method = "" if header.method == "none" else f" --method {header.method} -M {header.block_size}"
+    password = " --ffx-password PASSWORD" if header.password_hash else ""
+    size = str(height) if height == width else f"{height}x{width}"
+    shards = " ".join(shlex.quote(visible(path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])) for path in data.get("shards", [])) or "shards"  # fmt: skip
+    values = " ".join(
+        f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in config["recipe"].items()
+    )
+    made = " --method none" if data.get("on_the_fly") or not method else method + password
+    train = f"segkey train {shards} --backbone {config['model']['backbone']} {values} --seed {config['seed']} --name {run.name}"
+    if data.get("on_the_fly"):
+        train += f" --key KEY{method}{password}"
+    commands = [
+        f"segkey encrypt IMAGES{made} --size {size} --views {data.get('views', 1)} --out {shards.split(' ')[0]}",
+        train + (" --precise" if config.get("precise") else ""),
+        f"segkey evaluate runs/{run.name}",
+    ]
+    if attacked:
+        keys, seed = attacked["incorrect"]["keys"], attacked.get("seed", 0)
+        commands.append(f"segkey attack runs/{run.name} --wrong-keys {keys} --seed {seed}{password}")
+    return ([f"# with key {header.key_id}"] if header.key_id else []) + commands
+
+
+# ------------------------------------------------------------------ pictures
+
+
+def _tiles(sample, classes: tuple[str, ...]) -> list[Tile]:
+    """The pictures of one test image, each with words for those who cannot see it."""
+    tiles = [Tile("image", f"{visible(sample.name)}: the test image", _photo(sample.image), False)]
+    if sample.encrypted is not None:
+        alt = f"{visible(sample.name)}: how it looks encrypted"
+        tiles.append(Tile("encrypted", alt, _photo(sample.encrypted), False))
+    for way, caption in _WAYS.items():
+        if way in sample.masks:
+            mask = sample.masks[way]
+            alt = f"{visible(sample.name)}, {caption}: {_in_words(mask, classes)}"
+            tiles.append(Tile(caption, alt, _data_uri(palette_mask(mask), "PNG"), True))
+    return tiles
+
+
+def _in_words(mask: np.ndarray, classes: tuple[str, ...]) -> str:
+    """Which classes a mask holds, and how much of each."""
+    counts = np.bincount(mask.reshape(-1), minlength=256)
+    shares = [(counts[n] / mask.size, visible(name)) for n, name in enumerate(classes) if counts[n]]
+    return ", ".join(f"{name} {100 * share:.0f} %" for share, name in sorted(shares, reverse=True)[:6]) or "void"
+
+
+def _photo(image: np.ndarray) -> str:
+    return _data_uri(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))), "JPEG", quality=85, subsampling=0)
+
+
+def _data_uri(picture: Image.Image, format: str, **how: object) -> str:
+    file = io.BytesIO()
+    picture.save(file, format, optimize=True, **how)
+    return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,108 @@
+"""The examples run, on built-in scenes and in small; what they promise is true."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkey.keys import Key
+from segkey.runs import Run
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL = {"SCENES": "12, 4, 6", "SIZE": "32", "EPOCHS": "1", "WRONG_KEYS": "2", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def run_example(tmp_path):
+    """Run an example in an empty folder, with ``segkey`` and ``python3`` those of this test."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, words in (("segkey", "-m segkey"), ("python3", "")):
+        (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
+        (tools / name).chmod(0o755)
+    path = os.pathsep.join([str(EXAMPLES.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    here = tmp_path / "here"
+    here.mkdir()
+
+    def run(command: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+        variables = os.environ | SMALL | {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": path} | environment
+        done = subprocess.run(
+            [command, *map(str, arguments)], cwd=here, env=variables, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    run.here = here
+    return run
+
+
+def test_a_customer_gets_masks_from_a_model_on_own_photographs(run_example):
+    done = run_example("sh", EXAMPLES / "customer.sh")
+    owner, out = run_example.here / "customer.owner", run_example.here / "customer"
+    assert (owner / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert Image.open(owner / "stored.png").width > 300
+    names = {path.stem for path in (owner / "scenes/images/test").iterdir()}
+    assert {path.stem for path in (out / "masks").iterdir()} == names
+    assert {path.stem for path in (out / "overlays").iterdir()} == names
+    assert {path.stem for path in (out / "stolen/masks").iterdir()} == names
+    assert "is not the key of run" in done.stderr
+
+
+def test_photographs_without_masks_are_encrypted_and_shown(run_example, scenes_folder, tmp_path):
+    shutil.copytree(scenes_folder / "images/test", tmp_path / "photos")
+    done = run_example("sh", EXAMPLES / "own_photographs.sh", tmp_path / "photos", "out", METHOD="shf")
+    assert "nothing to train on" in done.stdout
+    assert (run_example.here / "out/shards/all.h5").is_file()
+
+
+def test_a_training_provider_never_sees_the_key_or_the_test_images(run_example):
+    done = run_example("sh", EXAMPLES / "training_provider.sh")
+    sent, provider = run_example.here / "training_provider.owner/sent", run_example.here / "training_provider"
+    assert {path.name for path in sent.iterdir()} == {"train.h5", "val.h5"}
+    key = Key.load(run_example.here / "training_provider.owner/owner.key")
+    secret = (run_example.here / "training_provider.owner/owner.key").read_text().split('"secret": "')[1].split('"')[0]
+    for file in [*provider.rglob("*"), *sent.iterdir()]:
+        if file.is_file():
+            assert secret.encode() not in file.read_bytes()
+            assert key._secret not in file.read_bytes()
+    assert Run.open(provider / "runs/latest").config["data"]["key_id"] == key.id
+    assert "incorrect keys, mean of 2" in done.stdout  # the owner tests what came back
+    part = (EXAMPLES / "training_provider.sh").read_text().split("# The provider:")[1].split("if [ -n")[0]
+    assert "segkey train" in part
+    assert "--key" not in part
+    assert ".key" not in part
+
+
+def test_a_method_of_one_s_own_is_measured(run_example):
+    assert "with the key" in run_example(sys.executable, EXAMPLES / "own_method.py").stdout
+
+
+def test_a_method_of_one_s_own_is_known_to_the_command_line(run_example, scenes_folder):
+    here, method = run_example.here, {"SEGKEY_METHODS": str(EXAMPLES / "own_method.py")}
+    run_example("segkey", "keygen")
+    command = ("segkey", "encrypt", scenes_folder, "--method", "add", "--size", 32, "--workers", 2)
+    run_example(*command, **method)
+    run_example("segkey", "decrypt", "shards/test.h5", "--out", "back", **method)
+    plain = Image.open(sorted((scenes_folder / "images/test").iterdir())[0]).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(np.asarray(Image.open(sorted((here / "back/test").iterdir())[0])), np.asarray(plain))
+    with pytest.raises(AssertionError, match="there is no method 'add'"):
+        run_example(*command, "--out", "other")
+    (here / "broken.py").write_text("1 / 0\n")
+    with pytest.raises(AssertionError, match="broken.py cannot be imported: ZeroDivisionError"):
+        run_example("segkey", "keygen", "k", SEGKEY_METHODS="broken.py")
+    (here / "sub").mkdir()
+    (here / "sub/json.py").touch()
+    with pytest.raises(AssertionError, match="json.py has the name of another module"):
+        run_example("segkey", "keygen", "k", SEGKEY_METHODS="sub/json.py")
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.sh")), ids=lambda path: path.name)
+def test_scripts_are_plain_sh(script):
+    assert subprocess.run(["sh", "-n", script]).returncode == 0
+    assert script.read_text().startswith("#!/bin/sh\n")
+    assert "[[" not in script.read_text()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from segkey.colours import PALETTE, palette_mask
 from segkey.keys import KNOWN_KEY_SPACES, key_space_bits
+from segkey.reports.attacks import strongest_first, suite_verdict
 from segkey.reports.commands import attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
 from segkey.reports.layout import method_label, method_name, number, visible
@@ -54,6 +55,7 @@ class Part:
     facts: list[tuple[str, str]]
     verdict: str
     attacks: list
+    suite: list[dict]
     wrong_values: list[float]
     curves: Curves | None
     commands: list[str]
@@ -121,8 +123,9 @@ def _part(row: Row, run, samples) -> Part:
         method_label(row.method, row.block_size),
         _how(run.header),
         _facts(run),
-        attack_sentence(attacked) if attacked else "How much the key is worth has not been measured yet.",
+        _verdict(attacked, row.suite),
         attack_rows(attacked) if attacked else [],
+        [line | {"won": f"{100 * line['won']:.0f} %"} for line in strongest_first(row.suite)] if row.suite else [],
         attacked["incorrect"].get("values", []) if attacked else [],
         training_curves(run.history(), run.config.get("best", {}).get("epoch")),
         _commands(run, attacked),
@@ -175,6 +178,13 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _verdict(attacked: dict | None, suite: dict | None) -> str:
+    """The suite's, where there is one: it knows more."""
+    if suite:
+        return suite_verdict(suite)
+    return attack_sentence(attacked) if attacked else "How much the key is worth has not been measured yet."
 
 
 def _commands(run, attacked: dict | None) -> list[str]:

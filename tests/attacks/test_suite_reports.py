@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from segkey import reports
 from segkey.cli import app
+from segkey.reports.page import html_page
+from segkey.runs import Run, find
 
 
 def shown(*things, width=110) -> str:
@@ -108,6 +110,17 @@ def test_attacks_by_name_are_kept_and_reported(ready):
     reported = segkey("report", ready).stdout
     assert "attacks, strongest first" in reported and "With one plain image" in reported
     assert json.loads(segkey("report", ready, "--json").stdout)[0]["suite"]["attacks"] == second["attacks"]
+
+
+def test_the_suite_on_the_page(ready):
+    made = document(line("exhaustive", 0.5, queries=924), line("nearby", 0.45, steals=""))
+    Run.open(ready).write_result("suite", made)
+    html = html_page(find(ready))
+    table = html[html.index('<table class="suite"') :]
+    table = table[: table.index("</table>")]
+    for text in ("exhaustive", "what exhaustive knows", "924", "320", "0.5000", "100 %", "nearby", "0.4500"):
+        assert text in table
+    assert "the protection is gone" in html
 
 
 def test_on_other_images_nothing_is_kept(ready):

@@ -97,6 +97,9 @@ def score(
 ) -> Scores:
     """Run a model over a split and count.
 
+    Where a batch does not fit in the device's memory it is scored in pieces (see `segkey.devices.Pieces`), and the
+    user is told; the scores are the same.
+
     Args:
         model: on the feed's device, in evaluation mode.
         feed: images with masks; its header names the classes and the void value.
@@ -108,11 +111,18 @@ def score(
     """
     classes, ignore_index = feed.split.header.classes, feed.split.header.ignore_index
     total = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=feed.device)
-    with devices.mixed_precision(feed.device, not precise):
-        for images, masks in feed.batches(batch_size):
+
+    def count(pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
+        counted = torch.zeros_like(total)
+        for images, masks in pieces:
             images = cipher.encrypt(images) if cipher else images
             predicted = model(as_pixels(images, max_value)).argmax(1)
-            total += confusion_matrix(masks, predicted, len(classes), ignore_index)
+            counted += confusion_matrix(masks, predicted, len(classes), ignore_index)
+        return counted
+
+    with devices.mixed_precision(feed.device, not precise):
+        for images, masks in feed.batches(batch_size):
+            total += feed.pieces.run(count, images, masks)
             advance(len(masks))
     return Scores(total.cpu(), classes, len(feed))
 

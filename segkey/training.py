@@ -273,6 +273,10 @@ class _Trainer:
         self.start_again(weights)
         self.train_feed = Feed(splits["train"], device, resident=resident)
         self.val_feed = Feed(splits["val"], device, resident=resident)
+        self.val_feed.pieces.say = progress.say
+        self.pieces = devices.Pieces(
+            f"steps go on with batches of {recipe.batch_size}, their gradients added up", progress.say
+        )
 
     def start_again(self, weights: str) -> None:
         """A new network with its starting weights, and its optimizer."""
@@ -344,33 +348,54 @@ class _Trainer:
         }
 
     def _step(self, images: Tensor, masks: Tensor, lr: float) -> Tensor:
+        """One step of the optimizer; the mean loss of the batch.
+
+        Where the batch does not fit in the device's memory it goes through the network in pieces, whose gradients
+        are added up, so that the step is still that of the whole batch. Batch normalisation then sees the
+        statistics of a piece, not of the batch: the result is close to, but not that of a larger memory.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with devices.mixed_precision(self.device, not self.precise):
-            loss = self._loss(images, masks)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.pieces.run(self._gradients, images, masks)
         self.optimizer.step()
-        return loss.detach()
+        return loss
 
-    def _loss(self, images: Tensor, masks: Tensor, reduction: str = "mean") -> Tensor:
-        """Cross-entropy over the pixels that are not void: their mean, or ``sum``."""
+    def _gradients(self, pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Leave the gradients of a batch's mean loss with the parameters; returns that loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        pixels = sum(self._count(masks) for _, masks in pieces).clamp(min=1)
+        total = torch.zeros((), device=self.device)
+        for images, masks in pieces:
+            with devices.mixed_precision(self.device, not self.precise):
+                loss = self._loss(images, masks) / pixels
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def _loss(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Cross-entropy, summed over the pixels that are not void."""
         images = self.cipher.encrypt(images) if self.cipher else images
         logits = self.model(as_pixels(images, self.max_value)).float()
         ignore = self.train_feed.split.header.ignore_index
-        loss = F.cross_entropy(logits, masks.long(), ignore_index=ignore, reduction="sum")
-        return loss if reduction == "sum" else loss / (masks != ignore).sum().clamp(min=1)
+        return F.cross_entropy(logits, masks.long(), ignore_index=ignore, reduction="sum")
+
+    def _count(self, masks: Tensor) -> Tensor:
+        """How many pixels are not void."""
+        return (masks != self.train_feed.split.header.ignore_index).sum()
 
     @torch.inference_mode()
     def _validate(self) -> float:
         """Mean cross-entropy over all pixels of the validation split that are not void."""
         self.model.eval()
         total, pixels = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        ignore = self.val_feed.split.header.ignore_index
+
+        def loss_of(pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
+            return sum(self._loss(*piece).double() for piece in pieces)
+
         with devices.mixed_precision(self.device, not self.precise):
             for images, masks in self.val_feed.batches(self.recipe.batch_size):
-                total += self._loss(images, masks, "sum")
-                pixels = pixels + (masks != ignore).sum()
+                total += self.val_feed.pieces.run(loss_of, images, masks)
+                pixels = pixels + self._count(masks)
         return float(total / pixels)
 
     def _estimate(self, step: int, steps: int) -> None:

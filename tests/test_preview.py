@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkey import ciphers, pictures, preview, scenes
+from segkey import ciphers, preview, scenes
 from segkey.errors import SegkeyError
 from segkey.reports import figures
 

@@ -48,13 +48,14 @@ def encrypted_pictures(
     """
     return {
         method: [
-            _as_seen(ciphers.from_key(method, key, m, password=password if method == "ffx" else None), picture)
+            as_seen(ciphers.from_key(method, key, m, password=password if method == "ffx" else None), picture)
             for m in block_sizes
         ]
         for method in methods
     }
 
 
-def _as_seen(cipher: ciphers.Cipher, picture: np.ndarray) -> np.ndarray:
+def as_seen(cipher: ciphers.Cipher, picture: np.ndarray) -> np.ndarray:
+    """A picture, uint8 (3, H, W), encrypted and brought back to 0 … 255, as a network sees it in 0 … 1."""
     ciphers.check_size(*picture.shape[-2:], cipher.block_size)
     return np.rint(cipher.encrypt(picture) * (255 / cipher.max_value)).astype(np.uint8)

@@ -21,7 +21,7 @@ from segkey import devices, models, runs
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.files import sole_writer, written_whole
-from segkey.loading import Feed, as_pixels, crop_batch
+from segkey.loading import Feed, MemorySplit, as_pixels, crop_batch
 from segkey.pictures import random_crops, seeded
 from segkey.progress import SILENT, Progress
 from segkey.shards import Split
@@ -189,6 +189,9 @@ def resume(
                 f"run {run.name} was begun with {what.replace('_', ' ')} {config['data'].get(what)}, not {value}",
                 "give the shards and the key that it was begun with, or train a new run",
             )
+    where = devices.describe(device)
+    if where not in config["device"].split(", then "):
+        config["device"] += f", then {where}"
     with sole_writer(run.path):
         if (run.path / "resume.pt").is_file():
             trainer.fit(run, *trainer.restore(run))
@@ -196,6 +199,42 @@ def resume(
             trainer.start_again(recipe.weights)
             trainer.fit(run, 0, [], math.inf, None)
     return run
+
+
+def seconds_an_image(
+    split: Split | MemorySplit,
+    recipe: Recipe,
+    backbone: str,
+    cipher: Cipher | None,
+    device: torch.device,
+    patience: float = 30.0,
+) -> float:
+    """How long an image takes in a training step here, from a few real steps; nothing is kept.
+
+    Args:
+        split: some images with masks, repeated to fill a batch.
+        recipe, backbone, cipher, device: as for `train`; its weights are random, which takes as long.
+        patience: seconds; where steps of the recipe's batch take longer, smaller batches are measured.
+    """
+    splits, chosen = {"train": split, "val": split}, replace(recipe, weights="none")
+    trainer = _Trainer(splits, chosen, backbone, "none", cipher, device, False, 0, True, SILENT)
+    trainer.model.train()
+
+    def step(count: int) -> float:
+        began = time.monotonic()
+        order = np.resize(np.arange(len(split)), count)
+        ((images, masks),) = trainer.train_feed.batches(count, order)
+        if cipher:
+            crops = random_crops(seeded("measure"), np.broadcast_to(split.size, (count, 2)), (recipe.crop_scale, 1.0))
+            images, masks = crop_batch(images, masks, torch.from_numpy(crops))
+        float(trainer._step(images, masks, recipe.lr_min))
+        return (time.monotonic() - began) / count
+
+    few = min(4, recipe.batch_size)
+    step(few)  # the first step is slower: kernels are chosen
+    count = min(recipe.batch_size, max(few, int(patience / step(few) / 4)))
+    step(count)
+    return min(step(count) for _ in range(2))
 
 
 def _check_splits(splits: dict[str, Split], cipher: Cipher | None) -> None:
@@ -412,7 +451,7 @@ class _Trainer:
     def _tell(self, line: dict, start: int) -> None:
         done = line["epoch"]
         left = line["seconds"] / done * (self.recipe.epochs - done)
-        self.progress.say(
+        self.progress.state(
             f"epoch {done:>3}/{self.recipe.epochs}  loss {line['loss']:.4f}  val {line['val_loss']:.4f}"
             f"{'*' if line['best'] else ' '} lr {line['lr']:.2g}  {line['images_per_second']:.1f} images/s  "
             + (f"{in_words(left)} left" if left else "done")

@@ -65,4 +65,4 @@ def main() -> None:
     app()
 
 
-from segkey.cli import data, demo, keys, model, results, security  # noqa: E402, F401 - they add their commands to app
+from segkey.cli import data, demo, keys, model, reproduce, results, security  # noqa: E402, F401 - they add their commands to app

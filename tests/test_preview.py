@@ -15,8 +15,8 @@ def picture() -> np.ndarray:
 
 
 def holds(sheet: Image.Image, picture: np.ndarray) -> bool:
-    """Whether a picture stands somewhere in a sheet, unchanged."""
-    whole, part = np.asarray(sheet), picture.transpose(1, 2, 0)
+    """Whether a picture of 64 pixels stands somewhere in a sheet, each of its pixels as 2x2."""
+    whole, part = np.asarray(sheet), picture.transpose(1, 2, 0).repeat(2, 0).repeat(2, 1)
     height, width = part.shape[:2]
     places = np.argwhere((whole[: -height + 1 or None, : -width + 1 or None] == part[0, 0]).all(-1))
     return any(np.array_equal(whole[y : y + height, x : x + width], part) for y, x in places)

@@ -24,19 +24,22 @@ if TYPE_CHECKING:
     from segkey.reproduction import Example, Model
 
 _GAP = 1 / 32  # between pictures, as a part of one
+_LEAST_WIDTH = 128  # of a picture
 
 
 def sheet(plain: np.ndarray, pictures: dict[str, list[np.ndarray]], block_sizes: Sequence[int]) -> Image.Image:
     """The paper's Figure 4: a picture on the left, and beside it a row a method and a column a block size.
 
-    Every pixel is shown as one pixel: resampling would invent patterns that the blocks do not have.
+    Every pixel is shown as one pixel (of small pictures, as a square of pixels): resampling would invent patterns
+    that the blocks do not have.
 
     Args:
         plain: uint8 (3, H, W).
         pictures: uint8 (3, H, W) by method, one for each block size, from `segkey.preview.encrypted_pictures`.
         block_sizes: M of each column.
     """
-    _, height, width = plain.shape
+    enlarge = max(1, _LEAST_WIDTH // plain.shape[2])
+    height, width = enlarge * plain.shape[1], enlarge * plain.shape[2]
     gap = max(2, round(_GAP * width))
     # 8 points, where the sheet is as wide as a page's two columns (7.2 inches); never too wide for a picture.
     letters = max(9, min(round((len(block_sizes) + 1) * (width + gap) * 8 / 72 / 7.2), width // 4))
@@ -45,7 +48,8 @@ def sheet(plain: np.ndarray, pictures: dict[str, list[np.ndarray]], block_sizes:
     drawn = Image.new("RGB", (width + strip + len(block_sizes) * (width + gap), strip + rows_height), "white")
 
     def place(picture: np.ndarray, left: int, top: int, label: str = "") -> None:
-        drawn.paste(_as_image(picture), (left, top))
+        large = picture.repeat(enlarge, 1).repeat(enlarge, 2)
+        drawn.paste(Image.fromarray(np.ascontiguousarray(large.transpose(1, 2, 0))), (left, top))
         ImageDraw.Draw(drawn).text((left + width // 2, top - strip // 2), label, "black", font, anchor="mm")
 
     place(plain, 0, strip + (rows_height - height) // 2, "plain")
@@ -58,11 +62,6 @@ def sheet(plain: np.ndarray, pictures: dict[str, list[np.ndarray]], block_sizes:
             label = f"M = {m}" if row == 0 else ""
             place(picture, width + strip + gap + column * (width + gap), top, label)
     return drawn
-
-
-def _as_image(picture: np.ndarray) -> Image.Image:
-    """uint8 (3, H, W) as a picture."""
-    return Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
 
 
 # ------------------------------------------------------------------ drawn with matplotlib
@@ -96,39 +95,38 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 @_styled
 def predictions(example: Example) -> Figure:
-    """The paper's Figure 5: what each model sees, what it makes of it, and the truth.
+    """The paper's Figure 5: an image above the truth, and beside it what each model sees above what it makes of it.
 
     Args:
         example: from `segkey.reproduction.example`.
     """
     from matplotlib.patches import Patch
 
-    names = ["plain" if v.method == "none" else f"{method_name(v.method)}, M = {v.block_size}" for v in example.views]
+    names = [
+        "baseline" if v.method == "none" else f"{method_name(v.method)}, M = {v.block_size}" for v in example.views
+    ]
     columns = len(names) + 1
     height, width = example.truth.shape
-    side = min(1.75, (_PAGE - 0.35) / columns)
+    side = min(1.75, _PAGE / columns)
     colours, shown = _class_colours(example)
     per_line = max(1, min(len(shown), int(columns * side / 1.15)))
     legend_height = 0.2 * -(-len(shown) // per_line) + 0.1
     tall = 2 * side * height / width + 0.5 + legend_height
-    figure = _figure(columns * side + 0.3, tall)
-    grid = figure.add_gridspec(
-        2, columns, left=0.3 / (columns * side + 0.3), right=1, top=1 - 0.18 / tall, bottom=legend_height / tall,
-        wspace=0.04, hspace=0.16,
-    )  # fmt: skip
+    figure = _figure(columns * side, tall)
+    edges = {"left": 0.004, "right": 0.996, "top": 1 - 0.18 / tall, "bottom": legend_height / tall}
+    grid = figure.add_gridspec(2, columns, wspace=0.04, hspace=0.16, **edges)
 
-    def show(row: int, column: int, picture: np.ndarray, title: str, label: str = "") -> None:
+    def show(row: int, column: int, picture: np.ndarray, title: str) -> None:
         axes = figure.add_subplot(grid[row, column])
         axes.imshow(picture, interpolation="nearest")
-        axes.set(xticks=[], yticks=[], title=title, ylabel=label)
+        axes.set(xticks=[], yticks=[], title=title)
         axes.spines[:].set_visible(False)
 
     show(0, 0, example.plain.transpose(1, 2, 0), "image")
     show(1, 0, colours[example.truth], "ground truth")
     for column, (view, name) in enumerate(zip(example.views, names, strict=True), 1):
-        first = column == 1
-        show(0, column, view.seen.transpose(1, 2, 0), name, "input" if first else "")
-        show(1, column, colours[view.predicted], f"mean IoU {view.mean_iou:.4f}", "prediction" if first else "")
+        show(0, column, view.seen.transpose(1, 2, 0), name)
+        show(1, column, colours[view.predicted], f"mean IoU {view.mean_iou:.4f}")
     handles = [Patch(color=colours[number] / 255, label=example.classes[number]) for number in shown]
     figure.legend(handles=handles, loc="lower center", ncols=per_line, frameon=False, handlelength=1, columnspacing=1)
     return figure
@@ -160,6 +158,8 @@ def key_charts(document: dict) -> Figure:
         document: what ``results.json`` holds. Of a method and block size that was computed on several devices, the one
             with the most seeds is shown; points of another device than most are hollow.
     """
+    from matplotlib.lines import Line2D
+
     from segkey.reproduction.findings import models_of  # imports torch
 
     models = {place: several[0] for place, several in models_of(document["cells"]).items()}
@@ -168,7 +168,7 @@ def key_charts(document: dict) -> Figure:
     all_devices = [model.device for model in models.values()]
     usual = max(dict.fromkeys(all_devices), key=all_devices.count, default="")
     wide = _PAGE if len(methods) > 1 else _COLUMN
-    figure = _figure(wide, 2.45)
+    figure = _figure(wide, 2.6)
     panels = figure.subplots(1, max(1, len(methods)), sharey=True, squeeze=False)[0]
     for axes, method in zip(panels, methods, strict=False):
         line = sorted((model for (name, _), model in models.items() if name == method), key=lambda m: m.block_size)
@@ -177,10 +177,12 @@ def key_charts(document: dict) -> Figure:
     panels[0].set_ylabel("mean IoU")
     panels[0].set_ylim(bottom=0)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=3 if wide < _PAGE else len(labels), frameon=False)
-    figure.tight_layout(pad=0.3, w_pad=0.8, rect=(0, 0.16 if wide < _PAGE else 0.09, 1, 1))
     if len(set(all_devices)) > 1:
-        figure.text(0.995, 0.995, f"hollow: not computed on {usual}", ha="right", va="top", fontsize=6)
+        handles.append(Line2D([], [], linestyle="", marker="o", color="black", markerfacecolor="white"))
+        labels.append(f"hollow: not on {usual}")
+    columns = 3 if len(methods) > 1 else 2
+    figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False, columnspacing=1.5)
+    figure.tight_layout(pad=0.3, w_pad=0.8, rect=(0, 0.075 * -(-len(labels) // columns), 1, 1))
     return figure
 
 

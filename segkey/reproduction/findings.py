@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "cannot be told"
 
 SMALL_BLOCKS = 4  # "small M" are those up to here; from M = 8 on, the paper's order changes
-WORKS_WELL = 0.5  # a model still works well without its key where this much of its mean IoU is left
+WORKS_WELL = 0.5  # a model still works well without its key where this part of it is left
 LEARNED = 1.5  # a model has learned something where it reaches this many times the constant answer
 
 _NAMES = {"shf": "SHF", "np": "NP", "ffx": "FFX"}
@@ -40,7 +40,7 @@ class Model:
 
     @property
     def label(self) -> str:
-        return "plain" if self.method == "none" else f"{_NAMES.get(self.method, self.method)} M={self.block_size}"
+        return "baseline" if self.method == "none" else f"{_NAMES.get(self.method, self.method)} M={self.block_size}"
 
     @property
     def accuracy(self) -> float:
@@ -74,8 +74,9 @@ class Model:
 
     @property
     def left(self) -> float:
-        """The part of the accuracy that is left without the key."""
-        return self.without_key / self.accuracy if self.accuracy else 1.0
+        """The part of what it reaches above a constant answer that is left without the key, from 0."""
+        above = self.accuracy - self.constant
+        return max(0.0, self.without_key - self.constant) / above if above > 0 else 0.0
 
     @property
     def has_learned(self) -> bool:
@@ -211,6 +212,12 @@ def _wider(a: Model, b: Model) -> Pair:
     return Pair(what, a.gap - b.gap, None, a.device != b.device)
 
 
+def _keeps_more(a: Model, b: Model) -> Pair:
+    """The claim that ``a`` keeps a larger part without the key than ``b``."""
+    what = f"{a.label} ({a.accuracy:.4f}) keeps {a.left:.0%}, {b.label} ({b.accuracy:.4f}) {b.left:.0%}"
+    return Pair(what, a.left - b.left, None, a.device != b.device)
+
+
 def _falling(grid: _Grid) -> list[Claim]:
     falls, steep = Claim("falls from each M to the next, for every method"), Claim("falls most for SHF")
     for method in grid.methods:
@@ -253,21 +260,23 @@ def _leaks(grid: _Grid) -> list[Claim]:
     """Of models that have learned something: what is left of the others without a key says nothing."""
     learned = _Grid({place: model for place, model in grid.models.items() if model.has_learned})
     separates = Claim("FFX has the widest gap from the correct key to none, at each M")
+    keeps = Claim("FFX keeps the smallest part without the key, at each M")
     leaks = Claim(f"SHF and NP keep half or more without the key, up to M = {SMALL_BLOCKS}")
     trade = Claim("of two models, the more accurate one keeps more without the key")
 
     for m in learned.block_sizes:
         if ("ffx", m) in learned.models:
-            separates.pairs += [_wider(learned.models["ffx", m], other) for other in learned.at(m, ("shf", "np"))]
+            ffx, others = learned.models["ffx", m], learned.at(m, ("shf", "np"))
+            separates.pairs += [_wider(ffx, other) for other in others]
+            keeps.pairs += [_keeps_more(other, ffx) for other in others]
         if m <= SMALL_BLOCKS:
             for model in learned.at(m, ("shf", "np")):
-                what = f"{model.label} keeps {model.without_key:.4f} of {model.accuracy:.4f}"
+                what = f"{model.label} ({model.accuracy:.4f}) keeps {model.left:.0%}"
                 leaks.pairs.append(Pair(what, model.left - WORKS_WELL))
     for a, b in combinations(learned, 2):
         more, less = (a, b) if a.accuracy >= b.accuracy else (b, a)
-        what = f"{more.label} ({more.accuracy:.4f}) keeps {more.left:.0%}, {less.label} ({less.accuracy:.4f}) {less.left:.0%}"
-        trade.pairs.append(Pair(what, more.left - less.left, None, a.device != b.device))
-    return [separates, leaks, trade]
+        trade.pairs.append(_keeps_more(more, less))
+    return [separates, keeps, leaks, trade]
 
 
 # ------------------------------------------------------------------ numbers

@@ -446,7 +446,7 @@ class _Trainer:
         validation = len(self.val_feed) / self.recipe.batch_size / 3  # forward only: about a third of a step
         seconds = each * (steps + validation) * self.recipe.epochs
         where = devices.describe(self.device)
-        self.progress.say(f"{self.recipe.epochs} epochs will take about {in_words(seconds)} here ({where})")
+        self.progress.state(f"{self.recipe.epochs} epochs will take about {in_words(seconds)} here ({where})")
 
     def _tell(self, line: dict, start: int) -> None:
         done = line["epoch"]

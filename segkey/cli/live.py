@@ -40,8 +40,8 @@ class GridWatch(Watch):
     def _draw(self) -> Group:
         return Group(paper.progress_table(self), Text(self._line, style="dim", no_wrap=True, overflow="ellipsis"))
 
-    def begin(self, cell: Cell, what: str, unit: float) -> None:
-        super().begin(cell, what, unit)
+    def begin(self, cell: Cell, what: str, unit: float, images: int, done: int = 0) -> None:
+        super().begin(cell, what, unit, images, done)
         self._line = ""
         if not self._live and what == "training":
             console.note(f"{len(self.results) + 1}/{len(self.cells)}  {cell.name}")

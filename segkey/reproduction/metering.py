@@ -26,6 +26,10 @@ class Meter:
         self._fresh += units
         self._within += units
 
+    def skip(self, units: float) -> None:
+        """Work of that cell that an earlier run has done."""
+        self._within += units
+
     def settle(self, units: float) -> None:
         """A cell is finished, which was this much work."""
         self.done, self._within = self.done + units, 0.0
@@ -45,41 +49,35 @@ class Watch(Progress):
         cells: all cells of it.
         results: of those that are finished, by name.
         now: the cell that is under way and what is done with it, ``training`` or ``attack``.
-        part: how much of that is done, from 0 to 1.
     """
 
     def __init__(self):
         self.meter, self.cells, self.results = Meter(0.0), [], {}
-        self.now, self.part, self._unit = None, 0.0, 0.0
+        self.now, self._unit, self._images, self._done = None, 0.0, 1, 0
 
     def start(self, cells: Sequence[Any], results: dict[str, dict], meter: Meter) -> None:
         """The grid, and what an earlier run finished of it."""
         self.cells, self.results, self.meter = cells, dict(results), meter
-        self.changed()
 
-    def begin(self, cell: Any, what: str, unit: float) -> None:
-        """Something is begun with a cell, each image of which is ``unit`` work."""
-        self.now, self.part, self._unit = (cell, what), 0.0, unit
-        self.changed()
+    def begin(self, cell: Any, what: str, unit: float, images: int, done: int = 0) -> None:
+        """Something is begun with a cell: so many images, each of which is ``unit`` work; some may be done already."""
+        self.now, self._unit, self._images, self._done = (cell, what), unit, images, done
+        self.meter.skip(done * unit)
 
     def finish(self, cell: Any, result: dict, units: float) -> None:
         """A cell is finished, which was that much work."""
         self.results[cell.name], self.now = result, None
         self.meter.settle(units)
-        self.changed()
 
-    def changed(self) -> None:
-        """Called whenever there is something new to draw."""
+    @property
+    def part(self) -> float:
+        """How much of what is under way is done, from 0 to 1."""
+        return min(1.0, self._done / self._images)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, unit: str = "images") -> Iterator[Advance]:
-        done = 0
-
         def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            self.part = done / max(1, total)
+            self._done += count
             self.meter.add(count * self._unit)
-            self.changed()
 
         yield advance

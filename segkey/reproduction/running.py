@@ -115,9 +115,8 @@ class Experiment:
 
     def _make(self, cell: Cell, splits: dict[str, Split]) -> None:
         cipher = self.cipher(cell)
-        self.watch.begin(cell, "training", self._training_unit())
         run = self._train(cell, cipher, splits)
-        self.watch.begin(cell, "attack", 1.0)
+        self.watch.begin(cell, "attack", 1.0, self.images()["test"] * self.times_tested(cell))
         began, resumed = time.monotonic(), (run.path / "attack.partial.json").exists()
         if cell.method == "none":
             result = evaluation.evaluate(
@@ -144,19 +143,28 @@ class Experiment:
     def _train(self, cell: Cell, cipher: ciphers.Cipher, splits: dict[str, Split]) -> runs.Run:
         """The cell's run: a new one, the rest of one that was cut off, or one that is finished."""
         folder, recipe = self.out / "runs", self.settings.recipe
-        path = folder / cell.name
+        path, images = folder / cell.name, len(splits["train"])
+        begun = runs.Run.open(path) if (path / "run.json").is_file() else None
+        done = begun.config["epochs_done"] if begun else 0
+        self.watch.begin(cell, "training", self._training_unit(), recipe.epochs * images, done * images)
+        if begun and done == recipe.epochs:
+            return begun
         how = {"device": self.device, "cipher": cipher, "key_id": self.key.id, "progress": self.watch}
-        if (path / "run.json").is_file():
-            run = runs.Run.open(path)
-            if run.config["epochs_done"] < recipe.epochs:
-                run = training.resume(run, splits, **how)
-            return run
+        if begun:
+            return training.resume(begun, splits, **how)
         if path.exists():  # killed before there was anything to go on with
             shutil.rmtree(path)
+        shards = [self.out / "plain"]
         return training.train(
-            splits, folder, recipe, shards=[self.out / "plain"], name=cell.name, backbone=self.settings.backbone,
-            seed=cell.seed, **how,
-        )  # fmt: skip
+            splits,
+            folder,
+            recipe,
+            shards=shards,
+            name=cell.name,
+            backbone=self.settings.backbone,
+            seed=cell.seed,
+            **how,
+        )
 
     def _attack(self, cell: Cell, run: runs.Run, cipher: ciphers.Cipher, test: Split) -> dict:
         password = PASSWORD.encode() if cell.method == "ffx" else None

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from segkey import devices, models, runs
 from segkey.ciphers import Cipher
-from segkey.errors import SegkeyError
+from segkey.errors import DivergedError, SegkeyError
 from segkey.files import sole_writer, written_whole
 from segkey.loading import Feed, MemorySplit, as_pixels, crop_batch
 from segkey.pictures import random_crops, seeded
@@ -342,7 +342,7 @@ class _Trainer:
                 best = line["val_loss"]
                 best_state = {name: tensor.detach().clone() for name, tensor in self.model.weights().items()}
             if not math.isfinite(line["loss"]) or best_state is None:
-                raise SegkeyError(
+                raise DivergedError(
                     f"the loss is {line['loss']} in epoch {epoch + 1}: training diverged",
                     "take a smaller --lr",
                 )

@@ -41,7 +41,14 @@ def document_of(cells: list[dict], full_voc=True, **settings) -> dict:
     }  # fmt: skip
     devices = list(dict.fromkeys(cell["device"] for cell in cells))
     findings = examine(cells)
-    return {"full_voc": full_voc, "settings": made | settings, "devices": devices, "cells": cells, "findings": findings}
+    return {
+        "full_voc": full_voc,
+        "diverged": [],
+        "settings": made | settings,
+        "devices": devices,
+        "cells": cells,
+        "findings": findings,
+    }
 
 
 def test_on_full_voc_the_papers_value_and_the_difference_stand_beside_each():

@@ -1,6 +1,7 @@
 """``segkey reproduce`` on the built-in scenes: whole, killed and gone on with, refused."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -212,6 +213,26 @@ def test_the_grid_may_grow(tmp_path, whole, scenes_folder, key_file, monkeypatch
     assert "3 of 10 models are finished already" in said
     assert made == ["shf-m2", "ffx-m2", "plain-seed1", "shf-m2-seed1", "ffx-m2-seed1", "shf-m4-seed1", "ffx-m4-seed1"]
     assert numbers(out) == numbers(whole)
+
+
+def test_a_training_that_diverges_costs_its_cell_and_no_other(tmp_path, monkeypatch, whole, scenes_folder, key_file):
+    out = tmp_path / "results"
+    shutil.copytree(whole, out, symlinks=True)
+    for name in ("shf-m4", "ffx-m4"):
+        shutil.rmtree(out / "runs" / name)
+    epoch, method = training._Trainer._epoch, []
+
+    def diverging(self, *arguments):
+        line = epoch(self, *arguments)
+        method.append(self.cipher.method)
+        return line | {"loss": math.nan} if self.cipher.method == "shf" else line
+
+    monkeypatch.setattr(training._Trainer, "_epoch", diverging)
+    said = reproduce(scenes_folder, out, key_file)
+    assert "shf-m4 is left out: the loss is nan in epoch 1" in said
+    assert "missing, as their training diverged: shf-m4" in said
+    assert method == ["shf", "ffx", "ffx"]
+    assert numbers(out) == [cell for cell in numbers(whole) if cell["method"] != "shf"]
 
 
 # ------------------------------------------------------------------ refused

@@ -38,7 +38,10 @@ class GridWatch(Watch):
             console.note(f"{len(results)} of {len(cells)} models are finished already")
 
     def _draw(self) -> Group:
-        return Group(paper.progress_table(self), Text(self._line, style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(
+            paper.progress_table(self, console.err.width < 60),
+            Text(self._line, style="dim", no_wrap=True, overflow="ellipsis"),
+        )
 
     def begin(self, cell: Cell, what: str, unit: float, images: int, done: int = 0) -> None:
         super().begin(cell, what, unit, images, done)

@@ -10,7 +10,7 @@ from segkey.cli import app, console, options
 
 @app.command(
     epilog="Example: segkey reproduce VOCdevkit/VOC2012\n\n"
-    "Example: segkey reproduce data/ --recipe scratch --backbone resnet14 --size 128 --epochs 30 -M 2,4,8\n\n"
+    "Example: segkey reproduce data/ --recipe scratch --backbone resnet14 --size 128 -M 2,4,8\n\n"
     "Example: segkey reproduce VOCdevkit/VOC2012 --methods np -M 4 --seeds 3 --dry-run",
     rich_help_panel="Reports",
 )

@@ -113,6 +113,8 @@ class Table1:
             )
         if max((line.seeds for line in self.lines), default=1) > 1:
             notes.append("±: standard deviation over seeds")
+        if self.document["diverged"]:
+            notes.append(f"missing, as their training diverged: {', '.join(self.document['diverged'])}")
         if len(self.devices) > 1:
             marks = "; ".join(f"{_MARKS[n]}: {device}" for n, device in enumerate(self.devices))
             notes.append(f"computed on different devices, which are not averaged: {marks}")
@@ -295,13 +297,13 @@ def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
     return facts_of("What segkey reproduce would do", facts)
 
 
-def progress_table(watch: Watch) -> Table:
+def progress_table(watch: Watch, narrow: bool = False) -> Table:
     """A grid while it fills: what is finished, what is under way, and how long the rest will take."""
     finished = len(watch.results)
     table = table_of("Mean IoU with the correct key", "M")
     methods = [m for m in METHODS if m != "none" and any(cell.method == m for cell in watch.cells)]
     for method in methods:
-        table.add_column(method_name(method), justify="right", min_width=13)
+        table.add_column(method_name(method), justify="right", min_width=None if narrow else 13)
     for m in sorted({cell.block_size for cell in watch.cells if cell.method != "none"}):
         table.add_row(str(m), *(_state(watch, method, m) for method in methods))
     table.add_section()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from segkey import attacks, ciphers, encryption, evaluation, runs, training
-from segkey.errors import SegkeyError, SegkeyWarning
+from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.files import make_folder, read_json, sole_writer, write_json
 from segkey.keys import Key
 from segkey.reproduction.findings import examine
@@ -67,10 +67,15 @@ class Experiment:
             done = {name: result for name, result in self._finished().items() if name in {c.name for c in cells}}
             before = [cell for cell in cells if cell.name in done]
             self.watch.start(cells, done, Meter(self._units(cells), self._units(before)))
+            diverged = []
             for cell in cells:
                 if cell.name not in done:
-                    self._make(cell, splits)
-            return self.write()
+                    try:
+                        self._make(cell, splits)
+                    except DivergedError as error:  # the other cells are worth having
+                        self.watch.say(f"{cell.name} is left out: {error.what}")
+                        diverged.append(cell.name)
+            return self.write(diverged)
 
     def _claim(self) -> None:
         """Write the settings down before anything is made with them, or see that they are those written down."""
@@ -192,8 +197,8 @@ class Experiment:
             "key_space_bits": result.get("key_space_bits"),
         }
 
-    def write(self) -> dict:
-        """Write ``results.json`` from all finished cells, and return it."""
+    def write(self, diverged: Sequence[str] = ()) -> dict:
+        """Write ``results.json`` from all finished cells, and return it; ``diverged`` names cells that cannot be had."""
         order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
         cells = sorted(
             self._finished().values(),
@@ -208,6 +213,7 @@ class Experiment:
             "full_voc": is_full_voc(settings),
             "devices": list(dict.fromkeys(cell["device"] for cell in cells)),
             "seconds": sum(sum(filter(None, cell["seconds"].values())) for cell in cells),
+            "diverged": list(diverged),
             "cells": cells,
             "findings": examine(cells),
         }

@@ -112,6 +112,7 @@ def test_all_files_are_written_and_agree(tmp_path):
     assert "3. every protected model is below the baseline" in told
     assert "6 of 6" in told
     assert "\x1b" not in told
+    assert "holds (1 of 2)" in told  # nothing is said of M = 8 and more, which are not there
 
 
 def test_findings_are_told_with_the_models_that_learned_nothing():

@@ -231,8 +231,11 @@ def findings_table(document: dict) -> Table:
     table.columns[1].min_width, table.columns[4].min_width, table.columns[4].justify = 14, 28, "left"
     for finding in document["findings"]:
         table.add_section()
-        table.add_row(f"[bold]{finding['finding']}. {finding['text']}[/]", _verdict(finding))
-        for claim in finding["claims"]:
+        claims = finding["claims"]
+        told = sum(claim["pairs"] > 0 for claim in claims)
+        judged = f" ({told} of {len(claims)})" if 0 < told < len(claims) else ""
+        table.add_row(f"[bold]{finding['finding']}. {finding['text']}[/]", _verdict(finding) + judged)
+        for claim in claims:
             told = claim["pairs"] > 0
             table.add_row(
                 claim["claim"],
@@ -242,9 +245,9 @@ def findings_table(document: dict) -> Table:
                 _decisive(claim),
             )
     table.footnote = (
-        "by: the difference in the claim's favour, on average; which decides: the pairs against it, the clearest first, or the "
-        "narrowest where all are as claimed; keeps: of what is above the constant answer; finding 4 is "
-        "tested on models that reach 1.5 times that answer"
+        "(1 of 2): one of two claims could be told; by: the difference in the claim's favour, on average; which decides: the "
+        "pairs against it, the clearest first, or the narrowest where all are as claimed; keeps: of what is above the constant "
+        "answer; finding 4 is tested on models that reach 1.5 times that answer"
     )
     unlearned = [m for several in models_of(document["cells"]).values() for m in several if not m.has_learned]
     if unlearned:

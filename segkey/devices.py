@@ -2,10 +2,16 @@
 
 import contextlib
 import os
+import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
-from segkey.errors import SegkeyError
+from segkey.errors import SegkeyError, SegkeyWarning
+
+Outcome = TypeVar("Outcome")
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -49,3 +55,57 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 3
     except (ValueError, OSError, AttributeError):
         return 2 << 30
+
+
+def warn(text: str) -> None:
+    """Tell a user who gave no other way to be told."""
+    warnings.warn(text, SegkeyWarning, stacklevel=2)
+
+
+class Pieces:
+    """Cuts batches so that they fit in a device's memory: where it runs out, into pieces of half the size from then on.
+
+    Args:
+        what: is put before "in pieces of N images", such as ``batches are scored``.
+        say: hears when pieces become smaller.
+
+    Attributes:
+        largest: images in a piece; None as long as whole batches fit.
+    """
+
+    def __init__(self, what: str, say: Callable[[str], None] = warn):
+        self.what, self.say, self.largest = what, say, None
+
+    def run(self, work: Callable[[list[tuple[Tensor, Tensor]]], Outcome], images: Tensor, masks: Tensor) -> Outcome:
+        """``work`` on the pieces of a batch; begun again with smaller ones where the memory does not suffice.
+
+        Raises:
+            SegkeyError: it does not suffice for a single image.
+        """
+        while True:
+            size = min(len(images), self.largest or len(images))
+            try:
+                return work(list(zip(images.split(size), masks.split(size), strict=True)))
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+            # Not in the except clause: there the error still holds on to all that filled the memory.
+            self._halve(size, images)
+
+    def _halve(self, size: int, images: Tensor) -> None:
+        where = describe(images.device)
+        if size == 1:
+            raise SegkeyError(
+                f"the memory of {where} does not hold one image of {images.shape[-2]}x{images.shape[-1]} with this network",
+                "take a smaller --size or --backbone, or another --device",
+            )
+        self.largest = (size + 1) // 2
+        if images.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.say(f"{where} ran out of memory: {self.what} in pieces of {self.largest} images")
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch (or one of its libraries, or MPS, which have no error of their own) asked for too much."""
+    words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -31,5 +31,9 @@ class KeyMismatchError(SegkeyError):
     """A key was given that is not the one the shards or the run were made with."""
 
 
+class DivergedError(SegkeyError):
+    """A training whose loss is no longer a number; others of the same experiment may do well."""
+
+
 class SegkeyWarning(UserWarning):
     """Something the user should know but that stops nothing; shown as ``segkey: warning: …``."""

@@ -100,6 +100,9 @@ def score(
 ) -> Scores:
     """Run a model over a split and count.
 
+    Where a batch does not fit in the device's memory it is scored in pieces (see `segkey.devices.Pieces`), and the
+    user is told; the scores are the same.
+
     Args:
         model: on the feed's device, in evaluation mode.
         feed: images with masks; its header names the classes and the void value.
@@ -113,13 +116,22 @@ def score(
     classes, ignore_index = feed.split.header.classes, feed.split.header.ignore_index
     total = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=feed.device)
     doubt = torch.zeros((), dtype=torch.float64, device=feed.device)
-    with devices.mixed_precision(feed.device, not precise):
-        for images, masks in feed.batches(batch_size):
+
+    def count(pieces: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        counted, doubted = torch.zeros_like(total), torch.zeros_like(doubt)
+        for images, masks in pieces:
             images = cipher.encrypt(images) if cipher else images
             logits = model(as_pixels(images, max_value))
-            total += confusion_matrix(masks, logits.argmax(1), len(classes), ignore_index)
+            counted += confusion_matrix(masks, logits.argmax(1), len(classes), ignore_index)
             if entropy:
-                doubt += _entropy(logits) * len(masks)
+                doubted += _entropy(logits) * len(masks)
+        return counted, doubted
+
+    with devices.mixed_precision(feed.device, not precise):
+        for images, masks in feed.batches(batch_size):
+            counted, doubted = feed.pieces.run(count, images, masks)
+            total += counted
+            doubt += doubted
             advance(len(masks))
     return Scores(total.cpu(), classes, len(feed), float(doubt) / len(feed) if entropy else math.nan)
 

@@ -71,6 +71,9 @@ class Feed:
         prepare: applied to images once, when they reach the device; for example a cipher's ``decrypt``.
         limit: only the first so many images.
         resident: keep all on the device; decided by its free memory, if not given.
+
+    Attributes:
+        pieces: how its batches are cut for scoring, so that they fit in the device's memory.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Feed:
         resident: bool | None = None,
     ):
         self.split, self.device, self.prepare = split, device, prepare
+        self.pieces = devices.Pieces("batches are scored")
         self.count = min(limit, len(split)) if limit else len(split)
         self.views = split.header.views
         if resident is None:

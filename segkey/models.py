@@ -100,7 +100,8 @@ def build(backbone: str, classes: list[str], weights: str = "none") -> Segmenter
 
     Args:
         backbone: a name in `BACKBONES`.
-        classes: names; where they are VOC's, the 21-class head of the COCO weights is used as it is.
+        classes: names; where they are VOC's, the 21-class head of the COCO weights is used as it is, and otherwise
+            replaced. A file's head is used where it has as many classes.
         weights: ``coco``, ``imagenet``, ``none``, or a file (``.safetensors``, or ``.pth`` without pickled code).
 
     Raises:
@@ -114,7 +115,7 @@ def build(backbone: str, classes: list[str], weights: str = "none") -> Segmenter
     else:
         state, origin = _pretrained(backbone, weights)
     head = state.get("classifier.4.weight")
-    new_head = head is None or len(head) != len(classes) or (weights == "coco" and not _are_voc(classes))
+    new_head = head is None or len(head) != len(classes) or (_is_coco(backbone, origin) and not _are_voc(classes))
     if new_head and head is not None:
         warnings.warn(
             f"the {len(head)}-class head of {origin} is replaced by a new one for {len(classes)} classes",
@@ -123,6 +124,12 @@ def build(backbone: str, classes: list[str], weights: str = "none") -> Segmenter
         )
     model.load_weights(state, origin, new_head)
     return model
+
+
+def _is_coco(backbone: str, origin: str) -> bool:
+    """Whether weights are torchvision's COCO weights, from its cache or given as a file."""
+    _, known = BACKBONES[backbone]
+    return "coco" in known and Path(origin).name == known["coco"].url.rsplit("/", 1)[1]
 
 
 def _are_voc(classes: list[str]) -> bool:

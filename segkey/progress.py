@@ -15,7 +15,11 @@ class Progress:
         yield lambda count: None
 
     def say(self, text: str) -> None:
-        """One line that is worth keeping, such as an epoch's figures or how long the whole will take."""
+        """One line that is worth keeping, such as how long the whole will take."""
+
+    def state(self, text: str) -> None:
+        """One line that the next one may replace, such as an epoch's figures; where nothing can be replaced, it is said."""
+        self.say(text)
 
 
 SILENT = Progress()

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from segkey import devices, models, runs
 from segkey.ciphers import Cipher
-from segkey.errors import SegkeyError
+from segkey.errors import DivergedError, SegkeyError
 from segkey.files import sole_writer, written_whole
-from segkey.loading import Feed, as_pixels, crop_batch
+from segkey.loading import Feed, MemorySplit, as_pixels, crop_batch
 from segkey.pictures import random_crops, seeded
 from segkey.progress import SILENT, Progress
 from segkey.shards import Split
@@ -189,6 +189,9 @@ def resume(
                 f"run {run.name} was begun with {what.replace('_', ' ')} {config['data'].get(what)}, not {value}",
                 "give the shards and the key that it was begun with, or train a new run",
             )
+    where = devices.describe(device)
+    if where not in config["device"].split(", then "):
+        config["device"] += f", then {where}"
     with sole_writer(run.path):
         if (run.path / "resume.pt").is_file():
             trainer.fit(run, *trainer.restore(run))
@@ -196,6 +199,42 @@ def resume(
             trainer.start_again(recipe.weights)
             trainer.fit(run, 0, [], math.inf, None)
     return run
+
+
+def seconds_an_image(
+    split: Split | MemorySplit,
+    recipe: Recipe,
+    backbone: str,
+    cipher: Cipher | None,
+    device: torch.device,
+    patience: float = 30.0,
+) -> float:
+    """How long an image takes in a training step here, from a few real steps; nothing is kept.
+
+    Args:
+        split: some images with masks, repeated to fill a batch.
+        recipe, backbone, cipher, device: as for `train`; its weights are random, which takes as long.
+        patience: seconds; where steps of the recipe's batch take longer, smaller batches are measured.
+    """
+    splits, chosen = {"train": split, "val": split}, replace(recipe, weights="none")
+    trainer = _Trainer(splits, chosen, backbone, "none", cipher, device, False, 0, True, SILENT)
+    trainer.model.train()
+
+    def step(count: int) -> float:
+        began = time.monotonic()
+        order = np.resize(np.arange(len(split)), count)
+        ((images, masks),) = trainer.train_feed.batches(count, order)
+        if cipher:
+            crops = random_crops(seeded("measure"), np.broadcast_to(split.size, (count, 2)), (recipe.crop_scale, 1.0))
+            images, masks = crop_batch(images, masks, torch.from_numpy(crops))
+        float(trainer._step(images, masks, recipe.lr_min))
+        return (time.monotonic() - began) / count
+
+    few = min(4, recipe.batch_size)
+    step(few)  # the first step is slower: kernels are chosen
+    count = min(recipe.batch_size, max(few, int(patience / step(few) / 4)))
+    step(count)
+    return min(step(count) for _ in range(2))
 
 
 def _check_splits(splits: dict[str, Split], cipher: Cipher | None) -> None:
@@ -273,6 +312,10 @@ class _Trainer:
         self.start_again(weights)
         self.train_feed = Feed(splits["train"], device, resident=resident)
         self.val_feed = Feed(splits["val"], device, resident=resident)
+        self.val_feed.pieces.say = progress.say
+        self.pieces = devices.Pieces(
+            f"steps go on with batches of {recipe.batch_size}, their gradients added up", progress.say
+        )
 
     def start_again(self, weights: str) -> None:
         """A new network with its starting weights, and its optimizer."""
@@ -299,7 +342,7 @@ class _Trainer:
                 best = line["val_loss"]
                 best_state = {name: tensor.detach().clone() for name, tensor in self.model.weights().items()}
             if not math.isfinite(line["loss"]) or best_state is None:
-                raise SegkeyError(
+                raise DivergedError(
                     f"the loss is {line['loss']} in epoch {epoch + 1}: training diverged",
                     "take a smaller --lr",
                 )
@@ -344,26 +387,53 @@ class _Trainer:
         }
 
     def _step(self, images: Tensor, masks: Tensor, lr: float) -> Tensor:
-        with devices.mixed_precision(self.device, not self.precise):
-            loss = self._loss(images, masks)
-        optimise(self.optimizer, loss, lr)
-        return loss.detach()
+        """One step of the optimizer; the mean loss of the batch.
 
-    def _loss(self, images: Tensor, masks: Tensor, reduction: str = "mean") -> Tensor:
+        Where the batch does not fit in the device's memory it goes through the network in pieces, whose gradients
+        are added up, so that the step is still that of the whole batch. Batch normalisation then sees the
+        statistics of a piece, not of the batch: the result is close to, but not that of a larger memory.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        loss = self.pieces.run(self._gradients, images, masks)
+        self.optimizer.step()
+        return loss
+
+    def _gradients(self, pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Leave the gradients of a batch's mean loss with the parameters; returns that loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        pixels = sum(self._count(masks) for _, masks in pieces).clamp(min=1)
+        total = torch.zeros((), device=self.device)
+        for images, masks in pieces:
+            with devices.mixed_precision(self.device, not self.precise):
+                loss = self._loss(images, masks) / pixels
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def _loss(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Cross-entropy, summed over the pixels that are not void."""
         images = self.cipher.encrypt(images) if self.cipher else images
         ignore = self.train_feed.split.header.ignore_index
-        return segmentation_loss(self.model, images, masks, self.max_value, ignore, reduction)
+        return segmentation_loss(self.model, images, masks, self.max_value, ignore)
+
+    def _count(self, masks: Tensor) -> Tensor:
+        """How many pixels are not void."""
+        return (masks != self.train_feed.split.header.ignore_index).sum()
 
     @torch.inference_mode()
     def _validate(self) -> float:
         """Mean cross-entropy over all pixels of the validation split that are not void."""
         self.model.eval()
         total, pixels = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        ignore = self.val_feed.split.header.ignore_index
+
+        def loss_of(pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
+            return sum(self._loss(*piece).double() for piece in pieces)
+
         with devices.mixed_precision(self.device, not self.precise):
             for images, masks in self.val_feed.batches(self.recipe.batch_size):
-                total += self._loss(images, masks, "sum")
-                pixels = pixels + (masks != ignore).sum()
+                total += self.val_feed.pieces.run(loss_of, images, masks)
+                pixels = pixels + self._count(masks)
         return float(total / pixels)
 
     def _estimate(self, step: int, steps: int) -> None:
@@ -375,12 +445,12 @@ class _Trainer:
         validation = len(self.val_feed) / self.recipe.batch_size / 3  # forward only: about a third of a step
         seconds = each * (steps + validation) * self.recipe.epochs
         where = devices.describe(self.device)
-        self.progress.say(f"{self.recipe.epochs} epochs will take about {in_words(seconds)} here ({where})")
+        self.progress.state(f"{self.recipe.epochs} epochs will take about {in_words(seconds)} here ({where})")
 
     def _tell(self, line: dict, start: int) -> None:
         done = line["epoch"]
         left = line["seconds"] / done * (self.recipe.epochs - done)
-        self.progress.say(
+        self.progress.state(
             f"epoch {done:>3}/{self.recipe.epochs}  loss {line['loss']:.4f}  val {line['val_loss']:.4f}"
             f"{'*' if line['best'] else ' '} lr {line['lr']:.2g}  {line['images_per_second']:.1f} images/s  "
             + (f"{in_words(left)} left" if left else "done")
@@ -430,9 +500,9 @@ class _Trainer:
 
 
 def segmentation_loss(
-    model: torch.nn.Module, images: Tensor, masks: Tensor, max_value: int, ignore_index: int, reduction: str = "mean"
+    model: torch.nn.Module, images: Tensor, masks: Tensor, max_value: int, ignore_index: int
 ) -> Tensor:
-    """Cross-entropy over the pixels that are not void: their mean, or ``sum``.
+    """Cross-entropy, summed over the pixels that are not void.
 
     Args:
         model: a `segkey.models.Segmenter`.
@@ -440,20 +510,9 @@ def segmentation_loss(
         masks: uint8 (N, H, W).
         max_value: what images are divided by.
         ignore_index: void in ``masks``.
-        reduction: ``mean`` or ``sum``.
     """
     logits = model(as_pixels(images, max_value)).float()
-    loss = F.cross_entropy(logits, masks.long(), ignore_index=ignore_index, reduction="sum")
-    return loss if reduction == "sum" else loss / (masks != ignore_index).sum().clamp(min=1)
-
-
-def optimise(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
-    """One step of gradient descent."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+    return F.cross_entropy(logits, masks.long(), ignore_index=ignore_index, reduction="sum")
 
 
 def _seed(*parts: object) -> int:

@@ -532,3 +532,34 @@ def test_every_value_of_a_recipe_can_be_chosen(segkey, tmp_path, shards_folder):
     options = [text for name, value in chosen.items() for text in (f"--{name.replace('_', '-')}", value)]
     assert segkey("train", shards_folder, "--backbone", "resnet14", "--device", "cpu", *options)[0] == 0
     assert json.loads((tmp_path / "runs/latest/run.json").read_text())["recipe"] == chosen
+
+
+# ------------------------------------------------------------------ preview
+
+
+def test_a_preview_needs_neither_key_nor_data(segkey, tmp_path, photos):
+    status, stdout, stderr = segkey("preview", photos / "photo0.jpg", "--size", 64, "-M", "4,2", "-m", "np,shf")
+    assert status == 0
+    assert stdout.replace("\n", "").endswith("photo0.jpg, np, shf, M = 2, 4")
+    assert "throw-away key" in stderr
+    assert Image.open(tmp_path / "preview.png").format == "PNG"
+    assert not list(tmp_path.glob("**/*.key"))
+    assert refused(segkey("preview", photos / "photo0.jpg"), "preview.png already exists", "--force")
+    assert segkey("preview", photos / "photo0.jpg", "--force")[0] == 0
+
+
+def test_a_preview_with_a_key_is_that_keys(segkey, tmp_path, photos):
+    segkey("keygen")
+    segkey("keygen", "other")
+    sheets = {}
+    for name, key in (("default", ()), ("own", ("-k", "keys/segkey.key")), ("other", ("-k", "keys/other.key"))):
+        status, _, stderr = segkey("preview", photos / "photo0.jpg", "--size", 32, "-o", f"{name}.png", *key)
+        assert (status, stderr) == (0, "")
+        sheets[name] = (tmp_path / f"{name}.png").read_bytes()
+    assert sheets["default"] == sheets["own"] != sheets["other"]
+
+
+def test_what_a_preview_refuses(segkey, photos):
+    assert refused(segkey("preview", photos / "photo0.jpg", "-M", 3), "not a multiple of the block size 3", "fit: 2, 4")
+    assert refused(segkey("preview", photos / "photo0.jpg", "-m", "aes"), "no method 'aes'")
+    assert segkey("preview", photos / "photo0.jpg", "-M", "a")[0] == 2

@@ -1,10 +1,12 @@
 """The network and its starting weights, with state dicts of torchvision's real names and shapes."""
 
+import contextlib
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torchvision.models import resnet50
-from torchvision.models.segmentation import fcn_resnet50
+from torchvision.models.segmentation import FCN_ResNet50_Weights, fcn_resnet50
 
 from segkey import models
 from segkey.errors import SegkeyError, SegkeyWarning
@@ -82,11 +84,56 @@ def test_imagenet_weights_go_into_the_backbone(cache):
     )
 
 
-def test_weights_neither_cached_nor_reachable_name_the_file_and_the_way_out(cache):
-    with pytest.raises(SegkeyError) as caught:
+@pytest.mark.parametrize("names", ["voc", "other"])
+def test_coco_weights_given_as_a_file_are_those_of_the_cache(tmp_path, coco, names):
+    """With the auxiliary classifier that the file holds and the network lacks."""
+    assert sum(name.startswith("aux_classifier.") for name in coco) == 8
+    torch.save(coco, tmp_path / "fcn_resnet50_coco-1167a1af.pth")
+    classes = VOC_CLASSES if names == "voc" else [f"class {n}" for n in range(21)]
+    with pytest.warns(SegkeyWarning, match="replaced") if names == "other" else contextlib.nullcontext():
+        state = models.build("resnet50", classes, str(tmp_path / "fcn_resnet50_coco-1167a1af.pth")).weights()
+    head = {"classifier.4.weight", "classifier.4.bias"}
+    assert same(state, coco, set(state) - (head if names == "other" else set()))
+    assert torch.equal(state["classifier.4.weight"], coco["classifier.4.weight"]) == (names == "voc")
+
+
+def test_torchvisions_names_of_vocs_classes_are_vocs(cache, coco):
+    torch.save(coco, cache / "fcn_resnet50_coco-1167a1af.pth")
+    names = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
+    assert names != VOC_CLASSES  # "__background__"
+    assert same(models.build("resnet50", names, "coco").weights(), coco, ["classifier.4.weight", "classifier.4.bias"])
+
+
+def test_imagenet_weights_given_as_a_file(tmp_path):
+    state = resnet50(weights=None).state_dict()
+    torch.save(state, tmp_path / "resnet50-0676ba61.pth")
+    model = models.build("resnet50", ["a", "b"], str(tmp_path / "resnet50-0676ba61.pth"))
+    names = [name for name in state if "fc." not in name]
+    assert same({n.removeprefix("backbone."): t for n, t in model.weights().items()}, state, names)
+
+
+@pytest.mark.parametrize("damage", ["empty", "a page in HTML"])
+def test_a_broken_file_in_the_cache_is_named(cache, damage):
+    (cache / "fcn_resnet50_coco-1167a1af.pth").write_text("" if damage == "empty" else "<html>")
+    with pytest.raises(SegkeyError, match="fcn_resnet50_coco-1167a1af.pth cannot be read as weights"):
         models.build("resnet50", VOC_CLASSES, "coco")
-    assert "fcn_resnet50_coco-1167a1af.pth" in caught.value.what
-    assert str(cache / "fcn_resnet50_coco-1167a1af.pth") in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "name"),
+    [
+        ("resnet50", "coco", "fcn_resnet50_coco-1167a1af.pth"),
+        ("resnet50", "imagenet", "resnet50-0676ba61.pth"),
+        ("resnet101", "coco", "fcn_resnet101_coco-7ecb50ca.pth"),
+        ("resnet101", "imagenet", "resnet101-63fe2227.pth"),
+    ],
+)
+def test_weights_neither_cached_nor_reachable_name_the_file_and_the_way_out(cache, backbone, weights, name):
+    with pytest.raises(SegkeyError) as caught:
+        models.build(backbone, VOC_CLASSES, weights)
+    assert f"the {weights} weights {name} are neither cached nor reachable" in caught.value.what
+    assert f"put it at {cache / name}" in caught.value.hint
+    assert "--weights FILE" in caught.value.hint
     assert "--recipe scratch" in caught.value.hint
 
 

@@ -359,3 +359,12 @@ def test_an_interrupted_training_keeps_every_finished_epoch(tmp_path, shards_fol
     training.resume(run, open_splits([shards_folder], ("train", "val")), device=CPU, progress=listener)
     assert said[0] == "going on after epoch 2 of 3"
     assert equal(weights(Run.open(tmp_path / "cut/run")), weights(whole))
+
+
+def test_training_starts_from_the_weights_of_the_recipe(tmp_path, shards_folder):
+    start = weights(train(shards_folder, tmp_path / "first"))
+    file = tmp_path / "first/run/model.safetensors"
+    recipe = training.recipe("scratch", weights=str(file))
+    splits = open_splits([shards_folder], ("train", "val"))
+    trainer = training._Trainer(splits, recipe, "resnet14", recipe.weights, None, CPU, False, 1, True, Progress())
+    assert equal(trainer.model.weights(), start)

@@ -11,7 +11,7 @@ from segkey.attacks.subject import Subject
 from segkey.errors import SegkeyError
 from segkey.loading import Feed, crop_batch
 from segkey.pictures import random_crops, seeded
-from segkey.training import Recipe, optimise, segmentation_loss
+from segkey.training import Recipe, segmentation_loss
 
 _BATCH = 16
 _LEAST_IMAGES = 2
@@ -92,9 +92,13 @@ def _train(subject: Subject, feed: Feed, count: int, budget: Budget, seed: int, 
         model.train()
         for step, (images, masks) in enumerate(feed.batches(_BATCH, order, epoch % feed.views)):
             images, masks = crop_batch(images, masks, crops[step * _BATCH :][: len(images)])
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr_at(epoch, step, steps)
             with devices.mixed_precision(subject.device, not subject.precise):
-                loss = segmentation_loss(model, images, masks, 255, ignore)
-            optimise(optimizer, loss, recipe.lr_at(epoch, step, steps))
+                loss = segmentation_loss(model, images, masks, 255, ignore) / (masks != ignore).sum().clamp(min=1)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
             subject.spend(len(images))
     return subject.score(None, model=model.eval()).mean_iou
 

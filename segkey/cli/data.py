@@ -111,6 +111,46 @@ def decrypt(
 
 
 @app.command(
+    epilog="Example: segkey preview photo.jpg\n\nExample: segkey preview photo.jpg --methods shf,np -M 2,4,8 --size 512",
+    rich_help_panel="Data",
+)
+def preview(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    methods: options.Methods = None,
+    block_sizes: options.BlockSizes = None,
+    size: options.Size = "256",
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", "-k", help="The key file; keys/segkey.key or a throw-away key, if not given."),
+    ] = None,
+    passphrase_file: options.PassphraseFile = None,
+    ffx_password: options.FFXPassword = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The sheet, PNG.")] = Path("preview.png"),
+    force: options.Force = False,
+) -> None:
+    """Draw a sheet of an image under each method and block size, like the paper's Figure 4."""
+    from segkey import pictures, preview
+    from segkey.files import written_whole
+    from segkey.keys import Key
+    from segkey.reports import figures
+
+    height, width = options.parse_size(size)
+    chosen = options.parse_block_sizes(block_sizes) or preview.default_block_sizes(height, width)
+    if key is None and not options.DEFAULT_KEY.exists():
+        loaded = Key.generate()
+        console.note("Drawn with a throw-away key; --key shows what yours does.")
+    else:
+        loaded = options.load_key(key, passphrase_file)
+    plain = pictures.as_array(pictures.load_image(image), (height, width))
+    encrypted = preview.encrypted_pictures(
+        plain, loaded, options.parse_methods(methods) or preview.METHODS, chosen, options.encode(ffx_password)
+    )
+    with written_whole(out, replace=force) as file:
+        figures.sheet(plain, encrypted, chosen).save(file, "PNG")
+    console.show(f"{out}: {image}, {', '.join(encrypted)}, M = {', '.join(map(str, chosen))}")
+
+
+@app.command(
     epilog="Example: segkey inspect shards/ keys/segkey.key runs/latest\n\n"
     "Example: segkey inspect --verify shards/train.h5\n\n"
     "Example: segkey inspect shards/test.h5 --sheet test.png --key keys/segkey.key",

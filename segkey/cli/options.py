@@ -57,6 +57,14 @@ Method = Annotated[
     typer.Option("--method", "-m", help="shf, np, ffx, or none for plain shards.", autocompletion=complete_methods),
 ]
 BlockSize = Annotated[int, typer.Option("--block-size", "-M", min=1, help="Side of a block in pixels.")]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--methods", "-m", metavar="NAME,NAME", help="Methods; shf, np and ffx, if not given."),
+]
+BlockSizes = Annotated[
+    list[str] | None,
+    typer.Option("--block-sizes", "-M", metavar="M,M", help="Block sizes; those of the paper that fit, if not given."),
+]
 FFXPassword = Annotated[
     str | None,
     typer.Option(help="Fix FFX's password, as the paper does; it weakens the key. Derived from the key if not given."),
@@ -93,6 +101,24 @@ def parse_size(text: str) -> tuple[int, int]:
             f"'{text}' is not a size; give 256, or HEIGHTxWIDTH such as 240x320", param_hint="--size"
         )
     return (int(sides[0]), int(sides[-1]))
+
+
+def parse_methods(texts: list[str] | None) -> list[str]:
+    """``shf,np``, or the option given twice, as names in that order, each once."""
+    return list(dict.fromkeys(name.strip().lower() for text in texts or () for name in text.split(",")))
+
+
+def parse_block_sizes(texts: list[str] | None) -> list[int]:
+    """``2,4,8``, or the option given several times, in ascending order, each once."""
+    try:
+        numbers = sorted({int(number) for text in texts or () for number in text.split(",")})
+        if numbers and numbers[0] < 1:
+            raise ValueError
+        return numbers
+    except ValueError:
+        raise typer.BadParameter(
+            f"'{','.join(texts)}' are not block sizes; give numbers such as 2,4,8", param_hint="-M"
+        ) from None
 
 
 def read_passphrase(file: Path) -> str:

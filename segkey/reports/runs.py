@@ -202,10 +202,10 @@ def as_latex(rows: list[Row]) -> str:
         methods, block_sizes, cells = grid_of(group)
         if block_sizes:
             lines = [[str(m), *(cell(cells.get((method, m))) or "--" for method in methods)] for m in block_sizes]
-            parts.append(_latex_table(["$M$", *map(method_name, methods)], lines))
+            parts.append(latex_table(["$M$", *map(method_name, methods)], lines))
         lines = [
             [
-                _latex(row.run),
+                latex(row.run),
                 method_name(row.method),
                 str(row.block_size) if row.method != "none" else "--",
                 number(row.correct),
@@ -215,11 +215,12 @@ def as_latex(rows: list[Row]) -> str:
             ]
             for row in sorted(group, key=lambda row: (row.method, row.block_size, row.run))
         ]
-        parts.append(_latex_table(["run", "method", "$M$", "correct", "plain", "incorrect", "best incorrect"], lines))
+        parts.append(latex_table(["run", "method", "$M$", "correct", "plain", "incorrect", "best incorrect"], lines))
     return "\n".join(parts)
 
 
-def _latex_table(header: list[str], lines: list[list[str]]) -> str:
+def latex_table(header: list[str], lines: list[list[str]]) -> str:
+    """A booktabs table: words in the first column, numbers in the others."""
     rows = [" & ".join(line) + r" \\" for line in lines]
     head = " & ".join(header) + r" \\"
     columns = "l" + "r" * (len(header) - 1)
@@ -237,7 +238,8 @@ def _latex_table(header: list[str], lines: list[list[str]]) -> str:
     )
 
 
-def _latex(text: str) -> str:
+def latex(text: str) -> str:
+    """Text with what LaTeX would take for commands escaped."""
     return "".join("\\" + c if c in "_&%$#{}" else c for c in text)
 
 

@@ -1,0 +1,61 @@
+"""What an image looks like under each method and block size, as in the paper's Figure 4."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from segkey import ciphers
+from segkey.errors import SegkeyError
+from segkey.keys import Key
+
+METHODS = ("shf", "np", "ffx")
+BLOCK_SIZES = (2, 4, 8, 16, 256)  # those of the paper's Figure 4
+
+
+def default_block_sizes(height: int, width: int, wanted: Sequence[int] = BLOCK_SIZES) -> list[int]:
+    """Those of the ``wanted`` block sizes that divide both sides.
+
+    Raises:
+        SegkeyError: none does.
+    """
+    fitting = [m for m in wanted if height % m == width % m == 0]
+    if not fitting:
+        raise SegkeyError(
+            f"none of the block sizes {', '.join(map(str, wanted))} divides {height}x{width}",
+            "give others with -M, or another --size",
+        )
+    return fitting
+
+
+def encrypted_pictures(
+    picture: np.ndarray, key: Key, methods: Sequence[str], block_sizes: Sequence[int], password: bytes | None = None
+) -> dict[str, list[np.ndarray]]:
+    """A picture under some methods, one for each block size.
+
+    Args:
+        picture: uint8 (3, H, W), H and W multiples of every block size.
+        key: the key.
+        methods: names of methods.
+        block_sizes: M, for each method.
+        password: fixes FFX's password; derived from the key, if not given.
+
+    Returns:
+        For each method, uint8 (3, H, W) for each block size; FFX's values divided by their largest, as a network
+        sees them.
+
+    Raises:
+        SegkeyError: an unknown method, or a block size that does not divide the picture.
+    """
+    return {
+        method: [
+            as_seen(ciphers.from_key(method, key, m, password=password if method == "ffx" else None), picture)
+            for m in block_sizes
+        ]
+        for method in methods
+    }
+
+
+def as_seen(cipher: ciphers.Cipher, picture: np.ndarray) -> np.ndarray:
+    """A picture, uint8 (3, H, W), encrypted and brought back to 0 … 255, as a network sees it in 0 … 1."""
+    ciphers.check_size(*picture.shape[-2:], cipher.block_size)
+    return np.rint(cipher.encrypt(picture) * (255 / cipher.max_value)).astype(np.uint8)

@@ -1,0 +1,366 @@
+"""An experiment beside the paper: its Table 1 and its findings, for people, spreadsheets and LaTeX."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from segkey.ciphers import METHODS
+from segkey.files import write_json, written_whole
+from segkey.reports.layout import facts_of, in_bytes, method_label, method_name, number, table_of, visible
+from segkey.reports.runs import latex, latex_table
+from segkey.reproduction.findings import Model, models_of
+from segkey.reproduction.metering import Watch
+from segkey.training import RECIPES, in_words
+
+# Table 1 of the paper: mean IoU on the 1449 validation images of PASCAL VOC 2012, correct key.
+BASELINE = 0.7080
+TABLE_1 = {
+    "shf": {2: 0.6597, 4: 0.5941, 8: 0.4723, 16: 0.2958, 32: 0.1575, 64: 0.0693, 128: 0.0600, 256: 0.0380},
+    "np": {2: 0.6216, 4: 0.5695, 8: 0.5173, 16: 0.4329, 32: 0.3880, 64: 0.3733, 128: 0.3218, 256: 0.3007},
+    "ffx": {2: 0.5271, 4: 0.4944, 8: 0.4651, 16: 0.3444, 32: 0.2763, 64: 0.2628, 128: 0.2417, 256: 0.2367},
+}
+PAPERS_SETTINGS = {"backbone": "resnet50", "size": [256, 256]}  # and its recipe, see segkey.training.RECIPES
+
+_MARKS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method and block size on one device, with the paper's value.
+
+    Attributes:
+        method, block_size, device: which.
+        seeds: how many were trained.
+        mean, std: mean IoU with the correct key over them; std is None for one.
+        paper: the paper's, on PASCAL VOC 2012; None where it has none.
+        difference: ``mean`` less ``paper``; None where the images are not the paper's.
+    """
+
+    method: str
+    block_size: int
+    device: str
+    seeds: int
+    mean: float
+    std: float | None
+    paper: float | None
+    difference: float | None
+
+
+def papers_value(method: str, block_size: int) -> float | None:
+    """Mean IoU in the paper's Table 1; None where it has none."""
+    return BASELINE if method == "none" else TABLE_1.get(method, {}).get(block_size)
+
+
+def lines_of(document: dict) -> list[Line]:
+    """A line for each method, block size and device of an experiment."""
+
+    def line(model: Model) -> Line:
+        paper = papers_value(model.method, model.block_size)
+        difference = model.accuracy - paper if document["full_voc"] and paper is not None else None
+        return Line(
+            model.method, model.block_size, model.device, len(model.correct), model.accuracy, model.spread, paper, difference
+        )  # fmt: skip
+
+    return [line(model) for several in models_of(document["cells"]).values() for model in several]
+
+
+class Table1:
+    """The paper's Table 1 with this experiment's values.
+
+    The paper's stand beside each value, with the difference, where the images are the paper's; otherwise in columns
+    of their own, labelled as those of other images, and no difference is taken.
+    """
+
+    def __init__(self, document: dict):
+        self.document, self.lines = document, lines_of(document)
+        self.full = document["full_voc"]
+        methods = {line.method for line in self.lines} - {"none"}
+        self.methods = [m for m in METHODS if m in methods] + sorted(methods - set(METHODS))
+        self.block_sizes = sorted({line.block_size for line in self.lines if line.method != "none"})
+        self.devices = document["devices"]
+
+    @property
+    def title(self) -> str:
+        """What the numbers are of."""
+        settings = self.document["settings"]
+        height, width = settings["size"]
+        images = max((cell["images"] for cell in self.document["cells"]), default=0)
+        return (
+            f"Mean IoU with the correct key ({settings['backbone']}, {settings['recipe']['epochs']} epochs from "
+            f"{_weights(settings)}, {settings['data']['images']['train']} training images, {height}x{width}, "
+            f"{images} test images, {len(settings['data']['classes'])} classes)"
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know to compare."""
+        notes = [f"baseline, nothing encrypted: {self._own('none', 1) or 'not there yet'}; in the paper {BASELINE:.4f}"]
+        if self.full:
+            if difference := self._difference("none", 1):
+                notes[0] += f" ({difference})"
+            different = _unlike_the_paper(self.document["settings"])
+            if different:
+                notes.append(f"unlike in the paper: {', '.join(different)}")
+        else:
+            notes.append(
+                "paper: measured on PASCAL VOC 2012 with COCO weights, other images than these; compare the order and the "
+                "trend, not the values"
+            )
+        if max((line.seeds for line in self.lines), default=1) > 1:
+            notes.append("±: standard deviation over seeds")
+        if self.document["diverged"]:
+            notes.append(f"missing, as their training diverged: {', '.join(self.document['diverged'])}")
+        if len(self.devices) > 1:
+            marks = "; ".join(f"{_MARKS[n]}: {device}" for n, device in enumerate(self.devices))
+            notes.append(f"computed on different devices, which are not averaged: {marks}")
+        return notes
+
+    def header(self) -> list[str]:
+        """Names of the columns of `rows`."""
+        if self.full:
+            return ["M", *(f"{method_name(m)}{part}" for m in self.methods for part in ("", " paper", " diff."))]
+        return ["M", *map(method_name, self.methods), *(f"paper {method_name(m)}" for m in self.methods)]
+
+    def rows(self, mark: str = " ({})", plus_minus: str = " ± ") -> list[list[str]]:
+        """The cells of the table as text, a row a block size.
+
+        Args:
+            mark: how a device's letter is shown, where there are several.
+            plus_minus: between mean and standard deviation.
+        """
+
+        def own(method: str, m: int) -> str:
+            return self._own(method, m, mark, plus_minus)
+
+        rows = []
+        for m in self.block_sizes:
+            if self.full:
+                parts = [part for x in self.methods for part in (own(x, m), self._papers(x, m), self._difference(x, m))]
+            else:
+                parts = [*(own(x, m) for x in self.methods), *(self._papers(x, m) for x in self.methods)]
+            rows.append([str(m), *parts])
+        return rows
+
+    def _lines(self, method: str, m: int) -> list[Line]:
+        return [line for line in self.lines if (line.method, line.block_size) == (method, m)]
+
+    def _own(self, method: str, m: int, mark: str = " ({})", plus_minus: str = " ± ") -> str:
+        """What was measured here; on each device, where there are several."""
+        return " / ".join(
+            number(line.mean)
+            + (f"{plus_minus}{line.std:.4f}" if line.std is not None else "")
+            + (mark.format(_MARKS[self.devices.index(line.device)]) if len(self.devices) > 1 else "")
+            for line in self._lines(method, m)
+        )
+
+    def _difference(self, method: str, m: int) -> str:
+        return " / ".join(f"{line.difference:+.4f}" for line in self._lines(method, m) if line.difference is not None)
+
+    @staticmethod
+    def _papers(method: str, m: int) -> str:
+        value = papers_value(method, m)
+        return "" if value is None else number(value)
+
+    # ------------------------------------------------------------------ as
+
+    def as_table(self) -> Table:
+        """For the terminal."""
+        table = table_of(self.title, *self.header())
+        for row in self.rows():
+            table.add_row(*row)
+        table.footnote = "\n".join(self.notes)
+        return table
+
+    def as_csv(self) -> str:
+        """A line a method, block size and device, with all digits."""
+        paper = "paper" if self.full else "paper_on_pascal_voc_2012"
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["method", "block_size", "device", "seeds", "mean_iou", "std", paper, "difference"])
+        for line in self.lines:
+            writer.writerow(["" if value is None else value for value in asdict(line).values()])
+        return file.getvalue()
+
+    def as_markdown(self) -> str:
+        """A table of Markdown, with its notes."""
+        rows = [self.header(), ["---", *["---:"] * (len(self.header()) - 1)], *self.rows()]
+        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+        return "\n\n".join([visible(self.title), table, *(visible(note) for note in self.notes)]) + "\n"
+
+    def as_latex(self) -> str:
+        """A table of booktabs; what it is of stands above it as comments."""
+        rows = self.rows("$^{{{}}}$", r" $\pm$ ")
+        rows = [[f"${cell}$" if cell[:1] in "+-" else cell for cell in row] for row in rows]
+        head = ["$M$", *map(latex, self.header()[1:])]
+        comments = [f"% {visible(line)}" for line in (self.title, *self.notes)]
+        return "\n".join([*comments, latex_table(head, rows)])
+
+    def as_json(self) -> dict:
+        """All of it for programs."""
+        lines = [asdict(line) for line in self.lines]
+        return {"title": self.title, "notes": self.notes, "full_voc": self.full, "rows": lines}
+
+
+def _weights(settings: dict) -> str:
+    weights = settings["recipe"]["weights"]
+    return {"none": "random weights", "coco": "COCO weights", "imagenet": "ImageNet weights"}.get(weights, weights)
+
+
+def _unlike_the_paper(settings: dict) -> list[str]:
+    """In what settings differ from the paper's."""
+    papers = asdict(RECIPES["paper"])
+    different = [f"{name} {settings[name]}" for name, value in PAPERS_SETTINGS.items() if settings[name] != value]
+    recipe = settings["recipe"]
+    different += [f"{name.replace('_', ' ')} {recipe[name]}" for name in papers if recipe[name] != papers[name]]
+    if settings["wrong_keys"] != 100:
+        different.append(f"{settings['wrong_keys']} wrong keys")
+    return different
+
+
+# ------------------------------------------------------------------ findings, plan
+
+
+def findings_table(document: dict) -> Table:
+    """The paper's four findings: what became of each here, by how much on average, and which pairs decide."""
+    table = table_of("The paper's findings, here", "finding", "here", "pairs", "by", "which decides", left=2)
+    table.columns[1].min_width, table.columns[4].min_width, table.columns[4].justify = 14, 28, "left"
+    for finding in document["findings"]:
+        table.add_section()
+        claims = finding["claims"]
+        told = sum(claim["pairs"] > 0 for claim in claims)
+        judged = f" ({told} of {len(claims)})" if 0 < told < len(claims) else ""
+        table.add_row(f"[bold]{finding['finding']}. {finding['text']}[/]", _verdict(finding) + judged)
+        for claim in claims:
+            told = claim["pairs"] > 0
+            table.add_row(
+                claim["claim"],
+                _verdict(claim),
+                f"{claim['as_claimed']} of {claim['pairs']}" if told else "",
+                f"{claim['mean_by']:+.4f}" if told else "",
+                _decisive(claim),
+            )
+    table.footnote = (
+        "(1 of 2): one of two claims could be told; by: the difference in the claim's favour, on average; which decides: the "
+        "pairs against it, the clearest first, or the narrowest where all are as claimed; keeps: of what is above the constant "
+        "answer; finding 4 is tested on models that reach 1.5 times that answer"
+    )
+    unlearned = [m for several in models_of(document["cells"]).values() for m in several if not m.has_learned]
+    if unlearned:
+        names = ", ".join(model.label for model in unlearned[:6])
+        names += f" and {len(unlearned) - 6} more" if len(unlearned) > 6 else ""
+        table.footnote += f"\nhave learned next to nothing, so that their order is chance: {names}"
+    return table
+
+
+def _verdict(document: dict) -> str:
+    style = {"holds": "green", "holds partly": "yellow", "does not hold": "red"}.get(document["verdict"], "dim")
+    return f"[{style}]{document['verdict']}[/]"
+
+
+def _decisive(claim: dict, most: int = 3) -> str:
+    """The pairs that decide a claim, a line each."""
+    against = claim["as_claimed"] < claim["pairs"]
+    lines = [
+        pair["what"]
+        + (" (within the spread of the seeds)" if pair["within_spread"] else "")
+        + (" (different devices)" if pair["devices"] else "")
+        for pair in claim["decisive"][:most]
+    ]
+    if against and len(claim["decisive"]) > most:
+        lines.append(f"and {len(claim['decisive']) - most} more")
+    return "\n".join(lines)
+
+
+def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
+    """What would be done, and how long it would take."""
+    methods = [method_name(m) for m in dict.fromkeys(cell.method for cell in cells) if m != "none"]
+    sizes, seeds = sorted({c.block_size for c in cells if c.method != "none"}), len({cell.seed for cell in cells})
+    recipe, images = settings["recipe"], estimate["images"]
+    height, width = settings["size"]
+    facts = [
+        ("models", f"{len(cells)}: plain, and {', '.join(methods)} with M = {', '.join(map(str, sizes))}"
+                   + (f", {seeds} seeds each" if seeds > 1 else "")),
+        ("images", f"train {images['train']}, val {images['val']}, test {images['test']}, at {height}x{width}; "
+                   f"{len(settings['data']['classes'])} classes"),
+        ("training", f"{settings['backbone']} from {_weights(settings)}, {recipe['epochs']} epochs, batches of "
+                     f"{recipe['batch_size']}, {recipe['optimizer']}"),
+        ("attack", f"the correct key, plain images, {settings['wrong_keys']} wrong keys"),
+        ("disk", in_bytes(estimate["disk_bytes"])),
+        ("measured", f"{1 / estimate['training']:.1f} images/s in training, {1 / estimate['scoring']:.1f} images/s scored "
+                     f"({estimate['device']})"),
+        ("a model", f"about {in_words(estimate['protected'])} ({estimate['protected']:.0f} s); plain: "
+                    f"{in_words(estimate['baseline'])}"),
+        ("all", f"about {in_words(estimate['all'])} ({estimate['all']:.0f} s), from the beginning"),
+    ]  # fmt: skip
+    return facts_of("What segkey reproduce would do", facts)
+
+
+def progress_table(watch: Watch, narrow: bool = False) -> Table:
+    """A grid while it fills: what is finished, what is under way, and how long the rest will take."""
+    finished = len(watch.results)
+    table = table_of("Mean IoU with the correct key", "M")
+    methods = [m for m in METHODS if m != "none" and any(cell.method == m for cell in watch.cells)]
+    for method in methods:
+        table.add_column(method_name(method), justify="right", min_width=None if narrow else 13)
+    for m in sorted({cell.block_size for cell in watch.cells if cell.method != "none"}):
+        table.add_row(str(m), *(_state(watch, method, m) for method in methods))
+    table.add_section()
+    table.add_row("plain", _state(watch, "none", 1))
+    left = watch.meter.seconds_left()
+    table.footnote = f"{finished} of {len(watch.cells)} models" + (f", about {in_words(left)} left" if left else "")
+    return table
+
+
+def _state(watch: Watch, method: str, block_size: int) -> str:
+    """What became of the cells of a method and block size so far."""
+    cells = [cell for cell in watch.cells if (cell.method, cell.block_size) == (method, block_size)]
+    done = [watch.results[cell.name]["correct"]["mean_iou"] for cell in cells if cell.name in watch.results]
+    if watch.now and watch.now[0] in cells:
+        return f"[cyan]{watch.now[1]} {watch.part:.0%}[/]"
+    if not done:
+        return "[dim]·[/]"
+    return number(sum(done) / len(done)) + (f" ({len(done)}/{len(cells)})" if len(cells) > 1 else "")
+
+
+# ------------------------------------------------------------------ files
+
+
+def write_tables(document: dict, out: Path) -> list[Path]:
+    """Write ``table1.{txt,csv,md,tex,json}`` and ``findings.txt``; returns their paths."""
+    table = Table1(document)
+    texts = {
+        "table1.txt": _plain_text(table.as_table()),
+        "table1.csv": table.as_csv(),
+        "table1.md": table.as_markdown(),
+        "table1.tex": table.as_latex(),
+        "findings.txt": _plain_text(findings_table(document)),
+    }
+    for name, text in texts.items():
+        with written_whole(out / name, "w") as file:
+            file.write(text)
+    write_json(out / "table1.json", table.as_json())
+    return [out / name for name in (*texts, "table1.json")]
+
+
+def _plain_text(table: Table) -> str:
+    """As the terminal shows it, without colours, 140 columns wide."""
+    file = io.StringIO()
+    Console(file=file, width=140, no_color=True, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def cell_sentence(cell: dict) -> str:
+    """A finished cell in one line."""
+    text = f"{method_label(cell['method'], cell['block_size'])}: {number(cell['correct']['mean_iou'])} with the correct key"
+    wrong = cell["incorrect"]
+    if wrong:
+        text += (
+            f", {number(cell['plain']['mean_iou'])} plain, {number(wrong['mean'])} with wrong keys (the luckiest "
+            f"{number(wrong['max'])})"
+        )
+    return text

@@ -1,0 +1,240 @@
+"""Making the cells: one after another, each kept as soon as it is finished."""
+
+import shutil
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from segkey import attacks, ciphers, encryption, evaluation, runs, training
+from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
+from segkey.files import make_folder, read_json, sole_writer, write_json
+from segkey.keys import Key
+from segkey.reproduction.findings import examine
+from segkey.reproduction.grid import Cell
+from segkey.reproduction.metering import Meter, Watch
+from segkey.reproduction.settings import FORMAT, LEAST, PASSWORD, Settings, check_folder, differences, is_full_voc
+from segkey.shards import Split, open_splits
+from segkey.sources import Source
+
+_TRAIN_UNITS = 3.0  # a training image takes about three times as long as one that is only scored
+
+
+class Experiment:
+    """A folder of cells that are all made alike.
+
+    Args:
+        source: from `open_data`.
+        settings: how cells are made.
+        key: the correct one.
+        out: the folder.
+        device: where to compute.
+        watch: hears how far it is.
+        workers: processes that prepare images; as many as there are cores, if not given.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        settings: Settings,
+        key: Key,
+        out: Path,
+        device: torch.device,
+        watch: Watch | None = None,
+        workers: int | None = None,
+    ):
+        self.source, self.settings, self.key, self.out = source, settings, key, out
+        self.device, self.watch, self.workers = device, watch or Watch(), workers
+
+    def run(self, cells: Sequence[Cell]) -> dict:
+        """Train and attack what is missing of some cells.
+
+        Returns:
+            What ``results.json`` holds: everything measured in this folder, in this run or an earlier one.
+
+        Raises:
+            SegkeyError: the folder holds results of other settings, of another version, or something else.
+        """
+        check_folder(self.out)
+        make_folder(self.out)
+        with sole_writer(self.out), warnings.catch_warnings():
+            warnings.simplefilter("once", SegkeyWarning)  # what is said of one cell's weights is true of all
+            self._claim()
+            splits = self._prepare()
+            done = {name: result for name, result in self._finished().items() if name in {c.name for c in cells}}
+            before = [cell for cell in cells if cell.name in done]
+            self.watch.start(cells, done, Meter(self._units(cells), self._units(before)))
+            diverged = []
+            for cell in cells:
+                if cell.name not in done:
+                    try:
+                        self._make(cell, splits)
+                    except DivergedError as error:  # the other cells are worth having
+                        self.watch.say(f"{cell.name} is left out: {error.what}")
+                        diverged.append(cell.name)
+            return self.write(diverged)
+
+    def _claim(self) -> None:
+        """Write the settings down before anything is made with them, or see that they are those written down."""
+        file, wanted = self.out / "settings.json", self.settings.document(self.source, self.key.id)
+        if file.is_file():
+            different = differences(read_json(file, "the settings of an experiment")["settings"], wanted)
+            if different:
+                raise SegkeyError(
+                    f"{self.out} holds results of other settings: {'; '.join(different[:5])}",
+                    "give the settings it was begun with, or another folder with --out",
+                )
+        else:
+            document = {"format": FORMAT, "created": runs.now(), "versions": runs.versions(), "settings": wanted}
+            write_json(file, document)
+
+    def _prepare(self) -> dict[str, Split]:
+        """Plain shards, made once, and opened."""
+        plain, folder = ciphers.from_key("none", None, 1), self.out / "plain"
+        plans = encryption.plan_shards(self.source, folder, plain, size=self.settings.size, views=1)
+        if not all(plan.is_made() for plan in plans):
+            self.watch.say(f"plain shards of {len(self.source)} images are made in {folder}")
+            result = encryption.encrypt(plans, plain, self.workers, progress=self.watch)
+            for problem in result.problems:
+                self.watch.say(f"left out {problem.name}: {problem.why}")
+        splits = open_splits([folder])
+        for name, least in LEAST.items():
+            if name not in splits or len(splits[name]) < least:
+                raise SegkeyError(
+                    f"too few images of the split '{name}' can be used",
+                    f"see what is wrong: segkey encrypt {self.source.root}",
+                )
+        return splits
+
+    def _finished(self) -> dict[str, dict]:
+        """Results of all finished cells in the folder, by the name of their runs."""
+        results = {}
+        for file in sorted((self.out / "runs").glob("*/cell.json")):
+            if file.parent.is_symlink():  # latest
+                continue
+            results[file.parent.name] = read_json(file, "the result of a cell")
+        return results
+
+    def _make(self, cell: Cell, splits: dict[str, Split]) -> None:
+        cipher = self.cipher(cell)
+        run = self._train(cell, cipher, splits)
+        self.watch.begin(cell, "attack", 1.0, self.images()["test"] * self.times_tested(cell))
+        began, resumed = time.monotonic(), (run.path / "attack.partial.jsonl").exists()
+        if cell.method == "none":
+            result = evaluation.evaluate(
+                run, splits["test"], None, self.device, self.settings.limit, progress=self.watch
+            )
+            run.write_result("evaluate", result)
+        else:
+            subject = attacks.Subject.create(
+                run, splits["test"], cipher, self.device, self.settings.limit,
+                keep=run.path / "attack.partial.jsonl", progress=self.watch,
+            )  # fmt: skip
+            result = attacks.correct_plain_incorrect(subject, self.settings.wrong_keys, cell.seed)
+            run.write_result("attack", result)
+            subject.kept.remove()
+        seconds = {
+            "train": run.config["seconds"],
+            "attack": None if resumed else round(time.monotonic() - began, 3),  # a part of it was measured before
+        }
+        document = self._describe(cell, run, result, seconds)
+        write_json(run.path / "cell.json", document)  # the last: with it the cell is finished
+        self.watch.finish(cell, document, self._units([cell]))
+        self.write()
+
+    def cipher(self, cell: Cell) -> ciphers.Cipher:
+        """The correct one for a cell."""
+        password = PASSWORD.encode() if cell.method == "ffx" else None
+        return ciphers.from_key(cell.method, self.key, cell.block_size, password=password)
+
+    def _train(self, cell: Cell, cipher: ciphers.Cipher, splits: dict[str, Split]) -> runs.Run:
+        """The cell's run: a new one, the rest of one that was cut off, or one that is finished."""
+        folder, recipe = self.out / "runs", self.settings.recipe
+        path, images = folder / cell.name, len(splits["train"])
+        begun = runs.Run.open(path) if (path / "run.json").is_file() else None
+        done = begun.config["epochs_done"] if begun else 0
+        self.watch.begin(cell, "training", self._training_unit(), recipe.epochs * images, done * images)
+        if begun and done == recipe.epochs:
+            return begun
+        how = {"device": self.device, "cipher": cipher, "key_id": self.key.id, "progress": self.watch}
+        if begun:
+            return training.resume(begun, splits, **how)
+        if path.exists():  # killed before there was anything to go on with
+            shutil.rmtree(path)
+        shards = [self.out / "plain"]
+        return training.train(
+            splits,
+            folder,
+            recipe,
+            shards=shards,
+            name=cell.name,
+            backbone=self.settings.backbone,
+            seed=cell.seed,
+            **how,
+        )
+
+    def _describe(self, cell: Cell, run: runs.Run, result: dict, seconds: dict) -> dict:
+        """All that is known of a finished cell."""
+        trained_on, tested_on = run.config["device"], result["device"]
+        return asdict(cell) | {
+            "run": run.name,
+            "device": trained_on if trained_on == tested_on else f"{trained_on}, tested on {tested_on}",
+            "versions": run.config["versions"],
+            "created": run.config["created"],
+            "seconds": seconds,
+            "epochs": run.config["epochs_done"],
+            "best": run.config["best"],
+            "weights_sha256": run.config["weights_sha256"],
+            "images": result["images"],
+            "correct": result["correct"],
+            "plain": result.get("plain"),
+            "incorrect": result.get("incorrect"),
+            "constant": result["constant"],
+            "key_space_bits": result.get("key_space_bits"),
+        }
+
+    def write(self, diverged: Sequence[str] = ()) -> dict:
+        """Write ``results.json`` from all finished cells, and return it; ``diverged`` names cells that cannot be had."""
+        order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
+        cells = sorted(
+            self._finished().values(),
+            key=lambda c: (order.get(c["method"], 99), c["method"], c["block_size"], c["seed"]),
+        )
+        settings = read_json(self.out / "settings.json", "the settings of an experiment")["settings"]
+        document = {
+            "format": FORMAT,
+            "written": runs.now(),
+            "versions": runs.versions(),
+            "settings": settings,
+            "full_voc": is_full_voc(settings),
+            "devices": list(dict.fromkeys(cell["device"] for cell in cells)),
+            "seconds": sum(sum(filter(None, cell["seconds"].values())) for cell in cells),
+            "diverged": list(diverged),
+            "cells": cells,
+            "findings": examine(cells),
+        }
+        write_json(self.out / "results.json", document)
+        return document
+
+    def images(self) -> dict[str, int]:
+        """How many images each split has, of the test split those that are used."""
+        images = {split: len(items) for split, items in self.source.splits.items()}
+        return images | {"test": min(images["test"], self.settings.limit or images["test"])}
+
+    def _units(self, cells: Sequence[Cell]) -> float:
+        """How much work some cells are, in images to score."""
+        images, epochs = self.images(), self.settings.recipe.epochs
+        training = epochs * images["train"] * self._training_unit()
+        return sum(training + images["test"] * self.times_tested(cell) for cell in cells)
+
+    def _training_unit(self) -> float:
+        """The work of a training image, with its share of the validation that follows."""
+        images = self.images()
+        return _TRAIN_UNITS + images["val"] / images["train"]
+
+    def times_tested(self, cell: Cell) -> int:
+        """With the correct key, plain, and with each wrong key."""
+        return 1 if cell.method == "none" else self.settings.wrong_keys + 2

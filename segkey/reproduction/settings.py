@@ -1,0 +1,136 @@
+"""How every cell of an experiment is made: the data, and all else that must agree before results stand in one table."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from segkey import encryption, sources
+from segkey.errors import SegkeyError
+from segkey.files import read_json
+from segkey.keys import Key
+from segkey.sources import Source, digest
+from segkey.training import Recipe
+
+FORMAT = "segkey-reproduction-v1"
+PASSWORD = "segkey reproduce"  # FFX's, fixed as in the paper; no secret
+FULL_VOC = {"train": 1318, "val": 146, "test": 1449}
+LEAST = {"train": 2, "val": 1, "test": 1}  # images a split needs; batch normalisation needs two
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every cell is made.
+
+    Attributes:
+        size: (H, W) of images.
+        recipe, backbone: how to train.
+        wrong_keys: how many are tried on a model.
+        limit: only so many test images; all, if None.
+    """
+
+    size: tuple[int, int]
+    recipe: Recipe
+    backbone: str
+    wrong_keys: int
+    limit: int | None = None
+
+    def document(self, source: Source, key_id: str) -> dict:
+        """All that must agree before results stand in one table."""
+        return asdict(self) | {
+            "size": list(self.size),
+            "data": {
+                "images": {split: len(items) for split, items in source.splits.items()},
+                "names": {split: digest(item.name for item in items) for split, items in source.splits.items()},
+                "classes": source.classes,
+                "ignore_index": source.ignore_index,
+            },
+            "key_id": key_id,
+            "ffx_password": PASSWORD,
+        }
+
+
+def open_data(path: Path, workers: int | None = None) -> Source:
+    """The images to work on, with masks and class names.
+
+    Raises:
+        SegkeyError: no masks, a split with too few images, a mask with a class that nothing names.
+    """
+    source = sources.find(path)
+    if not source.has_masks:
+        raise SegkeyError(
+            f"{path} has no masks, so nothing can be trained on it", "give a VOC devkit, or images/ and masks/"
+        )
+    few = [split for split, least in LEAST.items() if len(source.splits.get(split, ())) < least]
+    if few:
+        there = ", ".join(f"{split} {len(source.splits.get(split, ()))}" for split in LEAST)
+        needed = ", ".join(f"{split} {least}" for split, least in LEAST.items())
+        raise SegkeyError(
+            f"{path} has too few images for the split{'s' * (len(few) > 1)} {' and '.join(few)} (there are: {there})",
+            f"give at least: {needed}; in folders train/, val/ and test/, or more images, which are dealt out 80/10/10",
+        )
+    source.splits = {split: source.splits[split] for split in LEAST}
+    highest = encryption.count_classes(source, workers) - 1
+    if source.classes is None:
+        source.classes = [f"class {number}" for number in range(highest + 1)]
+    elif highest >= len(source.classes):
+        names = source.classes
+        raise SegkeyError(
+            f"the masks of {path} hold class {highest}, but there are {len(names)} (0 '{names[0]}' to "
+            f"{len(names) - 1} '{names[-1]}')",
+            "give masks of those classes (255 is void), or name all classes in classes.txt",
+        )
+    return source
+
+
+def is_full_voc(settings: dict) -> bool:
+    """Whether the images are those of the paper: all of PASCAL VOC 2012's train and val lists."""
+    data = settings["data"]
+    return settings["limit"] is None and data["images"] == FULL_VOC and data["classes"] == sources.VOC_CLASSES
+
+
+def key_for(out: Path) -> Key:
+    """The key that an experiment made for itself; made now, where there is none.
+
+    It protects nothing but the experiment's own models: its FFX password is public.
+    """
+    file = out / "keys" / "experiment.key"
+    if not file.exists():
+        Key.generate().save(file)
+    return Key.load(file)
+
+
+def check_folder(out: Path) -> None:
+    """Raise `SegkeyError` where a folder holds results of another version of segkey, or is used for something else."""
+    for name in ("settings.json", "results.json"):
+        file = out / name
+        if file.is_file():
+            document = read_json(file, "made by segkey reproduce")
+            if document.get("format") != FORMAT or not isinstance(document.get("settings"), dict):
+                raise SegkeyError(
+                    f"{file} has the format {str(document.get('format'))[:40]!r}, this segkey reads {FORMAT!r}",
+                    "choose another --out, or go on with the segkey that made it",
+                )
+    if not (out / "settings.json").is_file():
+        strange = [name for name in ("runs", "plain", "results.json") if (out / name).exists()]
+        if strange:
+            raise SegkeyError(
+                f"{out} holds {strange[0]}, but no settings.json: it was not made by segkey reproduce",
+                "choose another folder with --out",
+            )
+
+
+def differences(kept: dict, wanted: dict, prefix: str = "") -> list[str]:
+    """Where two settings differ, in words: what is wanted, and what was kept."""
+    different = []
+    for name in dict.fromkeys([*wanted, *kept]):
+        old, new, label = kept.get(name), wanted.get(name), f"{prefix}{name.replace('_', ' ')}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            different += differences(old, new, "" if name == "recipe" else f"{label}: ")
+        elif old != new:
+            different.append(f"{label} {_short(new)}, not {_short(old)}")
+    return different
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return "x".join(map(str, value)) if all(isinstance(each, int) for each in value) else f"({len(value)})"
+    return "all" if value is None else str(value)

@@ -404,11 +404,11 @@ def _network_on_the_gpu(where, seconds: Callable[[Callable[[], object]], float])
     optimizer = training.recipe("paper").build_optimizer(model)
     crops = torch.from_numpy(random_crops(seeded("bench"), np.full((n, 2), 256), (0.25, 1.0)))
 
-    def step(on_the_fly: bool) -> None:
+    def step(on_the_fly: bool, network: torch.nn.Module = model) -> None:
         pixels, target = (crop_batch(images, masks, crops)) if on_the_fly else (images, masks)
         pixels = cipher.encrypt(pixels) if on_the_fly else pixels
         with devices.mixed_precision(where):
-            loss = F.cross_entropy(model(as_pixels(pixels, 255)).float(), target.long())
+            loss = F.cross_entropy(network(as_pixels(pixels, 255)).float(), target.long())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -420,6 +420,8 @@ def _network_on_the_gpu(where, seconds: Callable[[Callable[[], object]], float])
     note = f"{n / plain:.0f} images/s; augmentation and encryption on the fly cost {100 * (fly / plain - 1):.1f} % (goal 2 %)"
     yield Row("training step, FCN-ResNet-50, GPU", achieved, "TFLOP/s", product, 0.45, note=note)
 
+    yield _compiled_step(lambda network: step(False, network), model, seconds, n / plain, n)
+
     model.eval()
     with torch.inference_mode(), devices.mixed_precision(where):
         forward = n / seconds(lambda: model(as_pixels(images, 255)))
@@ -430,6 +432,21 @@ def _network_on_the_gpu(where, seconds: Callable[[Callable[[], object]], float])
 
         rate = n / seconds(attack)
     yield Row("attack, GPU", rate, "images/s", forward, 0.95, note="limit: the bare forward pass")
+
+
+def _compiled_step(step: Callable, model, seconds: Callable, eager: float, n: int) -> Row:
+    """The training step with ``torch.compile``, beside the step without, and when it has earned its time back."""
+    import torch
+
+    stage, network = "training step, compiled, GPU", torch.compile(model)
+    began = time.perf_counter()
+    try:
+        step(network)
+    except Exception as error:  # it needs a compiler, and says so in many ways
+        return Row(stage, None, "", note=f"torch.compile does not work here ({type(error).__name__})")
+    spent, rate = time.perf_counter() - began, n / seconds(lambda: step(network))
+    earned = f"earned back after {spent / (1 / eager - 1 / rate):,.0f} images" if rate > eager else "never earned back"
+    return Row(stage, rate, "images/s", eager, note=f"limit: the step as it is; compiling took {spent:.0f} s, {earned}")
 
 
 def unmet(rows: list[Row]) -> list[Row]:

@@ -121,6 +121,7 @@ def train(
     cipher: Cipher | None = None,
     key_id: str = "",
     precise: bool = False,
+    compiled: bool = False,
     seed: int = 0,
     resident: bool | None = None,
     progress: Progress = SILENT,
@@ -138,6 +139,7 @@ def train(
         cipher: encrypts plain shards on the device, after augmentation.
         key_id: of the key that ``cipher`` came from.
         precise: float32 even where the device computes in bfloat16.
+        compiled: let `torch.compile` translate the network first; it takes a minute, and needs a compiler on the CPU.
         seed: decides everything that is random.
         resident: keep all images on the device; decided by its memory, if not given.
         progress: hears of every epoch.
@@ -145,7 +147,9 @@ def train(
     Raises:
         SegkeyError: splits that cannot be trained on, weights that are not there, a name that is taken.
     """
-    trainer = _Trainer(splits, recipe, backbone, recipe.weights, cipher, device, precise, seed, resident, progress)
+    trainer = _Trainer(
+        splits, recipe, backbone, recipe.weights, cipher, device, precise, seed, resident, progress, compiled
+    )
     config = _configuration(trainer, shards, key_id)
     default = "plain" if config["data"]["method"] == "none" else "{method}-m{block_size}".format(**config["data"])
     name = runs.check_name(name) if name else runs.free_name(folder, default)
@@ -180,8 +184,8 @@ def resume(
     if config["epochs_done"] >= recipe.epochs:
         raise SegkeyError(f"run {run.name} has all its {recipe.epochs} epochs", "train a new run")
     trainer = _Trainer(
-        splits, recipe, config["model"]["backbone"], "none", cipher, device, config["precise"], config["seed"],
-        resident, progress,
+        splits, recipe, config["model"]["backbone"], "none", cipher, device, config["precise"],
+        config["seed"], resident, progress, config.get("compiled", False),
     )  # fmt: skip
     for what, value in _configuration(trainer, [], key_id)["data"].items():
         if what != "shards" and config["data"].get(what) != value:  # the shards may have moved
@@ -278,6 +282,7 @@ def _configuration(trainer: "_Trainer", shards: list[Path], key_id: str) -> dict
         "versions": runs.versions(),
         "device": devices.describe(trainer.device),
         "precise": trainer.precise,
+        "compiled": trainer.compiled,
         "model": {"backbone": trainer.backbone},
         "data": data,
         "recipe": asdict(trainer.recipe),
@@ -302,9 +307,10 @@ class _Trainer:
         seed: int,
         resident: bool | None,
         progress: Progress,
+        compiled: bool = False,
     ):
         _check_splits(splits, cipher)
-        self.recipe, self.cipher, self.device, self.precise = recipe, cipher, device, precise
+        self.recipe, self.cipher, self.device, self.precise, self.compiled = recipe, cipher, device, precise, compiled
         self.seed, self.progress = seed, progress
         header = splits["train"].header
         self.max_value = cipher.max_value if cipher else header.max_value
@@ -322,6 +328,8 @@ class _Trainer:
         torch.manual_seed(_seed(self.seed, "start"))
         self.model = models.build(self.backbone, self.classes, weights)
         self.model.to(self.device, memory_format=torch.channels_last)
+        # Weights are those of `model`; `network` is what images go through.
+        self.network = torch.compile(self.model) if self.compiled else self.model
         self.optimizer = self.recipe.build_optimizer(self.model)
 
     def fit(self, run: runs.Run, start: int, history: list[dict], best: float, best_state: dict | None) -> None:
@@ -415,7 +423,7 @@ class _Trainer:
         """Cross-entropy, summed over the pixels that are not void."""
         images = self.cipher.encrypt(images) if self.cipher else images
         ignore = self.train_feed.split.header.ignore_index
-        return segmentation_loss(self.model, images, masks, self.max_value, ignore)
+        return segmentation_loss(self.network, images, masks, self.max_value, ignore)
 
     def _count(self, masks: Tensor) -> Tensor:
         """How many pixels are not void."""

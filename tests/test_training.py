@@ -368,3 +368,16 @@ def test_training_starts_from_the_weights_of_the_recipe(tmp_path, shards_folder)
     splits = open_splits([shards_folder], ("train", "val"))
     trainer = training._Trainer(splits, recipe, "resnet14", recipe.weights, None, CPU, False, 1, True, Progress())
     assert equal(trainer.model.weights(), start)
+
+
+def test_a_compiled_network_trains_the_same_weights(tmp_path, shards_folder, monkeypatch):
+    """What compiling is worth is measured by segkey bench; here, that the right network is compiled, and saved."""
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda model: seen.append(model) or (lambda images: model(images)))
+    recipe = training.recipe("scratch", epochs=1, batch_size=4)
+    splits = open_splits([shards_folder], ("train", "val"))
+    how = {"shards": [shards_folder], "device": torch.device("cpu"), "backbone": "resnet14"}
+    eager = training.train(splits, tmp_path, recipe, name="eager", **how)
+    compiled = training.train(splits, tmp_path, recipe, name="compiled", compiled=True, **how)
+    assert len(seen) == 1 and compiled.config["compiled"] and not eager.config["compiled"]
+    assert compiled.config["weights_sha256"] == eager.config["weights_sha256"]

@@ -63,6 +63,12 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random; 0 if not given.")] = None,
     device: options.Device = "auto",
     precise: options.Precise = False,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the network first: a minute that long trainings on a GPU may earn back."
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with a run that was cut off (--name, or the newest), as it was begun."),
@@ -81,7 +87,7 @@ def train(
     }  # fmt: skip
     if resume:
         begun_with = (recipe, *values.values(), backbone, method, block_size, seed)
-        if precise or any(value is not None for value in begun_with):
+        if precise or compiled or any(value is not None for value in begun_with):
             raise typer.BadParameter("--resume goes on as the run was begun; leave out the other training options")
         run = Run.open(runs / (name or "latest"))
         cipher = key_id = None
@@ -104,7 +110,8 @@ def train(
         splits = shard_files.open_splits(paths, ("train", "val"))
         run = training.train(
             splits, runs, chosen, shards=paths, device=where, name=name, backbone=backbone or "resnet50", cipher=cipher,
-            key_id=loaded.id if loaded else "", precise=precise, seed=seed or 0, progress=progress,
+            key_id=loaded.id if loaded else "", precise=precise, compiled=compiled, seed=seed or 0,
+            progress=progress,
         )  # fmt: skip
     console.show(reports.describe_training(run))
 

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from segkey.reports.layout import method_label, number, printable, table_of
+from segkey.reports.layout import method_label, number, printable, table_of, visible
 
 _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best keyless score to the correct key's
 
@@ -18,10 +18,10 @@ def suite_table(document: dict) -> Table:
     if document["fixed_password"]:
         label += ", password fixed"
     heading = f"{document['run']} ({label}): attacks, strongest first, on {document['images']} test images"
-    table = table_of(heading, "attack", "keys tried", "images", "seconds", "mean IoU", "won")
+    table = table_of(heading, "attack", "keys", "images", "seconds", "mean IoU", "won")
     for line in strongest_first(document):
         table.add_row(
-            f"[bold]{printable(line['attack'])}[/]: {printable(line['summary'])}\n[dim]has {printable(line['knows'])}[/]",
+            printable(line["attack"]),
             f"{line['queries']:,}",
             f"{line['images']:,}",
             f"{line['seconds']:.0f}" if line["seconds"] >= 10 else f"{line['seconds']:.1f}",
@@ -30,13 +30,14 @@ def suite_table(document: dict) -> Table:
         )
     table.add_section()
     table.add_row("the correct key", "", "", "", number(document["correct"]["mean_iou"]), "100 %")
-    divisor = document["keyless"]["divided_by"]
-    table.add_row(f"plain images, divided by {divisor}", "", "", "", number(document["keyless"]["mean_iou"]), "0 %")
-    constant = document["constant"]
-    table.add_row(f"always '{printable(constant['class'])}'", "", "", "", number(constant["mean_iou"]), "")
-    notes = ["won: of the way from plain images to the correct key"]
+    table.add_row("plain images", "", "", "", number(document["keyless"]["mean_iou"]), "0 %")
+    table.add_row(
+        f"always '{printable(document['constant']['class'])}'", *[""] * 3, number(document["constant"]["mean_iou"]), ""
+    )
+    notes = ["keys: tried; images: through the network; won: of the way from plain images to the correct key"]
+    notes += [f"{line['attack']}: {line['summary']}. The attacker has {line['knows']}." for line in strongest_first(document)]
     notes += [f"{name} does not fit: {why}" for name, why in document["left_out"].items()]
-    table.footnote = "\n".join(notes)
+    table.footnote = "\n".join(map(visible, notes))
     return table
 
 

@@ -15,7 +15,15 @@ from safetensors.torch import save
 
 from segkey import models
 from segkey.errors import SegkeyError
-from segkey.files import explain_os_errors, make_folder, read_json, write_json, written_whole
+from segkey.files import (
+    explain_os_errors,
+    make_folder,
+    read_json,
+    with_checksum,
+    without_checksum,
+    write_json,
+    written_whole,
+)
 from segkey.shards import Header
 from segkey.version import VERSION
 
@@ -73,7 +81,12 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, name: str, config: dict) -> "Run":
-        """Make the folder of a new run and let ``latest`` name it."""
+        """Make a new run and let ``latest`` name it.
+
+        Raises:
+            SegkeyError: there is something of that name.
+        """
+        check_free(folder / name)
         run = cls(make_folder(folder / name), {"format": FORMAT, "name": name} | config)
         run.save()
         point_to_latest(folder, name)
@@ -145,14 +158,16 @@ class Run:
         if not file.is_file():
             return []
         try:
-            return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        except ValueError:
+            with explain_os_errors(file):
+                lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            return [without_checksum(line, file) for line in lines]
+        except (ValueError, AttributeError, TypeError):
             raise SegkeyError(f"{file} is damaged", "restore it from a backup, or train again") from None
 
     def write_history(self, epochs: list[dict]) -> None:
         """Write ``history.jsonl``."""
         with written_whole(self.path / "history.jsonl", "w") as file:
-            file.writelines(json.dumps(epoch) + "\n" for epoch in epochs)
+            file.writelines(json.dumps(with_checksum(epoch)) + "\n" for epoch in epochs)
 
     def result(self, name: str) -> dict | None:
         """A result that was kept, such as ``evaluate`` or ``attack``."""
@@ -176,10 +191,21 @@ def point_to_latest(folder: Path, name: str) -> None:
         os.replace(fresh, folder / "latest")
 
 
+def is_taken(path: Path) -> bool:
+    """Whether there is anything; a folder with hidden files alone is what a training leaves that is killed at once."""
+    return path.exists() and (not path.is_dir() or any(not each.name.startswith(".") for each in path.iterdir()))
+
+
+def check_free(path: Path) -> None:
+    """Raise `SegkeyError` if a run cannot be made at ``path``."""
+    if is_taken(path):
+        raise SegkeyError(f"{path} already exists", "choose another --name, or go on with it: --resume")
+
+
 def free_name(folder: Path, wanted: str) -> str:
     """``wanted``, or ``wanted-2`` and so on where that is taken."""
     number, name = 1, wanted
-    while (folder / name).exists():
+    while is_taken(folder / name):
         number += 1
         name = f"{wanted}-{number}"
     return name

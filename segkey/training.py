@@ -9,6 +9,7 @@ training that was cut and resumed ends where the uninterrupted one ends (equal o
 import copy
 import math
 import time
+import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from segkey import devices, models, runs
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.files import sole_writer, written_whole
+from segkey.files import make_folder, sole_writer, written_whole
 from segkey.loading import Feed, as_pixels, crop_batch
 from segkey.pictures import random_crops, seeded
 from segkey.progress import SILENT, Progress
@@ -149,10 +150,9 @@ def train(
     config = _configuration(trainer, shards, key_id)
     default = "plain" if config["data"]["method"] == "none" else "{method}-m{block_size}".format(**config["data"])
     name = runs.check_name(name) if name else runs.free_name(folder, default)
-    if (folder / name).exists():
-        raise SegkeyError(f"{folder / name} already exists", "choose another --name, or go on with it: --resume")
-    run = runs.Run.create(folder, name, config)
-    with sole_writer(run.path):
+    runs.check_free(folder / name)
+    with sole_writer(make_folder(folder / name)):
+        run = runs.Run.create(folder, name, config)
         trainer.fit(run, 0, [], math.inf, None)
     return run
 
@@ -414,8 +414,7 @@ class _Trainer:
             "best": {"epoch": chosen, "val_loss": best},
         }
         if state:
-            with written_whole(run.path / "resume.pt") as file:
-                torch.save(state | {"best": best, "best_state": best_state, "history": history}, file)
+            _write_state(run.path / "resume.pt", state | {"best": best, "best_state": best_state, "history": history})
         run.save()
         if not state:
             (run.path / "resume.pt").unlink(missing_ok=True)
@@ -424,6 +423,9 @@ class _Trainer:
         """What `fit` needs to go on where the run was saved last."""
         file = run.path / "resume.pt"
         try:
+            with zipfile.ZipFile(file) as archive:  # torch does not look at the checksums that it writes
+                if damaged := archive.testzip():
+                    raise ValueError(damaged)
             state = torch.load(file, map_location=self.device, weights_only=True)
             self.model.fcn.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -434,6 +436,17 @@ class _Trainer:
                 f"{file} cannot be read ({type(error).__name__})",
                 "restore it from a backup, or train a new run",
             ) from None
+
+
+def _write_state(path: Path, state: dict) -> None:
+    """`torch.save`, whole or not at all; what stopped it is told as the system told it, not as torch does."""
+    with written_whole(path) as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def _seed(*parts: object) -> int:

@@ -333,6 +333,7 @@ def test_shards_that_have_moved(segkey, trained_run, tmp_path):
     shutil.copytree(trained_run.path, tmp_path / "run")
     config = json.loads((tmp_path / "run/run.json").read_text())
     config["data"]["shards"] = ["elsewhere"]
+    config.pop("checksum")
     (tmp_path / "run/run.json").write_text(json.dumps(config))
     assert refused(
         segkey("evaluate", "run", "--device", "cpu"), "run was trained on are not at elsewhere", "--shards FOLDER"
@@ -349,6 +350,15 @@ def test_images_of_other_classes_are_refused_not_scored_on_the_few_that_fit(
     segkey("keygen")
     outcome = segkey("evaluate", trained_run.path, "--images", "data", "--device", "cpu")
     assert refused(outcome, "4 of 6 images in data cannot be used", "classes")
+
+
+def test_two_attacks_on_one_run_do_not_mix(segkey, trained_run):
+    from segkey.files import sole_writer
+    from segkey.keys import Key
+
+    Key(bytes(range(32))).save("keys/segkey.key")
+    with sole_writer(trained_run.path):
+        assert refused(segkey("attack", trained_run.path, "--device", "cpu"), "another segkey process is writing to")
 
 
 def test_no_runs_and_no_shards(segkey):

@@ -30,6 +30,7 @@ def attack(
 ) -> None:
     """What the model is worth with the correct key, with plain images, and with wrong keys."""
     from segkey import attacks, devices, reports, testdata
+    from segkey.files import sole_writer
     from segkey.runs import Run
 
     where, opened = devices.choose(device), Run.open(run)
@@ -41,12 +42,13 @@ def attack(
     subject = attacks.Subject.create(
         opened, tested, cipher, where, limit, password=password, precise=precise, batch_size=batch_size or 32
     )
-    document = attacks.correct_plain_incorrect(
-        subject, wrong_keys, seed, opened.path / "attack.partial.json", console.TerminalProgress()
-    )
-    if testdata.is_own_test(split, shards, images, limit):
-        opened.write_result("attack", document)
-    else:
+    with sole_writer(opened.path):
+        document = attacks.correct_plain_incorrect(
+            subject, wrong_keys, seed, opened.path / "attack.partial.json", console.TerminalProgress()
+        )
+        if own := testdata.is_own_test(split, shards, images, limit):
+            opened.write_result("attack", document)
+    if not own:
         console.note("This is not kept with the run: segkey report shows results on all of its own test split.")
     if as_json:
         console.show_json(document)

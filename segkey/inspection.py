@@ -32,7 +32,12 @@ def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> l
         magic = file.read(8)
     if magic == b"\x89HDF\r\n\x1a\n" or path.suffix == ".h5":
         return [_shard(path, verify, progress)]
-    return [{"path": str(path), "kind": "key"} | keys.public_part(path)]
+    document = {"path": str(path), "kind": "key"} | keys.public_part(path)
+    if verify and document["sealed"]:
+        document["checked"] = "its form; a sealed secret shows damage only when it is opened with its passphrase"
+    elif verify:
+        document["damage"] = keys.damage(path)
+    return [document]
 
 
 def _shard(path: Path, verify: bool, progress: Progress) -> dict:

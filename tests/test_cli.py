@@ -1,5 +1,6 @@
 """Terminal sessions: what is said where, with which status, and what is left on disk."""
 
+import io
 import json
 import os
 import re
@@ -178,7 +179,7 @@ def test_keygen_tells_the_id_and_the_key_space_and_warns(segkey, tmp_path):
     assert "NP has only 924 keys" in stdout
     assert re.search(r"NP +│ +9\.9 │ +45", stdout)
     assert stat.S_IMODE((tmp_path / "keys/segkey.key").stat().st_mode) == 0o600
-    assert (tmp_path / "keys/.gitignore").read_text() == "*.key\n"
+    assert (tmp_path / "keys/.gitignore").read_text() == "*.key\n*.partial\n"
 
 
 def test_keygen_never_overwrites(segkey, tmp_path):
@@ -503,12 +504,33 @@ def test_names_cannot_move_the_cursor_or_colour_the_terminal(segkey, tmp_path):
     assert "\\x1b[2Jevil[red]\\n.jpg" in stderr
 
 
-def test_debugging_shows_the_traceback(segkey, monkeypatch):
-    from segkey.errors import SegkeyError
+HOSTILE = "\x1b[2J\x9b2J\x7f\u202e[red]\r"
 
+
+def test_json_and_tables_for_programs_cannot_move_the_cursor(capsys):
+    console.show_json({"run": HOSTILE, "ä": ["\n", "漢"]})
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {"run": HOSTILE, "ä": ["\n", "漢"]}
+    assert "ä" in shown and "漢" in shown
+    console.show_raw(f"run,method\n{HOSTILE},np\n")
+    shown += capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in shown)
+
+
+def test_a_progress_bar_shows_a_name_and_does_not_obey_it(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "err", console.Console(file=screen, force_terminal=True, width=300))
+    with console.TerminalProgress().task(f"verify {HOSTILE}", 3) as advance:
+        advance(1)
+    assert r"verify \x1b[2J\x9b2J\x7f\u202e[red]\r" in screen.getvalue() and "\x1b[2J" not in screen.getvalue()
+
+
+def test_debugging_shows_the_traceback(segkey, monkeypatch):
     monkeypatch.setenv("SEGKEY_DEBUG", "1")
-    with pytest.raises(SegkeyError, match="no run"):
-        segkey("evaluate")
+    status, _, stderr = segkey("evaluate")
+    assert status == 1
+    assert "Traceback (most recent call last)" in stderr
+    assert "segkey: error: there is no run at runs/latest" in stderr
 
 
 def test_version(segkey):

@@ -22,7 +22,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except SegkeyError as error:
             if os.environ.get("SEGKEY_DEBUG") == "1":
-                raise
+                console.traceback()
             console.error(error.what, error.hint)
             raise typer.Exit(1) from None
         except (KeyboardInterrupt, typer.Abort):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from segkey.cli import console
 from segkey.errors import SegkeyError
 
 DEFAULT_KEY = Path("keys/segkey.key")
@@ -84,7 +85,7 @@ def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str
         if passphrase_file:
             return read_passphrase(passphrase_file)
         try:
-            return typer.prompt(f"Passphrase of {file}", hide_input=True, err=True)
+            return typer.prompt(f"Passphrase of {console.visible(file)}", hide_input=True, err=True)
         except typer.Abort:
             if sys.stdin.isatty():  # Ctrl-C
                 raise

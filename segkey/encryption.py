@@ -174,7 +174,7 @@ def encrypt(
         free = shutil.disk_usage(out).free
         if bytes_needed(missing) > free:
             raise SegkeyError(
-                f"{out}: {bytes_needed(missing) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
+                f"{out}: {bytes_needed(missing) / 1e9:.4g} GB are needed, {free / 1e9:.4g} GB are free",
                 "free some space, choose another --out, or take fewer --views or a smaller --size",
             )
         with progress.task("encrypt", sum(len(each.items) for each in missing)) as advance:

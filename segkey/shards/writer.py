@@ -37,7 +37,11 @@ class ShardWriter:
         rows, shape = len(names) * header.views, (header.channels, *size)
         with explain_os_errors(self.partial):
             # v110 has a checksum on every piece of metadata, and stores early-allocated chunks without an index.
-            self.file = h5py.File(self.partial, "w", libver=("v110", "v110"))
+            try:
+                self.file = h5py.File(self.partial, "w", libver=("v110", "v110"))
+            except OSError:
+                self.partial.unlink(missing_ok=True)  # on a full disk, an empty file is what there is room for
+                raise
         try:
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             layout.set_chunk((1, *shape))

@@ -1,0 +1,58 @@
+"""What the tests of robustness share."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import segkey
+
+
+def amount(name: str, default: int) -> int:
+    """How much of a test is wanted: from the environment, or the little that every run of the tests does."""
+    return int(os.environ.get(name, default))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The bytes of all files below a folder, by name; locks are empty and stay."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+class Processes:
+    """Real processes of segkey, one at a time; see `forks`."""
+
+    def __init__(self):
+        self.forks = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("forks.py"))],
+            env=os.environ | {"PYTHONPATH": str(Path(segkey.__file__).parents[1])},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self.forks.stdout.readline() == "ready\n"
+
+    def start(self, folder: Path, *arguments: object, limit: int | None = None) -> int:
+        """Run a command in a folder of its own; returns the process's number."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        line = {"arguments": list(map(str, arguments)), "folder": str(folder), "limit": limit}
+        self.forks.stdin.write(json.dumps(line) + "\n")
+        self.forks.stdin.flush()
+        return int(self.forks.stdout.readline())
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait; returns the exit status (negative: the signal), stdout and stderr."""
+        status = int(self.forks.stdout.readline())
+        return status, *((self.folder.parent / name).read_text() for name in ("stdout", "stderr"))
+
+    def run(self, folder: Path, *arguments: object, limit: int | None = None) -> tuple[int, str, str]:
+        """`start` and `end`."""
+        self.start(folder, *arguments, limit=limit)
+        return self.end()
+
+    def close(self) -> None:
+        self.forks.stdin.close()
+        self.forks.wait()

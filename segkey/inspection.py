@@ -63,9 +63,7 @@ def _shard(path: Path, verify: bool, progress: Progress) -> dict:
 
 
 def _run(path: Path, verify: bool) -> dict:
-    import torch  # only runs need it
-
-    from segkey.runs import Run
+    from segkey.runs import Run  # imports torch, which only runs need
 
     run = Run.open(path)
     document = {"path": str(path), "kind": "run", "name": run.name} | {
@@ -88,9 +86,5 @@ def _run(path: Path, verify: bool) -> dict:
         if result:
             document[name] = {part: result[part]["mean_iou"] for part in ("correct", "plain") if part in result}
     if verify:
-        document["damage"] = []
-        try:
-            run.load_model(torch.device("cpu"))
-        except SegkeyError as error:
-            document["damage"].append(error.what)
+        document["damage"] = run.damage()
     return document

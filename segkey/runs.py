@@ -113,6 +113,11 @@ class Run:
     def weights_file(self) -> Path:
         return self.path / "model.safetensors"
 
+    @property
+    def state_file(self) -> Path:
+        """What a training goes on from; there until it has ended."""
+        return self.path / "resume.pt"
+
     def save(self) -> None:
         """Write ``run.json``."""
         write_json(self.path / "run.json", self.config)
@@ -149,6 +154,20 @@ class Run:
         model = models.Segmenter(self.config["model"]["backbone"], len(self.header.classes))
         model.load_weights(state, str(self.weights_file))
         return model.to(device, memory_format=torch.channels_last).eval()
+
+    def damage(self) -> list[str]:
+        """Read all that is kept of the run and say what does not match its checksum."""
+        checks = [lambda: self.load_model(torch.device("cpu")), self.history]
+        if self.state_file.is_file():
+            checks.append(lambda: models.read_archive(self.state_file))
+        checks += [lambda name=name: self.result(name) for name in ("evaluate", "attack")]
+        found = []
+        for check in checks:
+            try:
+                check()
+            except SegkeyError as error:
+                found.append(error.what)
+        return found
 
     # ------------------------------------------------------------------ history and results
 

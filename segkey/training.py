@@ -9,7 +9,6 @@ training that was cut and resumed ends where the uninterrupted one ends (equal o
 import copy
 import math
 import time
-import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -190,7 +189,7 @@ def resume(
                 "give the shards and the key that it was begun with, or train a new run",
             )
     with sole_writer(run.path):
-        if (run.path / "resume.pt").is_file():
+        if (run.state_file).is_file():
             trainer.fit(run, *trainer.restore(run))
         else:  # cut off before anything was saved
             trainer.start_again(recipe.weights)
@@ -414,26 +413,22 @@ class _Trainer:
             "best": {"epoch": chosen, "val_loss": best},
         }
         if state:
-            _write_state(run.path / "resume.pt", state | {"best": best, "best_state": best_state, "history": history})
+            _write_state(run.state_file, state | {"best": best, "best_state": best_state, "history": history})
         run.save()
         if not state:
-            (run.path / "resume.pt").unlink(missing_ok=True)
+            (run.state_file).unlink(missing_ok=True)
 
     def restore(self, run: runs.Run) -> tuple[int, list[dict], float, dict]:
         """What `fit` needs to go on where the run was saved last."""
-        file = run.path / "resume.pt"
+        state = models.read_archive(run.state_file, self.device)
         try:
-            with zipfile.ZipFile(file) as archive:  # torch does not look at the checksums that it writes
-                if damaged := archive.testzip():
-                    raise ValueError(damaged)
-            state = torch.load(file, map_location=self.device, weights_only=True)
             self.model.fcn.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             run.config["seconds"] = state["history"][-1]["seconds"]
             return state["epoch"], state["history"], state["best"], state["best_state"]
         except Exception as error:
             raise SegkeyError(
-                f"{file} cannot be read ({type(error).__name__})",
+                f"{run.state_file} does not fit its run ({type(error).__name__})",
                 "restore it from a backup, or train a new run",
             ) from None
 

@@ -107,11 +107,11 @@ def test_shards(tmp_path, shards_folder, split):
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
-def test_a_bit_in_the_pixels_is_always_found_and_file_dataset_and_row_are_named(tmp_path, shards_folder, kind):
+def test_a_bit_in_the_pixels_is_found_and_file_dataset_and_row_are_named(tmp_path, shards_folder, kind):
     file, random = Path(shutil.copy(shards_folder / "train.h5", tmp_path)), seeded("rows", kind)
     with Shard(file) as shard:
         names, rows = shard.names, len(shard._datasets[kind])
-            where = [shard._datasets[kind].id.get_chunk_info(row) for row in range(rows)]
+        where = [shard._datasets[kind].id.get_chunk_info(row) for row in range(rows)]
     expected, harmless = read_shard(file), 0
     for _ in range(FLIPS):
         row = int(random.integers(rows))
@@ -119,13 +119,18 @@ def test_a_bit_in_the_pixels_is_always_found_and_file_dataset_and_row_are_named(
         named = f"{file} is damaged: dataset '{kind}', row {where[row].chunk_offset[0]} ({names[row % len(names)]})"
         with flipped(file, position, int(random.integers(8))):
             found = damage(file)
-            if not found and kind == "masks":  # zlib's header has bits that mean nothing
-                assert position - where[row].byte_offset < 2
+            if not found and kind == "masks":  # some bits of zlib mean nothing: zeros may be copied from anywhere
+                assert read_shard(file) == expected
+                harmless += 1
                 continue
             assert [what.startswith(named) for what in found] == [True], found
-            with pytest.raises(SegkeyError, match="row") as caught:
+            with pytest.raises(SegkeyError) as caught:
                 read_shard(file)
             assert caught.value.what.startswith(named)
+    assert harmless < max(2, FLIPS / 10)
+    print(
+        f"{kind}: {FLIPS} bits flipped, {FLIPS - harmless} found and named by file, dataset and row, {harmless} harmless"
+    )
 
 
 # ------------------------------------------------------------------ runs

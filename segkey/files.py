@@ -155,6 +155,20 @@ def read_json(path: Path, what: str, limit: int = 64 << 20) -> dict:
     return without_checksum(document, path)
 
 
+def read_text(path: Path, limit: int = 64 << 20) -> str:
+    """The text of a file that anybody may have made.
+
+    Raises:
+        ValueError: it is no UTF-8, or has more than ``limit`` bytes.
+        SegkeyError: it cannot be read.
+    """
+    with explain_os_errors(path), open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path} is too large")
+    return data.decode("utf-8-sig")
+
+
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; a second writer is refused while the first lives.

@@ -28,6 +28,8 @@ def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> l
     if path.is_dir():
         files = [file for files in find_splits([path]).values() for file in files]
         return [_shard(file, verify, progress) for file in files]
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise SegkeyError(f"{path} is no file", "give a key, a shard, a run, or a folder of shards")
     with explain_os_errors(path), open(path, "rb") as file:
         magic = file.read(8)
     if magic == b"\x89HDF\r\n\x1a\n" or path.suffix == ".h5":

@@ -205,6 +205,8 @@ def _unpickled(file: Path, device: torch.device | str) -> dict:
     """``torch.load`` that refuses pickles that run code, and looks at the CRC-32s, which torch writes and does not read."""
     if zipfile.is_zipfile(file):  # older files are not, and have no checksums
         with zipfile.ZipFile(file) as archive:
+            if any(member.compress_type for member in archive.infolist()):  # torch compresses nothing, bombs are
+                raise ValueError("compressed")
             if archive.testzip():
                 raise ValueError("checksum")
     return torch.load(file, map_location=device, weights_only=True)

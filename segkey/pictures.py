@@ -31,6 +31,8 @@ def _decode(path: Path) -> Image.Image:
     """
     too_large = SegkeyError(f"{path}: too many pixels", f"segkey reads up to {MAX_PIXELS // 10**6} megapixels")
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise SegkeyError(f"{path}: not a file")
         # Opened here, as Pillow would map uncompressed TIFFs into memory and then turn them wrongly.
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked below; the rest is about harmless metadata

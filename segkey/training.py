@@ -173,7 +173,7 @@ def resume(
     """
     config = run.config
     try:
-        recipe = Recipe(**config["recipe"])
+        recipe = Recipe(**config["recipe"]).check()
     except TypeError:
         raise SegkeyError(f"{run.path}/run.json is damaged", "restore it from a backup, or train again") from None
     if config["epochs_done"] >= recipe.epochs:

@@ -8,6 +8,7 @@ import typer
 
 from segkey.cli import console
 from segkey.errors import SegkeyError
+from segkey.files import read_text
 
 DEFAULT_KEY = Path("keys/segkey.key")
 DEFAULT_SHARDS = Path("shards")
@@ -20,7 +21,7 @@ PassphraseFile = Annotated[
     typer.Option(help="A file whose first line is the passphrase of the key; asked for, if not given."),
 ]
 Method = Annotated[str, typer.Option("--method", "-m", help="shf, np, ffx, or none for plain shards.")]
-BlockSize = Annotated[int, typer.Option("--block-size", "-M", min=1, help="Side of a block in pixels.")]
+BlockSize = Annotated[int, typer.Option("--block-size", "-M", min=1, max=4096, help="Side of a block in pixels.")]
 FFXPassword = Annotated[
     str | None,
     typer.Option(help="Fix FFX's password, as the paper does; it weakens the key. Derived from the key if not given."),
@@ -30,8 +31,14 @@ KnownFFXPassword = Annotated[
     typer.Option("--ffx-password", help="The FFX password, where a fixed one was given to 'segkey encrypt'."),
 ]
 Size = Annotated[str, typer.Option(help="Size images are resized to: 256, or HEIGHTxWIDTH.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; as many as there are cores, if not given.")]
-Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="Worker processes; as many as there are cores, if not given.")
+]
+_SEEDS = {"min": -(2**63), "max": 2**63 - 1}  # what a shard can hold
+Seed = Annotated[int, typer.Option(help="Decides everything that is random.", **_SEEDS)]
+SeedIfGiven = Annotated[
+    int | None, typer.Option("--seed", help="Decides everything that is random; 0 if not given.", **_SEEDS)
+]
 Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many images.")]
@@ -63,8 +70,8 @@ def read_passphrase(file: Path) -> str:
     if not file.exists():
         raise SegkeyError(f"there is no file {file}", "give a text file whose first line is the passphrase")
     try:
-        return file.read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, UnicodeDecodeError, IndexError):
+        return read_text(file, limit=1 << 20).splitlines()[0]
+    except (ValueError, IndexError):
         raise SegkeyError(
             f"{file} holds no passphrase", "give a text file whose first line is the passphrase"
         ) from None
@@ -95,5 +102,5 @@ def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str
 
 
 def encode(password: str | None) -> bytes | None:
-    """A password as bytes."""
-    return None if password is None else password.encode()
+    """A password as the bytes that were typed."""
+    return None if password is None else password.encode("utf-8", "surrogateescape")

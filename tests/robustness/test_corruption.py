@@ -144,8 +144,13 @@ def run_folder(tmp_path_factory, trained_run):
         Run.open(folder),
         {"mean_iou": 0.1 + 0.2, "pixel_accuracy": 2 / 3, "iou": {"ground": 1 / 3, "disc": None}},
     )
-    run.write_result("evaluate", {"run": "run", "split": "test", "images": 6, "correct": scores})
-    run.write_result("attack", {"correct": scores, "plain": scores, "incorrect": {"values": [1 / 7, 1 / 9]}})
+    wrong = {"keys": 2, "mean": 8 / 63, "std": 0.02, "min": 1 / 9, "max": 1 / 7}
+    constant = {"class": "ground", "mean_iou": 0.2}
+    run.write_result("evaluate", {"run": "run", "split": "test", "images": 6, "correct": scores, "constant": constant})
+    run.write_result(
+        "attack",
+        {"correct": scores, "plain": scores, "incorrect": {"values": [1 / 7, 1 / 9]} | wrong, "constant": constant},
+    )
     return folder
 
 

@@ -131,9 +131,8 @@ def without_checksum(document: dict, path: Path) -> dict:
 
 
 def _checksum(document: dict) -> str:
-    """16 hex digits of SHA-256 over the JSON of a document, whatever the order of its keys."""
-    text = json.dumps(json.loads(json.dumps(document)), sort_keys=True)  # keys that are numbers become text first
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """16 hex digits of SHA-256 over the JSON of a document, whatever the order of its keys, which are text."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_json(path: Path, what: str, limit: int = 64 << 20) -> dict:

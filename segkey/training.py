@@ -9,7 +9,7 @@ training that was cut and resumed ends where the uninterrupted one ends (equal o
 import copy
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,7 @@ class Recipe:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise SegkeyError(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}")
-        for name in ("weight_decay", "momentum", "lr_min"):
+        for name in ("weight_decay", "momentum", "lr_min", "restart"):
             if not getattr(self, name) >= 0:
                 raise SegkeyError(f"{name.replace('_', ' ')} must not be below 0, as {getattr(self, name)} is")
         if not self.crop_scale <= 1:
@@ -107,6 +107,23 @@ def recipe(name: str, **overrides: object) -> Recipe:
     if name not in RECIPES:
         raise SegkeyError(f"there is no recipe '{name}'", f"recipes: {', '.join(RECIPES)}")
     return replace(RECIPES[name], **{key: value for key, value in overrides.items() if value is not None}).check()
+
+
+def recipe_of(run: runs.Run) -> Recipe:
+    """The recipe that a run was begun with; a run may come from anybody, so every value is checked.
+
+    Raises:
+        SegkeyError: it is no recipe.
+    """
+    try:
+        found = Recipe(**run.config["recipe"])
+        if not all(
+            isinstance(getattr(found, f.name), int | float if f.type is float else f.type) for f in fields(found)
+        ):
+            raise TypeError
+        return found.check()
+    except TypeError:
+        raise SegkeyError(f"{run.path}/run.json is damaged", "restore it from a backup, or train again") from None
 
 
 def train(
@@ -171,11 +188,7 @@ def resume(
     Raises:
         SegkeyError: it is finished, or the splits or the key are not those it was begun with.
     """
-    config = run.config
-    try:
-        recipe = Recipe(**config["recipe"]).check()
-    except TypeError:
-        raise SegkeyError(f"{run.path}/run.json is damaged", "restore it from a backup, or train again") from None
+    config, recipe = run.config, recipe_of(run)
     if config["epochs_done"] >= recipe.epochs:
         raise SegkeyError(f"run {run.name} has all its {recipe.epochs} epochs", "train a new run")
     trainer = _Trainer(

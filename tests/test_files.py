@@ -126,7 +126,7 @@ def test_json_round_trip_and_a_failure_that_leaves_the_earlier_file(tmp_path):
 
 def test_a_digit_that_changed_is_noticed(tmp_path):
     path = tmp_path / "some.json"
-    write_json(path, {"mean_iou": 0.7031, 4: ("a", None)})
+    write_json(path, {"mean_iou": 0.7031, "4": ("a", None)})
     path.write_text(path.read_text().replace("0.7031", "0.7831"))
     with pytest.raises(SegkeyError, match="some.json does not match its checksum: it is damaged, or was edited"):
         read_json(path, "a run")

@@ -77,6 +77,16 @@ def read_passphrase(file: Path) -> str:
         ) from None
 
 
+def ask_passphrase(prompt: str, twice: bool = False) -> str:
+    """What somebody types without seeing it."""
+    try:
+        return typer.prompt(console.visible(prompt), hide_input=True, confirmation_prompt=twice, err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise
+        raise SegkeyError(f"{prompt}: nobody is there to ask", "give it with --passphrase-file FILE") from None
+
+
 def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str = ""):
     """A key (``keys/segkey.key``, if not given), asking for its passphrase where it is sealed.
 
@@ -89,14 +99,7 @@ def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str
         raise SegkeyError(f"there is no key at {file}; key {needed} is needed", "give its file with --key")
 
     def ask() -> str:
-        if passphrase_file:
-            return read_passphrase(passphrase_file)
-        try:
-            return typer.prompt(f"Passphrase of {console.visible(file)}", hide_input=True, err=True)
-        except typer.Abort:
-            if sys.stdin.isatty():  # Ctrl-C
-                raise
-            raise SegkeyError(f"{file} is sealed with a passphrase", "give it with --passphrase-file FILE") from None
+        return read_passphrase(passphrase_file) if passphrase_file else ask_passphrase(f"Passphrase of {file}")
 
     return Key.load(file, ask)
 

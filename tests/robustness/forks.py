@@ -1,6 +1,6 @@
 """Starts segkey again and again without importing torch as often: a process that forks one for each line it reads.
 
-A line is JSON: ``{"arguments": […], "folder": …, "limit": bytes a file may have, or null}``. The answers are the
+A line is JSON: ``{"arguments": […], "folder": …, "limit": bytes a file may have, or null, "environment": {…}}``. The answers are the
 process's number, at once, and its exit status (negative: the signal), at its end. What it says goes to the files
 ``stdout`` and ``stderr`` of the folder above.
 """
@@ -26,8 +26,9 @@ def main() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
-def run(cli, arguments: list[str], folder: str, limit: int | None) -> None:
+def run(cli, arguments: list[str], folder: str, limit: int | None, environment: dict[str, str]) -> None:
     os.chdir(folder)
+    os.environ |= environment
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         file = os.open(Path(folder).parent / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)

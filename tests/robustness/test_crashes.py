@@ -54,7 +54,8 @@ class Train:
     locked, again = "runs/cut", ("train", "--resume", "--name", "cut", "--device", "cpu")
 
     def __init__(self, shards_folder, **_):
-        how = ("--recipe", "scratch", "--backbone", "resnet14", "--epochs", 3, "--batch-size", 6, "--device", "cpu")
+        how = ("--recipe", "scratch", "--backbone", "resnet14", "--epochs", 3, "--batch-size", 6, "--device", "cpu",
+               "--optimizer", "sgd", "--lr", 0.01)  # fmt: skip
         self.first = ("train", shards_folder, *how, "--name", "cut")
 
     def prepare(self, folder, key):

@@ -77,7 +77,7 @@ def plan_shards(
     views: int | None = None,
     seed: int = 0,
     crop_scale: float = 0.25,
-    shard_bytes: int = 10**9,
+    shard_bytes: float = 10**9,
 ) -> list[Plan]:
     """Lay out the shards that `encrypt` makes.
 
@@ -98,9 +98,9 @@ def plan_shards(
     """
     check_size(*size, cipher.block_size)
     for name, value, fine in (
-        ("views", views, views is None or views >= 1),
+        ("views", views, views is None or 1 <= views <= 1 << 20),
         ("crop scale", crop_scale, 0 < crop_scale <= 1),
-        ("shard size", shard_bytes, shard_bytes >= 1),
+        ("shard size", shard_bytes, 1 <= shard_bytes < math.inf),
     ):
         if not fine:
             raise SegkeyError(f"the {name} cannot be {value}", "see segkey encrypt --help")
@@ -135,9 +135,9 @@ def plan_shards(
     return plans
 
 
-def _cut(whole: Plan, shard_bytes: int) -> Iterator[Plan]:
+def _cut(whole: Plan, shard_bytes: float) -> Iterator[Plan]:
     """One plan for all images of a split, cut into shards of at most ``shard_bytes``."""
-    most = max(1, shard_bytes // whole.image_bytes)
+    most = max(1, int(shard_bytes // whole.image_bytes))
     count = math.ceil(len(whole.items) / most)
     for number in range(count):
         items = whole.items[number * most : (number + 1) * most]
@@ -174,7 +174,7 @@ def encrypt(
         free = shutil.disk_usage(out).free
         if bytes_needed(missing) > free:
             raise SegkeyError(
-                f"{out}: {bytes_needed(missing) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
+                f"{out}: {bytes_needed(missing) / 1e9:.4g} GB are needed, {free / 1e9:.4g} GB are free",
                 "free some space, choose another --out, or take fewer --views or a smaller --size",
             )
         with progress.task("encrypt", sum(len(each.items) for each in missing)) as advance:

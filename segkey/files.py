@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ except ImportError:  # Windows has no flock; there two writers in one folder are
 
 # Names of files need not be UTF-8; in JSON, what cannot be encoded then becomes a \\u escape, which is valid there.
 _TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial|.+\.h5\.partial", re.DOTALL)  # what segkey has not finished writing
 
 
 @contextlib.contextmanager
@@ -101,15 +103,44 @@ def _rename_exclusively(partial: Path, path: Path) -> None:
         os.replace(partial, path)
 
 
-def write_json(path: Path, document: object) -> None:
-    """Write ``document`` as readable JSON, whole or not at all."""
+def write_json(path: Path, document: dict) -> None:
+    """Write ``document`` as readable JSON with its checksum, whole or not at all."""
     with written_whole(path, "w") as file:
-        json.dump(document, file, indent=1, ensure_ascii=False)
+        json.dump(with_checksum(document), file, indent=1, ensure_ascii=False)
         file.write("\n")
 
 
+def with_checksum(document: dict) -> dict:
+    """``document`` and, as ``checksum``, what `without_checksum` compares it with: a flipped bit is not always bad JSON."""
+    return document | {"checksum": _checksum(document)}
+
+
+def without_checksum(document: dict, path: Path) -> dict:
+    """``document`` as it was given to `with_checksum`; one that has no checksum is taken as it is.
+
+    Raises:
+        SegkeyError: it is not what was written; ``path`` is named.
+    """
+    stated = document.pop("checksum", None)
+    if stated not in (None, _checksum(document)):
+        raise SegkeyError(
+            f"{path} does not match its checksum: it is damaged, or was edited by hand",
+            "restore it from a backup, or make it again",
+        )
+    return document
+
+
+def _checksum(document: dict) -> str:
+    """16 hex digits of SHA-256 over the JSON of a document, whatever the order of its keys, which are text."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def read_json(path: Path, what: str, limit: int = 64 << 20) -> dict:
-    """Read a JSON object of at most ``limit`` bytes; ``what`` names it in the error."""
+    """Read a JSON object of at most ``limit`` bytes and compare it with its checksum; ``what`` names it in the error.
+
+    Raises:
+        SegkeyError: no file, no JSON object, or not what `write_json` wrote.
+    """
     with explain_os_errors(path), open(path, "rb") as file:
         data = file.read(limit + 1)
     try:
@@ -118,17 +149,32 @@ def read_json(path: Path, what: str, limit: int = 64 << 20) -> dict:
         document = json.loads(data)
         if not isinstance(document, dict):
             raise ValueError
-        return document
     except (ValueError, RecursionError):
         raise SegkeyError(f"{path} is not {what}", "restore it from a backup, or make it again") from None
+    return without_checksum(document, path)
+
+
+def read_text(path: Path, limit: int = 64 << 20) -> str:
+    """The text of a file that anybody may have made.
+
+    Raises:
+        ValueError: it is no UTF-8, or has more than ``limit`` bytes.
+        SegkeyError: it cannot be read.
+    """
+    with explain_os_errors(path), open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path} is too large")
+    return data.decode("utf-8-sig")
 
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; a second writer is refused while the first lives.
 
-    The lock goes with the open file, so a process that was killed leaves nothing to clean up (children that
-    it forked keep it until they end; segkey's own workers are spawned, and do not).
+    The lock goes with the open file, so a process that was killed leaves no lock to clean up (children that
+    it forked keep it until they end; segkey's own workers are spawned, and do not). What it left half-written
+    is removed: nobody else writes there now.
     """
     lock = folder / ".lock"
     with explain_os_errors(lock):
@@ -142,6 +188,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
                     f"another segkey process is writing to {folder}",
                     "wait until it ends, or choose another folder",
                 ) from None
+            for left in folder.iterdir():
+                if _PARTIAL.fullmatch(left.name):
+                    left.unlink(missing_ok=True)
         yield
 
 

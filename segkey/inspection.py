@@ -31,11 +31,18 @@ def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> l
     if path.is_dir():
         files = [file for files in find_splits([path]).values() for file in files]
         return [_shard(file, verify, progress) for file in files]
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise SegkeyError(f"{path} is no file", "give a key, a shard, a run, or a folder of shards")
     with explain_os_errors(path), open(path, "rb") as file:
         magic = file.read(8)
     if magic == b"\x89HDF\r\n\x1a\n" or path.suffix == ".h5":
         return [_shard(path, verify, progress)]
-    return [{"path": str(path), "kind": "key"} | keys.public_part(path)]
+    document = {"path": str(path), "kind": "key"} | keys.public_part(path)
+    if verify and document["sealed"]:
+        document["checked"] = "its form; a sealed secret shows damage only when it is opened with its passphrase"
+    elif verify:
+        document["damage"] = keys.damage(path)
+    return [document]
 
 
 def first_images(split: Split, cipher: Cipher | None, count: int = 4) -> list[dict]:
@@ -83,9 +90,7 @@ def _shard(path: Path, verify: bool, progress: Progress) -> dict:
 
 
 def _run(path: Path, verify: bool) -> dict:
-    import torch  # only runs need it
-
-    from segkey.runs import Run
+    from segkey.runs import Run  # imports torch, which only runs need
 
     run = Run.open(path)
     document = {"path": str(path), "kind": "run", "name": run.name} | {
@@ -108,9 +113,5 @@ def _run(path: Path, verify: bool) -> dict:
         if result:
             document[name] = {part: result[part]["mean_iou"] for part in ("correct", "plain") if part in result}
     if verify:
-        document["damage"] = []
-        try:
-            run.load_model(torch.device("cpu"))
-        except SegkeyError as error:
-            document["damage"].append(error.what)
+        document["damage"] = run.damage()
     return document

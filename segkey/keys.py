@@ -31,6 +31,18 @@ _SCRYPT = {"n": 2**15, "r": 8, "p": 1}
 Passphrase = str | Callable[[], str]
 
 
+class _Hidden:
+    """Holds what a traceback must not show, not even one that prints local variables."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object):
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
 class Key:
     """256 secret bits. Shows its id, never its secret; cannot be pickled.
 
@@ -89,7 +101,7 @@ class Key:
     def save(self, path: str | Path, passphrase: str | None = None, force: bool = False) -> Path:
         """Write the key file with mode 0600 from its first instant, sealed if a passphrase is given.
 
-        A folder made for it gets a ``.gitignore``, so that a key is not committed by accident.
+        A folder made for it, or called ``keys``, gets a ``.gitignore``, so that a key is not committed by accident.
 
         With ``force``, a key that stood there is kept under its id: everything made with it still needs it.
 
@@ -97,14 +109,10 @@ class Key:
             SegkeyError: the file exists and ``force`` is not set, or cannot be written.
         """
         path = Path(path)
-        document = {"format": FORMAT, "id": self.id, "created": self.created}
-        if passphrase is None:
-            document["secret"] = base64.b64encode(self._secret).decode()
-        else:
-            document["sealed"] = _seal(self._secret, passphrase, document)
-        if not path.parent.exists():
+        data = self._written(passphrase)
+        if not path.parent.exists() or path.parent.name == "keys":
             make_folder(path.parent)
-            (path.parent / ".gitignore").write_text("*.key\n", encoding="utf-8")
+            _ignore_in_git(path.parent)
         if force and path.exists():
             try:
                 earlier = path.with_name(f"{path.stem}-{public_part(path)['id']}.key")
@@ -115,8 +123,17 @@ class Key:
                     os.replace(path, earlier)
                 warnings.warn(f"the earlier key is kept as {earlier}", SegkeyWarning, stacklevel=2)
         with written_whole(path, permissions=0o600, replace=force) as file:
-            file.write(json.dumps(document, indent=1).encode() + b"\n")
+            file.write(data.value)
         return path
+
+    def _written(self, passphrase: str | None) -> _Hidden:
+        """The bytes of the key file."""
+        document = {"format": FORMAT, "id": self.id, "created": self.created}
+        if passphrase is None:
+            document["secret"] = base64.b64encode(self._secret).decode()
+        else:
+            document["sealed"] = _seal(self._secret, passphrase, document)
+        return _Hidden(json.dumps(document, indent=1).encode() + b"\n")
 
     @classmethod
     def load(cls, path: str | Path, passphrase: Passphrase | None = None) -> "Key":
@@ -137,15 +154,10 @@ class Key:
         if "sealed" in document:
             if passphrase is None:
                 raise SealedKeyError(f"{path} is sealed with a passphrase", "give it with --passphrase-file FILE")
-            secret = _unseal(path, document, passphrase() if callable(passphrase) else passphrase)
+            secret = _unseal(path, document, _Hidden(passphrase() if callable(passphrase) else passphrase))
         else:
-            try:
-                secret = base64.b64decode(document["secret"], validate=True)
-            except (binascii.Error, ValueError, TypeError, KeyError):
-                raise _not_a_key(path) from None
-        if len(secret) != SECRET_BYTES:
-            raise _not_a_key(path)
-        key = cls(secret, document["created"])
+            secret = _plain_secret(path, document)
+        key = cls(secret.value, document["created"])
         if key.id != document["id"]:
             raise SegkeyError(
                 f"{path} is damaged: its secret does not match its id", "restore the key file from a backup"
@@ -159,7 +171,16 @@ def _not_a_key(path: Path) -> SegkeyError:
     )
 
 
+def _ignore_in_git(folder: Path) -> None:
+    """Keep keys, and what a killed 'segkey keygen' leaves of one, out of git; a file that is there is the user's."""
+    file = folder / ".gitignore"
+    with explain_os_errors(file):
+        if not file.exists():
+            file.write_text("*.key\n*.partial\n", encoding="utf-8")
+
+
 def _read_document(path: Path) -> dict:
+    """What a key file holds, its secret hidden."""
     with explain_os_errors(path):
         if not path.exists():
             raise SegkeyError(
@@ -169,18 +190,32 @@ def _read_document(path: Path) -> dict:
         if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_FILE_BYTES:
             raise _not_a_key(path)
         with open(path, "rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
+            data = _Hidden(file.read(_MAX_FILE_BYTES + 1))
     try:
-        document = json.loads(data.decode("utf-8"))
+        document = json.loads(data.value.decode("utf-8"))
     except (ValueError, RecursionError):
         raise _not_a_key(path) from None
     if not isinstance(document, dict):
+        document = None  # a traceback may show it
         raise _not_a_key(path)
+    if "secret" in document:
+        document["secret"] = _Hidden(document["secret"])
     if str(document.get("format", "")).startswith("segkey-key-") and document["format"] != FORMAT:
         raise SegkeyError(f"{path} is a key of an unknown version", "upgrade segkey: pip install --upgrade segkey")
     if document.get("format") != FORMAT or not all(isinstance(document.get(k), str) for k in ("id", "created")):
         raise _not_a_key(path)
     return document
+
+
+def _plain_secret(path: Path, document: dict) -> _Hidden:
+    """The secret of a key that is not sealed."""
+    try:
+        secret = _Hidden(base64.b64decode(document["secret"].value, validate=True))
+    except (binascii.Error, ValueError, TypeError, KeyError):
+        raise _not_a_key(path) from None
+    if len(secret.value) != SECRET_BYTES:
+        raise _not_a_key(path)
+    return secret
 
 
 # ------------------------------------------------------------------ sealing
@@ -203,7 +238,7 @@ def _seal(secret: bytes, passphrase: str, document: dict) -> dict:
     return {"kdf": "scrypt", **_SCRYPT} | {name: base64.b64encode(value).decode() for name, value in fields.items()}
 
 
-def _unseal(path: Path, document: dict, passphrase: str) -> bytes:
+def _unseal(path: Path, document: dict, passphrase: _Hidden) -> _Hidden:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -220,7 +255,8 @@ def _unseal(path: Path, document: dict, passphrase: str) -> bytes:
     except (binascii.Error, ValueError, TypeError, KeyError):
         raise _not_a_key(path) from None
     try:
-        return AESGCM(_sealing_key(passphrase, salt)).decrypt(nonce, ciphertext, _authenticated(document))
+        cipher = AESGCM(_sealing_key(passphrase.value, salt))
+        return _Hidden(cipher.decrypt(nonce, ciphertext, _authenticated(document)))
     except InvalidTag:
         # AES-GCM cannot tell a wrong passphrase from a damaged file, and the message must not pretend to.
         raise SegkeyError(
@@ -265,3 +301,14 @@ def public_part(path: str | Path) -> dict:
     """What a key file says to everybody: ``id``, ``created``, and whether it is ``sealed``."""
     document = _read_document(Path(path))
     return {"id": document["id"], "created": document["created"], "sealed": "sealed" in document}
+
+
+def damage(path: str | Path) -> list[str]:
+    """What is wrong with a key file that is not sealed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SegkeyWarning)
+        try:
+            Key.load(path)
+            return []
+        except SegkeyError as error:
+            return [error.what]

@@ -3,10 +3,11 @@
 import hashlib
 import socket
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
 from torchvision.models._utils import IntermediateLayerGetter
@@ -169,8 +170,8 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         )
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)  # a pickle that runs code is refused
+            return _checked_safetensors(file)
+        state = _unpickled(file, "cpu")
         state = state.get("model", state)
         if not all(isinstance(tensor, Tensor) for tensor in state.values()):
             raise TypeError
@@ -180,6 +181,42 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
             f"{file} cannot be read as weights ({type(error).__name__})",
             "give a .safetensors file or a plain state dict",
         ) from None
+
+
+def _checked_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, compared with the checksum that segkey's own carry."""
+    with safe_open(file, "pt") as opened:
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dictionary
+        stated = (opened.metadata() or {}).get("sha256")
+    if stated and stated != checksum(state):
+        raise ValueError("checksum")
+    return state
+
+
+def read_archive(file: Path, device: torch.device | str = "cpu") -> dict:
+    """What ``torch.save`` wrote, compared with its checksums.
+
+    Raises:
+        SegkeyError: the file is damaged, or none of torch's.
+    """
+    try:
+        return _unpickled(file, device)
+    except Exception as error:  # damaged files raise whatever they lead to
+        raise SegkeyError(
+            f"{file} cannot be read ({type(error).__name__}: damaged, or not what it should be)",
+            "restore it from a backup, or make it again",
+        ) from None
+
+
+def _unpickled(file: Path, device: torch.device | str) -> dict:
+    """``torch.load`` that refuses pickles that run code, and looks at the CRC-32s, which torch writes and does not read."""
+    if zipfile.is_zipfile(file):  # older files are not, and have no checksums
+        with zipfile.ZipFile(file) as archive:
+            if any(member.compress_type for member in archive.infolist()):  # torch compresses nothing, bombs are
+                raise ValueError("compressed")
+            if archive.testzip():
+                raise ValueError("checksum")
+    return torch.load(file, map_location=device, weights_only=True)
 
 
 def checksum(state: dict[str, Tensor]) -> str:

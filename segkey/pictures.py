@@ -3,6 +3,7 @@
 import hashlib
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from segkey.errors import SegkeyError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 MASK_SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
-MAX_PIXELS = 100_000_000  # a decoded picture then takes 300 MB; a decompression bomb is refused by its header
+# What files are taken for, whatever their names say; Pillow knows many more formats, and starts Ghostscript for one.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+MAX_PIXELS = 50_000_000  # decoding then takes under 1 GB in every format; a bomb is refused by its header
+_MAX_SCANS = 100  # of a progressive JPEG; a dozen is usual, and every one costs a pass over all pixels in a few bytes
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _SEVERAL = {".gif", ".png", ".tif", ".tiff", ".webp"}  # kinds of file that can hold several pictures
@@ -28,12 +32,16 @@ def _decode(path: Path) -> Image.Image:
     """
     too_large = SegkeyError(f"{path}: too many pixels", f"segkey reads up to {MAX_PIXELS // 10**6} megapixels")
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise SegkeyError(f"{path}: not a file")
         # Opened here, as Pillow would map uncompressed TIFFs into memory and then turn them wrongly.
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked below; the rest is about harmless metadata
-            picture = Image.open(file)
+            picture = Image.open(file, formats=_FORMATS)
             if picture.width * picture.height > MAX_PIXELS:
                 raise too_large
+            if "progressive" in picture.info and path.read_bytes().count(b"\xff\xda") > _MAX_SCANS:
+                raise SegkeyError(f"{path}: a JPEG of more than {_MAX_SCANS} scans", "save it again")
             picture.load()
             return picture
     except SegkeyError:
@@ -68,8 +76,8 @@ def to_rgb(picture: Image.Image, path: Path | str) -> Image.Image:
     """A picture as `load_image` gives it; ``path`` names it in errors."""
     try:
         if picture.mode in _SIXTEEN_BIT:
-            values = np.clip(np.asarray(picture, dtype=np.int64), 0, 65535)
-            picture = _keep_orientation(Image.fromarray((values >> 8).astype(np.uint8)), picture)
+            upper = _by_strips(picture, lambda values: np.clip(values, 0, 65535) >> 8)
+            picture = _keep_orientation(Image.fromarray(upper), picture)
         elif picture.mode == "F":
             raise SegkeyError(f"{path}: floating-point pixels have no known range", "save the image with 8 or 16 bits")
         if picture.getexif().get(_ORIENTATION, 1) != 1:
@@ -79,6 +87,16 @@ def to_rgb(picture: Image.Image, path: Path | str) -> Image.Image:
         raise
     except Exception as error:
         raise SegkeyError(f"{path}: cannot be converted to RGB ({error})") from None
+
+
+def _by_strips(picture: Image.Image, narrow: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What ``narrow`` makes of a picture's values, as uint8 (H, W); at once, NumPy's copies would take four pictures."""
+    width, height = picture.size
+    result = np.empty((height, width), np.uint8)
+    for top in range(0, height, 256):
+        strip = picture.crop((0, top, width, min(top + 256, height)))
+        result[top : top + 256] = narrow(np.asarray(strip))
+    return result
 
 
 def _keep_orientation(picture: Image.Image, original: Image.Image) -> Image.Image:
@@ -100,10 +118,14 @@ def load_mask(path: Path) -> Image.Image:
     elif picture.mode == "1":
         values = np.asarray(picture).astype(np.uint8)
     elif picture.mode in _SIXTEEN_BIT:
-        values = np.asarray(picture, dtype=np.int64)
-        if values.min() < 0 or values.max() > 255:
-            raise SegkeyError(f"{path}: holds class {values.max()}; masks hold classes 0 to 254 and 255 for void")
-        values = values.astype(np.uint8)
+
+        def classes(strip: np.ndarray) -> np.ndarray:
+            for value in (strip.min(), strip.max()):
+                if not 0 <= value <= 255:
+                    raise SegkeyError(f"{path}: holds class {value}; masks hold classes 0 to 254 and 255 for void")
+            return strip
+
+        values = _by_strips(picture, classes)
     else:
         raise SegkeyError(
             f"{path}: a mask of mode {picture.mode} holds colours, not class numbers",

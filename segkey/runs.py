@@ -14,12 +14,34 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from segkey import models
+from segkey.ciphers import METHODS
 from segkey.errors import SegkeyError
-from segkey.files import explain_os_errors, make_folder, read_json, write_json, written_whole
+from segkey.files import (
+    explain_os_errors,
+    make_folder,
+    read_json,
+    read_text,
+    with_checksum,
+    without_checksum,
+    write_json,
+    written_whole,
+)
+from segkey.pictures import MAX_PIXELS
 from segkey.shards import Header
 from segkey.version import VERSION
 
 FORMAT = "segkey-run-v1"
+_KINDS = {  # what run.json always holds
+    "created": str, "precise": bool, "model": dict, "data": dict, "recipe": dict, "seed": int, "epochs_done": int,
+    "seconds": float | int,
+}  # fmt: skip
+
+
+_SCORED = {"correct": ["mean_iou"], "constant": ["mean_iou"]}
+_RESULTS = {  # the numbers that reports and inspect read from results
+    "evaluate": _SCORED,
+    "attack": _SCORED | {"plain": ["mean_iou"], "incorrect": ["keys", "mean", "std", "min", "max"]},
+}
 
 
 class Run:
@@ -42,7 +64,7 @@ class Run:
         """
         path = Path(path)
         if path.is_file() and path.name == "latest":  # where symbolic links cannot be made, it holds the name
-            path = path.parent / path.read_text(encoding="utf-8").strip()
+            path = path.parent / _named_by(path)
         if not (path / "run.json").is_file():
             raise SegkeyError(f"there is no run at {path}", "train one with 'segkey train', or give a folder of runs/")
         config = read_json(path / "run.json", "the description of a run")
@@ -56,24 +78,38 @@ class Run:
         return run
 
     def _check(self) -> None:
+        """A run may come from anybody, such as who trained it: its form is checked here, for all who use it."""
         try:
-            header = self.header
-            numbers = (self.config["seed"], self.config["epochs_done"], *self.config["data"]["size"])
+            header, (height, width), data = self.header, self.size, self.config["data"]
             fine = (
-                all(isinstance(number, int) for number in numbers)
-                and len(self.config["data"]["size"]) == 2
+                all(isinstance(self.config[name], kind) for name, kind in _KINDS.items())
+                and not header.complaint()
+                and isinstance(height, int)
+                and isinstance(width, int)
+                and min(height, width) > 0
+                and height * width <= MAX_PIXELS
+                and not (height % header.block_size or width % header.block_size)
+                and header.channels == 3
+                and header.method in METHODS
                 and self.config["model"]["backbone"] in models.BACKBONES
                 and len(header.classes) > 0
-                and isinstance(self.config["recipe"], dict)
+                and isinstance(data["shards"], list)
+                and all(isinstance(path, str) and "\0" not in path for path in data["shards"])
+                and isinstance(self.config.get("best", {}).get("val_loss", 0.0), float | int)
             )
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             fine = False
         if not fine:
             raise SegkeyError(f"{self.path}/run.json is damaged", "restore it from a backup, or train again")
 
     @classmethod
     def create(cls, folder: Path, name: str, config: dict) -> "Run":
-        """Make the folder of a new run and let ``latest`` name it."""
+        """Make a new run and let ``latest`` name it.
+
+        Raises:
+            SegkeyError: there is something of that name.
+        """
+        check_free(folder / name)
         run = cls(make_folder(folder / name), {"format": FORMAT, "name": name} | config)
         run.save()
         point_to_latest(folder, name)
@@ -99,6 +135,11 @@ class Run:
     @property
     def weights_file(self) -> Path:
         return self.path / "model.safetensors"
+
+    @property
+    def state_file(self) -> Path:
+        """What a training goes on from; there until it has ended."""
+        return self.path / "resume.pt"
 
     def save(self) -> None:
         """Write ``run.json``."""
@@ -137,6 +178,20 @@ class Run:
         model.load_weights(state, str(self.weights_file))
         return model.to(device, memory_format=torch.channels_last).eval()
 
+    def damage(self) -> list[str]:
+        """Read all that is kept of the run and say what does not match its checksum."""
+        checks = [lambda: self.load_model(torch.device("cpu")), self.history]
+        if self.state_file.is_file():
+            checks.append(lambda: models.read_archive(self.state_file))
+        checks += [lambda name=name: self.result(name) for name in ("evaluate", "attack")]
+        found = []
+        for check in checks:
+            try:
+                check()
+            except SegkeyError as error:
+                found.append(error.what)
+        return found
+
     # ------------------------------------------------------------------ history and results
 
     def history(self) -> list[dict]:
@@ -145,23 +200,48 @@ class Run:
         if not file.is_file():
             return []
         try:
-            return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        except ValueError:
+            lines = [json.loads(line) for line in read_text(file).splitlines()]
+            return [without_checksum(line, file) for line in lines]
+        except (ValueError, AttributeError, TypeError, RecursionError):
             raise SegkeyError(f"{file} is damaged", "restore it from a backup, or train again") from None
 
     def write_history(self, epochs: list[dict]) -> None:
         """Write ``history.jsonl``."""
         with written_whole(self.path / "history.jsonl", "w") as file:
-            file.writelines(json.dumps(epoch) + "\n" for epoch in epochs)
+            file.writelines(json.dumps(with_checksum(epoch)) + "\n" for epoch in epochs)
 
     def result(self, name: str) -> dict | None:
-        """A result that was kept, such as ``evaluate`` or ``attack``."""
+        """A result that was kept, such as ``evaluate`` or ``attack``; it may come from anybody, so its form is checked."""
         file = self.path / f"{name}.json"
-        return read_json(file, "a result") if file.is_file() else None
+        if not file.is_file():
+            return None
+        document = read_json(file, "a result")
+        parts = _RESULTS.get(name, {}).items()
+        if not all(_has_numbers(document.get(part), names) for part, names in parts) or not isinstance(
+            document.get("images", 0), int
+        ):
+            raise SegkeyError(f"{file} is not a result of segkey {name}", f"make it again: segkey {name} {self.path}")
+        return document
 
     def write_result(self, name: str, document: dict) -> None:
         """Keep a result."""
         write_json(self.path / f"{name}.json", document)
+
+
+def _has_numbers(part: object, names: list[str]) -> bool:
+    """Whether a part of a result holds some numbers, and numbers or nothing for the classes."""
+    if not isinstance(part, dict) or not isinstance(part.get("iou", {}), dict):
+        return False
+    values = [part.get(name) for name in names] + [v for v in part.get("iou", {}).values() if v is not None]
+    return all(isinstance(value, float | int) for value in values)
+
+
+def _named_by(latest: Path) -> str:
+    """The run that ``runs/latest`` names where it is a text file."""
+    try:
+        return check_name(read_text(latest, limit=1000).strip())
+    except ValueError:
+        raise SegkeyError(f"{latest} does not name a run", "give the run's folder") from None
 
 
 def point_to_latest(folder: Path, name: str) -> None:
@@ -176,10 +256,21 @@ def point_to_latest(folder: Path, name: str) -> None:
         os.replace(fresh, folder / "latest")
 
 
+def is_taken(path: Path) -> bool:
+    """Whether there is anything; a folder with hidden files alone is what a training leaves that is killed at once."""
+    return path.exists() and (not path.is_dir() or any(not each.name.startswith(".") for each in path.iterdir()))
+
+
+def check_free(path: Path) -> None:
+    """Raise `SegkeyError` if a run cannot be made at ``path``."""
+    if is_taken(path):
+        raise SegkeyError(f"{path} already exists", "choose another --name, or go on with it: --resume")
+
+
 def free_name(folder: Path, wanted: str) -> str:
     """``wanted``, or ``wanted-2`` and so on where that is taken."""
     number, name = 1, wanted
-    while (folder / name).exists():
+    while is_taken(folder / name):
         number += 1
         name = f"{wanted}-{number}"
     return name

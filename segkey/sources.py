@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segkey.errors import SegkeyError
-from segkey.files import explain_os_errors
+from segkey.files import explain_os_errors, read_text
 from segkey.pictures import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 PREDICTED_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # of an animated one, the first picture
@@ -223,9 +223,8 @@ def _find_voc(root: Path) -> Source:
     for name in ("train", "val"):
         file = root / "ImageSets" / "Segmentation" / f"{name}.txt"
         try:
-            with explain_os_errors(file):
-                names = file.read_text(encoding="utf-8").split()
-        except UnicodeDecodeError:
+            names = read_text(file).split()
+        except ValueError:
             raise SegkeyError(f"{file} is not a list of names", "restore it from the VOC archive") from None
         lists[name] = sorted(set(names))
     ranked = sorted(lists["train"], key=_hash_of)
@@ -384,9 +383,8 @@ def read_classes(file: Path) -> list[str]:
         SegkeyError: no such file, no text, no name, or more than 255.
     """
     try:
-        with explain_os_errors(file):
-            names = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError:
+        names = read_text(file, limit=1 << 20).rstrip().splitlines()
+    except ValueError:
         names = []
     names = [name.strip() for name in names]
     if not names or len(names) > 255 or not all(names) or len(set(names)) < len(names):

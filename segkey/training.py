@@ -9,7 +9,7 @@ training that was cut and resumed ends where the uninterrupted one ends (equal o
 import copy
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 from segkey import devices, models, runs
 from segkey.ciphers import Cipher
 from segkey.errors import DivergedError, SegkeyError
-from segkey.files import sole_writer, written_whole
+from segkey.files import make_folder, sole_writer, written_whole
 from segkey.loading import Feed, MemorySplit, as_pixels, crop_batch
 from segkey.pictures import random_crops, seeded
 from segkey.progress import SILENT, Progress
@@ -82,7 +82,7 @@ class Recipe:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise SegkeyError(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}")
-        for name in ("weight_decay", "momentum", "lr_min"):
+        for name in ("weight_decay", "momentum", "lr_min", "restart"):
             if not getattr(self, name) >= 0:
                 raise SegkeyError(f"{name.replace('_', ' ')} must not be below 0, as {getattr(self, name)} is")
         if not self.crop_scale <= 1:
@@ -107,6 +107,23 @@ def recipe(name: str, **overrides: object) -> Recipe:
     if name not in RECIPES:
         raise SegkeyError(f"there is no recipe '{name}'", f"recipes: {', '.join(RECIPES)}")
     return replace(RECIPES[name], **{key: value for key, value in overrides.items() if value is not None}).check()
+
+
+def recipe_of(run: runs.Run) -> Recipe:
+    """The recipe that a run was begun with; a run may come from anybody, so every value is checked.
+
+    Raises:
+        SegkeyError: it is no recipe.
+    """
+    try:
+        found = Recipe(**run.config["recipe"])
+        if not all(
+            isinstance(getattr(found, f.name), int | float if f.type is float else f.type) for f in fields(found)
+        ):
+            raise TypeError
+        return found.check()
+    except TypeError:
+        raise SegkeyError(f"{run.path}/run.json is damaged", "restore it from a backup, or train again") from None
 
 
 def train(
@@ -153,10 +170,9 @@ def train(
     config = _configuration(trainer, shards, key_id)
     default = "plain" if config["data"]["method"] == "none" else "{method}-m{block_size}".format(**config["data"])
     name = runs.check_name(name) if name else runs.free_name(folder, default)
-    if (folder / name).exists():
-        raise SegkeyError(f"{folder / name} already exists", "choose another --name, or go on with it: --resume")
-    run = runs.Run.create(folder, name, config)
-    with sole_writer(run.path):
+    runs.check_free(folder / name)
+    with sole_writer(make_folder(folder / name)):
+        run = runs.Run.create(folder, name, config)
         trainer.fit(run, 0, [], math.inf, None)
     return run
 
@@ -176,11 +192,7 @@ def resume(
     Raises:
         SegkeyError: it is finished, or the splits or the key are not those it was begun with.
     """
-    config = run.config
-    try:
-        recipe = Recipe(**config["recipe"])
-    except TypeError:
-        raise SegkeyError(f"{run.path}/run.json is damaged", "restore it from a backup, or train again") from None
+    config, recipe = run.config, recipe_of(run)
     if config["epochs_done"] >= recipe.epochs:
         raise SegkeyError(f"run {run.name} has all its {recipe.epochs} epochs", "train a new run")
     trainer = _Trainer(
@@ -197,7 +209,7 @@ def resume(
     if where not in config["device"].split(", then "):
         config["device"] += f", then {where}"
     with sole_writer(run.path):
-        if (run.path / "resume.pt").is_file():
+        if (run.state_file).is_file():
             trainer.fit(run, *trainer.restore(run))
         else:  # cut off before anything was saved
             trainer.start_again(recipe.weights)
@@ -485,24 +497,22 @@ class _Trainer:
             "best": {"epoch": chosen, "val_loss": best},
         }
         if state:
-            with written_whole(run.path / "resume.pt") as file:
-                torch.save(state | {"best": best, "best_state": best_state, "history": history}, file)
+            _write_state(run.state_file, state | {"best": best, "best_state": best_state, "history": history})
         run.save()
         if not state:
-            (run.path / "resume.pt").unlink(missing_ok=True)
+            (run.state_file).unlink(missing_ok=True)
 
     def restore(self, run: runs.Run) -> tuple[int, list[dict], float, dict]:
         """What `fit` needs to go on where the run was saved last."""
-        file = run.path / "resume.pt"
+        state = models.read_archive(run.state_file, self.device)
         try:
-            state = torch.load(file, map_location=self.device, weights_only=True)
             self.model.fcn.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             run.config["seconds"] = state["history"][-1]["seconds"]
             return state["epoch"], state["history"], state["best"], state["best_state"]
         except Exception as error:
             raise SegkeyError(
-                f"{file} cannot be read ({type(error).__name__})",
+                f"{run.state_file} does not fit its run ({type(error).__name__})",
                 "restore it from a backup, or train a new run",
             ) from None
 
@@ -521,6 +531,17 @@ def segmentation_loss(
     """
     logits = model(as_pixels(images, max_value)).float()
     return F.cross_entropy(logits, masks.long(), ignore_index=ignore_index, reduction="sum")
+
+
+def _write_state(path: Path, state: dict) -> None:
+    """`torch.save`, whole or not at all; what stopped it is told as the system told it, not as torch does."""
+    with written_whole(path) as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def _seed(*parts: object) -> int:

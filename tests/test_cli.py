@@ -1,5 +1,6 @@
 """Terminal sessions: what is said where, with which status, and what is left on disk."""
 
+import io
 import json
 import os
 import re
@@ -178,7 +179,7 @@ def test_keygen_tells_the_id_and_the_key_space_and_warns(segkey, tmp_path):
     assert "NP has only 924 keys" in stdout
     assert re.search(r"NP +│ +9\.9 │ +45", stdout)
     assert stat.S_IMODE((tmp_path / "keys/segkey.key").stat().st_mode) == 0o600
-    assert (tmp_path / "keys/.gitignore").read_text() == "*.key\n"
+    assert (tmp_path / "keys/.gitignore").read_text() == "*.key\n*.partial\n"
 
 
 def test_keygen_never_overwrites(segkey, tmp_path):
@@ -333,6 +334,7 @@ def test_shards_that_have_moved(segkey, trained_run, tmp_path):
     shutil.copytree(trained_run.path, tmp_path / "run")
     config = json.loads((tmp_path / "run/run.json").read_text())
     config["data"]["shards"] = ["elsewhere"]
+    config.pop("checksum")
     (tmp_path / "run/run.json").write_text(json.dumps(config))
     assert refused(
         segkey("evaluate", "run", "--device", "cpu"), "run was trained on are not at elsewhere", "--shards FOLDER"
@@ -349,6 +351,15 @@ def test_images_of_other_classes_are_refused_not_scored_on_the_few_that_fit(
     segkey("keygen")
     outcome = segkey("evaluate", trained_run.path, "--images", "data", "--device", "cpu")
     assert refused(outcome, "4 of 6 images in data cannot be used", "classes")
+
+
+def test_two_attacks_on_one_run_do_not_mix(segkey, trained_run):
+    from segkey.files import sole_writer
+    from segkey.keys import Key
+
+    Key(bytes(range(32))).save("keys/segkey.key")
+    with sole_writer(trained_run.path):
+        assert refused(segkey("attack", trained_run.path, "--device", "cpu"), "another segkey process is writing to")
 
 
 def test_no_runs_and_no_shards(segkey):
@@ -493,12 +504,33 @@ def test_names_cannot_move_the_cursor_or_colour_the_terminal(segkey, tmp_path):
     assert "\\x1b[2Jevil[red]\\n.jpg" in stderr
 
 
-def test_debugging_shows_the_traceback(segkey, monkeypatch):
-    from segkey.errors import SegkeyError
+HOSTILE = "\x1b[2J\x9b2J\x7f\u202e[red]\r"
 
+
+def test_json_and_tables_for_programs_cannot_move_the_cursor(capsys):
+    console.show_json({"run": HOSTILE, "ä": ["\n", "漢"]})
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {"run": HOSTILE, "ä": ["\n", "漢"]}
+    assert "ä" in shown and "漢" in shown
+    console.show_raw(f"run,method\n{HOSTILE},np\n")
+    shown += capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in shown)
+
+
+def test_a_progress_bar_shows_a_name_and_does_not_obey_it(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "err", console.Console(file=screen, force_terminal=True, width=300))
+    with console.TerminalProgress().task(f"verify {HOSTILE}", 3) as advance:
+        advance(1)
+    assert r"verify \x1b[2J\x9b2J\x7f\u202e[red]\r" in screen.getvalue() and "\x1b[2J" not in screen.getvalue()
+
+
+def test_debugging_shows_the_traceback(segkey, monkeypatch):
     monkeypatch.setenv("SEGKEY_DEBUG", "1")
-    with pytest.raises(SegkeyError, match="no run"):
-        segkey("evaluate")
+    status, _, stderr = segkey("evaluate")
+    assert status == 1
+    assert "Traceback (most recent call last)" in stderr
+    assert "segkey: error: there is no run at runs/latest" in stderr
 
 
 def test_version(segkey):

@@ -226,7 +226,7 @@ def test_one_writer_at_a_time(tmp_path, scenes_source, key):
 def test_a_disk_that_is_too_small_is_noticed_before(tmp_path, scenes_source, key, monkeypatch):
     needed = (12 * 2 + 4 + 6) * 3 * SIZE[0] * SIZE[1]
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=needed - 1))
-    with pytest.raises(SegkeyError, match="GB are needed.*\nfree some space"):
+    with pytest.raises(SegkeyError, match="GB are needed, .* GB are free.*\nfree some space"):
         make(scenes_source, tmp_path, key)
     assert not files(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 40))

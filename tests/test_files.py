@@ -119,8 +119,19 @@ def test_json_round_trip_and_a_failure_that_leaves_the_earlier_file(tmp_path):
     write_json(path, document)
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
-    assert read_json(path, "a run") == document == json.loads(path.read_text(encoding="utf-8"))
+    assert read_json(path, "a run") == document
+    assert json.loads(path.read_text(encoding="utf-8")) == document | {"checksum": "f4137a3dbf7660b8"}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_digit_that_changed_is_noticed(tmp_path):
+    path = tmp_path / "some.json"
+    write_json(path, {"mean_iou": 0.7031, "4": ("a", None)})
+    path.write_text(path.read_text().replace("0.7031", "0.7831"))
+    with pytest.raises(SegkeyError, match="some.json does not match its checksum: it is damaged, or was edited"):
+        read_json(path, "a run")
+    path.write_text('{"mean_iou": 0.7831}')  # as earlier versions wrote it
+    assert read_json(path, "a run") == {"mean_iou": 0.7831}
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"[" * 100_000, b'{"a": "\xff"}', b"{}" + b" " * 200_000])
@@ -151,6 +162,15 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
             first.send_signal(signal.SIGKILL)
     with sole_writer(tmp_path):  # what the dead one left is no obstacle
         assert (tmp_path / ".lock").exists()
+
+
+def test_what_a_killed_writer_left_half_written_is_removed_and_nothing_else(tmp_path):
+    left = [".run.json.0123abcd.partial", ".a\nb.0123abcd.partial", "train-00000-of-00002.h5.partial"]
+    others = ["film.mp4.partial", ".0123abcd.partial", ".a.0123abcd.partial.txt", "train.h5", "attack.partial.json"]
+    for name in left + others:
+        (tmp_path / name).touch()
+    with sole_writer(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {*others, ".lock"}
 
 
 @posix

@@ -3,6 +3,7 @@
 import base64
 import copy
 import hashlib
+import io
 import json
 import math
 import os
@@ -12,9 +13,11 @@ import struct
 from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
+from rich.traceback import Traceback
 
 from segkey.errors import SealedKeyError, SegkeyError, SegkeyWarning
-from segkey.keys import Key, key_space_bits, selections
+from segkey.keys import Key, damage, key_space_bits, selections
 
 SECRET = bytes(range(32))
 KEY = Key(SECRET)
@@ -98,10 +101,60 @@ def test_pickling_is_refused(send):
         send(KEY)
 
 
+def shown_with_locals(error: BaseException) -> str:
+    """What Rich prints of a failure, with the local variables of every frame."""
+    screen = Console(file=io.StringIO(), width=500)
+    screen.print(Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True))
+    return screen.file.getvalue()
+
+
+LEAKS = (ENCODED[4:30], SECRET[4:12].hex(), repr(SECRET)[-30:-1], repr(PASSPHRASE))
+
+
+@pytest.mark.parametrize("content, passphrase", [
+    (PLAIN | {"id": "0" * 16}, None), (PLAIN | {"secret": ENCODED + "AAAA"}, None), (PLAIN | {"created": 1}, None),
+    (PLAIN | {"format": "segkey-key-v9"}, None), (json.dumps(PLAIN).encode() + b"}", None), ([PLAIN], None),
+    (SEALED | {"id": "0" * 16}, PASSPHRASE), (SEALED | {"sealed": SEALING | {"salt": ""}}, PASSPHRASE),
+])  # fmt: skip
+def test_no_failure_to_load_shows_the_secret_not_even_in_local_variables(key_file, content, passphrase):
+    path = key_file(content)
+    opener = {None: None, PASSPHRASE: lambda: "".join(("a ", "passphrase"))}[passphrase]
+    try:
+        Key.load(path, opener)
+    except SegkeyError as error:
+        text = shown_with_locals(error.with_traceback(error.__traceback__.tb_next))  # segkey's frames, not this one
+    assert "locals" in text and not any(leak in text for leak in LEAKS)
+
+
+def test_no_failure_to_save_shows_the_secret(tmp_path):
+    (tmp_path / "file").touch()
+    for passphrase in (None, PASSPHRASE):
+        with pytest.raises(SegkeyError) as caught:
+            KEY.save(tmp_path / "file" / "some.key", passphrase)
+        text = shown_with_locals(caught.value)
+        assert not any(leak in text for leak in LEAKS[:3])
+
+
+def test_a_folder_of_keys_that_was_there_ignores_them_in_git(tmp_path):
+    (tmp_path / "keys").mkdir()
+    KEY.save(tmp_path / "keys/some.key")
+    assert (tmp_path / "keys/.gitignore").read_text() == "*.key\n*.partial\n"
+    (tmp_path / "keys/.gitignore").write_text("mine")
+    KEY.save(tmp_path / "keys/other.key")
+    KEY.save(tmp_path / "some.key")
+    assert (tmp_path / "keys/.gitignore").read_text() == "mine" and not (tmp_path / ".gitignore").exists()
+
+
+@pytest.mark.parametrize("change, says", [({}, None), ({"id": "0" * 16}, "does not match its id")])
+def test_damage_that_can_be_seen_without_using_the_key(key_file, change, says):
+    found = damage(key_file(PLAIN | change))
+    assert (says in found[0]) if says else found == []
+
+
 def test_save_and_load(tmp_path):
     path = Key(SECRET, HEAD["created"]).save(tmp_path / "new" / "some.key")
     assert json.loads(path.read_text()) == PLAIN
-    assert (tmp_path / "new" / ".gitignore").read_text() == "*.key\n"
+    assert (tmp_path / "new" / ".gitignore").read_text() == "*.key\n*.partial\n"
     loaded = Key.load(path, lambda: pytest.fail("asked for a passphrase, but nothing is sealed"))
     assert loaded == KEY and loaded.created == HEAD["created"]
 

@@ -105,6 +105,22 @@ def test_files_that_are_no_pictures(tmp_path, load, content, complaint):
     assert str(path) in caught.value.what and "\n" not in caught.value.what
 
 
+@pytest.mark.parametrize("format", ["EPS", "GIF", "PPM", "PCX"])
+def test_a_format_that_is_not_promised_is_not_decoded_whatever_the_name_says(tmp_path, format):
+    Image.fromarray(PHOTO).save(tmp_path / "a.jpg", format=format)  # for EPS, Pillow would start Ghostscript
+    with pytest.raises(SegkeyError, match="not an image that can be read"):
+        load_image(tmp_path / "a.jpg")
+
+
+def test_a_jpeg_of_endless_scans_is_refused(tmp_path):
+    whole = saved(tmp_path / "a.jpg", PHOTO, progressive=True).read_bytes()
+    load_image(tmp_path / "a.jpg")
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    (tmp_path / "a.jpg").write_bytes(whole[:-2] + 200 * last + whole[-2:])
+    with pytest.raises(SegkeyError, match="a JPEG of more than 100 scans"):
+        load_image(tmp_path / "a.jpg")
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif"])
 @pytest.mark.parametrize("part", [0.3, 0.9])
 def test_truncated(tmp_path, suffix, part):

@@ -115,7 +115,7 @@ def test_no_file_has_the_final_name_before_the_end(tmp_path):
         write(tmp_path / "gone/train.h5")
 
 
-@pytest.mark.parametrize("limit", [100, 5_000, 400_000])
+@pytest.mark.parametrize("limit", [0, 100, 5_000, 400_000])
 def test_a_failing_write_leaves_nothing(tmp_path, limit):
     # A limit on the size of a file fails as a full disk does, and needs no full disk.
     script = f"""

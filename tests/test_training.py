@@ -278,6 +278,36 @@ def test_a_name_that_is_taken_is_refused(trained_run, shards_folder):
         train(shards_folder, trained_run.path.parent, name="small")
 
 
+def test_a_training_killed_before_its_first_word_does_not_block_its_name(tmp_path, shards_folder):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").touch()
+    (tmp_path / "run/.run.json.01234567.partial").write_text("{")
+    assert train(shards_folder, tmp_path).path == tmp_path / "run"
+    assert not list(tmp_path.glob("run/.*.partial"))
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_flipped_bit_in_what_a_training_goes_on_from_is_noticed(tmp_path, monkeypatch, shards_folder, part):
+    monkeypatch.setattr(training, "_SAVE_SECONDS", 0)
+    with pytest.raises(Stop):
+        train(shards_folder, tmp_path, Stopping(15))
+    file = tmp_path / "run/resume.pt"
+    data = bytearray(file.read_bytes())
+    data[int(len(data) * part)] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(SegkeyError, match="resume.pt cannot be read"):
+        training.resume(Run.open(tmp_path / "run"), open_splits([shards_folder]), device=CPU)
+
+
+def test_history_is_checked_line_by_line(tmp_path, trained_run):
+    shutil.copytree(trained_run.path, tmp_path / "run")
+    file = tmp_path / "run/history.jsonl"
+    first = json.loads(file.read_text().splitlines()[0])
+    file.write_text(file.read_text().replace(str(first["loss"]), str(first["loss"] / 2)))
+    with pytest.raises(SegkeyError, match="history.jsonl does not match its checksum"):
+        Run.open(tmp_path / "run").history()
+
+
 # ------------------------------------------------------------------ runs
 
 

@@ -27,8 +27,15 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except SegkeyError as error:
             if os.environ.get("SEGKEY_DEBUG") == "1":
-                raise
+                console.traceback()
             console.error(error.what, error.hint)
+            raise typer.Exit(1) from None
+        except OSError as error:  # of a path that was given, such as a name that is too long
+            if error.filename is None:
+                raise
+            if os.environ.get("SEGKEY_DEBUG") == "1":
+                console.traceback()
+            console.error(f"{error.filename}: {error.strerror}")
             raise typer.Exit(1) from None
         except (KeyboardInterrupt, typer.Abort):
             console.interrupted()

@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from traceback import format_exc
 
 from rich.console import Console
 from rich.markup import escape
@@ -37,9 +38,14 @@ def be_quiet(wanted: bool) -> None:
     _quiet = wanted
 
 
+def visible(text: object, keep: str = "") -> str:
+    """Text from files and names, with everything that could move the cursor made visible."""
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
+
+
 def printable(text: object, keep: str = "") -> str:
-    """Text from files and names, with everything that could move the cursor made visible, and no markup."""
-    return escape("".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text)))
+    """`visible`, and nothing in it is taken for Rich's markup."""
+    return escape(visible(text, keep))
 
 
 def error(what: str, hint: str = "") -> None:
@@ -78,13 +84,20 @@ def show(*tables: object) -> None:
 
 
 def show_raw(text: str) -> None:
-    """Text for other programs, as it is; what is not UTF-8 in a name becomes an escape."""
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
+    """Text for other programs; it may reach a terminal all the same, so what could move the cursor is made visible."""
+    sys.stdout.write(visible(text, keep="\n"))
 
 
 def show_json(document: object) -> None:
     """One JSON document to stdout."""
-    show_raw(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    # Outside of strings there are only line feeds; inside, JSON has escapes of its own, which are read back.
+    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text) + "\n")
+
+
+def traceback() -> None:
+    """Where the failure that is being handled came from."""
+    note(format_exc())
 
 
 def on_interrupt(hint: str) -> None:
@@ -134,7 +147,7 @@ class TerminalProgress(progress.Progress):
         columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn())
         columns += (_Rate(),) if err.width >= _WIDE else ()  # a narrow terminal would wrap it
         with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as bars:
-            bar = bars.add_task(description, total=total, unit=unit)
+            bar = bars.add_task(printable(description), total=total, unit=unit)
             yield lambda count: bars.advance(bar, count)
 
     def say(self, text: str) -> None:

@@ -76,7 +76,7 @@ def encrypt(
         views,
         seed,
         crop_scale,
-        int(shard_size * 10**9),
+        shard_size * 10**9,
     )
     console.note(reports.describe_plan(source, plans, cipher, encryption.bytes_needed(plans)))
     result = encryption.encrypt(plans, cipher, workers, strict, force, progress)

@@ -32,7 +32,7 @@ def keygen(
     if passphrase_file:
         words = options.read_passphrase(passphrase_file)
     elif passphrase:
-        words = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+        words = options.ask_passphrase("Passphrase", twice=True)
     key = Key.generate()
     key.save(path, words, force)
     console.show(f"key {key.id} written to {path}" + (", sealed" if words is not None else ""))

@@ -57,10 +57,10 @@ def train(
         typer.Option("--method", "-m", help="With --key: shf, np or ffx.", autocompletion=options.complete_methods),
     ] = None,
     block_size: Annotated[
-        int | None, typer.Option("--block-size", "-M", min=1, help="With --key: side of a block.")
+        int | None, typer.Option("--block-size", "-M", min=1, max=4096, help="With --key: side of a block.")
     ] = None,
     ffx_password: options.FFXPassword = None,
-    seed: Annotated[int | None, typer.Option(help="Decides everything that is random; 0 if not given.")] = None,
+    seed: options.SeedIfGiven = None,
     device: options.Device = "auto",
     precise: options.Precise = False,
     compiled: Annotated[

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from segkey.cli import console
 from segkey.errors import SegkeyError
+from segkey.files import read_text
 
 DEFAULT_KEY = Path("keys/segkey.key")
 DEFAULT_SHARDS = Path("shards")
@@ -56,7 +58,7 @@ Method = Annotated[
     str,
     typer.Option("--method", "-m", help="shf, np, ffx, or none for plain shards.", autocompletion=complete_methods),
 ]
-BlockSize = Annotated[int, typer.Option("--block-size", "-M", min=1, help="Side of a block in pixels.")]
+BlockSize = Annotated[int, typer.Option("--block-size", "-M", min=1, max=4096, help="Side of a block in pixels.")]
 Methods = Annotated[
     list[str] | None,
     typer.Option("--methods", "-m", metavar="NAME,NAME", help="Methods; shf, np and ffx, if not given."),
@@ -74,8 +76,14 @@ KnownFFXPassword = Annotated[
     typer.Option("--ffx-password", help="The FFX password, where a fixed one was given to 'segkey encrypt'."),
 ]
 Size = Annotated[str, typer.Option(help="Size images are resized to: 256, or HEIGHTxWIDTH.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; as many as there are cores, if not given.")]
-Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="Worker processes; as many as there are cores, if not given.")
+]
+_SEEDS = {"min": -(2**63), "max": 2**63 - 1}  # what a shard can hold
+Seed = Annotated[int, typer.Option(help="Decides everything that is random.", **_SEEDS)]
+SeedIfGiven = Annotated[
+    int | None, typer.Option("--seed", help="Decides everything that is random; 0 if not given.", **_SEEDS)
+]
 Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many images.")]
@@ -126,11 +134,21 @@ def read_passphrase(file: Path) -> str:
     if not file.exists():
         raise SegkeyError(f"there is no file {file}", "give a text file whose first line is the passphrase")
     try:
-        return file.read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, UnicodeDecodeError, IndexError):
+        return read_text(file, limit=1 << 20).splitlines()[0]
+    except (ValueError, IndexError):
         raise SegkeyError(
             f"{file} holds no passphrase", "give a text file whose first line is the passphrase"
         ) from None
+
+
+def ask_passphrase(prompt: str, twice: bool = False) -> str:
+    """What somebody types without seeing it."""
+    try:
+        return typer.prompt(console.visible(prompt), hide_input=True, confirmation_prompt=twice, err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise
+        raise SegkeyError(f"{prompt}: nobody is there to ask", "give it with --passphrase-file FILE") from None
 
 
 def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str = ""):
@@ -145,18 +163,11 @@ def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str
         raise SegkeyError(f"there is no key at {file}; key {needed} is needed", "give its file with --key")
 
     def ask() -> str:
-        if passphrase_file:
-            return read_passphrase(passphrase_file)
-        try:
-            return typer.prompt(f"Passphrase of {file}", hide_input=True, err=True)
-        except typer.Abort:
-            if sys.stdin.isatty():  # Ctrl-C
-                raise
-            raise SegkeyError(f"{file} is sealed with a passphrase", "give it with --passphrase-file FILE") from None
+        return read_passphrase(passphrase_file) if passphrase_file else ask_passphrase(f"Passphrase of {file}")
 
     return Key.load(file, ask)
 
 
 def encode(password: str | None) -> bytes | None:
-    """A password as bytes."""
-    return None if password is None else password.encode()
+    """A password as the bytes that were typed."""
+    return None if password is None else password.encode("utf-8", "surrogateescape")

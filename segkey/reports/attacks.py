@@ -35,7 +35,9 @@ def suite_table(document: dict) -> Table:
         f"always '{printable(document['constant']['class'])}'", *[""] * 3, number(document["constant"]["mean_iou"]), ""
     )
     notes = ["keys: tried; images: through the network; won: of the way from plain images to the correct key"]
-    notes += [f"{line['attack']}: {line['summary']}. The attacker has {line['knows']}." for line in strongest_first(document)]
+    notes += [
+        f"{line['attack']}: {line['summary']}. The attacker has {line['knows']}." for line in strongest_first(document)
+    ]
     notes += [f"{name} does not fit: {why}" for name, why in document["left_out"].items()]
     table.footnote = "\n".join(map(visible, notes))
     return table

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 
 from segkey.version import VERSION
 
 FORMAT = "segkey-shard-v1"
+SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # it becomes the name of a folder
+MAX_SIDE = 1 << 16  # pixels
+MAX_BLOCK = 1 << 12  # pixels; the key has to be stretched over every value of a block
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,23 @@ class Header:
     seed: int = 0
     crop_scale: float = 1.0
     source_id: str = ""
+
+    def complaint(self) -> str:
+        """What is wrong with a header that was read, or nothing: it may come from anybody."""
+        for f in fields(self):
+            if f.type in (int, str, bool, float) and not isinstance(getattr(self, f.name), f.type):
+                return f"attribute {f.name!r} has a wrong type"
+        sane = (
+            1 <= self.block_size <= MAX_BLOCK
+            and 1 <= self.channels <= 1024
+            and 1 <= self.max_value <= 65535
+            and 0 <= self.ignore_index <= 255
+            and 1 <= self.views <= 1 << 20
+            and len(self.classes) <= 255
+            and all(isinstance(name, str) for name in self.classes)
+            and SPLIT_NAME.fullmatch(self.split)
+        )
+        return "" if sane else "attribute is out of its range"
 
     def attributes(self) -> dict[str, object]:
         """As attributes of a file."""

@@ -33,11 +33,15 @@ class ShardWriter:
     def __init__(self, path: Path, header: Header, names: list[str], size: tuple[int, int], dtype: str, masks: bool):
         self.path, self.header, self.names, self.views = path, header, names, header.views
         self.partial = path.with_name(path.name + ".partial")
-        self._written: dict[int, tuple[int, int]] = {}
+        self._sizes = np.zeros((len(names), 2), "<i4")  # heights and widths; 0 for what was not written
         rows, shape = len(names) * header.views, (header.channels, *size)
         with explain_os_errors(self.partial):
             # v110 has a checksum on every piece of metadata, and stores early-allocated chunks without an index.
-            self.file = h5py.File(self.partial, "w", libver=("v110", "v110"))
+            try:
+                self.file = h5py.File(self.partial, "w", libver=("v110", "v110"))
+            except OSError:
+                self.partial.unlink(missing_ok=True)  # on a full disk, an empty file is what there is room for
+                raise
         try:
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             layout.set_chunk((1, *shape))
@@ -76,14 +80,14 @@ class ShardWriter:
                     if packed.data is not None:
                         dataset.id.write_direct_chunk((row,) + (0,) * (dataset.ndim - 1), packed.data)
                     self._crc[kind][row] = packed.crc32
-        self._written[position] = original_size
+        self._sizes[position] = original_size
 
     def finish(self) -> int:
         """Close up the gaps, write names and checksums, sync, take the final name; returns N.
 
         A shard of which no image could be read is not made.
         """
-        kept = sorted(self._written)
+        kept = np.flatnonzero(self._sizes.all(axis=1)).tolist()
         if not kept:
             self.abandon()
             return 0
@@ -121,7 +125,7 @@ class ShardWriter:
         width = max(1, *map(len, names))
         tables = {
             "names": np.array(names, dtype=h5py.string_dtype("utf-8", width)),
-            "sizes": np.array([self._written[position] for position in kept], dtype="<i4"),
+            "sizes": self._sizes[kept],
         } | {f"{kind}_crc32": self._crc[kind] for kind in self.kinds}
         for name, table in tables.items():
             self.file.create_dataset(name, data=table)

@@ -71,7 +71,7 @@ class Recipe:
     def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         """The optimizer for a model's parameters."""
         parameters = [p for p in model.parameters() if p.requires_grad]
-        how = {"lr": self.lr, "weight_decay": self.weight_decay, "fused": parameters[0].device.type == "cuda"}
+        how = {"lr": self.lr, "weight_decay": self.weight_decay, "fused": parameters[0].device.type in ("cuda", "cpu")}
         if self.optimizer == "sgd":
             return torch.optim.SGD(parameters, momentum=self.momentum, **how)
         return torch.optim.AdamW(parameters, **how)

@@ -18,9 +18,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-from segkey.attacks.attack import Budget, Result, attack
-from segkey.attacks.guessing import agreement
+from segkey.attacks.key_parts import agreement
 from segkey.attacks.likeness import psnr, ssim
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
@@ -193,7 +193,7 @@ _ESTIMATES: dict[str, Callable] = {
 # ------------------------------------------------------------------ the attack
 
 
-def _fits(subject: Subject) -> str:
+def _obstacle(subject: Subject) -> str:
     own = subject.cipher
     if own.method not in (*_ESTIMATES, "none"):
         return f"nobody has written down how to estimate the key of {own.method}"
@@ -208,7 +208,7 @@ def _fits(subject: Subject) -> str:
 @attack(
     "ciphertext-only",
     "the method, M, encrypted images, and a few images of their own without labels",
-    fits=_fits,
+    obstacle=_obstacle,
     steals="encrypted images",
 )
 def ciphertext_only(subject: Subject, budget: Budget, seed: int) -> Result:

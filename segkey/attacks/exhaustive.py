@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from segkey.attacks.attack import Budget, Result, attack
-from segkey.attacks.guessing import secret_parts
+from segkey.attacks.key_parts import secret_parts
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.ciphers import Cipher
 
@@ -44,7 +44,7 @@ def _too_many(subject: Subject) -> str:
     return f"there are 2^{subject.cipher.key_space_bits:.0f} keys; it tries at most {MOST_KEYS:,}"
 
 
-@attack("exhaustive", "the method and M, and a few labelled images", fits=_too_many)
+@attack("exhaustive", "the method and M, and a few labelled images", obstacle=_too_many)
 def exhaustive(subject: Subject, budget: Budget, seed: int) -> Result:
     """Try every key on a few images, then the best on all.
 

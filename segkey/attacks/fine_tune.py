@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from segkey import devices, models
-from segkey.attacks.attack import Budget, Result, attack
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.errors import SegkeyError
 from segkey.loading import Feed, crop_batch
@@ -17,7 +17,7 @@ _BATCH = 16
 _LEAST_IMAGES = 2
 
 
-def _fits(subject: Subject) -> str:
+def _obstacle(subject: Subject) -> str:
     return (
         "" if "train" in subject.splits else "the training images are not at hand (give the run's shards with --shards)"
     )
@@ -26,7 +26,7 @@ def _fits(subject: Subject) -> str:
 @attack(
     "fine-tune",
     "plain training images with masks",
-    fits=_fits,
+    obstacle=_obstacle,
     steals="the model and some training images with masks",
 )
 def fine_tune(subject: Subject, budget: Budget, seed: int) -> Result:

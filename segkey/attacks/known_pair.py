@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from segkey.attacks.attack import Budget, Result, attack
-from segkey.attacks.guessing import DIGITS
+from segkey.attacks.key_parts import DIGITS
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
@@ -159,7 +159,7 @@ def _first(blocks: int, explains: Callable[[int], bool]) -> int:
 _SOLVERS = {"np": _solve_negative_positive, "ffx": _solve_ffx, "shf": _solve_shuffle}
 
 
-def _fits(subject: Subject) -> str:
+def _obstacle(subject: Subject) -> str:
     method = subject.cipher.method
     if method not in (*_SOLVERS, "none"):
         return f"nobody has written down how to solve {method} for its key"
@@ -171,7 +171,7 @@ def _fits(subject: Subject) -> str:
 @attack(
     "known-pair",
     "the method, M and plain images with their encrypted twins",
-    fits=_fits,
+    obstacle=_obstacle,
     steals="one plain image with its encrypted twin",
 )
 def known_pair(subject: Subject, budget: Budget, seed: int) -> Result:

@@ -1,95 +1,117 @@
 """Hill-climbing: change a wrong key a little, and keep what makes the model happier."""
 
-import numpy as np
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from segkey.attacks.attack import Budget, Result, attack
-from segkey.attacks.guessing import agreement, changeable, changed, secret_parts
+from segkey.attacks.key_parts import agreement, changeable, changed, random_key, secret_parts
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.subject import Subject
-from segkey.attacks.wrong_keys import random_key
 from segkey.ciphers import Cipher
-from segkey.errors import SegkeyError
 from segkey.evaluation import Scores
+from segkey.loading import Feed
 from segkey.pictures import seeded
 
 _CHUNK = 25  # queries between two savings
 _RANDOM = 0.2  # the part of the queries that go to random keys; the climb starts from the best of them
 
 
-def _fits(subject: Subject) -> str:
+def _obstacle(subject: Subject) -> str:
     return changeable(subject.cipher)
 
 
-@attack("search", "the method and M, and a few labelled images; asks the model at will", fits=_fits)
+@dataclass(frozen=True)
+class _Criterion:
+    """What an attacker can see of a key: ``value`` is the larger, the better."""
+
+    name: str
+    words: str
+    value: Callable[[Scores], float]
+    entropy: bool
+
+
+_BY_LABELS = _Criterion("search", "mean IoU", lambda scores: scores.mean_iou, False)
+_BLIND = _Criterion("search-blind", "entropy of the prediction", lambda scores: -scores.entropy, True)
+
+
+@attack("search", "the method and M, and a few labelled images; asks the model at will", obstacle=_obstacle)
 def search(subject: Subject, budget: Budget, seed: int) -> Result:
     """Climb towards the key by the mean IoU of a few labelled images."""
-    return climb(subject, budget, seed, labels=True)
+    return _climb(subject, budget, seed, _BY_LABELS)
 
 
-@attack("search-blind", "the method and M, and a few images without labels; asks the model at will", fits=_fits)
+@attack("search-blind", "the method and M, and a few images without labels; asks the model at will", obstacle=_obstacle)
 def search_blind(subject: Subject, budget: Budget, seed: int) -> Result:
     """Climb towards the key by the entropy of the model's prediction: a model that is given what it knows is certain."""
-    return climb(subject, budget, seed, labels=False)
+    return _climb(subject, budget, seed, _BLIND)
 
 
-def climb(subject: Subject, budget: Budget, seed: int, labels: bool) -> Result:
-    """The best of some random keys, then changes of 1 … n/8 pairs of its positions, kept unless they make it worse.
-
-    Args:
-        subject: the model under attack; its validation images are the attacker's, where they are at hand.
-        budget: ``queries`` keys on ``images`` images.
-        seed: decides the random keys and the changes.
-        labels: climb by mean IoU; by the entropy of the prediction, if not.
-    """
-    if budget.queries < 10:
-        raise SegkeyError(f"{budget.queries} queries are too few to search with", "give at least 10 with --queries")
+def _climb(subject: Subject, budget: Budget, seed: int, criterion: _Criterion) -> Result:
+    """The best of some random keys, then changes of some pairs of its positions, kept unless they make it worse."""
     own, feed = subject.cipher, subject.images_of("val", budget.images)
-    name = "search" if labels else "search-blind"
-    randoms = max(1, round(_RANDOM * budget.queries))
-    score, accepted = None, []
-    with subject.task(name.replace("-", " "), len(feed) * budget.queries + len(subject.feed)):
+    walk = _Walk(own, max(1, round(_RANDOM * budget.queries)), seed)
+    name = f"{criterion.name}/{seed}/{len(feed)}/{budget.queries}"
+    accepted: list[list] = []
+    with subject.task(criterion.name.replace("-", " "), len(feed) * budget.queries + len(subject.feed)):
         for first in range(0, budget.queries, _CHUNK):
             queries = range(first, min(first + _CHUNK, budget.queries))
-
-            def work(queries: range = queries, best: float | None = score, accepted: list = accepted) -> list:
-                cipher, accepted = _replay(own, accepted, randoms, seed), list(accepted)
-                for query in queries:
-                    candidate = _candidate(own, cipher, query, randoms, seed)
-                    score = _happiness(subject.score(candidate, feed, entropy=not labels), labels)
-                    if best is None or score >= best:
-                        accepted.append([query, score])
-                        best, cipher = score, candidate
-                return [best, accepted]
-
-            score, accepted = subject.once(f"{name}/{seed}/{len(feed)}/{budget.queries}/{first}", work)
-        cipher = _replay(own, accepted, randoms, seed)
-        won = subject.judge(f"{name}/{seed}/{len(feed)}/{budget.queries}/all", cipher)["mean_iou"]
+            # The chunk and what was accepted before it are bound now, not when the work is done.
+            work = _Chunk(subject, feed, walk, criterion, queries, accepted)
+            accepted = subject.once(f"{name}/{first}", work)
+        found = walk.replay(accepted)
+        mean_iou = subject.judge(f"{name}/all", found)["mean_iou"]
     details = {
-        "split": feed.split.header.split, "images": len(feed), "queries": budget.queries, "random_keys": randoms,
-        "criterion": "mean IoU" if labels else "entropy of the prediction", "agreement": agreement(own, cipher),
-        "found": cipher.same_as(own), "accepted": accepted,
+        "split": feed.split.header.split, "images": len(feed), "queries": budget.queries, "random_keys": walk.randoms,
+        "criterion": criterion.words, "agreement": agreement(own, found), "found": found.same_as(own),
+        "accepted": accepted,
     }  # fmt: skip
-    how = "by mean IoU" if labels else "by entropy, without labels"
-    return Result(won, f"{budget.queries} keys, climbing {how}", details)
+    return Result(mean_iou, f"{budget.queries} keys, climbing by {criterion.words}", details)
 
 
-def _candidate(own: Cipher, cipher: Cipher, query: int, randoms: int, seed: int) -> Cipher:
-    """A random key at first, then the best so far with some pairs of positions changed, few more often than many."""
-    if not secret_parts(own):
-        return own
-    if query < randoms:
-        return own.rekeyed(random_key("segkey-search", seed, query))
-    generator = seeded("search", seed, query)
-    most = max(1, own.channels * own.block_size**2 // 8)
-    return changed(cipher, round(np.exp(generator.uniform(0, np.log(most)))), generator)
+@dataclass(frozen=True)
+class _Walk:
+    """The keys that are tried: each follows from the best before it and the number of the query."""
+
+    own: Cipher  # gives the method, M, and a fixed FFX table; its secret parts are never looked at
+    randoms: int
+    seed: int
+
+    def candidate(self, best: Cipher | None, query: int) -> Cipher:
+        """A random key at first, then the best so far with some pairs of positions changed."""
+        if not secret_parts(self.own):  # method none: the only key
+            return self.own
+        if query < self.randoms or best is None:
+            return self.own.rekeyed(random_key("segkey-search", self.seed, query))
+        generator = seeded("search", self.seed, query)
+        most = max(1, self.own.channels * self.own.block_size**2 // 8)
+        # Log-uniform: large steps far from the key, small ones near it, and nobody knows where that is.
+        return changed(best, round(math.exp(generator.uniform(0, math.log(most)))), generator)
+
+    def replay(self, accepted: list[list]) -> Cipher | None:
+        """The key that some accepted queries led to. So a file needs to hold their numbers only, and no key."""
+        best = None
+        for query, _ in accepted:
+            best = self.candidate(best, query)
+        return best
 
 
-def _happiness(scores: Scores, labels: bool) -> float:
-    return scores.mean_iou if labels else -scores.entropy
+@dataclass(frozen=True)
+class _Chunk:
+    """Some queries in a row; gives all that were accepted so far, as [query, value]."""
 
+    subject: Subject
+    feed: Feed
+    walk: _Walk
+    criterion: _Criterion
+    queries: range
+    before: list[list]
 
-def _replay(own: Cipher, accepted: list, randoms: int, seed: int) -> Cipher:
-    """The cipher that some accepted queries led to. So a file needs to hold their numbers only, and no key."""
-    cipher = own
-    for query, _ in accepted:
-        cipher = _candidate(own, cipher, query, randoms, seed)
-    return cipher
+    def __call__(self) -> list[list]:
+        accepted, best = list(self.before), self.walk.replay(self.before)
+        for query in self.queries:
+            candidate = self.walk.candidate(best, query)
+            value = self.criterion.value(self.subject.score(candidate, self.feed, entropy=self.criterion.entropy))
+            if not accepted or value >= accepted[-1][1]:
+                accepted.append([query, value])
+                best = candidate
+        return accepted

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from segkey.attacks.attack import ATTACKS, Budget
+from segkey.attacks.registry import ATTACKS, Budget
 from segkey.attacks.subject import Cost, Subject
 from segkey.errors import SegkeyError
 
@@ -24,9 +24,9 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
     Raises:
         SegkeyError: an attack that was asked for by name does not fit, or the budget is too small.
     """
-    budget = (budget or Budget()).check()
+    budget = budget or Budget()
     chosen = [_known(name) for name in names] if names else list(ATTACKS.values())
-    left_out = {each.name: why for each in chosen if (why := each.fits(subject))}
+    left_out = {each.name: why for each in chosen if (why := each.obstacle(subject))}
     if names and left_out:
         name, why = next(iter(left_out.items()))
         raise SegkeyError(f"attack '{name}' does not fit run {subject.run.name}: {why}", "leave it out")

@@ -1,23 +1,17 @@
 """Plain images and random wrong keys: the paper's section 4.2, and what its mean does not show."""
 
-import hashlib
 import math
 from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
 
-from segkey.attacks.attack import Budget, Result, attack
+from segkey.attacks.key_parts import random_key
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.keys import Key
 from segkey.pictures import seeded
-
-
-def random_key(*label: object) -> Key:
-    """A key that the label decides."""
-    return Key(hashlib.shake_256("/".join(map(str, label)).encode()).digest(32))
 
 
 def wrong_ciphers(own: Cipher, seed: int) -> Iterator[Cipher]:

@@ -43,6 +43,12 @@ def attack(
         bool, typer.Option("--search", help="Climb from wrong keys to better ones, with labels and without.")
     ] = False,
     nearby: Annotated[bool, typer.Option("--nearby", help="Keys that share 0, 10, … 100 % of the right one.")] = False,
+    more: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack", metavar="NAME", help="An attack by its name, such as one of your own (SEGKEY_METHODS)."
+        ),
+    ] = None,
     queries: Queries = 500,
     few: Few = 32,
     epochs: Epochs = 10,
@@ -74,13 +80,13 @@ def attack(
         "plain": plain, "known-pair": known_pair or pair, "ciphertext-only": ciphertext_only, "exhaustive": exhaustive,
         "fine-tune": fine_tune, "search": search, "search-blind": search, "nearby": nearby,
     }  # fmt: skip
-    names = [name for name, wanted in asked.items() if wanted]
+    names = [*dict.fromkeys([*(name for name, wanted in asked.items() if wanted), *(more or [])])]
     if suite and names:
         raise typer.BadParameter("--suite runs every attack; leave the others out")
     percents = tuple(fine_tune or attacks.Budget.percents)
     budget = attacks.Budget(
         keys=wrong_keys, queries=queries, images=few, epochs=epochs, percents=percents, per_level=per_level
-    ).check()
+    )
     where, opened = devices.choose(device), Run.open(run)
     tested = testdata.open_test_split(opened, shards, images, masks, split)
     loaded = None if opened.header.method == "none" else options.load_key(key, passphrase_file, opened.header.key_id)

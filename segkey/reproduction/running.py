@@ -48,6 +48,7 @@ class Experiment:
     ):
         self.source, self.settings, self.key, self.out = source, settings, key, out
         self.device, self.watch, self.workers = device, watch or Watch(), workers
+        self.diverged: list[str] = []  # cells whose training did, in this run
 
     def run(self, cells: Sequence[Cell]) -> dict:
         """Train and attack what is missing of some cells.
@@ -63,19 +64,20 @@ class Experiment:
         with sole_writer(self.out), warnings.catch_warnings():
             warnings.simplefilter("once", SegkeyWarning)  # what is said of one cell's weights is true of all
             self._claim()
-            splits = self._prepare()
-            done = {name: result for name, result in self._finished().items() if name in {c.name for c in cells}}
-            before = [cell for cell in cells if cell.name in done]
-            self.watch.start(cells, done, Meter(self._units(cells), self._units(before)))
-            diverged = []
+            splits = self._open_plain_shards()
+            names = {cell.name for cell in cells}
+            finished = {name: result for name, result in self._finished().items() if name in names}
+            before = [cell for cell in cells if cell.name in finished]
+            self.watch.start(cells, finished, Meter(self._units(cells), self._units(before)))
+            self.diverged = []
             for cell in cells:
-                if cell.name not in done:
+                if cell.name not in finished:
                     try:
-                        self._make(cell, splits)
+                        self._train_and_attack(cell, splits)
                     except DivergedError as error:  # the other cells are worth having
                         self.watch.say(f"{cell.name} is left out: {error.what}")
-                        diverged.append(cell.name)
-            return self.write(diverged)
+                        self.diverged.append(cell.name)
+            return self.write()
 
     def _claim(self) -> None:
         """Write the settings down before anything is made with them, or see that they are those written down."""
@@ -91,7 +93,7 @@ class Experiment:
             document = {"format": FORMAT, "created": runs.now(), "versions": runs.versions(), "settings": wanted}
             write_json(file, document)
 
-    def _prepare(self) -> dict[str, Split]:
+    def _open_plain_shards(self) -> dict[str, Split]:
         """Plain shards, made once, and opened."""
         plain, folder = ciphers.from_key("none", None, 1), self.out / "plain"
         plans = encryption.plan_shards(self.source, folder, plain, size=self.settings.size, views=1)
@@ -102,9 +104,10 @@ class Experiment:
                 self.watch.say(f"left out {problem.name}: {problem.why}")
         splits = open_splits([folder])
         for name, least in LEAST.items():
-            if name not in splits or len(splits[name]) < least:
+            usable = len(splits.get(name, ()))
+            if usable < least:
                 raise SegkeyError(
-                    f"too few images of the split '{name}' can be used",
+                    f"the split '{name}' has {usable} images that can be used; {least} are needed",
                     f"see what is wrong: segkey encrypt {self.source.root}",
                 )
         return splits
@@ -118,11 +121,11 @@ class Experiment:
             results[file.parent.name] = read_json(file, "the result of a cell")
         return results
 
-    def _make(self, cell: Cell, splits: dict[str, Split]) -> None:
+    def _train_and_attack(self, cell: Cell, splits: dict[str, Split]) -> None:
         cipher = self.cipher(cell)
         run = self._train(cell, cipher, splits)
         self.watch.begin(cell, "attack", 1.0, self.images()["test"] * self.times_tested(cell))
-        began, resumed = time.monotonic(), (run.path / "attack.partial.jsonl").exists()
+        started_at, resumed = time.monotonic(), (run.path / "attack.partial.jsonl").exists()
         if cell.method == "none":
             result = evaluation.evaluate(
                 run, splits["test"], None, self.device, self.settings.limit, progress=self.watch
@@ -138,7 +141,7 @@ class Experiment:
             subject.kept.remove()
         seconds = {
             "train": run.config["seconds"],
-            "attack": None if resumed else round(time.monotonic() - began, 3),  # a part of it was measured before
+            "attack": None if resumed else round(time.monotonic() - started_at, 3),  # a part of it was measured before
         }
         document = self._describe(cell, run, result, seconds)
         write_json(run.path / "cell.json", document)  # the last: with it the cell is finished
@@ -146,7 +149,7 @@ class Experiment:
         self.write()
 
     def cipher(self, cell: Cell) -> ciphers.Cipher:
-        """The correct one for a cell."""
+        """A cell's cipher under the owner's key."""
         password = PASSWORD.encode() if cell.method == "ffx" else None
         return ciphers.from_key(cell.method, self.key, cell.block_size, password=password)
 
@@ -196,8 +199,8 @@ class Experiment:
             "key_space_bits": result.get("key_space_bits"),
         }
 
-    def write(self, diverged: Sequence[str] = ()) -> dict:
-        """Write ``results.json`` from all finished cells, and return it; ``diverged`` names cells that cannot be had."""
+    def write(self) -> dict:
+        """Write ``results.json`` from all finished cells, and return it."""
         order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
         cells = sorted(
             self._finished().values(),
@@ -212,7 +215,7 @@ class Experiment:
             "full_voc": is_full_voc(settings),
             "devices": list(dict.fromkeys(cell["device"] for cell in cells)),
             "seconds": sum(sum(filter(None, cell["seconds"].values())) for cell in cells),
-            "diverged": list(diverged),
+            "diverged": self.diverged,
             "cells": cells,
             "findings": examine(cells),
         }
@@ -236,5 +239,5 @@ class Experiment:
         return _TRAIN_UNITS + images["val"] / images["train"]
 
     def times_tested(self, cell: Cell) -> int:
-        """With the correct key, plain, and with each wrong key."""
+        """How often the test images go through a cell's model: correct key, plain, and each wrong key."""
         return 1 if cell.method == "none" else self.settings.wrong_keys + 2

@@ -6,7 +6,7 @@ import torch
 
 from segkey import attacks, ciphers
 from segkey.attacks.ciphertext_only import _restore, estimate
-from segkey.attacks.guessing import agreement
+from segkey.attacks.key_parts import agreement
 from segkey.attacks.likeness import psnr, ssim
 from segkey.errors import SegkeyError
 
@@ -62,7 +62,7 @@ def test_one_block_is_too_little(key):
 
 def test_large_permutations_are_left_out_and_said_so(subject, key, monkeypatch):
     monkeypatch.setattr(subject, "cipher", ciphers.from_key("shf", key, 32))
-    assert "3072" in attacks.ATTACKS["ciphertext-only"].fits(subject)
+    assert "3072" in attacks.ATTACKS["ciphertext-only"].obstacle(subject)
 
 
 def test_the_attack(subject):

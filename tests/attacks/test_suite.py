@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segkey import attacks, ciphers
-from segkey.attacks import guessing
+from segkey.attacks import key_parts
 from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers
 from segkey.errors import SegkeyError
 from segkey.pictures import seeded
@@ -17,15 +17,15 @@ def result_of(name, subject, seed=0, **budget):
     return attacks.ATTACKS[name].function(subject, attacks.Budget(**budget), seed)
 
 
-# ------------------------------------------------------------------ guessing
+# ------------------------------------------------------------------ parts of keys
 
 
 @pytest.mark.parametrize("method, password", [("shf", None), ("np", None), ("ffx", b"fixed"), ("ffx", None)])
 def test_keys_that_share_a_part(key, method, password):
     own = ciphers.from_key(method, key, 8, 3, password)
     for share in (0, 0.3, 1):
-        drawn = guessing.sharing(own, share, seeded(share))
-        agree = guessing.agreement(own, drawn)
+        drawn = key_parts.sharing(own, share, seeded(share))
+        agree = key_parts.agreement(own, drawn)
         assert ("values" in agree) == (method == "ffx" and password is None)
         for name, part in agree.items():
             by_chance = {"selected": 0.5, "permutation": 1 / 192, "values": 1 / 1000}[name]
@@ -41,9 +41,9 @@ def test_keys_that_share_a_part(key, method, password):
 def test_a_change_is_small_and_leaves_a_key(key, method, password):
     own = ciphers.from_key(method, key, 4, 3, password)
     for seed in range(20):
-        other = guessing.changed(own, 2, seeded(seed))
+        other = key_parts.changed(own, 2, seeded(seed))
         differing = {
-            name: round((1 - part) * getattr(own, name).size) for name, part in guessing.agreement(own, other).items()
+            name: round((1 - part) * getattr(own, name).size) for name, part in key_parts.agreement(own, other).items()
         }
         assert sum(differing.values()) == 4
         images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
@@ -56,7 +56,7 @@ def test_a_method_of_ones_own_without_known_parts_is_said_not_to_fit(subject, ke
 
     target = replace(subject, cipher=Strange(1, 3))
     for name in ("nearby", "search", "known-pair", "ciphertext-only", "exhaustive"):
-        assert attacks.ATTACKS[name].fits(target)
+        assert attacks.ATTACKS[name].obstacle(target)
 
 
 # ------------------------------------------------------------------ exhaustive
@@ -85,7 +85,7 @@ def test_exhaustive_finds_the_key(subject):
 
 def test_exhaustive_does_not_fit_a_large_key_space(subject, key):
     target = replace(subject, cipher=ciphers.from_key("np", key, 4))
-    assert "2^45" in attacks.ATTACKS["exhaustive"].fits(target)
+    assert "2^45" in attacks.ATTACKS["exhaustive"].obstacle(target)
     with pytest.raises(SegkeyError, match="does not fit"):
         attacks.run_attacks(target, ["exhaustive"])
 
@@ -166,7 +166,7 @@ def test_fine_tune_needs_images(subject):
     with pytest.raises(SegkeyError, match="too few to fine-tune"):
         result_of("fine-tune", subject, percents=(1,))
     target = replace(subject, splits={})
-    assert "not at hand" in attacks.ATTACKS["fine-tune"].fits(target)
+    assert "not at hand" in attacks.ATTACKS["fine-tune"].obstacle(target)
     assert target.images_of("val", 4).split.header.split == "test"  # an attacker who has test images
 
 
@@ -214,7 +214,17 @@ def test_won():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"keys": 0}, {"queries": 1}, {"images": 1}, {"epochs": 0}, {"steps": 0}, {"percents": ()}, {"percents": (0,)}],
+    [
+        {"keys": 0},
+        {"queries": 1},
+        {"images": 1},
+        {"epochs": 0},
+        {"steps": 0},
+        {"percents": ()},
+        {"percents": (0,)},
+        {"pairs": ()},
+        {"pairs": (0,)},
+    ],
 )
 def test_too_small_a_budget(subject, bad):
     with pytest.raises(SegkeyError):

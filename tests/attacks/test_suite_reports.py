@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from segkey import reports
+from segkey import attacks, reports
 from segkey.cli import app
 from segkey.reports.page import html_page
 from segkey.runs import Run, find
@@ -145,8 +145,33 @@ def test_a_pair_from_files(ready, np_run, learnable):
 def test_what_cannot_be(ready):
     assert segkey("attack", ready, "--suite", "--plain").exit_code == 2
     assert segkey("attack", ready, "--search", "--queries", 3).exit_code == 2
-    assert "no percentages" in segkey("attack", ready, "--fine-tune", 200).stderr
+    assert "percentages of images" in segkey("attack", ready, "--fine-tune", 200).stderr
     Path("keys/segkey.key").unlink()
     missing = segkey("attack", ready, "--plain")
     assert missing.exit_code == 1 and "is needed" in missing.stderr
     assert not (ready / "suite.json").exists()
+
+
+OWN = '''
+from segkey.attacks import Result, attack
+
+@attack("own-attack", "what its author says")
+def own_attack(subject, budget, seed):
+    """Feed plain images, and call it an attack."""
+    return Result(subject.plain()[255]["mean_iou"], "plain images again", {"seed": seed})
+'''
+
+
+def test_an_attack_of_ones_own(ready, monkeypatch):
+    file = ready.parent / "an_attack_of_my_own.py"
+    file.write_text(OWN)
+    monkeypatch.setenv("SEGKEY_METHODS", str(file))
+    try:
+        result = segkey("attack", ready, "--attack", "own-attack", "--seed", 5, "--json")
+        (found,) = json.loads(result.stdout)["attacks"]
+        assert (found["attack"], found["details"], found["queries"]) == ("own-attack", {"seed": 5}, 1)
+    finally:
+        attacks.ATTACKS.pop("own-attack", None)
+    assert "there is no attack 'prayer'" in segkey("attack", ready, "--attack", "prayer").stderr
+    with pytest.raises(ValueError, match="already"):
+        attacks.attack("plain", "nothing")(lambda subject, budget, seed: None)

@@ -3,11 +3,19 @@
 Parts are those of `segkey.ciphers.Cipher.PARTS`: a ``permutation``, a selection (``selected``), a table of ``values``.
 """
 
+import hashlib
+
 import numpy as np
 
 from segkey.ciphers import Cipher
+from segkey.keys import Key
 
 DIGITS = 1000  # FFX's three digits
+
+
+def random_key(*label: object) -> Key:
+    """A key that the label decides."""
+    return Key(hashlib.shake_256("/".join(map(str, label)).encode()).digest(32))
 
 
 def secret_parts(cipher: Cipher) -> tuple[str, ...]:

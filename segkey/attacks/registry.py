@@ -16,10 +16,13 @@ class Budget:
         queries: keys that a search may try.
         images: images an attacker has, where an attack needs a few.
         epochs: of fine-tuning.
-        steps: the least of fine-tuning; who has few images goes over them more often.
+        steps: fine-tuning makes at least so many; who has few images goes over them more often.
         percents: parts of the training images a fine-tuner has.
         pairs: numbers of plain images with their encrypted twins.
         per_level: wrong keys for each part of the key that they share with the right one.
+
+    Raises:
+        SegkeyError: it buys nothing.
     """
 
     keys: int = 100
@@ -31,16 +34,24 @@ class Budget:
     pairs: tuple[int, ...] = (1, 2, 10)
     per_level: int = 3
 
-    def check(self) -> "Budget":
-        """Raise `SegkeyError` for a budget that buys nothing; returns the budget."""
-        least = {"keys": 1, "queries": 10, "images": 2, "epochs": 1, "steps": 1, "per_level": 1}
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                words = {"per_level": "keys a level"}.get(name, name)
-                raise SegkeyError(f"{getattr(self, name)} {words} are too few for an attack", f"give at least {lowest}")
+    def __post_init__(self):
+        for name, (least, option) in _LEAST.items():
+            if getattr(self, name) < least:
+                raise SegkeyError(
+                    f"{getattr(self, name)} {name.replace('_', ' ')} are too few for an attack",
+                    f"give at least {least}{option and f' with {option}'}",
+                )
         if not self.percents or not all(0 < percent <= 100 for percent in self.percents):
-            raise SegkeyError(f"{list(self.percents)} are no percentages of images", "give --fine-tune 1 … 100")
-        return self
+            listed = ", ".join(f"{percent:g}" for percent in self.percents) or "none"
+            raise SegkeyError(f"percentages of images lie between 0 and 100, not {listed}", "give --fine-tune 1 … 100")
+        if not self.pairs or min(self.pairs) < 1:
+            raise SegkeyError("an attack on pairs needs at least one", "give numbers of pairs from 1 on")
+
+
+_LEAST = {  # and how a user gives it
+    "keys": (1, "--wrong-keys"), "queries": (10, "--queries"), "images": (2, "--few"), "epochs": (1, "--epochs"),
+    "steps": (1, ""), "per_level": (1, "--per-level"),
+}  # fmt: skip
 
 
 @dataclass
@@ -58,17 +69,17 @@ class Result:
     details: dict = field(default_factory=dict)
 
 
-Function = Callable[[Subject, Budget, int], Result]
+AttackFunction = Callable[[Subject, Budget, int], Result]
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A registered attack; see `attack`."""
+    """A registered attack; the attributes are the arguments of `attack`, and the function itself."""
 
     name: str
     knows: str
-    function: Function
-    fits: Callable[[Subject], str]
+    function: AttackFunction
+    obstacle: Callable[[Subject], str]
     steals: str
 
 
@@ -76,22 +87,27 @@ ATTACKS: dict[str, Attack] = {}
 
 
 def attack(
-    name: str, knows: str, fits: Callable[[Subject], str] = lambda subject: "", steals: str = "the model"
-) -> Callable[[Function], Function]:
+    name: str, knows: str, obstacle: Callable[[Subject], str] = lambda subject: "", steals: str = "the model"
+) -> Callable[[AttackFunction], AttackFunction]:
     """Register an attack: a function of a `Subject`, a `Budget` and a seed that returns a `Result`.
 
     It is deterministic by its seed, asks `Subject.once` to keep what takes long, and `Subject.judge` for what it won.
 
     Args:
-        name: as in ``segkey attack --NAME``.
+        name: as in ``segkey attack --attack NAME``.
         knows: what the attacker is assumed to know and have, besides the model; shown beside every figure.
-        fits: why the attack does not fit a subject; empty where it fits.
+        obstacle: says why the attack does not fit a subject, or nothing ("") where it fits.
         steals: what must get into the wrong hands for it, for the verdict; empty for what nobody can do, but which
             teaches something.
+
+    Raises:
+        ValueError: there is an attack of that name.
     """
 
-    def register(function: Function) -> Function:
-        ATTACKS[name] = Attack(name, knows, function, fits, steals)
+    def register(function: AttackFunction) -> AttackFunction:
+        if name in ATTACKS:
+            raise ValueError(f"there is an attack '{name}' already")
+        ATTACKS[name] = Attack(name, knows, function, obstacle, steals)
         return function
 
     return register

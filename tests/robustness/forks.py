@@ -1,8 +1,8 @@
 """Starts segkey again and again without importing torch as often: a process that forks one for each line it reads.
 
-A line is JSON: ``{"arguments": […], "folder": …, "limit": bytes a file may have, or null, "environment": {…}}``. The answers are the
-process's number, at once, and its exit status (negative: the signal), at its end. What it says goes to the files
-``stdout`` and ``stderr`` of the folder above.
+A line is JSON: ``{"arguments": […], "folder": …, "limit": bytes a file may have, or null, "environment": {…}}``. The answer is ``started``
+and the process's number; after the line ``end``, ``ended`` and its exit status (negative: the signal). What it says
+goes to the files ``stdout`` and ``stderr`` of the folder above.
 """
 
 import json
@@ -22,8 +22,10 @@ def main() -> None:
         process = os.fork()
         if not process:
             run(cli, **json.loads(line))
-        print(process, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        print("started", process, flush=True)
+        if sys.stdin.readline() != "end\n":  # until then its number stays its own, even after it has ended
+            raise RuntimeError("two processes at once")
+        print("ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
 def run(cli, arguments: list[str], folder: str, limit: int | None, environment: dict[str, str]) -> None:

@@ -164,13 +164,15 @@ def test_a_worker_process_that_is_killed_is_noticed_within_seconds_and_named(tmp
     folder = tmp_path / "work"
     key.save(folder / "keys/segkey.key")
     process = processes.start(folder, "encrypt", scenes_folder, "--size", 128, "--views", 400, "--workers", 2)
-    deadline = time.monotonic() + 60
-    while len(workers := children(process)) < 2 or not list(folder.glob("shards/*.partial")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(workers[0], signal.SIGKILL)
-    killed = time.monotonic()
-    status, _, stderr = processes.end()
+    try:
+        deadline = time.monotonic() + 60
+        while len(workers := children(process)) < 2 or not list(folder.glob("shards/*.partial")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(workers[0], signal.SIGKILL)
+        killed = time.monotonic()
+    finally:
+        status, _, stderr = processes.end()
     assert status == 1 and time.monotonic() - killed < 10
     assert "a worker process died between train/scene0000.jpg and" in stderr and "Traceback" not in stderr
     assert not files(folder / "shards")

@@ -46,11 +46,20 @@ class Processes:
         }
         self.forks.stdin.write(json.dumps(line) + "\n")
         self.forks.stdin.flush()
-        return int(self.forks.stdout.readline())
+        return self._told("started")
+
+    def _told(self, what: str) -> int:
+        """The number behind a word; nobody may take an exit status for the number of a process, and kill that."""
+        word, number = self.forks.stdout.readline().split()
+        if word != what:
+            raise RuntimeError(f"expected {what}, not {word}: an earlier test did not wait for its process")
+        return int(number)
 
     def end(self) -> tuple[int, str, str]:
         """Wait; returns the exit status (negative: the signal), stdout and stderr."""
-        status = int(self.forks.stdout.readline())
+        self.forks.stdin.write("end\n")
+        self.forks.stdin.flush()
+        status = self._told("ended")
         return status, *((self.folder.parent / name).read_text() for name in ("stdout", "stderr"))
 
     def run(

@@ -19,6 +19,7 @@ from segkey import ciphers
 @ciphers.register
 class Add(ciphers.Cipher):
     method = "add"
+    PARTS = ("numbers",)  # what the key decides
 
     def __init__(self, numbers: np.ndarray, block_size: int):
         super().__init__(block_size, channels=numbers.size // block_size**2)
@@ -34,9 +35,6 @@ class Add(ciphers.Cipher):
 
     def _decrypt(self, images):
         return images - self._table(images, "numbers", lambda h, w: self._plane(self.numbers, h, w))
-
-    def _secret(self):
-        return (self.numbers,)
 
 
 # %% Does it come back? Does the key matter?

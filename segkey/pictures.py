@@ -15,7 +15,7 @@ from segkey.errors import SegkeyError
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 MASK_SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
 # What files are taken for, whatever their names say; Pillow knows many more formats, and starts Ghostscript for one.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 50_000_000  # decoding then takes under 1 GB in every format; a bomb is refused by its header
 _MAX_SCANS = 100  # of a progressive JPEG; a dozen is usual, and every one costs a pass over all pixels in a few bytes
 

@@ -94,11 +94,11 @@ def test_training_for_many_epochs(tmp_path, monkeypatch, shards_folder):
 def test_attacking_with_many_keys(trained_run, key):
     keys, cpu = 10_000 if FULL else 300, torch.device("cpu")
     cipher, split = testdata.cipher_of(trained_run, key), testdata.open_test_split(trained_run, None, None, None)
-    subject = attacks.Subject.create(trained_run, split, cipher, cpu)
+    growth = Growth(len(split) * (keys + 2))
+    subject = attacks.Subject.create(trained_run, split, cipher, cpu, progress=Watched(growth))
     subject.model = torch.nn.Conv2d(3, 5, 1)  # scores as any model does, and quickly
     images = len(subject.feed)
-    growth = Growth(images * (keys + 2))
-    document = attacks.correct_plain_incorrect(subject, keys, progress=Watched(growth))
+    document = attacks.correct_plain_incorrect(subject, keys)
     print(f"attack, images of {keys:,} keys, {growth}")
     assert len(document["incorrect"]["values"]) == keys and growth.done == images * (keys + 2)
     assert growth.most - growth.early < GROWTH

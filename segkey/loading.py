@@ -1,6 +1,7 @@
 """Splits as batches on a device: kept there whole where they fit, read ahead by threads where not."""
 
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from segkey.ciphers import signed
 from segkey.errors import SegkeyError
 from segkey.preparation import Preparation
 from segkey.shards import Header, Split
-from segkey.sources import Item, Problem
+from segkey.sources import Item, Problem, digest
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -54,6 +55,12 @@ class MemorySplit:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digits that stand for all images, masks and names."""
+        parts = [zlib.crc32(part) for _, *row in self._rows for part in row if part is not None]
+        return digest([*self.names, *map(str, parts)])
 
     def read_batch(self, kind: str, indices: np.ndarray, view: int = 0) -> np.ndarray:
         """The images or the masks at ``indices``."""

@@ -28,6 +28,7 @@ err = Console(stderr=True, highlight=False)
 
 _WIDE = 70  # columns that a bar with its rate takes
 _quiet = False
+_speaker = ""
 _interrupt_hint = "run the same command again: what was finished is kept"
 
 
@@ -37,6 +38,13 @@ def be_quiet(wanted: bool) -> None:
     _quiet = wanted
 
 
+def speak_of_errors_only(speaker: str) -> None:
+    """From now on, errors are all that this process says, in the name of ``speaker``; another one says the rest."""
+    global _speaker
+    _speaker, out.quiet, err.quiet = speaker, True, True
+    be_quiet(True)
+
+
 def printable(text: object, keep: str = "") -> str:
     """Text from files and names, with everything that could move the cursor made visible, and no markup."""
     return escape("".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text)))
@@ -44,6 +52,8 @@ def printable(text: object, keep: str = "") -> str:
 
 def error(what: str, hint: str = "") -> None:
     """``segkey: error: …``, and the hint on a line of its own."""
+    err.quiet = False
+    what = f"{_speaker}: {what}" if _speaker else what
     err.print(f"[bold red]segkey: error:[/] {printable(what)}", soft_wrap=not err.is_terminal)
     if hint:
         err.print(f"[bold]segkey: hint:[/] {printable(hint)}", soft_wrap=not err.is_terminal)
@@ -79,7 +89,8 @@ def show(*tables: object) -> None:
 
 def show_raw(text: str) -> None:
     """Text for other programs, as it is; what is not UTF-8 in a name becomes an escape."""
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
+    if not out.quiet:
+        sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
 
 
 def show_json(document: object) -> None:

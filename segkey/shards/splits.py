@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from segkey.errors import SegkeyError
+from segkey.shards.header import sha256
 from segkey.shards.reader import Shard
 
 _NAME = re.compile(r"(?P<split>.+?)(?:-(?P<index>\d{5})-of-(?P<count>\d{5}))?\.h5")
@@ -37,6 +38,11 @@ class Split:
     def names(self) -> list[str]:
         """Paths of all images, relative to the source."""
         return [name for shard in self.shards for name in shard.names]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digits that stand for everything in its shards."""
+        return sha256("".join(shard.fingerprint for shard in self.shards).encode())
 
     @property
     def row_bytes(self) -> int:

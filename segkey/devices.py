@@ -90,13 +90,14 @@ class Pieces:
     Args:
         what: is put before "in pieces of N images", such as ``batches are scored``.
         say: hears when pieces become smaller.
+        may_cut: whether they may become smaller.
 
     Attributes:
         largest: images in a piece; None as long as whole batches fit.
     """
 
-    def __init__(self, what: str, say: Callable[[str], None] = warn):
-        self.what, self.say, self.largest = what, say, None
+    def __init__(self, what: str, say: Callable[[str], None] = warn, may_cut: bool = True):
+        self.what, self.say, self.may_cut, self.largest = what, say, may_cut, None
 
     def run(self, work: Callable[[list[tuple[Tensor, Tensor]]], Outcome], images: Tensor, masks: Tensor) -> Outcome:
         """``work`` on the pieces of a batch; begun again with smaller ones where the memory does not suffice.
@@ -120,6 +121,11 @@ class Pieces:
             raise SegkeyError(
                 f"the memory of {where} does not hold one image of {images.shape[-2]}x{images.shape[-1]} with this network",
                 "take a smaller --size or --backbone, or another --device",
+            )
+        if not self.may_cut:
+            raise SegkeyError(
+                f"the memory of {where} does not hold this rank's {size} images of a batch",
+                "start more ranks, or take a smaller --batch-size, --size or --backbone",
             )
         self.largest = (size + 1) // 2
         if images.device.type == "cuda":

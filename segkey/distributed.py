@@ -153,7 +153,7 @@ def last_words(error: SegkeyError) -> None:
     """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file and not isinstance(error, LostRankError):
-        extra = {"py_callstack": "", "timestamp": str(int(time.time()))}
+        extra = {"py_callstack": error.what, "timestamp": str(int(time.time()))}
         with contextlib.suppress(OSError):
             Path(file).write_text(
                 json.dumps({"message": {"message": error.what, "extraInfo": extra}}), encoding="utf-8"

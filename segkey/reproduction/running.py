@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from segkey import attacks, ciphers, encryption, evaluation, runs, training
+from segkey import attacks, ciphers, distributed, encryption, evaluation, runs, training
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.files import make_folder, read_json, sole_writer, write_json
 from segkey.keys import Key
@@ -95,7 +95,7 @@ class Experiment:
         """Plain shards, made once, and opened."""
         plain, folder = ciphers.from_key("none", None, 1), self.out / "plain"
         plans = encryption.plan_shards(self.source, folder, plain, size=self.settings.size, views=1)
-        if not all(plan.is_made() for plan in plans):
+        if not distributed.share(all(plan.is_made() for plan in plans)):
             self.watch.say(f"plain shards of {len(self.source)} images are made in {folder}")
             result = encryption.encrypt(plans, plain, self.workers, progress=self.watch)
             for problem in result.problems:

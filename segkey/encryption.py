@@ -24,7 +24,7 @@ from segkey.files import make_folder
 from segkey.pictures import highest_class, load_mask
 from segkey.preparation import Preparation
 from segkey.progress import SILENT, Advance, Progress
-from segkey.shards import Header, Packed, Shard, ShardWriter, is_shard
+from segkey.shards import Header, Packed, Shard, ShardWriter, index_path, is_shard, write_index
 from segkey.sources import Item, Problem, Source, digest
 from segkey.workers import Workers, state
 
@@ -189,6 +189,8 @@ def encrypt(
             raise SegkeyError(f"none of {len(result.problems)} images can be used; {first.name}: {first.why}")
         for path in stale - result.written:
             path.unlink(missing_ok=True)
+        if distributed.first():
+            _write_indices(plans)
     result.bytes = sum(each.path.stat().st_size for each in plans if each.path.exists())
     result.seconds = time.monotonic() - started
     return result
@@ -203,8 +205,20 @@ def _dealt_out(plans: list[Plan], out: Path, force: bool) -> tuple[Result, list[
             f"{out}: {bytes_needed(missing) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
             "free some space, choose another --out, or take fewer --views or a smaller --size",
         )
+    for each in missing:  # an earlier index knows nothing of what is made now
+        index_path([each.path], each.header.split).unlink(missing_ok=True)
     paths = distributed.share({each.path for each in missing})
     return result, distributed.deal([each for each in plans if each.path in paths]), stale
+
+
+def _write_indices(plans: list[Plan]) -> None:
+    """Help those who open splits of many shards."""
+    splits: dict[str, list[Path]] = {}
+    for each in plans:
+        splits.setdefault(each.header.split, []).append(each.path)
+    for split, files in splits.items():
+        if len(files) > 1:
+            write_index(files, split)
 
 
 def _added_up(result: Result) -> Result:

@@ -13,7 +13,7 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from segkey import models
+from segkey import distributed, models
 from segkey.errors import SegkeyError
 from segkey.files import explain_os_errors, make_folder, read_json, write_json, written_whole
 from segkey.shards import Header
@@ -160,8 +160,9 @@ class Run:
         return read_json(file, "a result") if file.is_file() else None
 
     def write_result(self, name: str, document: dict) -> None:
-        """Keep a result."""
-        write_json(self.path / f"{name}.json", document)
+        """Keep a result; under torchrun the first rank does."""
+        if distributed.first():
+            write_json(self.path / f"{name}.json", document)
 
 
 def point_to_latest(folder: Path, name: str) -> None:

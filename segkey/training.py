@@ -156,7 +156,7 @@ def train(
     trainer = _Trainer(
         splits, recipe, backbone, recipe.weights, cipher, device, precise, seed, resident, progress, compiled
     )
-    if begun := distributed.share(_begun_by_this_job(folder) if distributed.first() else None):
+    if begun := distributed.share(_begun_by_this_job(folder, name) if distributed.first() else None):
         run = runs.Run.open(begun)
         finished = run.config["epochs_done"] >= recipe.epochs
         return run if finished else _go_on(trainer, run, key_id)
@@ -173,11 +173,11 @@ def train(
     return run
 
 
-def _begun_by_this_job(folder: Path) -> Path | None:
-    """The run that torchrun's job had begun before it started its ranks again."""
+def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
+    """The run (of that name, where one is given) that torchrun's job had begun before it started its ranks again."""
     if not distributed.restarted():
         return None
-    files = (path for path in folder.glob("*/run.json") if not path.parent.is_symlink())
+    files = (path for path in folder.glob(f"{name or '*'}/run.json") if not path.parent.is_symlink())
     return next(
         (path.parent for path in files if runs.Run.open(path.parent).config.get("job") == distributed.job_id()), None
     )
@@ -215,6 +215,7 @@ def resume(
 def _go_on(trainer: "_Trainer", run: runs.Run, key_id: str) -> runs.Run:
     """Train a run on from where it was saved last."""
     config = run.config
+    trainer.train_feed.windowed = config.get("windowed", trainer.train_feed.windowed)
     for what, value in _configuration(trainer, [], key_id)["data"].items():
         if what != "shards" and config["data"].get(what) != value:  # the shards may have moved
             raise SegkeyError(
@@ -317,6 +318,7 @@ def _configuration(trainer: "_Trainer", shards: list[Path], key_id: str) -> dict
         "versions": runs.versions(),
         "device": _describe(trainer.device),
         "job": distributed.job_id(),
+        "windowed": trainer.train_feed.windowed,
         "precise": trainer.precise,
         "compiled": trainer.compiled,
         "model": {"backbone": trainer.backbone},
@@ -360,6 +362,7 @@ class _Trainer:
         self.start_again(weights)
         self.train_feed = Feed(splits["train"], device, resident=resident)
         self.val_feed = Feed(splits["val"], device, resident=resident)
+        self.train_feed.windowed = distributed.share(self.train_feed.windowed)  # machines may differ in their memory
         self.val_feed.pieces.say = progress.say
         self.pieces = devices.Pieces(
             f"steps go on with batches of {recipe.batch_size}, their gradients added up",
@@ -408,12 +411,13 @@ class _Trainer:
             if last or time.monotonic() - saved > _SAVE_SECONDS:
                 self._save(run, history, best, best_state, None if last else self._state(len(history)))
                 saved = time.monotonic()
+        run.config = distributed.share(run.config)
 
     def _epoch(self, epoch: int, start: int) -> dict:
         """Train on every image once, then validate; the epoch's line of history."""
         torch.manual_seed(_seed(self.seed, epoch, *([distributed.rank()] if distributed.rank() else [])))  # for dropout
         generator = seeded("epoch", self.seed, epoch)
-        order = generator.permutation(len(self.train_feed))
+        order, ends = self.train_feed.shuffled(generator)
         view = epoch % self.train_feed.views
         crops = None
         if self.cipher:
@@ -424,11 +428,13 @@ class _Trainer:
         steps, spare = len(mine), not len(mine[-1])
         if spare:  # the last batch has fewer images than there are ranks: one is seen again, and counts nothing
             mine[-1] = np.array([len(order) - 1])
+        if ends is not None:
+            ends = np.searchsorted(np.concatenate(mine), ends)
         share, mine = len(mine[0]), np.concatenate(mine)  # only the last batch's slice may be smaller
         began, total, done = time.monotonic(), torch.zeros((), device=self.device), 0
         self.model.train()
         with self.progress.task(f"epoch {epoch + 1}/{self.recipe.epochs}", len(order)) as advance:
-            slices = self.train_feed.batches(share, order[mine], view)
+            slices = self.train_feed.batches(share, order[mine], view, ends)
             for step, (images, masks) in enumerate(slices):
                 lr = self.recipe.lr_at(epoch, step, steps)
                 count = min(size, len(order) - step * size)  # images of the batch, of all ranks

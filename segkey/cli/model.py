@@ -136,7 +136,7 @@ def evaluate(
     as_json: options.AsJson = False,
 ) -> None:
     """Mean and per-class IoU of a run on test images, with the correct key."""
-    from segkey import devices, distributed, evaluation, reports, testdata
+    from segkey import devices, evaluation, reports, testdata
     from segkey.runs import Run
 
     where, opened = devices.choose(device), Run.open(run)
@@ -151,8 +151,7 @@ def evaluate(
         opened, tested, cipher, where, limit, batch_size or 32, precise, console.TerminalProgress()
     )
     if testdata.is_own_test(split, shards, images, limit):
-        if distributed.first():
-            opened.write_result("evaluate", document)
+        opened.write_result("evaluate", document)
     else:
         console.note("This is not kept with the run: segkey report shows results on all of its own test split.")
     if as_json:

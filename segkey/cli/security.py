@@ -96,11 +96,11 @@ def attack(
         if suite or not names:
             document = attacks.correct_plain_incorrect(subject, wrong_keys, seed)
             shown = [reports.attack_table(document), reports.attack_sentence(document)]
-            if own and distributed.first():
+            if own:
                 opened.write_result("attack", document)
         if suite or names:
             document = attacks.run_attacks(subject, names or None, budget, seed)
-            if own and distributed.first():
+            if own:
                 document = attacks.merge(opened.result("suite"), document)
                 opened.write_result("suite", document)
             shown = [reports.suite_table(document), reports.suite_verdict(document)]

@@ -11,7 +11,7 @@ import torch
 
 from segkey import attacks, ciphers, distributed, encryption, evaluation, runs, training
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.files import make_folder, read_json, sole_writer, write_json
+from segkey.files import make_folder, read_json, write_json
 from segkey.keys import Key
 from segkey.reproduction.findings import examine
 from segkey.reproduction.grid import Cell
@@ -24,7 +24,7 @@ _TRAIN_UNITS = 3.0  # a training image takes about three times as long as one th
 
 
 class Experiment:
-    """A folder of cells that are all made alike.
+    """A folder of cells that are all made alike; under torchrun all ranks work on each.
 
     Args:
         source: from `open_data`.
@@ -60,11 +60,16 @@ class Experiment:
         """
         check_folder(self.out)
         make_folder(self.out)
-        with sole_writer(self.out), warnings.catch_warnings():
+        with distributed.sole_writer(self.out), warnings.catch_warnings():
             warnings.simplefilter("once", SegkeyWarning)  # what is said of one cell's weights is true of all
-            self._claim()
+            if distributed.first():
+                self._claim()
             splits = self._prepare()
-            done = {name: result for name, result in self._finished().items() if name in {c.name for c in cells}}
+            done = {
+                name: result
+                for name, result in distributed.share(self._finished()).items()
+                if name in {c.name for c in cells}
+            }
             before = [cell for cell in cells if cell.name in done]
             self.watch.start(cells, done, Meter(self._units(cells), self._units(before)))
             diverged = []
@@ -141,7 +146,8 @@ class Experiment:
             "attack": None if resumed else round(time.monotonic() - began, 3),  # a part of it was measured before
         }
         document = self._describe(cell, run, result, seconds)
-        write_json(run.path / "cell.json", document)  # the last: with it the cell is finished
+        if distributed.first():
+            write_json(run.path / "cell.json", document)  # the last: with it the cell is finished
         self.watch.finish(cell, document, self._units([cell]))
         self.write()
 
@@ -154,7 +160,7 @@ class Experiment:
         """The cell's run: a new one, the rest of one that was cut off, or one that is finished."""
         folder, recipe = self.out / "runs", self.settings.recipe
         path, images = folder / cell.name, len(splits["train"])
-        begun = runs.Run.open(path) if (path / "run.json").is_file() else None
+        begun = runs.Run.open(path) if distributed.share((path / "run.json").is_file()) else None
         done = begun.config["epochs_done"] if begun else 0
         self.watch.begin(cell, "training", self._training_unit(), recipe.epochs * images, done * images)
         if begun and done == recipe.epochs:
@@ -162,7 +168,7 @@ class Experiment:
         how = {"device": self.device, "cipher": cipher, "key_id": self.key.id, "progress": self.watch}
         if begun:
             return training.resume(begun, splits, **how)
-        if path.exists():  # killed before there was anything to go on with
+        if distributed.first() and path.exists():  # killed before there was anything to go on with
             shutil.rmtree(path)
         shards = [self.out / "plain"]
         return training.train(
@@ -216,7 +222,8 @@ class Experiment:
             "cells": cells,
             "findings": examine(cells),
         }
-        write_json(self.out / "results.json", document)
+        if distributed.first():
+            write_json(self.out / "results.json", document)
         return document
 
     def images(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,16 +10,23 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from segkey import distributed
 from segkey.errors import SegkeyError, SegkeyWarning
 
 Outcome = TypeVar("Outcome")
 
 
 def choose(name: str = "auto") -> torch.device:
-    """``auto`` takes cuda, then mps, then cpu; anything else is taken at its word, or refused."""
+    """``auto`` takes cuda, then mps, then cpu; anything else is taken at its word, or refused.
+
+    Under torchrun, ``cuda`` is for each rank the GPU of its number on its machine, and all ranks have the same kind.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
+    if not distributed.alone():
+        distributed.agree({"its device": name})
+        name = _of_this_rank(name)
     try:
         device = torch.device(name)
         if not available.get(device.type) or (
@@ -29,6 +37,20 @@ def choose(name: str = "auto") -> torch.device:
         here = ", ".join(kind for kind, there in available.items() if there)
         raise SegkeyError(f"there is no device '{name}' here", f"devices here: {here}; or --device auto") from None
     return device
+
+
+def _of_this_rank(name: str) -> str:
+    if name != "cuda":
+        if name.startswith("cuda") and distributed.local_size() > 1:
+            raise SegkeyError(f"{distributed.local_size()} ranks cannot share {name}", "give --device cuda")
+        return name
+    if torch.cuda.device_count() < distributed.local_size():
+        raise SegkeyError(
+            f"{socket.gethostname()} has {torch.cuda.device_count()} GPUs for {distributed.local_size()} ranks",
+            "start a rank for each GPU: torchrun --nproc-per-node=gpu",
+        )
+    torch.cuda.set_device(distributed.local_rank())
+    return f"cuda:{distributed.local_rank()}"
 
 
 def describe(device: torch.device) -> str:
@@ -68,13 +90,14 @@ class Pieces:
     Args:
         what: is put before "in pieces of N images", such as ``batches are scored``.
         say: hears when pieces become smaller.
+        may_cut: whether they may become smaller.
 
     Attributes:
         largest: images in a piece; None as long as whole batches fit.
     """
 
-    def __init__(self, what: str, say: Callable[[str], None] = warn):
-        self.what, self.say, self.largest = what, say, None
+    def __init__(self, what: str, say: Callable[[str], None] = warn, may_cut: bool = True):
+        self.what, self.say, self.may_cut, self.largest = what, say, may_cut, None
 
     def run(self, work: Callable[[list[tuple[Tensor, Tensor]]], Outcome], images: Tensor, masks: Tensor) -> Outcome:
         """``work`` on the pieces of a batch; begun again with smaller ones where the memory does not suffice.
@@ -98,6 +121,11 @@ class Pieces:
             raise SegkeyError(
                 f"the memory of {where} does not hold one image of {images.shape[-2]}x{images.shape[-1]} with this network",
                 "take a smaller --size or --backbone, or another --device",
+            )
+        if not self.may_cut:
+            raise SegkeyError(
+                f"the memory of {where} does not hold this rank's {size} images of a batch",
+                "start more ranks, or take a smaller --batch-size, --size or --backbone",
             )
         self.largest = (size + 1) // 2
         if images.device.type == "cuda":

@@ -3,6 +3,9 @@
 Worker processes decode, resize, augment, encrypt and pack; this process only writes. None of them
 imports torch. Shards are written one after another in the order of the images, so the result does not
 depend on the number of workers, and a run that was killed goes on with the first shard that is missing.
+
+Under torchrun, splits are cut into shards enough for all ranks, and each rank makes its own with its own workers; the
+images are the same, in the same order.
 """
 
 import math
@@ -14,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
+from segkey import distributed
 from segkey.ciphers import Cipher, check_size
 from segkey.errors import SegkeyError
-from segkey.files import make_folder, sole_writer
+from segkey.files import make_folder
 from segkey.pictures import highest_class, load_mask
 from segkey.preparation import Preparation
 from segkey.progress import SILENT, Advance, Progress
-from segkey.shards import Header, Packed, Shard, ShardWriter, is_shard
+from segkey.shards import Header, Packed, Shard, ShardWriter, index_path, is_shard, write_index
 from segkey.sources import Item, Problem, Source, digest
 from segkey.workers import Workers, state
 
@@ -131,8 +135,11 @@ def plan_shards(
             ignore_index=source.ignore_index,
             **augmentation,
         )
-        plans += _cut(Plan(out / f"{split}.h5", header, items, preparation), shard_bytes)
-    return plans
+        plans.append(Plan(out / f"{split}.h5", header, items, preparation))
+    if not distributed.alone():  # an equal part for each rank, but no less than a task
+        part = bytes_needed(plans) // distributed.world_size()
+        shard_bytes = min(shard_bytes, max(part, _BATCH * max(plan.image_bytes for plan in plans)))
+    return [part for plan in plans for part in _cut(plan, shard_bytes)]
 
 
 def _cut(whole: Plan, shard_bytes: float) -> Iterator[Plan]:
@@ -165,28 +172,71 @@ def encrypt(
         progress: hears how far it is.
 
     Raises:
-        SegkeyError: other shards are in the folder, the disk is too small, no image can be read, a worker dies.
+        SegkeyError: other shards are in the folder, the disk is too small, no image can be read, a worker dies; ranks
+            that found other images.
     """
     started, out = time.monotonic(), plans[0].path.parent
     make_folder(out)
-    with sole_writer(out):
-        result, missing, stale = _what_is_missing(plans, out, force)
+    distributed.agree({"the images": digest(f"{each.header} {each.preparation}" for each in plans)}, shown=False)
+    with distributed.sole_writer(out):
+        result, missing, stale = _dealt_out(plans, out, force)
         free = shutil.disk_usage(out).free
         if bytes_needed(missing) > free:
             raise SegkeyError(
                 f"{out}: {bytes_needed(missing) / 1e9:.4g} GB are needed, {free / 1e9:.4g} GB are free",
                 "free some space, choose another --out, or take fewer --views or a smaller --size",
             )
-        with progress.task("encrypt", sum(len(each.items) for each in missing)) as advance:
+        description = "encrypt" if distributed.alone() else f"encrypt ({distributed.name()})"
+        with progress.task(description, sum(len(each.items) for each in missing)) as advance:
             _write_shards(missing, cipher, workers, strict, result, advance)
+        result = _added_up(result)
         if not result.images:
             first = result.problems[0]
             raise SegkeyError(f"none of {len(result.problems)} images can be used; {first.name}: {first.why}")
         for path in stale - result.written:
             path.unlink(missing_ok=True)
+        if distributed.first():
+            _write_indices(plans)
     result.bytes = sum(each.path.stat().st_size for each in plans if each.path.exists())
     result.seconds = time.monotonic() - started
     return result
+
+
+def _dealt_out(plans: list[Plan], out: Path, force: bool) -> tuple[Result, list[Plan], set[Path]]:
+    """What `_what_is_missing` tells the first rank; of the missing shards, this rank's part."""
+    result, missing, stale = _what_is_missing(plans, out, force) if distributed.first() else (Result(), [], set())
+    free = shutil.disk_usage(out).free
+    if bytes_needed(missing) > free:
+        raise SegkeyError(
+            f"{out}: {bytes_needed(missing) / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
+            "free some space, choose another --out, or take fewer --views or a smaller --size",
+        )
+    for each in missing:  # an earlier index knows nothing of what is made now
+        index_path([each.path], each.header.split).unlink(missing_ok=True)
+    paths = distributed.share({each.path for each in missing})
+    return result, distributed.deal([each for each in plans if each.path in paths]), stale
+
+
+def _write_indices(plans: list[Plan]) -> None:
+    """Help those who open splits of many shards."""
+    splits: dict[str, list[Path]] = {}
+    for each in plans:
+        splits.setdefault(each.header.split, []).append(each.path)
+    for split, files in splits.items():
+        if len(files) > 1:
+            write_index(files, split)
+
+
+def _added_up(result: Result) -> Result:
+    """What all ranks did."""
+    whole = Result()
+    for part in distributed.gather(result):
+        for split, images in part.images.items():
+            whole.images[split] = whole.images.get(split, 0) + images
+        whole.problems += part.problems
+        whole.kept += part.kept
+        whole.written |= part.written
+    return whole
 
 
 def _what_is_missing(plans: list[Plan], out: Path, force: bool) -> tuple[Result, list[Plan], set[Path]]:
@@ -291,13 +341,14 @@ def count_classes(source: Source, workers: int | None = None, progress: Progress
     Raises:
         SegkeyError: a mask holds 255, and that is not the void value.
     """
-    items = [item for items in source.splits.values() for item in items if item.mask]
+    items = distributed.deal([item for items in source.splits.values() for item in items if item.mask])
     tasks = ((source.ignore_index, items[start : start + 32]) for start in range(0, len(items), 32))
     highest = 0
     with Workers(workers) as pool, progress.task("look for classes", len(items), "masks") as advance:
         for (_, batch), found in pool.map_ordered(_highest_class, tasks):
             highest = max(highest, *found)
             advance(len(batch))
+    highest = max(distributed.gather(highest))
     if highest == 255:
         raise SegkeyError(
             "the masks hold class 255, which usually means void", "leave out --ignore-index, or give --classes"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segkey import devices
+from segkey import devices, distributed
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.loading import Feed, MemorySplit, as_pixels
@@ -103,6 +103,9 @@ def score(
     Where a batch does not fit in the device's memory it is scored in pieces (see `segkey.devices.Pieces`), and the
     user is told; the scores are the same.
 
+    Under torchrun every rank scores some of the batches, and their counts are added up: the result is that of one
+    process, to the last digit. Whoever has fewer batches than ranks takes a smaller ``batch_size``.
+
     Args:
         model: on the feed's device, in evaluation mode.
         feed: images with masks; its header names the classes and the void value.
@@ -115,10 +118,11 @@ def score(
     """
     classes, ignore_index = feed.split.header.classes, feed.split.header.ignore_index
     total = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=feed.device)
-    doubt = torch.zeros((), dtype=torch.float64, device=feed.device)
+    doubt = torch.zeros(math.ceil(len(feed) / batch_size), dtype=torch.float64, device=feed.device)  # a batch each
+    ranks = distributed.world_size()
 
     def count(pieces: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        counted, doubted = torch.zeros_like(total), torch.zeros_like(doubt)
+        counted, doubted = torch.zeros_like(total), torch.zeros_like(doubt[0])
         for images, masks in pieces:
             images = cipher.encrypt(images) if cipher else images
             logits = model(as_pixels(images, max_value))
@@ -128,12 +132,14 @@ def score(
         return counted, doubted
 
     with devices.mixed_precision(feed.device, not precise):
-        for images, masks in feed.batches(batch_size):
+        order = distributed.batches_dealt(len(feed), batch_size)
+        for number, (images, masks) in enumerate(feed.batches(batch_size, order)):
             counted, doubted = feed.pieces.run(count, images, masks)
             total += counted
-            doubt += doubted
-            advance(len(masks))
-    return Scores(total.cpu(), classes, len(feed), float(doubt) / len(feed) if entropy else math.nan)
+            doubt[distributed.rank() + number * ranks] = doubted
+            advance(min(batch_size * ranks, len(feed) - number * batch_size * ranks))
+    total, doubt = distributed.add_up(total).cpu(), distributed.add_up(doubt).sum()
+    return Scores(total, classes, len(feed), float(doubt) / len(feed) if entropy else math.nan)
 
 
 def _entropy(logits: Tensor) -> Tensor:
@@ -170,7 +176,12 @@ def evaluate(
     plain = split.header.method == "none"
     if plain and cipher is None and run.header.method != "none":
         raise SegkeyError("plain images need the key of the run", "give it with --key")
-    model, feed = run.load_model(device), Feed(split, device, limit=limit)
+    distributed.agree({"the weights": run.config["weights_sha256"], "the images": split.fingerprint})
+    # A rank reads its own images only.
+    model, feed = (
+        run.load_model(device),
+        Feed(split, device, limit=limit, resident=None if distributed.alone() else False),
+    )
     with progress.task("evaluate", len(feed)) as advance:
         encrypting = cipher if plain else None
         scores = score(model, feed, run.header.max_value, encrypting, batch_size, precise, advance)

@@ -1,6 +1,7 @@
 """Splits as batches on a device: kept there whole where they fit, read ahead by threads where not."""
 
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,13 @@ from segkey.ciphers import signed
 from segkey.errors import SegkeyError
 from segkey.preparation import Preparation
 from segkey.shards import Header, Split
-from segkey.sources import Item, Problem
+from segkey.sources import Item, Problem, digest
 
 Batch = tuple[Tensor, Tensor | None]
+
+_WINDOW = 1 << 30  # bytes of a split that is shuffled while it is read; one half is used while the other one is filled
+_RUN = 8 << 20  # bytes of neighbours that stay together up to there, so that disks read them in one go
+_CHUNK = 64  # images a thread reads at a time
 
 
 class MemorySplit:
@@ -55,6 +60,12 @@ class MemorySplit:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def fingerprint(self) -> str:
+        """Hex digits that stand for all images, masks and names."""
+        parts = [zlib.crc32(part) for _, *row in self._rows for part in row if part is not None]
+        return digest([*self.names, *map(str, parts)])
+
     def read_batch(self, kind: str, indices: np.ndarray, view: int = 0) -> np.ndarray:
         """The images or the masks at ``indices``."""
         return np.stack([self._rows[index][1 if kind == "images" else 2] for index in indices])
@@ -71,8 +82,10 @@ class Feed:
         prepare: applied to images once, when they reach the device; for example a cipher's ``decrypt``.
         limit: only the first so many images.
         resident: keep all on the device; decided by its free memory, if not given.
+        window: bytes that are kept of a split that is not.
 
     Attributes:
+        windowed: whether `shuffled` moves images no further than within a window.
         pieces: how its batches are cut for scoring, so that they fit in the device's memory.
     """
 
@@ -83,6 +96,7 @@ class Feed:
         prepare: Callable[[Tensor], Tensor] | None = None,
         limit: int | None = None,
         resident: bool | None = None,
+        window: int = _WINDOW,
     ):
         self.split, self.device, self.prepare = split, device, prepare
         self.pieces = devices.Pieces("batches are scored")
@@ -91,20 +105,46 @@ class Feed:
         if resident is None:
             resident = self.count * self.views * split.row_bytes < devices.free_memory(device)
         self._resident = self._load_all() if resident else None
+        self.windowed, self.window = not resident, window
 
     def __len__(self) -> int:
         return self.count
 
-    def batches(self, size: int, order: np.ndarray | None = None, view: int = 0) -> Iterator[Batch]:
+    def shuffled(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        """Every image once, in an order that ``generator`` decides, and where its windows end, for `batches`.
+
+        Data that stay on disk are shuffled by runs of neighbours, and then within windows of many runs: so they are
+        read almost in sequence, and only a window needs to be in memory.
+        """
+        if not self.windowed:
+            return generator.permutation(self.count), None
+        rows = max(1, self.window // 2 // self.split.row_bytes)
+        if rows >= self.count:
+            return generator.permutation(self.count), np.array([self.count])
+        run = max(1, min(_RUN // self.split.row_bytes, rows // 16))
+        runs = (np.arange(self.count) + generator.integers(run)) // run  # they begin elsewhere in every epoch
+        order = np.argsort(generator.permutation(runs[-1] + 1)[runs], kind="stable")
+        ends = np.arange(rows, self.count + rows, rows).clip(max=self.count)
+        for start, end in zip([0, *ends], ends, strict=False):
+            generator.shuffle(order[start:end])
+        return order, ends
+
+    def batches(
+        self, size: int, order: np.ndarray | None = None, view: int = 0, ends: np.ndarray | None = None
+    ) -> Iterator[Batch]:
         """Batches of at most ``size`` images: uint8 or int16 (N, C, H, W), and masks uint8 (N, H, W).
 
         Args:
             size: images a batch.
             order: indices of images; all in their own order, if not given.
             view: which copy of each.
+            ends: where windows of ``order`` end, each of which is read as a whole.
         """
         order = np.arange(self.count) if order is None else order
         parts = [order[start : start + size] for start in range(0, len(order), size)]
+        if self._resident is None and ends is not None:
+            yield from self._stream_windows(order, ends, size, view)
+            return
         if self._resident is None:
             yield from self._stream(parts, view)
             return
@@ -137,10 +177,52 @@ class Feed:
                 images, masks = waiting.popleft().result()
                 if following is not None:
                     waiting.append(pool.submit(self._read, following, view))
-                images = images.to(self.device, non_blocking=True)
-                if self.prepare:
-                    images = signed(self.prepare(unsigned(images)))
-                yield images, None if masks is None else masks.to(self.device, non_blocking=True)
+                yield self._to_device(images, masks)
+
+    def _stream_windows(self, order: np.ndarray, ends: np.ndarray, size: int, view: int) -> Iterator[Batch]:
+        """Take batches out of windows, each of which is read while the one before it is used."""
+        windows = [part for part in np.split(order, ends[:-1]) if len(part)]
+        rest: list[Batch] = []  # what was too little for a batch
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self._read_window, windows[0], view)
+            for following in [*windows[1:], None]:
+                images, masks, places = coming.result()
+                coming = None if following is None else ahead.submit(self._read_window, following, view)
+                while len(places) + sum(len(part) for part, _ in rest) >= size or (len(places) and following is None):
+                    wanted = size - sum(len(part) for part, _ in rest)
+                    rest.append(_take(images, masks, places[:wanted]))
+                    places = places[wanted:]
+                    yield self._to_device(*map(self._pinned, _joined(rest)))
+                    rest = []
+                rest += [_take(images, masks, places)] if len(places) else []
+
+    def _read_window(self, rows: np.ndarray, view: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Images and masks in the order of the files, and the place of each of ``rows`` among them."""
+        inwards = np.argsort(rows, kind="stable")
+        images = torch.empty((len(rows), self.split.header.channels, *self.split.size), dtype=_TYPES[self.split.dtype])
+        masks = torch.empty((len(rows), *self.split.size), dtype=torch.uint8) if self.split.has_masks else None
+
+        def read(start: int) -> None:
+            part = slice(start, start + _CHUNK)
+            images[part], some = self._load(rows[inwards[part]], view)
+            if masks is not None:
+                masks[part] = some
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(read, range(0, len(rows), _CHUNK)))
+        places = torch.empty(len(rows), dtype=torch.int64)
+        places[torch.from_numpy(inwards)] = torch.arange(len(rows))
+        return images, masks, places
+
+    def _to_device(self, images: Tensor, masks: Tensor | None) -> Batch:
+        images = images.to(self.device, non_blocking=True)
+        if self.prepare:
+            images = signed(self.prepare(unsigned(images)))
+        return images, None if masks is None else masks.to(self.device, non_blocking=True)
+
+    def _pinned(self, tensor: Tensor | None) -> Tensor | None:
+        """Where a GPU fetches it without waiting."""
+        return tensor.pin_memory() if tensor is not None and self.device.type == "cuda" else tensor
 
     def _check_classes(self, masks: np.ndarray) -> None:
         """A shard may come from anybody: a class beyond the classes would be counted beyond the matrix."""
@@ -154,6 +236,10 @@ class Feed:
             )
 
     def _read(self, indices: np.ndarray, view: int) -> Batch:
+        images, masks = self._load(indices, view)
+        return self._pinned(images), self._pinned(masks)
+
+    def _load(self, indices: np.ndarray, view: int) -> Batch:
         images = self.split.read_batch("images", indices, view)
         if images.dtype != np.uint8:
             images = images.view(np.int16)
@@ -161,10 +247,22 @@ class Feed:
         if self.split.has_masks:
             masks = self.split.read_batch("masks", indices, view)
             self._check_classes(masks)
-        tensors = torch.from_numpy(images), None if masks is None else torch.from_numpy(masks)
-        if self.device.type == "cuda":
-            tensors = tuple(None if tensor is None else tensor.pin_memory() for tensor in tensors)
-        return tensors
+        return torch.from_numpy(images), None if masks is None else torch.from_numpy(masks)
+
+
+_TYPES = {"uint8": torch.uint8, "uint16": torch.int16}
+
+
+def _take(images: Tensor, masks: Tensor | None, places: Tensor) -> Batch:
+    return images.index_select(0, places), None if masks is None else masks.index_select(0, places)
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    """Some parts of a batch as one."""
+    if len(parts) == 1:
+        return parts[0]
+    images, masks = zip(*parts, strict=True)
+    return torch.cat(images), None if masks[0] is None else torch.cat(masks)
 
 
 def unsigned(images: Tensor) -> Tensor:

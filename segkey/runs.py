@@ -13,7 +13,7 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from segkey import models
+from segkey import distributed, models
 from segkey.ciphers import METHODS
 from segkey.errors import SegkeyError
 from segkey.files import (
@@ -224,8 +224,9 @@ class Run:
         return document
 
     def write_result(self, name: str, document: dict) -> None:
-        """Keep a result."""
-        write_json(self.path / f"{name}.json", document)
+        """Keep a result; under torchrun the first rank does."""
+        if distributed.first():
+            write_json(self.path / f"{name}.json", document)
 
 
 def _has_numbers(part: object, names: list[str]) -> bool:

@@ -2,7 +2,7 @@
 
 Understood: a PASCAL VOC devkit; a folder with ``images/`` and ``masks/``, with or without
 ``train/ val/ test/`` inside them (or around them); a folder ``images`` beside a folder ``masks``; a bare
-folder, with or without ``masks/`` in it; a single file.
+folder, with or without ``masks/`` in it; a single file; a text file that lists images.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ PREDICTED_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # of an animated one, the first 
 SPLITS = ("train", "val", "test")
 ALL = "all"  # the one split of images that are not dealt out
 AS_FOUND = "as found"  # for find(): deal nothing out
+LISTS = {".txt", ".lst", ".tsv"}
 
 VOC_CLASSES = [
     "background",
@@ -102,7 +103,8 @@ def find(
     """Find the images at a path, with their masks.
 
     Args:
-        images: a VOC devkit, a folder, or one image file.
+        images: a VOC devkit, a folder, one image file, or a text file that names an image a line (`LISTS`), relative to
+            its own folder, and behind a tab its mask.
         masks: the folder of masks; found by itself where it stands beside or inside ``images``.
         classes: a text file, a line a class.
         ignore_index: the mask value that means void.
@@ -116,7 +118,11 @@ def find(
     if not path.exists():
         raise SegkeyError(f"there is nothing at {path}", "give a folder of images, an image, or a VOC devkit")
     voc = _voc_root(path)
-    if voc and masks is None:
+    if path.is_file() and path.suffix.lower() in LISTS:
+        source = _find_listed(path, masks)
+        if classes is None:
+            _read_classes_beside(path.parent, source)
+    elif voc and masks is None:
         source = _find_voc(voc)
     else:
         source = _find_folder(path, Path(masks) if masks else None)
@@ -158,7 +164,7 @@ def find_pictures(path: str | Path) -> Source:
         raise SegkeyError(f"there is nothing at {path}", "give an image, a folder of images, or a list of them")
     if path.is_dir():
         source = _pictures_below(path)
-    elif path.suffix.lower() in (".txt", ".lst"):
+    elif path.suffix.lower() in LISTS:
         source = _pictures_listed(path)
     else:
         source = Source(path.parent, "a single image", {ALL: [Item(path.name, path, None)]})
@@ -245,6 +251,41 @@ def _find_voc(root: Path) -> Source:
                 items.append(Item(f"JPEGImages/{name}.jpg", image, mask))
         source.splits[split] = items
     source.splits = {split: items for split, items in source.splits.items() if items}
+    return source
+
+
+# ------------------------------------------------------------------ lists
+
+
+def _find_listed(path: Path, masks: str | Path | None) -> Source:
+    """Images and masks that a text file names; none of them is looked for before it is read."""
+    if masks is not None:
+        raise SegkeyError(f"{path} is a list, and --masks is for folders", "name each mask behind its image and a tab")
+    source = Source(path.parent, "a list of images", {ALL: []})
+    items: dict[str, Item] = {}
+    twice = 0
+    with explain_os_errors(path), open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, line in enumerate(file, 1):  # a line at a time: there may be millions
+            image, *rest = [part.strip() for part in line.rstrip("\n").split("\t")]
+            if len(line) > 1 << 15 or "\0" in line or len(rest) > 1:
+                raise SegkeyError(
+                    f"{path}, line {number}: not an image, or an image, a tab and its mask", "mend the line"
+                )
+            name = image.lstrip("/") if os.path.isabs(image) else image
+            if not image:
+                continue
+            if name in items:
+                twice += 1
+                continue
+            items[name] = Item(name, path.parent / image, path.parent / rest[0] if rest and rest[0] else None)
+    listed = [items[name] for name in sorted(items)]
+    if any(item.mask for item in listed):
+        source.kind += " with masks"
+        source.problems += [Problem(item.name, f"{path} names no mask for it") for item in listed if not item.mask]
+        listed = [item for item in listed if item.mask]
+    if twice:
+        source.notes.append(f"{twice} image{'s' * (twice > 1)} listed more than once in {path}, and taken once")
+    source.splits[ALL] = listed
     return source
 
 

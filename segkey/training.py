@@ -4,6 +4,10 @@ Two ways of feeding it. From encrypted shards the trainer needs no key: view e m
 plain shards with a cipher, images are augmented and then encrypted on the device, anew in every epoch;
 that is the paper's protocol. All randomness comes from the seed and the number of the epoch, so a
 training that was cut and resumed ends where the uninterrupted one ends (equal on the CPU).
+
+Under torchrun each rank has its slice of every batch, and gradients are those of the whole batch, whatever the number of
+ranks. Two things are not those of one process: dropout is drawn by each rank for itself, and on CPUs (for which torch
+has no synchronised batch normalisation) batches are normalised by the statistics of a rank's slice.
 """
 
 import copy
@@ -17,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkey import devices, models, runs
+from segkey import devices, distributed, models, runs
 from segkey.ciphers import Cipher
 from segkey.errors import DivergedError, SegkeyError
-from segkey.files import make_folder, sole_writer, written_whole
+from segkey.files import make_folder, written_whole
 from segkey.loading import Feed, MemorySplit, as_pixels, crop_batch
 from segkey.pictures import random_crops, seeded
 from segkey.progress import SILENT, Progress
@@ -145,6 +149,8 @@ def train(
 ) -> runs.Run:
     """Train a network and keep it as a run.
 
+    Where torchrun starts its ranks again after a failure, this goes on with the run that it had begun.
+
     Args:
         splits: ``train`` and ``val``, with masks.
         folder: where runs are kept.
@@ -167,14 +173,32 @@ def train(
     trainer = _Trainer(
         splits, recipe, backbone, recipe.weights, cipher, device, precise, seed, resident, progress, compiled
     )
+    if begun := distributed.share(_begun_by_this_job(folder, name) if distributed.first() else None):
+        run = runs.Run.open(begun)
+        finished = run.config["epochs_done"] >= recipe.epochs
+        return run if finished else _go_on(trainer, run, key_id)
     config = _configuration(trainer, shards, key_id)
     default = "plain" if config["data"]["method"] == "none" else "{method}-m{block_size}".format(**config["data"])
-    name = runs.check_name(name) if name else runs.free_name(folder, default)
+    name = runs.check_name(name) if name else distributed.share(runs.free_name(folder, default))
+    distributed.barrier()  # nobody looks for a run that the first rank has made since
     runs.check_free(folder / name)
-    with sole_writer(make_folder(folder / name)):
-        run = runs.Run.create(folder, name, config)
+    distributed.barrier()
+    if distributed.first():
+        make_folder(folder / name)
+    with distributed.sole_writer(folder / name):
+        run = runs.Run.create(folder, name, config) if distributed.first() else runs.Run(folder / name, config)
         trainer.fit(run, 0, [], math.inf, None)
     return run
+
+
+def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
+    """The run (of that name, where one is given) that torchrun's job had begun before it started its ranks again."""
+    if not distributed.restarted():
+        return None
+    files = (path for path in folder.glob(f"{name or '*'}/run.json") if not path.parent.is_symlink())
+    return next(
+        (path.parent for path in files if runs.Run.open(path.parent).config.get("job") == distributed.job_id()), None
+    )
 
 
 def resume(
@@ -199,22 +223,35 @@ def resume(
         splits, recipe, config["model"]["backbone"], "none", cipher, device, config["precise"],
         config["seed"], resident, progress, config.get("compiled", False),
     )  # fmt: skip
+    return _go_on(trainer, run, key_id)
+
+
+def _go_on(trainer: "_Trainer", run: runs.Run, key_id: str) -> runs.Run:
+    """Train a run on from where it was saved last."""
+    config = run.config
+    trainer.train_feed.windowed = config.get("windowed", trainer.train_feed.windowed)
     for what, value in _configuration(trainer, [], key_id)["data"].items():
         if what != "shards" and config["data"].get(what) != value:  # the shards may have moved
             raise SegkeyError(
                 f"run {run.name} was begun with {what.replace('_', ' ')} {config['data'].get(what)}, not {value}",
                 "give the shards and the key that it was begun with, or train a new run",
             )
-    where = devices.describe(device)
+    where = _describe(trainer.device)
     if where not in config["device"].split(", then "):
         config["device"] += f", then {where}"
-    with sole_writer(run.path):
-        if (run.state_file).is_file():
+    with distributed.sole_writer(run.path):
+        if run.state_file.is_file():
             trainer.fit(run, *trainer.restore(run))
         else:  # cut off before anything was saved
-            trainer.start_again(recipe.weights)
+            trainer.start_again(config["recipe"]["weights"])
             trainer.fit(run, 0, [], math.inf, None)
     return run
+
+
+def _describe(device: torch.device) -> str:
+    """The devices of all ranks, in words."""
+    ranks = "" if distributed.alone() else f"{distributed.world_size()} x "
+    return ranks + devices.describe(device)
 
 
 def seconds_an_image(
@@ -232,7 +269,8 @@ def seconds_an_image(
         recipe, backbone, cipher, device: as for `train`; its weights are random, which takes as long.
         patience: seconds; where steps of the recipe's batch take longer, smaller batches are measured.
     """
-    splits, chosen = {"train": split, "val": split}, replace(recipe, weights="none")
+    splits = {"train": split, "val": split}
+    chosen = replace(recipe, weights="none", batch_size=max(recipe.batch_size, distributed.world_size()))
     trainer = _Trainer(splits, chosen, backbone, "none", cipher, device, False, 0, True, SILENT)
     trainer.model.train()
 
@@ -292,7 +330,9 @@ def _configuration(trainer: "_Trainer", shards: list[Path], key_id: str) -> dict
     return {
         "created": runs.now(),
         "versions": runs.versions(),
-        "device": devices.describe(trainer.device),
+        "device": _describe(trainer.device),
+        "job": distributed.job_id(),
+        "windowed": trainer.train_feed.windowed,
         "precise": trainer.precise,
         "compiled": trainer.compiled,
         "model": {"backbone": trainer.backbone},
@@ -322,6 +362,12 @@ class _Trainer:
         compiled: bool = False,
     ):
         _check_splits(splits, cipher)
+        if recipe.batch_size < distributed.world_size():
+            raise SegkeyError(
+                f"{distributed.world_size()} ranks have nothing to do with batches of {recipe.batch_size} images",
+                "start fewer ranks, or take a larger --batch-size",
+            )
+        distributed.agree({f"the split '{name}'": split.fingerprint for name, split in splits.items()}, shown=False)
         self.recipe, self.cipher, self.device, self.precise, self.compiled = recipe, cipher, device, precise, compiled
         self.seed, self.progress = seed, progress
         header = splits["train"].header
@@ -330,9 +376,12 @@ class _Trainer:
         self.start_again(weights)
         self.train_feed = Feed(splits["train"], device, resident=resident)
         self.val_feed = Feed(splits["val"], device, resident=resident)
+        self.train_feed.windowed = distributed.share(self.train_feed.windowed)  # machines may differ in their memory
         self.val_feed.pieces.say = progress.say
         self.pieces = devices.Pieces(
-            f"steps go on with batches of {recipe.batch_size}, their gradients added up", progress.say
+            f"steps go on with batches of {recipe.batch_size}, their gradients added up",
+            progress.say,
+            may_cut=distributed.alone(),  # ranks would no longer meet at the same steps
         )
 
     def start_again(self, weights: str) -> None:
@@ -340,8 +389,10 @@ class _Trainer:
         torch.manual_seed(_seed(self.seed, "start"))
         self.model = models.build(self.backbone, self.classes, weights)
         self.model.to(self.device, memory_format=torch.channels_last)
-        # Weights are those of `model`; `network` is what images go through.
+        self.model = distributed.synchronised(self.model, self.device)
+        # Weights are those of `model`; `network` is what images go through, and `parallel` those that are trained on.
         self.network = torch.compile(self.model) if self.compiled else self.model
+        self.parallel = distributed.parallel(self.network, self.device)
         self.optimizer = self.recipe.build_optimizer(self.model)
 
     def fit(self, run: runs.Run, start: int, history: list[dict], best: float, best_state: dict | None) -> None:
@@ -369,45 +420,61 @@ class _Trainer:
             history.append(line)
             self._tell(line, start)
             last = epoch + 1 == self.recipe.epochs
+            if not distributed.first():
+                continue
             if last or time.monotonic() - saved > _SAVE_SECONDS:
                 self._save(run, history, best, best_state, None if last else self._state(len(history)))
                 saved = time.monotonic()
+        run.config = distributed.share(run.config)
 
     def _epoch(self, epoch: int, start: int) -> dict:
         """Train on every image once, then validate; the epoch's line of history."""
-        torch.manual_seed(_seed(self.seed, epoch))  # for dropout
+        torch.manual_seed(_seed(self.seed, epoch, *([distributed.rank()] if distributed.rank() else [])))  # for dropout
         generator = seeded("epoch", self.seed, epoch)
-        order = generator.permutation(len(self.train_feed))
+        order, ends = self.train_feed.shuffled(generator)
         view = epoch % self.train_feed.views
         crops = None
         if self.cipher:
             sizes = np.broadcast_to(self.train_feed.split.size, (len(order), 2))
             crops = torch.from_numpy(random_crops(generator, sizes, (self.recipe.crop_scale, 1.0))).to(self.device)
-        steps = math.ceil(len(order) / self.recipe.batch_size)
-        began, total = time.monotonic(), torch.zeros((), device=self.device)
+        size = self.recipe.batch_size
+        mine = distributed.batches_sliced(len(order), size)
+        steps, spare = len(mine), not len(mine[-1])
+        if spare:  # the last batch has fewer images than there are ranks: one is seen again, and counts nothing
+            mine[-1] = np.array([len(order) - 1])
+        if ends is not None:
+            ends = np.searchsorted(np.concatenate(mine), ends)
+        share, mine = len(mine[0]), np.concatenate(mine)  # only the last batch's slice may be smaller
+        began, total, done = time.monotonic(), torch.zeros((), device=self.device), 0
         self.model.train()
         with self.progress.task(f"epoch {epoch + 1}/{self.recipe.epochs}", len(order)) as advance:
-            for step, (images, masks) in enumerate(self.train_feed.batches(self.recipe.batch_size, order, view)):
+            slices = self.train_feed.batches(share, order[mine], view, ends)
+            for step, (images, masks) in enumerate(slices):
                 lr = self.recipe.lr_at(epoch, step, steps)
+                count = min(size, len(order) - step * size)  # images of the batch, of all ranks
                 if self.cipher:
-                    first = step * self.recipe.batch_size
-                    images, masks = crop_batch(images, masks, crops[first : first + len(images)])
-                total += self._step(images, masks, lr) * len(images)
-                advance(len(images))
+                    images, masks = crop_batch(images, masks, crops[mine[done : done + len(images)]])
+                done += len(images)
+                if spare and step + 1 == steps:
+                    masks = torch.full_like(masks, self.train_feed.split.header.ignore_index)
+                total += self._step(images, masks, lr) * count
+                advance(count)
                 if epoch == start and step in (0, min(3, steps - 1)):
                     self._estimate(step, steps)
-        loss = float(total) / len(order)  # the only wait for the device in an epoch
+        loss = float(distributed.add_up(total)) / len(order)  # the only wait for the device in an epoch
         rate = len(order) / (time.monotonic() - began)
-        return {
+        distributed.even_out(self.model)
+        line = {
             "epoch": epoch + 1,
             "loss": loss,
             "val_loss": self._validate(),
             "lr": lr,
             "images_per_second": round(rate, 2),
         }
+        return distributed.share(line)
 
     def _step(self, images: Tensor, masks: Tensor, lr: float) -> Tensor:
-        """One step of the optimizer; the mean loss of the batch.
+        """One step of the optimizer; the mean loss of the batch, under torchrun this rank's part of it.
 
         Where the batch does not fit in the device's memory it goes through the network in pieces, whose gradients
         are added up, so that the step is still that of the whole batch. Batch normalisation then sees the
@@ -422,12 +489,13 @@ class _Trainer:
     def _gradients(self, pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Leave the gradients of a batch's mean loss with the parameters; returns that loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        pixels = sum(self._count(masks) for _, masks in pieces).clamp(min=1)
+        pixels = distributed.add_up(sum(self._count(masks) for _, masks in pieces)).clamp(min=1)
         total = torch.zeros((), device=self.device)
         for images, masks in pieces:
             with devices.mixed_precision(self.device, not self.precise):
                 loss = self._loss(images, masks) / pixels
-            loss.backward()
+            # DistributedDataParallel takes the mean of the ranks' gradients; theirs is the sum.
+            (loss * distributed.world_size()).backward()
             total += loss.detach()
         return total
 
@@ -435,7 +503,8 @@ class _Trainer:
         """Cross-entropy, summed over the pixels that are not void."""
         images = self.cipher.encrypt(images) if self.cipher else images
         ignore = self.train_feed.split.header.ignore_index
-        return segmentation_loss(self.network, images, masks, self.max_value, ignore)
+        network = self.parallel if self.model.training else self.network
+        return segmentation_loss(network, images, masks, self.max_value, ignore)
 
     def _count(self, masks: Tensor) -> Tensor:
         """How many pixels are not void."""
@@ -445,16 +514,22 @@ class _Trainer:
     def _validate(self) -> float:
         """Mean cross-entropy over all pixels of the validation split that are not void."""
         self.model.eval()
-        total, pixels = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        size = self.recipe.batch_size
+        pixels = torch.zeros((), dtype=torch.int64, device=self.device)
+        total = torch.zeros(
+            math.ceil(len(self.val_feed) / size), dtype=torch.float64, device=self.device
+        )  # a batch each
 
         def loss_of(pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
             return sum(self._loss(*piece).double() for piece in pieces)
 
         with devices.mixed_precision(self.device, not self.precise):
-            for images, masks in self.val_feed.batches(self.recipe.batch_size):
-                total += self.val_feed.pieces.run(loss_of, images, masks)
-                pixels = pixels + self._count(masks)
-        return float(total / pixels)
+            batches = self.val_feed.batches(size, distributed.batches_dealt(len(self.val_feed), size))
+            for number, (images, masks) in enumerate(batches):
+                loss = self.val_feed.pieces.run(loss_of, images, masks)
+                total[distributed.rank() + number * distributed.world_size()] = loss
+                pixels += self._count(masks)
+        return float(distributed.add_up(total).sum() / distributed.add_up(pixels))
 
     def _estimate(self, step: int, steps: int) -> None:
         """After a few steps, say how long the whole will take; the first step is slower, and is not counted."""

@@ -258,3 +258,49 @@ def test_flat_masks_beside_split_folders_are_no_leftovers(tmp_path):
         Image.new("L", (4, 4)).save(tmp_path / f"masks/{name}.png")
     (note,) = (note for note in find(tmp_path).notes if "without an image" in note)
     assert "1 mask " in note and "other.png" in note
+
+
+# ------------------------------------------------------------------ lists
+
+
+def test_a_list_is_dealt_out_like_the_folder_it_names(tmp_path):
+    names = [f"{n}.jpg" for n in range(30)]
+    lay(tmp_path, *(f"images/{name}" for name in names), *(f"masks/{n}.png" for n in range(30)), "images/none.jpg")
+    lines = [f"{name}\t../masks/{name[:-4]}.png" for name in reversed(names)]
+    listed = tmp_path / "images/list.txt"
+    listed.write_text("\n".join([*lines, "", lines[0], "none.jpg", ""]))
+    source, folder = sources.find(listed), sources.find(tmp_path)
+    for split, items in folder.splits.items():
+        assert [item.name for item in source.splits[split]] == [item.name for item in items]
+        assert all(
+            a.image.samefile(b.image) and a.mask.samefile(b.mask)
+            for a, b in zip(source.splits[split], items, strict=True)
+        )
+    assert [problem.name for problem in source.problems] == ["none.jpg"]
+    assert source.notes == [f"1 image listed more than once in {listed}, and taken once"]
+
+
+def test_a_list_of_images_alone(tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"b.jpg\n{tmp_path}/a.jpg\n")
+    (items,) = sources.find(listed).splits.values()
+    assert [item.image for item in items] == [tmp_path / name for name in ("b.jpg", "a.jpg")]
+    assert not any(item.mask or item.name.startswith("/") for item in items)
+
+
+@pytest.mark.parametrize("content, complaint", [
+    ("", "holds no images"), ("a.jpg\tb.png\tc.png\n", "line 1: not an image"), ("a\nb\0c.jpg\n", "line 2: not an image"),
+])  # fmt: skip
+def test_lists_that_are_none(tmp_path, content, complaint):
+    listed = tmp_path / "list.txt"
+    listed.write_text(content)
+    with pytest.raises(SegkeyError, match=complaint) as caught:
+        sources.find(listed)
+    assert caught.value.hint
+
+
+def test_a_list_names_its_masks_itself(tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text("a.jpg\n")
+    with pytest.raises(SegkeyError, match="a list, and --masks is for folders"):
+        sources.find(listed, tmp_path)

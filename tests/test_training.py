@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from segkey.loading import Feed
 from segkey.pictures import random_crops, seeded
 from segkey.progress import Progress
 from segkey.runs import Run
-from segkey.shards import open_splits
+from segkey.shards import Header, open_splits
 
 CPU = torch.device("cpu")
 SMALL = {"epochs": 3, "batch_size": 5}
@@ -411,3 +413,87 @@ def test_a_compiled_network_trains_the_same_weights(tmp_path, shards_folder, mon
     compiled = training.train(splits, tmp_path, recipe, name="compiled", compiled=True, **how)
     assert len(seen) == 1 and compiled.config["compiled"] and not eager.config["compiled"]
     assert compiled.config["weights_sha256"] == eager.config["weights_sha256"]
+
+
+# ------------------------------------------------------------------ bigger than memory
+
+
+class Rows(SimpleNamespace):
+    def __len__(self):
+        return self.rows
+
+
+def rows_of(rows):
+    """A split of rows that hold their own numbers; remembers what was read."""
+    side = 8
+    split = Rows(
+        rows=rows, header=Header("train", "none", 1, 3, 255, classes=("a", "b")), size=(side, side), dtype="uint8", has_masks=True,
+        row_bytes=4 * side * side, reads=[],
+    )  # fmt: skip
+
+    def read_batch(kind, indices, view=0):
+        split.reads.append((kind, indices))
+        shape = (3, side, side) if kind == "images" else (side, side)
+        values = indices % 251 if kind == "images" else indices % 2
+        return np.broadcast_to(values.astype(np.uint8).reshape(-1, *[1] * len(shape)), (len(indices), *shape)).copy()
+
+    split.read_batch = read_batch
+    return split
+
+
+@pytest.mark.parametrize(
+    "rows, window_rows, batch", [(1000, 64, 7), (1000, 64, 100), (333, 50, 16), (97, 97, 10), (5, 2, 9)]
+)
+def test_windows_hold_every_image_once_and_stay_in_order_of_the_seed(rows, window_rows, batch):
+    split = rows_of(rows)
+    feed = Feed(split, CPU, resident=False, window=2 * window_rows * split.row_bytes)
+    order, ends = feed.shuffled(seeded("epoch", 0, 3))
+    assert np.array_equal(np.sort(order), np.arange(rows))
+    assert np.array_equal(order, feed.shuffled(seeded("epoch", 0, 3))[0])
+    assert rows < 10 or not np.array_equal(order, feed.shuffled(seeded("epoch", 0, 4))[0])
+    batches = list(feed.batches(batch, order, ends=ends))
+    assert [len(images) for images, _ in batches] == [len(order[i : i + batch]) for i in range(0, rows, batch)]
+    images, masks = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert np.array_equal(images[:, 0, 0, 0].numpy(), order % 251)
+    assert np.array_equal(masks[:, 0, 0].numpy(), order % 2)
+
+
+def test_windows_are_read_in_the_order_of_the_files_and_bound_the_memory(monkeypatch):
+    rows, window_rows, alive, most, read_window = 20_000, 500, 0, 0, Feed._read_window
+    split = rows_of(rows)
+    feed = Feed(split, CPU, resident=False, window=2 * window_rows * split.row_bytes)
+
+    def released(count):
+        nonlocal alive
+        alive -= count
+
+    def watched(*arguments):
+        nonlocal alive, most
+        window = read_window(*arguments)
+        alive += len(window[0])
+        most = max(most, alive)
+        weakref.finalize(window[0], released, len(window[0]))
+        return window
+
+    monkeypatch.setattr(Feed, "_read_window", watched)
+    order, ends = feed.shuffled(seeded("epoch", 0, 0))
+    assert sum(len(images) for images, _ in feed.batches(32, order, ends=ends)) == rows
+    assert window_rows <= most <= 2 * window_rows, "a window in use, and the next one"
+    read = [indices for kind, indices in split.reads if kind == "images"]
+    assert all((np.diff(indices) > 0).all() for indices in read)
+    assert np.mean(np.concatenate([np.diff(indices) for indices in read]) == 1) > 0.9, "disks read runs"
+    runs = order.reshape(-1, window_rows) // (window_rows // 16)
+    assert len(np.unique(runs[0])) > 12 and (np.diff(np.sort(runs[0])) > 1).any(), "from all over the files"
+
+
+def test_a_training_in_windows_goes_on_as_it_was_begun(tmp_path, shards_folder, monkeypatch):
+    """With more memory than before, the images come in the same order."""
+    monkeypatch.setattr(loading.Feed.__init__, "__defaults__", (None, None, None, 5 * 4 * 32 * 32))
+    whole = train(shards_folder, tmp_path / "whole", resident=False)
+    resident = train(shards_folder, tmp_path / "resident", resident=True)
+    assert whole.config["windowed"] and not equal(weights(whole), weights(resident))
+    with pytest.raises(Stop):
+        train(shards_folder, tmp_path / "cut", Stopping(31), resident=False)
+    run = Run.open(tmp_path / "cut/run")
+    training.resume(run, open_splits([shards_folder], ("train", "val")), device=CPU, resident=True)
+    assert equal(weights(run), weights(whole))

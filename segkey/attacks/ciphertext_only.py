@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
+from segkey import distributed
 from segkey.attacks.key_parts import agreement
 from segkey.attacks.likeness import psnr, ssim
 from segkey.attacks.registry import Budget, Result, attack
@@ -216,7 +217,7 @@ def ciphertext_only(subject: Subject, budget: Budget, seed: int) -> Result:
     own = subject.cipher
     plain = np.concatenate([batch.cpu().numpy() for batch, _ in subject.feed.batches(64)])[:MOST_IMAGES]
     encrypted, feed = own.encrypt(plain), subject.images_of("val", budget.images)
-    candidates = estimate(own, encrypted)
+    candidates = distributed.share(estimate(own, encrypted))  # another machine may round in another way
     with subject.task("ciphertext only", len(candidates) * len(feed) + len(subject.feed)):
         doubts = subject.once(
             f"ciphertext-only/{len(feed)}",

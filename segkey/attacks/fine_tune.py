@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from segkey import devices, models
+from segkey import devices, distributed, models
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.errors import SegkeyError
@@ -76,7 +76,10 @@ def _epochs(images: int, budget: Budget) -> int:
 
 
 def _train(subject: Subject, feed: Feed, count: int, budget: Budget, seed: int, start: str) -> float:
-    """Train on ``count`` plain images, chosen by the seed; mean IoU on all plain test images."""
+    """Train on ``count`` plain images, chosen by the seed; mean IoU on all plain test images.
+
+    Under torchrun all ranks do the same, and the first one's weights count: so few steps are not worth dealing out.
+    """
     epochs, steps = _epochs(count, budget), math.ceil(count / _BATCH)
     recipe = Recipe(optimizer="adamw", lr=1e-3, lr_min=0.0, restart=0, weight_decay=0.01, epochs=epochs)
     torch.manual_seed(seed)
@@ -100,7 +103,7 @@ def _train(subject: Subject, feed: Feed, count: int, budget: Budget, seed: int, 
             loss.backward()
             optimizer.step()
             subject.spend(len(images))
-    return subject.score(None, model=model.eval()).mean_iou
+    return subject.score(None, model=distributed.same_weights(model).eval()).mean_iou
 
 
 def _starting_model(subject: Subject, start: str) -> models.Segmenter:

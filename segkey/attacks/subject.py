@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from segkey import devices, evaluation
+from segkey import devices, distributed, evaluation
 from segkey.ciphers import Cipher
 from segkey.files import explain_os_errors, written_whole
 from segkey.loading import Feed, MemorySplit
@@ -47,14 +47,17 @@ class Kept:
     """Finished pieces of an attack, kept in a file as long as it is under way: a line of JSON each, after the settings.
 
     Args:
-        path: where; nowhere, if not given.
+        path: where; nowhere, if not given. Under torchrun the first rank reads and writes it for all.
         settings: what must agree for a piece to be of use again.
     """
 
     def __init__(self, path: Path | None, settings: dict):
-        self.path, self._head, self._begun = path, _line(settings), False
-        lines = _whole_lines(path) if path else []
-        ours = bool(lines) and lines[0] == self._head  # otherwise it is of another attack, and worth nothing here
+        self._head, self._begun = _line(settings), False
+        self.path = path if distributed.first() else None
+        lines = distributed.share(_whole_lines(self.path) if self.path else [])
+        ours = distributed.share(
+            bool(lines) and lines[0] == self._head
+        )  # otherwise it is of another attack, and worth nothing here
         self._pieces = dict(json.loads(line[9:]) for line in lines[1:]) if ours else {}
 
     def __len__(self) -> int:
@@ -133,6 +136,9 @@ class Subject:
             "names": digest(self.feed.split.names), "split": self.feed.split.header.split,
             "device": devices.describe(self.feed.device), "precise": self.precise, "batch_size": self.batch_size,
         }  # fmt: skip
+        distributed.agree(
+            {what.replace("_", " "): str(self.settings[what]) for what in self.settings if what != "device"}
+        )
         self.kept = Kept(self.keep, self.settings)
 
     @classmethod

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from segkey import plugins
+from segkey import distributed, plugins
 from segkey.cli import console
 from segkey.errors import SegkeyError
 from segkey.version import VERSION
@@ -28,6 +28,7 @@ class _Commands(TyperGroup):
         except SegkeyError as error:
             if os.environ.get("SEGKEY_DEBUG") == "1":
                 console.traceback()
+            distributed.last_words(error)
             console.error(error.what, error.hint)
             raise typer.Exit(1) from None
         except OSError as error:  # of a path that was given, such as a name that is too long
@@ -57,7 +58,8 @@ def _hushable(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(*args, quiet: bool, **kwargs) -> None:
         console.be_quiet(quiet)
-        function(*args, **kwargs)
+        with distributed.job(function.__name__, kwargs):
+            function(*args, **kwargs)
 
     option = typer.Option("--quiet", "-q", help="Say nothing but results, warnings and errors.")
     quiet = inspect.Parameter(
@@ -100,6 +102,8 @@ def _options(
 def main() -> None:
     """The entry point of ``segkey``."""
     console.route_warnings()
+    if not distributed.first():
+        console.speak_of_errors_only(distributed.name())
     app()
 
 

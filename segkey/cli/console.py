@@ -29,6 +29,7 @@ err = Console(stderr=True, highlight=False)
 
 _WIDE = 70  # columns that a bar with its rate takes
 _quiet = False
+_speaker = ""
 _interrupt_hint = "run the same command again: what was finished is kept"
 
 
@@ -43,6 +44,13 @@ def visible(text: object, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
 
 
+def speak_of_errors_only(speaker: str) -> None:
+    """From now on, errors are all that this process says, in the name of ``speaker``; another one says the rest."""
+    global _speaker
+    _speaker, out.quiet, err.quiet = speaker, True, True
+    be_quiet(True)
+
+
 def printable(text: object, keep: str = "") -> str:
     """`visible`, and nothing in it is taken for Rich's markup."""
     return escape(visible(text, keep))
@@ -50,6 +58,8 @@ def printable(text: object, keep: str = "") -> str:
 
 def error(what: str, hint: str = "") -> None:
     """``segkey: error: …``, and the hint on a line of its own."""
+    err.quiet = False
+    what = f"{_speaker}: {what}" if _speaker else what
     err.print(f"[bold red]segkey: error:[/] {printable(what)}", soft_wrap=not err.is_terminal)
     if hint:
         err.print(f"[bold]segkey: hint:[/] {printable(hint)}", soft_wrap=not err.is_terminal)
@@ -85,7 +95,8 @@ def show(*tables: object) -> None:
 
 def show_raw(text: str) -> None:
     """Text for other programs; it may reach a terminal all the same, so what could move the cursor is made visible."""
-    sys.stdout.write(visible(text, keep="\n"))
+    if not out.quiet:
+        sys.stdout.write(visible(text, keep="\n"))
 
 
 def show_json(document: object) -> None:

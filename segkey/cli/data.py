@@ -17,7 +17,10 @@ from segkey.cli import app, console, options
 def encrypt(
     images: Annotated[
         Path,
-        typer.Argument(help="A VOC devkit, a folder with images/ and masks/, a folder of images, or an image."),
+        typer.Argument(
+            help="A VOC devkit, a folder with images/ and masks/, a folder of images, an image, or a "
+            "text file that names an image a line, and behind a tab its mask."
+        ),
     ],
     masks: Annotated[
         Path | None, typer.Option(help="Folder of masks; found by itself beside or inside IMAGES.")
@@ -206,11 +209,11 @@ def _draw_sheet(
     from segkey.errors import SegkeyError
     from segkey.files import written_whole
     from segkey.reports.sheets import shard_sheet
-    from segkey.shards import Shard, Split
+    from segkey.shards import Shards, Split
 
     if not shard:
         raise SegkeyError("there is no shard to draw", "give a shard, or a folder of shards, with --sheet")
-    split, cipher = Split([Shard(shard)]), None
+    split, cipher = Split(Shards([Path(shard)])), None
     if key:
         loaded = options.load_key(key, passphrase_file)
         cipher = decryption.cipher_for(split.header, loaded, password, shard)

@@ -43,7 +43,7 @@ def reproduce(
 ) -> None:
     """The paper's experiment on your images: a model for every method and block size, trained and attacked, with the
     paper's Table 1, its Figures 4 to 6 and what became of its findings. Run again, it goes on with what is missing."""
-    from segkey import preview, reproduction, training
+    from segkey import distributed, preview, reproduction, training
     from segkey.cli.live import GridWatch
     from segkey.devices import choose
     from segkey.keys import Key
@@ -78,6 +78,8 @@ def reproduce(
             console.show(paper.plan_table(cells, settings.document(source, loaded.id), estimate))
             return
         document = experiment.run(cells)
+    if not distributed.first():
+        return
     made = paper.write_tables(document, out)
     made += figures.write_all(document, reproduction.example(experiment, document), out)
     console.show(paper.Table1(document).as_table(), paper.findings_table(document))

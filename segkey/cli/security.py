@@ -72,8 +72,7 @@ def attack(
     Without one of the attacks' names: the correct key, plain images and random wrong keys. Each attack says what its
     attacker is assumed to know, what it cost, and how much of what the key protects it won.
     """
-    from segkey import attacks, devices, reports, testdata
-    from segkey.files import sole_writer
+    from segkey import attacks, devices, distributed, reports, testdata
     from segkey.runs import Run
 
     asked = {
@@ -94,7 +93,7 @@ def attack(
     console.left_out(getattr(tested, "problems", []))
     console.on_interrupt("what was finished is kept; run the same command again to go on")
     own, shown = testdata.is_own_test(split, shards, images, limit), []
-    with sole_writer(opened.path):
+    with distributed.sole_writer(opened.path):
         subject = attacks.Subject.create(
             opened, tested, cipher, where, limit, splits=testdata.attackers_splits(opened, shards), precise=precise,
             batch_size=batch_size or 32, keep=opened.path / "attack.partial.jsonl", progress=console.TerminalProgress(),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from segkey import attacks, ciphers, encryption, evaluation, runs, training
+from segkey import attacks, ciphers, distributed, encryption, evaluation, runs, training
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.files import make_folder, read_json, sole_writer, write_json
+from segkey.files import make_folder, read_json, write_json
 from segkey.keys import Key
 from segkey.reproduction.findings import examine
 from segkey.reproduction.grid import Cell
@@ -24,7 +24,7 @@ _TRAIN_UNITS = 3.0  # a training image takes about three times as long as one th
 
 
 class Experiment:
-    """A folder of cells that are all made alike.
+    """A folder of cells that are all made alike; under torchrun all ranks work on each.
 
     Args:
         source: from `open_data`.
@@ -61,12 +61,14 @@ class Experiment:
         """
         check_folder(self.out)
         make_folder(self.out)
-        with sole_writer(self.out), warnings.catch_warnings():
+        with distributed.sole_writer(self.out), warnings.catch_warnings():
             warnings.simplefilter("once", SegkeyWarning)  # what is said of one cell's weights is true of all
-            self._claim()
+            if distributed.first():
+                self._claim()
             splits = self._open_plain_shards()
             names = {cell.name for cell in cells}
-            finished = {name: result for name, result in self._finished().items() if name in names}
+            known = distributed.share(self._finished())
+            finished = {name: result for name, result in known.items() if name in names}
             before = [cell for cell in cells if cell.name in finished]
             self.watch.start(cells, finished, Meter(self._units(cells), self._units(before)))
             self.diverged = []
@@ -97,7 +99,7 @@ class Experiment:
         """Plain shards, made once, and opened."""
         plain, folder = ciphers.from_key("none", None, 1), self.out / "plain"
         plans = encryption.plan_shards(self.source, folder, plain, size=self.settings.size, views=1)
-        if not all(plan.is_made() for plan in plans):
+        if not distributed.share(all(plan.is_made() for plan in plans)):
             self.watch.say(f"plain shards of {len(self.source)} images are made in {folder}")
             result = encryption.encrypt(plans, plain, self.workers, progress=self.watch)
             for problem in result.problems:
@@ -144,7 +146,8 @@ class Experiment:
             "attack": None if resumed else round(time.monotonic() - started_at, 3),  # a part of it was measured before
         }
         document = self._describe(cell, run, result, seconds)
-        write_json(run.path / "cell.json", document)  # the last: with it the cell is finished
+        if distributed.first():
+            write_json(run.path / "cell.json", document)  # the last: with it the cell is finished
         self.watch.finish(cell, document, self._units([cell]))
         self.write()
 
@@ -157,7 +160,7 @@ class Experiment:
         """The cell's run: a new one, the rest of one that was cut off, or one that is finished."""
         folder, recipe = self.out / "runs", self.settings.recipe
         path, images = folder / cell.name, len(splits["train"])
-        begun = runs.Run.open(path) if (path / "run.json").is_file() else None
+        begun = runs.Run.open(path) if distributed.share((path / "run.json").is_file()) else None
         done = begun.config["epochs_done"] if begun else 0
         self.watch.begin(cell, "training", self._training_unit(), recipe.epochs * images, done * images)
         if begun and done == recipe.epochs:
@@ -165,7 +168,7 @@ class Experiment:
         how = {"device": self.device, "cipher": cipher, "key_id": self.key.id, "progress": self.watch}
         if begun:
             return training.resume(begun, splits, **how)
-        if path.exists():  # killed before there was anything to go on with
+        if distributed.first() and path.exists():  # killed before there was anything to go on with
             shutil.rmtree(path)
         shards = [self.out / "plain"]
         return training.train(
@@ -219,7 +222,8 @@ class Experiment:
             "cells": cells,
             "findings": examine(cells),
         }
-        write_json(self.out / "results.json", document)
+        if distributed.first():
+            write_json(self.out / "results.json", document)
         return document
 
     def images(self) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from segkey import encryption, sources
+from segkey import distributed, encryption, sources
 from segkey.errors import SegkeyError
 from segkey.files import read_json
 from segkey.keys import Key
@@ -93,8 +93,9 @@ def key_for(out: Path) -> Key:
     It protects nothing but the experiment's own models: its FFX password is public.
     """
     file = out / "keys" / "experiment.key"
-    if not file.exists():
+    if distributed.first() and not file.exists():
         Key.generate().save(file)
+    distributed.barrier()
     return Key.load(file)
 
 

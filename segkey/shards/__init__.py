@@ -14,8 +14,9 @@ error names the row.
 """
 
 from segkey.shards.header import FORMAT, Header
+from segkey.shards.index import index_path, write_index
 from segkey.shards.reader import Shard, is_shard
-from segkey.shards.splits import Split, check_alike, find_splits, open_splits
+from segkey.shards.splits import Shards, Split, check_alike, find_splits, open_splits
 from segkey.shards.writer import Packed, ShardWriter
 
 __all__ = [
@@ -24,9 +25,12 @@ __all__ = [
     "Packed",
     "Shard",
     "ShardWriter",
+    "Shards",
     "Split",
     "check_alike",
     "find_splits",
+    "index_path",
     "is_shard",
     "open_splits",
+    "write_index",
 ]

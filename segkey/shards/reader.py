@@ -73,7 +73,7 @@ class Shard:
             attributes = self._attributes()
             self.header = self._read_header(attributes)
             self.made_with = str(attributes["made_with"])
-            checksums = json.loads(attributes["checksums"])
+            checksums = self._checksums = json.loads(attributes["checksums"])
             self._check_datasets()
             stored = {name: value for name, value in attributes.items() if name != "checksums"}
             if checksums["attributes"] != checksum_attributes(stored):
@@ -181,6 +181,11 @@ class Shard:
     def names(self) -> list[str]:
         """Paths of the images, relative to the source."""
         return [name.decode("utf-8", "surrogateescape") for name in self._tables["names"]]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digits that stand for everything in it."""
+        return sha256(json.dumps(self._checksums, sort_keys=True).encode())
 
     @property
     def original_sizes(self) -> np.ndarray:

@@ -1,34 +1,98 @@
 """Splits: one or more shards as one sequence of images."""
 
 import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from segkey.errors import SegkeyError
+from segkey.shards.header import sha256
+from segkey.shards.index import Entry, entry_of, index_path, read_index
 from segkey.shards.reader import Shard
 
 _NAME = re.compile(r"(?P<split>.+?)(?:-(?P<index>\d{5})-of-(?P<count>\d{5}))?\.h5")
 
+_OPEN = 32  # shards; each takes two file handles, and its tables of names and checksums
 
-class Split:
-    """One split, which may lie in several shards, as one sequence of images.
+
+class Shards:
+    """Shards by number, opened when they are read, of which few stay open; safe to use from several threads.
 
     Args:
-        shards: opened shards, in order.
+        paths: in order.
+        split: what each must say it is; whatever it says, if not given.
+        index: from `segkey.shards.index.read_index`; without it, every shard is opened once, to learn what it holds.
 
     Raises:
-        SegkeyError: the shards differ in key, method, size, classes or number of views.
+        SegkeyError: the shards differ in key, method, size, classes or number of views, or are not those of the index.
     """
 
-    def __init__(self, shards: list[Shard]):
-        self.shards = shards
-        first = shards[0]
-        for shard in shards[1:]:
-            check_alike(first, shard)
+    def __init__(self, paths: list[Path], split: str | None = None, index: list[Entry] | None = None):
+        self.paths, self.split = paths, split
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._lock = threading.Lock()
+        self.entries = index or []
+        self.first = self._checked(0)
+        for number in range(len(self.entries), len(paths)):
+            self.entries.append(entry_of(self[number]))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> Shard:
+        with self._lock:
+            shard = self._open.pop(number, None) or self._checked(number)
+            self._open[number] = shard
+            if len(self._open) > _OPEN:
+                self._open.popitem(last=False)  # closes itself when no other thread reads it any more
+            return shard
+
+    def __iter__(self) -> Iterator[Shard]:
+        return (self[number] for number in range(len(self)))
+
+    def _checked(self, number: int) -> Shard:
+        shard = Shard(self.paths[number])
+        if number:
+            check_alike(self.first, shard)
+            self.check_name(shard)
+        if number < len(self.entries) and self.entries[number] != entry_of(shard):
+            file = index_path(self.paths, self.split)
+            raise SegkeyError(
+                f"{shard.path} is not the shard that {file.name} names", f"remove {file}: it is made anew"
+            )
+        return shard
+
+    def check_name(self, shard: Shard) -> None:
+        """Raise `SegkeyError` unless a shard says that it is of this split."""
+        if self.split is not None and shard.header.split != self.split:
+            raise SegkeyError(
+                f"{shard.path} holds split '{shard.header.split}', its name says '{self.split}'",
+                "give it its old name back",
+            )
+
+    def close(self) -> None:
+        """Close all files."""
+        with self._lock:
+            for shard in (self.first, *self._open.values()):
+                shard.close()
+            self._open.clear()
+
+
+class Split:
+    """One split, which may lie in many shards, as one sequence of images.
+
+    Args:
+        shards: in order.
+    """
+
+    def __init__(self, shards: Shards):
+        self.shards, first = shards, shards.first
         self.header, self.size, self.dtype = first.header, first.size, first.dtype
         self.has_masks = first.has_masks
-        self._ends = np.cumsum([shard.images for shard in shards])
+        self._ends = np.cumsum([entry.images for entry in shards.entries])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -37,6 +101,11 @@ class Split:
     def names(self) -> list[str]:
         """Paths of all images, relative to the source."""
         return [name for shard in self.shards for name in shard.names]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digits that stand for everything in its shards."""
+        return sha256("".join(entry.fingerprint for entry in self.shards.entries).encode())
 
     @property
     def row_bytes(self) -> int:
@@ -55,15 +124,14 @@ class Split:
         out = np.empty((len(indices), *shape), self.dtype if kind == "images" else np.uint8)
         breaks = np.flatnonzero(np.diff(numbers)) + 1
         for start, end in zip([0, *breaks], [*breaks, len(indices)], strict=True):
-            shard, number = self.shards[numbers[start]], int(numbers[start])
+            shard, number = self.shards[int(numbers[start])], int(numbers[start])
             first = int(self._ends[number - 1]) if number else 0
             shard.read_rows(kind, view * shard.images + indices[start:end] - first, out[start:end])
         return out
 
     def close(self) -> None:
         """Close all files."""
-        for shard in self.shards:
-            shard.close()
+        self.shards.close()
 
 
 def check_alike(a: Shard, b: Shard) -> None:
@@ -121,14 +189,9 @@ def open_splits(paths: list[Path], wanted: tuple[str, ...] | None = None) -> dic
     """Open the splits found at ``paths`` (those ``wanted``, where given), and check that they belong together."""
     found = find_splits(paths)
     chosen = {name: files for name, files in found.items() if wanted is None or name in wanted}
-    splits = {name: Split([Shard(file) for file in files]) for name, files in chosen.items()}
+    splits = {name: Split(Shards(files, name, read_index(files, name))) for name, files in chosen.items()}
     first = next(iter(splits.values()), None)
-    for name, split in splits.items():
-        check_alike(first.shards[0], split.shards[0])
-        for shard in split.shards:
-            if shard.header.split != name:
-                raise SegkeyError(
-                    f"{shard.path} holds split '{shard.header.split}', its name says '{name}'",
-                    "give it its old name back",
-                )
+    for split in splits.values():
+        check_alike(first.shards.first, split.shards.first)
+        split.shards.check_name(split.shards.first)
     return splits

@@ -1,0 +1,326 @@
+"""What torchrun gives us, and nothing more: who we are among how many, and a few ways to agree.
+
+Every rank runs the same command on the same files over a shared file system. All compute their part, and the first
+one alone prints and writes results. Without torchrun there is one process: then nothing here does anything, and torch
+is not imported.
+
+Ranks talk by gloo, and gradients on GPUs by NCCL. Nobody waits for a rank that died: torchrun ends the others.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from segkey import files
+from segkey.errors import SegkeyError
+from segkey.version import VERSION
+
+T = TypeVar("T")
+
+COMMANDS = ("encrypt", "train", "evaluate", "attack", "reproduce")
+_GRACE = 2.0  # seconds in which torchrun ends a rank after another one failed
+_LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|gloo|nccl|process group|store", re.IGNORECASE)
+
+
+class LostRankError(SegkeyError):
+    """Another rank is gone; what it died of is its own to say."""
+
+
+def _number(name: str, otherwise: int) -> int:
+    return int(os.environ.get(name, otherwise))
+
+
+def rank() -> int:
+    """Which rank this process is, 0 for the first."""
+    return _number("RANK", 0)
+
+
+def world_size() -> int:
+    """How many ranks there are."""
+    return _number("WORLD_SIZE", 1)
+
+
+def local_rank() -> int:
+    """Which rank of its own machine this process is."""
+    return _number("LOCAL_RANK", 0)
+
+
+def local_size() -> int:
+    """How many ranks there are on this machine."""
+    return _number("LOCAL_WORLD_SIZE", 1)
+
+
+def alone() -> bool:
+    """Whether there is one process."""
+    return world_size() == 1
+
+
+def first() -> bool:
+    """Whether this is the rank that prints and writes."""
+    return rank() == 0
+
+
+def name() -> str:
+    """This rank, for people: its number and machine."""
+    return f"rank {rank()} of {world_size()} on {socket.gethostname()}"
+
+
+def job_id() -> str:
+    """What stays the same when torchrun starts its ranks again; empty where there is no torchrun."""
+    given = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"{socket.gethostname()}/{os.getppid()}" if given == "none" else given  # it is none without --rdzv-id
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this job again after a failure (``--max-restarts``)."""
+    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
+
+
+# ------------------------------------------------------------------ beginning and end
+
+
+@contextlib.contextmanager
+def job(command: str, arguments: dict[str, Any]) -> Iterator[None]:
+    """What all ranks do together, from the first words to the last.
+
+    Args:
+        command: its name; not every one can be dealt out.
+        arguments: must be the same on all ranks.
+
+    Raises:
+        SegkeyError: this command cannot be dealt out, or ranks differ in their version or arguments.
+        LostRankError: another rank is gone.
+    """
+    if alone():
+        yield
+        return
+    if command not in COMMANDS:
+        raise SegkeyError(
+            f"segkey {command} has nothing to deal out to {world_size()} ranks",
+            f"run it without torchrun, which is for: {', '.join(COMMANDS)}",
+        )
+    import torch.distributed as dist
+
+    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    with lost_ranks_told():
+        # Ranks may wait for each other for long, as their parts differ; the dead are torchrun's to notice.
+        dist.init_process_group("gloo", timeout=timedelta(days=1))
+        agree({"segkey": VERSION})
+        agree({f"--{key.replace('_', '-')}": repr(value) for key, value in arguments.items()}, shown=False)
+        yield
+        barrier()
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def lost_ranks_told() -> Iterator[None]:
+    """Turn what gloo and NCCL say of a rank that is gone into a `LostRankError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if alone() or not _LOST.search(str(error)):
+            raise
+        raise LostRankError(
+            f"another rank is gone ({str(error).strip().splitlines()[0][:200]})",
+            "see what that rank said before it ended",
+        ) from None
+
+
+def _leave_with_parent(parent: int) -> None:
+    """A rank whose torchrun was killed would go on writing beside the next job."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def last_words(error: SegkeyError) -> None:
+    """Before an error is printed: give it to torchrun's summary, and let those speak who know more.
+
+    An error that all ranks meet is the first rank's to print: the others wait as long as torchrun takes to end them, and
+    so does whoever only noticed that another rank is gone.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file and not isinstance(error, LostRankError):
+        extra = {"py_callstack": error.what, "timestamp": str(int(time.time()))}
+        with contextlib.suppress(OSError):
+            Path(file).write_text(
+                json.dumps({"message": {"message": error.what, "extraInfo": extra}}), encoding="utf-8"
+            )
+    if not alone() and (not first() or isinstance(error, LostRankError)):
+        time.sleep(_GRACE)
+
+
+# ------------------------------------------------------------------ to agree
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    gather(None)
+
+
+def gather(value: T) -> list[T]:
+    """What every rank has, in their order."""
+    if alone():
+        return [value]
+    import torch.distributed as dist
+
+    values: list = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def share(value: T) -> T:
+    """What the first rank has."""
+    if alone():
+        return value
+    import torch.distributed as dist
+
+    values = [value]
+    dist.broadcast_object_list(values, 0)
+    return values[0]
+
+
+def add_up(tensor: Any) -> Any:
+    """The sum of a tensor over all ranks, on its own device; integers are exact, and so is a value that one rank has."""
+    if alone():
+        return tensor
+    import torch.distributed as dist
+
+    total = tensor.detach().cpu()
+    if total.data_ptr() == tensor.data_ptr():
+        total = total.clone()
+    dist.all_reduce(total)
+    return total.to(tensor.device)
+
+
+def agree(facts: dict[str, str], shown: bool = True) -> None:
+    """Raise `SegkeyError` on all ranks unless they have the same facts; it names what differs.
+
+    Args:
+        facts: values by what they are called.
+        shown: whether values may be printed; otherwise they are compared by their digest.
+    """
+    if alone():
+        return
+    values = facts if shown else {key: hashlib.sha256(value.encode()).hexdigest() for key, value in facts.items()}
+    everybody = gather((socket.gethostname(), values))
+    here, mine = everybody[0]
+    for number, (host, theirs) in enumerate(everybody):
+        different = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+        if different:
+            key = different[0]
+            values = f": {theirs.get(key)}, not {mine.get(key)}" if shown else ""
+            raise SegkeyError(
+                f"rank {number} on {host} differs from rank 0 on {here} in {key}{values}",
+                "start the same segkey with the same arguments and data on every machine",
+            )
+
+
+def check_shared(folder: Path) -> None:
+    """Raise `SegkeyError` on all ranks unless all see the same ``folder``."""
+    if alone():
+        return
+    token = share(folder / f".{secrets.token_hex(8)}.token")
+    if first():
+        with files.explain_os_errors(token):
+            token.touch()
+    barrier()
+    blind = [host for host, sees in gather((name(), token.is_file())) if not sees]
+    if first():
+        token.unlink(missing_ok=True)
+    if blind:
+        raise SegkeyError(
+            f"{blind[0]} does not see what rank 0 wrote to {folder}",
+            "ranks on several machines need a file system that they share",
+        )
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """`segkey.files.sole_writer` for all ranks together: the first holds the folder until all are done."""
+    with files.sole_writer(folder) if first() else contextlib.nullcontext():
+        check_shared(folder)
+        yield
+        barrier()
+
+
+# ------------------------------------------------------------------ to deal out
+
+
+def deal(items: Sequence[T]) -> Sequence[T]:
+    """This rank's part: every item whose position, divided by the number of ranks, leaves the rank."""
+    return items[rank() :: world_size()]
+
+
+def batches_dealt(count: int, size: int) -> np.ndarray:
+    """Indices of the images 0 … count − 1 in this rank's batches: whole ones, so that each is computed as by one process."""
+    numbers = np.arange(count)
+    return numbers[numbers // size % world_size() == rank()]
+
+
+def batches_sliced(count: int, size: int) -> list[np.ndarray]:
+    """Of each batch of ``size`` of the positions 0 … count − 1, this rank's slice; of the last one it may be empty."""
+    positions = np.arange(count)
+    return [np.array_split(positions[start : start + size], world_size())[rank()] for start in range(0, count, size)]
+
+
+def parallel(network: Any, device: Any) -> Any:
+    """A network whose gradients are averaged over all ranks; the network itself where there is one process."""
+    if alone():
+        return network
+    from torch.nn.parallel import DistributedDataParallel
+
+    how = {"device_ids": [device.index], "process_group": _gpus()} if device.type == "cuda" else {}
+    # Statistics of batch normalisation are not copied from the first rank at every step: GPUs compute them together.
+    return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True, **how)
+
+
+def synchronised(model: Any, device: Any) -> Any:
+    """A model whose batch normalisation sees the batches of all ranks; on GPUs only, as torch has it."""
+    if alone() or device.type != "cuda":
+        return model
+    from torch.nn import SyncBatchNorm
+
+    return SyncBatchNorm.convert_sync_batchnorm(model, _gpus())
+
+
+def even_out(model: Any) -> None:
+    """Give every rank the mean of all ranks' statistics of batch normalisation."""
+    if alone():
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(add_up(buffer.contiguous()) / world_size())
+
+
+def same_weights(model: Any) -> Any:
+    """Give every rank the first one's weights; returns the model."""
+    if not alone():
+        state = share({name: tensor.cpu() for name, tensor in model.state_dict().items()} if first() else None)
+        model.load_state_dict(state)
+    return model
+
+
+_group_of_gpus: Any = None
+
+
+def _gpus() -> Any:
+    """The ranks as NCCL knows them."""
+    global _group_of_gpus
+    if _group_of_gpus is None:
+        import torch.distributed as dist
+
+        _group_of_gpus = dist.new_group(backend="nccl")
+    return _group_of_gpus

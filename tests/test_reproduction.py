@@ -209,7 +209,7 @@ def test_the_grid_may_grow(tmp_path, whole, scenes_folder, key_file, monkeypatch
     out = tmp_path / "results"
     shutil.copytree(whole, out, symlinks=True)
     made = []
-    monkeypatch.setattr(reproduction.Experiment, "_make", lambda self, cell, splits: made.append(cell.name))
+    monkeypatch.setattr(reproduction.Experiment, "_train_and_attack", lambda self, cell, splits: made.append(cell.name))
     said = reproduce(scenes_folder, out, key_file, "-M", "2", "--methods", "shf", "--seeds", "2")
     assert "3 of 10 models are finished already" in said
     assert made == ["shf-m2", "ffx-m2", "plain-seed1", "shf-m2-seed1", "ffx-m2-seed1", "shf-m4-seed1", "ffx-m4-seed1"]

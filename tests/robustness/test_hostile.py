@@ -331,7 +331,7 @@ def test_weights_that_are_pickles_or_bombs(tmp_path, trained_run, shards_folder)
     torch.save({"a": torch.zeros(4)}, tmp_path / "plain.pth")
     with (
         zipfile.ZipFile(tmp_path / "plain.pth") as plain,
-        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb,
     ):
         for name in plain.namelist():
             with bomb.open(name, "w", force_zip64=True) as member:

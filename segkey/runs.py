@@ -41,7 +41,14 @@ _SCORED = {"correct": ["mean_iou"], "constant": ["mean_iou"]}
 _RESULTS = {  # the numbers that reports and inspect read from results
     "evaluate": _SCORED,
     "attack": _SCORED | {"plain": ["mean_iou"], "incorrect": ["keys", "mean", "std", "min", "max"]},
+    "suite": _SCORED | {"keyless": ["mean_iou", "divided_by"]},
 }
+_MADE_BY = {"suite": "attack --suite"}
+_SUITE = {"run": str, "method": str, "block_size": int, "images": int, "fixed_password": bool, "left_out": dict}
+_ATTACK = {  # a line of a suite
+    "attack": str, "knows": str, "steals": str, "summary": str, "queries": int, "images": int, "seconds": float | int,
+    "mean_iou": float | int, "won": float | int, "details": dict,
+}  # fmt: skip
 
 
 class Run:
@@ -217,16 +224,28 @@ class Run:
             return None
         document = read_json(file, "a result")
         parts = _RESULTS.get(name, {}).items()
-        if not all(_has_numbers(document.get(part), names) for part, names in parts) or not isinstance(
-            document.get("images", 0), int
-        ):
-            raise SegkeyError(f"{file} is not a result of segkey {name}", f"make it again: segkey {name} {self.path}")
+        fine = all(_has_numbers(document.get(part), names) for part, names in parts)
+        fine = fine and isinstance(document.get("images", 0), int)
+        if name == "suite":
+            lines = document.get("attacks")
+            fine = fine and _has_types(document, _SUITE) and isinstance(lines, list)
+            fine = fine and all(isinstance(line, dict) and _has_types(line, _ATTACK) for line in lines)
+        if not fine:
+            raise SegkeyError(
+                f"{file} is not a result of segkey {name}",
+                f"make it again: segkey {_MADE_BY.get(name, name)} {self.path}",
+            )
         return document
 
     def write_result(self, name: str, document: dict) -> None:
         """Keep a result; under torchrun the first rank does."""
         if distributed.first():
             write_json(self.path / f"{name}.json", document)
+
+
+def _has_types(part: dict, types: dict) -> bool:
+    """Whether a part of a result holds values of some types."""
+    return all(isinstance(part.get(name), kind) for name, kind in types.items())
 
 
 def _has_numbers(part: object, names: list[str]) -> bool:

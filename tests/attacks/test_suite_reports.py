@@ -123,6 +123,24 @@ def test_the_suite_on_the_page(ready):
     assert "the protection is gone" in html
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda made: made | {"attacks": "none"},
+        lambda made: made | {"attacks": [[]]},
+        lambda made: made | {"attacks": [made["attacks"][0] | {"seconds": "long"}]},
+        lambda made: made | {"keyless": {}},
+        lambda made: made | {"constant": {"class": ["road"]}},
+        lambda made: {},
+    ],
+)
+def test_a_suite_from_anybody_is_refused_in_words(ready, spoil):
+    Run.open(ready).write_result("suite", spoil(document(line("exhaustive", 0.5))))
+    for command in (["report", ready], ["attack", ready, "--plain"]):
+        result = segkey(*command)
+        assert result.exit_code == 1 and "suite.json is not a result of segkey suite" in result.stderr
+
+
 def test_on_other_images_nothing_is_kept(ready):
     assert segkey("attack", ready, "--plain", "--limit", 4).exit_code == 0
     assert not (ready / "suite.json").exists()

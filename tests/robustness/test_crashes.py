@@ -83,7 +83,30 @@ class Attack:
         return json.loads((folder / "run/attack.json").read_text()), (folder / "run/attack.partial.jsonl").exists()
 
 
-COMMANDS = {"encrypt": Encrypt, "encrypt with workers": EncryptWithWorkers, "train": Train, "attack": Attack}
+class Reproduce:
+    """A baseline and one encrypted model, each trained and attacked."""
+
+    locked, again = "results", ()
+
+    def __init__(self, scenes_folder, **_):
+        self.first = (
+            "reproduce", scenes_folder, "--out", "results", "--methods", "np", "-M", 4, "--size", 32, "--recipe", "scratch",
+            "--backbone", "resnet14", "--epochs", 2, "--wrong-keys", 3, "--key", "keys/segkey.key", "--device", "cpu",
+        )  # fmt: skip
+
+    def prepare(self, folder, key):
+        key.save(folder / "keys/segkey.key")
+
+    def made(self, folder):
+        cells = json.loads((folder / "results/results.json").read_text())["cells"]
+        told = ("method", "block_size", "best", "weights_sha256", "correct", "plain", "incorrect", "constant")
+        return [{name: cell[name] for name in told} for cell in cells]
+
+
+COMMANDS = {
+    "encrypt": Encrypt, "encrypt with workers": EncryptWithWorkers, "train": Train, "attack": Attack,
+    "reproduce": Reproduce,
+}  # fmt: skip
 # A command that computes for long joins here: what is called first, what again, and what it makes.
 
 

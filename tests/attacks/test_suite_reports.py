@@ -138,7 +138,7 @@ def test_a_suite_from_anybody_is_refused_in_words(ready, spoil):
     Run.open(ready).write_result("suite", spoil(document(line("exhaustive", 0.5))))
     for command in (["report", ready], ["attack", ready, "--plain"]):
         result = segkey(*command)
-        assert result.exit_code == 1 and "suite.json is not a result of segkey suite" in result.stderr
+        assert result.exit_code == 1 and "suite.json is not a result of segkey attack --suite" in result.stderr
 
 
 def test_on_other_images_nothing_is_kept(ready):

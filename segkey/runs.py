@@ -231,10 +231,8 @@ class Run:
             fine = fine and _has_types(document, _SUITE) and isinstance(lines, list)
             fine = fine and all(isinstance(line, dict) and _has_types(line, _ATTACK) for line in lines)
         if not fine:
-            raise SegkeyError(
-                f"{file} is not a result of segkey {name}",
-                f"make it again: segkey {_MADE_BY.get(name, name)} {self.path}",
-            )
+            command = _MADE_BY.get(name, name)
+            raise SegkeyError(f"{file} is not a result of segkey {command}", f"run segkey {command} {self.path} again")
         return document
 
     def write_result(self, name: str, document: dict) -> None:

@@ -115,13 +115,15 @@ def job(command: str, arguments: dict[str, Any]) -> Iterator[None]:
 
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
     with lost_ranks_told():
-        # Ranks may wait for each other for long, as their parts differ; the dead are torchrun's to notice.
-        dist.init_process_group("gloo", timeout=timedelta(days=1))
+        ours = not dist.is_initialized()
+        if ours:  # ranks may wait for each other for long, as their parts differ; the dead are torchrun's to notice
+            dist.init_process_group("gloo", timeout=timedelta(days=1))
         agree({"segkey": VERSION})
         agree({f"--{key.replace('_', '-')}": repr(value) for key, value in arguments.items()}, shown=False)
         yield
         barrier()
-        dist.destroy_process_group()
+        if ours:
+            dist.destroy_process_group()
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed._GRACE = 0
     independent_batches()
-    torch.distributed.init_process_group("gloo")  # for all commands, also after those that fail
+    distributed.join()  # for all commands, also after those that fail
     plan = Path(sys.argv[1])
     for number, step in enumerate(json.loads(plan.read_text())):
         run(step, plan.parent, number)

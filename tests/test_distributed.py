@@ -67,7 +67,7 @@ def place(tmp_path_factory, scenes_folder, shards_folder, trained_run, key):
     for copy in ("one", "two"):
         shutil.copytree(trained_run.path, place / copy / "small")
     shutil.copytree(scenes_folder, place / "few")
-    for file in sorted((place / "few").glob("*/images/*"))[1:]:
+    for file in sorted((place / "few/images").rglob("*.*"))[1:]:
         file.unlink()
     return place
 

@@ -115,13 +115,15 @@ def job(command: str, arguments: dict[str, Any]) -> Iterator[None]:
 
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
     with lost_ranks_told():
-        # Ranks may wait for each other for long, as their parts differ; the dead are torchrun's to notice.
-        dist.init_process_group("gloo", timeout=timedelta(days=1))
+        ours = not dist.is_initialized()
+        if ours:
+            join()
         agree({"segkey": VERSION})
         agree({f"--{key.replace('_', '-')}": repr(value) for key, value in arguments.items()}, shown=False)
         yield
         barrier()
-        dist.destroy_process_group()
+        if ours:
+            dist.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -136,6 +138,18 @@ def lost_ranks_told() -> Iterator[None]:
             f"another rank is gone ({str(error).strip().splitlines()[0][:200]})",
             "see what that rank said before it ended",
         ) from None
+
+
+def join() -> None:
+    """Make the ranks known to each other."""
+    import torch.distributed as dist
+
+    store, *_ = next(dist.rendezvous("env://"))
+    # torchrun may keep its store when it starts ranks again: they must not meet the addresses of those that died.
+    store = dist.PrefixStore(f"segkey/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    # Ranks may wait for each other for long, as their parts differ; the dead are torchrun's to notice.
+    how = {"store": store, "rank": rank(), "world_size": world_size(), "timeout": timedelta(days=1)}
+    dist.init_process_group("gloo", **how)
 
 
 def _leave_with_parent(parent: int) -> None:

@@ -1,11 +1,13 @@
 """Shards: what goes in comes out, and whatever is not whole and honest is refused."""
 
+import os
 import shutil
 import subprocess
 import sys
 import time
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 from segkey.errors import SegkeyError
 from segkey.pictures import seeded
-from segkey.shards import Header, Packed, Shard, ShardWriter, find_splits, open_splits
+from segkey.shards import Header, Packed, Shard, ShardWriter, find_splits, index_path, open_splits, write_index
 
 SIZE = (6, 8)
 NAMES = ["a.jpg", "déjà/b.jpg", "c\udcff.jpg"]  # the last one is not UTF-8 on disk
@@ -380,3 +382,58 @@ def test_a_renamed_shard_is_not_taken_for_another_split(copy):
     copy.rename(copy.with_name("val.h5"))
     with pytest.raises(SegkeyError, match="holds split 'train', its name says 'val'"):
         open_splits([copy.with_name("val.h5")])
+
+
+# ------------------------------------------------------------------ many files
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A split in 50 shards of 1 and 2 images, with its index."""
+    files = [tmp_path / f"train-{number:05d}-of-00050.h5" for number in range(50)]
+    for number, file in enumerate(files):
+        write(file, [f"{number}/{image}.jpg" for image in range(1 + number % 2)])
+    write_index(files, "train")
+    return tmp_path
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files where Linux lists them")
+def test_a_split_with_an_index_opens_shards_when_they_are_read_and_few_stay_open(many, monkeypatch):
+    opened, check = [], Shard._check
+    monkeypatch.setattr(Shard, "_check", lambda shard: opened.append(shard.path.name) or check(shard))
+    before = open_files()
+    (split,) = open_splits([many]).values()
+    assert len(opened) == 1 and len(split) == 75
+    expected = [f"{number}/{image}.jpg" for number in range(50) for image in range(1 + number % 2)]
+    for index, name in enumerate(expected):
+        assert np.array_equal(split.read("images", index), pixels(name, 0, "images"))
+    assert len(set(opened)) == 50 and open_files() - before <= 2 * 34
+    assert split.names == expected
+    fingerprint = split.fingerprint
+    split.close()
+    assert open_files() == before
+    index_path([many / "x"], "train").unlink()
+    (asked,) = open_splits([many]).values()
+    assert (len(asked), asked.fingerprint, asked.names) == (75, fingerprint, expected)
+    asked.close()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "segkey-index-v1", "shards": [["a", 1]]}'])
+def test_an_index_that_is_none_is_passed_over(many, content):
+    index_path([many / "x"], "train").write_text(content)
+    assert len(open_splits([many])["train"]) == 75
+
+
+def test_a_shard_that_is_not_the_one_of_the_index_is_told(many):
+    write(many / "train-00007-of-00050.h5", ["other.jpg"])
+    (split,) = open_splits([many]).values()
+    with pytest.raises(
+        SegkeyError, match="train-00007-of-00050.h5 is not the shard that train.index.json names"
+    ) as caught:
+        split.read("images", 11)
+    index_path([many / "x"], "train").unlink()
+    assert "remove" in caught.value.hint and len(open_splits([many])["train"]) == 74

@@ -1,5 +1,6 @@
 """The images a run is tested on, from shards or from files, and the run's cipher from the key."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from segkey import sources
 from segkey.ciphers import Cipher
 from segkey.decryption import cipher_for
-from segkey.errors import KeyMismatchError, SegkeyError
+from segkey.errors import KeyMismatchError, SegkeyError, SegkeyWarning
 from segkey.keys import Key
 from segkey.loading import MemorySplit
 from segkey.preparation import Preparation
@@ -31,7 +32,22 @@ def open_test_split(
     """What a run is tested on: images with masks, or some shards, or those it was trained on."""
     if images:
         return split_from_images(run, images, masks, name)
-    return split_from_shards(run, shards or own_shards(run), name)
+    split = split_from_shards(run, shards or own_shards(run), name)
+    if not shards:
+        _warn_of_other_shards(run)
+    return split
+
+
+def _warn_of_other_shards(run: Run) -> None:
+    """Where shards were made anew, images that the run was trained on may be among those it is tested on now."""
+    paths, trained_on = own_shards(run), run.config["data"].get("fingerprint")
+    train = open_splits(paths, ("train",)).get("train")
+    if trained_on and train and train.fingerprint != trained_on:
+        warnings.warn(
+            f"the shards in {paths[0]} are not those that run {run.name} was trained on: it may know some of these test images",
+            SegkeyWarning,
+            stacklevel=2,
+        )
 
 
 def own_shards(run: Run) -> list[Path]:
@@ -78,7 +94,9 @@ def read_pair(run: Run, image: Path, shard: Path) -> tuple[np.ndarray, np.ndarra
         )
     rows = [row for row, name in enumerate(twins.names) if Path(name).stem == image.stem]
     if not rows:
-        raise SegkeyError(f"{shard} holds no image called {image.stem}", "see the names with: segkey inspect --json")
+        raise SegkeyError(
+            f"{shard} holds no image called {image.stem}", f"see the names with: segkey inspect --json {shard}"
+        )
     preparation = Preparation(twins.size, len(twins.header.classes), twins.header.ignore_index)
     (plain,), _, _ = preparation.load(sources.Item(image.name, image, None))
     return plain[None], twins.read("images", rows[0])[None]

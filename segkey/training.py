@@ -326,6 +326,7 @@ def _configuration(trainer: "_Trainer", shards: list[Path], key_id: str) -> dict
         "views": header.views,
         "on_the_fly": bool(cipher),
         "shards": [str(path) for path in shards],
+        "fingerprint": trainer.train_feed.split.fingerprint,
     }
     return {
         "created": runs.now(),

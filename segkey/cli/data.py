@@ -124,7 +124,7 @@ def preview(
     size: options.Size = "256",
     key: Annotated[
         Path | None,
-        typer.Option("--key", "-k", help="The key file; keys/segkey.key or a throw-away key, if not given."),
+        typer.Option("--key", "-k", help="The key file; a throw-away key, if not given."),
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.FFXPassword = None,
@@ -139,9 +139,11 @@ def preview(
 
     height, width = options.parse_size(size)
     chosen = options.parse_block_sizes(block_sizes) or preview.default_block_sizes(height, width)
-    if key is None and not options.DEFAULT_KEY.exists():
+    if key is None:
         loaded = Key.generate()
-        console.note("Drawn with a throw-away key; --key shows what yours does.")
+        console.note(
+            "Drawn with a throw-away key; --key shows what yours does. Keep such a sheet to yourself: it gives the key away."
+        )
     else:
         loaded = options.load_key(key, passphrase_file)
     plain = pictures.as_array(pictures.load_image(image), (height, width))

@@ -9,7 +9,8 @@ from segkey.cli import app, console, options
 
 Queries = Annotated[int, typer.Option(min=10, help="How many keys a search may try.")]
 Few = Annotated[int, typer.Option("--few", min=2, help="How many images an attacker has who needs a few.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Epochs of fine-tuning.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Epochs of fine-tuning, which makes --steps at least.")]
+Steps = Annotated[int, typer.Option(min=1, help="The least steps of fine-tuning, of 16 images each.")]
 PerLevel = Annotated[int, typer.Option(min=1, help="Wrong keys for each part of the key, with --nearby.")]
 
 
@@ -52,6 +53,7 @@ def attack(
     queries: Queries = 500,
     few: Few = 32,
     epochs: Epochs = 10,
+    steps: Steps = 100,
     per_level: PerLevel = 3,
     shards: options.TestShards = None,
     images: options.TestImages = None,
@@ -84,7 +86,7 @@ def attack(
         raise typer.BadParameter("--suite runs every attack; leave the others out")
     percents = tuple(fine_tune or attacks.Budget.percents)
     budget = attacks.Budget(
-        keys=wrong_keys, queries=queries, images=few, epochs=epochs, percents=percents, per_level=per_level
+        keys=wrong_keys, queries=queries, images=few, epochs=epochs, steps=steps, percents=percents, per_level=per_level
     )
     where, opened = devices.choose(device), Run.open(run)
     tested = testdata.open_test_split(opened, shards, images, masks, split)

@@ -38,6 +38,11 @@ def suite_table(document: dict) -> Table:
     notes += [
         f"{line['attack']}: {line['summary']}. The attacker has {line['knows']}." for line in strongest_first(document)
     ]
+    notes += (
+        ["nearby stands last: it is told a part of the key"]
+        if any(not e["steals"] for e in document["attacks"])
+        else []
+    )
     notes += [f"{name} does not fit: {why}" for name, why in document["left_out"].items()]
     table.footnote = "\n".join(map(visible, notes))
     return table
@@ -45,6 +50,11 @@ def suite_table(document: dict) -> Table:
 
 def _per_cent(part: float) -> str:
     return f"{100 * part:.0f} %"
+
+
+def few_images(images: int) -> str:
+    """A warning that all that follows rests on little."""
+    return f"{images} test images are few: other images may tell otherwise." if images < 20 else ""
 
 
 def learned_nothing(correct: float, constant: float) -> bool:
@@ -65,6 +75,8 @@ def suite_verdict(document: dict) -> str:
     if keyless >= _NEARLY_ALL * correct:
         return f"The key adds next to nothing: plain images reach {keyless:.4f}, the key {correct:.4f}."
     text = f"The key is worth {correct:.4f} instead of {keyless:.4f} to those who have it. "
+    if few := few_images(document["images"]):
+        text += few + " "
     alone = [line for line in document["attacks"] if line["steals"] == "the model" and line["attack"] != "plain"]
     text += _against("With the model alone", alone)
     others: dict[str, list[dict]] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from segkey.keys import KNOWN_KEY_SPACES, key_space_bits, selections
-from segkey.reports.attacks import learned_nothing
+from segkey.reports.attacks import few_images, learned_nothing
 from segkey.reports.layout import (
     SEARCHABLE_BITS,
     facts_of,
@@ -209,6 +209,8 @@ def attack_sentence(document: dict) -> str:
     if document["method"] == "none":
         return "This model is not protected: it works for everybody."
     text = _verdict(document)
+    if few := few_images(document["images"]):
+        text += " " + few
     if document["key_space_bits"] < SEARCHABLE_BITS:
         count = f"{2 ** document['key_space_bits']:,.0f}"
         text += f" There are only {count} different keys: somebody who tries them all finds yours."

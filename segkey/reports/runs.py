@@ -37,6 +37,8 @@ def collect(runs) -> list[Row]:
     for run in runs:
         header, evaluated, attacked = run.header, run.result("evaluate"), run.result("attack")
         result = evaluated or attacked or {}
+        if attacked and evaluated and attacked["images"] != evaluated["images"]:
+            result = attacked  # of other test images than the evaluation: one row holds numbers of the same images
         rows.append(
             Row(
                 run.name,

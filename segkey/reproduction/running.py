@@ -127,17 +127,25 @@ class Experiment:
         cipher = self.cipher(cell)
         run = self._train(cell, cipher, splits)
         self.watch.begin(cell, "attack", 1.0, self.images()["test"] * self.times_tested(cell))
-        started_at, resumed = time.monotonic(), (run.path / "attack.partial.jsonl").exists()
+        # Held while results are written, so that what a kill left half-written there goes.
+        with distributed.sole_writer(run.path):
+            document = self._attack(cell, run, cipher, splits["test"])
+            if distributed.first():
+                write_json(run.path / "cell.json", document)  # the last: with it the cell is finished
+        self.watch.finish(cell, document, self._units([cell]))
+        self.write()
+
+    def _attack(self, cell: Cell, run: runs.Run, cipher: ciphers.Cipher, test: Split) -> dict:
+        """Try a cell's model, and tell all that is known of it."""
+        keep, started_at = run.path / "attack.partial.jsonl", time.monotonic()
+        resumed = keep.exists()
         if cell.method == "none":
-            result = evaluation.evaluate(
-                run, splits["test"], None, self.device, self.settings.limit, progress=self.watch
-            )
+            result = evaluation.evaluate(run, test, None, self.device, self.settings.limit, progress=self.watch)
             run.write_result("evaluate", result)
         else:
             subject = attacks.Subject.create(
-                run, splits["test"], cipher, self.device, self.settings.limit,
-                keep=run.path / "attack.partial.jsonl", progress=self.watch,
-            )  # fmt: skip
+                run, test, cipher, self.device, self.settings.limit, keep=keep, progress=self.watch
+            )
             result = attacks.correct_plain_incorrect(subject, self.settings.wrong_keys, cell.seed)
             run.write_result("attack", result)
             subject.kept.remove()
@@ -145,11 +153,7 @@ class Experiment:
             "train": run.config["seconds"],
             "attack": None if resumed else round(time.monotonic() - started_at, 3),  # a part of it was measured before
         }
-        document = self._describe(cell, run, result, seconds)
-        if distributed.first():
-            write_json(run.path / "cell.json", document)  # the last: with it the cell is finished
-        self.watch.finish(cell, document, self._units([cell]))
-        self.write()
+        return self._describe(cell, run, result, seconds)
 
     def cipher(self, cell: Cell) -> ciphers.Cipher:
         """A cell's cipher under the owner's key."""

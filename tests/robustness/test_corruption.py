@@ -22,7 +22,7 @@ from segkey.keys import Key
 from segkey.loading import Feed
 from segkey.pictures import seeded
 from segkey.runs import Run
-from segkey.shards import Shard, Split
+from segkey.shards import Shard, Shards, Split
 
 FLIPS = amount("SEGKEY_FLIPS", 40)
 CPU = torch.device("cpu")
@@ -89,7 +89,7 @@ def damage(file: Path) -> list[str]:
 def read_shard(file: Path) -> tuple:
     """All that training and attacks read of a shard."""
     with Shard(file) as shard:
-        (images, masks), *_ = Feed(Split([shard]), CPU, resident=True).batches(1000)
+        (images, masks), *_ = Feed(Split(Shards([shard.path])), CPU, resident=True).batches(1000)
         return (
             shard.header,
             shard.names,

@@ -19,13 +19,14 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from segkey import files
 from segkey.errors import SegkeyError
 from segkey.version import VERSION
+
+if TYPE_CHECKING:  # the command line answers --help without NumPy
+    import numpy as np
 
 T = TypeVar("T")
 
@@ -278,14 +279,18 @@ def deal(items: Sequence[T]) -> Sequence[T]:
     return items[rank() :: world_size()]
 
 
-def batches_dealt(count: int, size: int) -> np.ndarray:
+def batches_dealt(count: int, size: int) -> "np.ndarray":
     """Indices of the images 0 … count − 1 in this rank's batches: whole ones, so that each is computed as by one process."""
+    import numpy as np
+
     numbers = np.arange(count)
     return numbers[numbers // size % world_size() == rank()]
 
 
-def batches_sliced(count: int, size: int) -> list[np.ndarray]:
+def batches_sliced(count: int, size: int) -> "list[np.ndarray]":
     """Of each batch of ``size`` of the positions 0 … count − 1, this rank's slice; of the last one it may be empty."""
+    import numpy as np
+
     positions = np.arange(count)
     return [np.array_split(positions[start : start + size], world_size())[rank()] for start in range(0, count, size)]
 

@@ -434,6 +434,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, where, scenes_folder, shards_folder)
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # A shell that starts tests in the background lets them ignore Ctrl-C, and they hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stderr:  # the first line is told when the work begins
         if "disk" in line or "epoch" in line:

@@ -76,7 +76,7 @@ def test_all_ciphers_are_all_and_different(key):
 
 
 def test_exhaustive_finds_the_key(subject):
-    result = result_of("exhaustive", subject, images=8)
+    result = result_of("exhaustive", subject, images=4)
     assert result.details["found"]
     assert result.details["rank_of_the_key"] == 1
     assert result.mean_iou == subject.correct()["mean_iou"]

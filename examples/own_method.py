@@ -55,7 +55,7 @@ if __name__ == "__main__":
     import tempfile
     from pathlib import Path
 
-    from segkey import attacks, devices, encryption, reports, scenes, sources, testdata, training
+    from segkey import attacks, devices, encryption, recipes, reports, scenes, sources, testdata, training
     from segkey.shards import open_splits
 
     counts = [int(count) for count in os.environ.get("SCENES", "200, 30, 60").split(",")]
@@ -66,7 +66,7 @@ if __name__ == "__main__":
     plans = encryption.plan_shards(source, folder / "shards", add, key.id, size=(64, 64))
     encryption.encrypt(plans, add, workers=1)  # one process: a class of a notebook cannot be sent to another
     run = training.train(
-        open_splits([folder / "shards"], ("train", "val")), folder / "runs", training.recipe("scratch", epochs=epochs),
+        open_splits([folder / "shards"], ("train", "val")), folder / "runs", recipes.recipe("scratch", epochs=epochs),
         shards=[folder / "shards"], device=device, backbone="resnet14",
     )  # fmt: skip
     test = testdata.open_test_split(run, None, None, None)

@@ -389,7 +389,7 @@ def _network_on_the_gpu(where, seconds: Callable[[Callable[[], object]], float])
     import torch.nn.functional as F
     from torch.utils.flop_counter import FlopCounterMode
 
-    from segkey import devices, evaluation, training
+    from segkey import devices, evaluation, recipes
     from segkey.loading import as_pixels, crop_batch
     from segkey.models import Segmenter
     from segkey.pictures import random_crops, seeded
@@ -401,7 +401,7 @@ def _network_on_the_gpu(where, seconds: Callable[[Callable[[], object]], float])
     masks = torch.randint(0, 21, (n, 256, 256), dtype=torch.uint8, device=where)
     cipher = ciphers.from_key("ffx", _KEY, 4)
     model = Segmenter("resnet50", 21).to(where, memory_format=torch.channels_last)
-    optimizer = training.recipe("paper").build_optimizer(model)
+    optimizer = recipes.recipe("paper").build_optimizer(model)
     crops = torch.from_numpy(random_crops(seeded("bench"), np.full((n, 2), 256), (0.25, 1.0)))
 
     def step(on_the_fly: bool, network: torch.nn.Module = model) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from segkey import attacks, ciphers, encryption, evaluation, scenes, sources, testdata, training
+from segkey import attacks, ciphers, encryption, evaluation, recipes, scenes, sources, testdata, training
 from segkey.errors import SegkeyError
 from segkey.files import make_folder
 from segkey.keys import Key
@@ -53,7 +53,7 @@ def run(
     key = Key.generate()
     key.save(out / "keys" / "demo.key")
     progress.say(f"2. key {key.id} in {out / 'keys' / 'demo.key'}")
-    recipe, runs = training.recipe("scratch", epochs=epochs), []
+    recipe, runs = recipes.recipe("scratch", epochs=epochs), []
     for number, method in enumerate(methods, 3):
         cipher, shards = ciphers.from_key(method, key, block_size), out / "shards" / method
         progress.say(

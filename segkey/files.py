@@ -23,6 +23,11 @@ _TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial|.+\.h5\.partial", re.DOTALL)  # what segkey has not finished writing
 
 
+def visible(text: object, keep: str = "") -> str:
+    """Text from names and files, which anybody may have made: what could move a cursor is shown, not obeyed."""
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
+
+
 @contextlib.contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says about ``path`` into a `SegkeyError` with advice."""

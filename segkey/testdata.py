@@ -69,12 +69,11 @@ def own_shards(run: Run) -> list[Path]:
 def attackers_splits(run: Run, shards: list[Path] | None = None) -> dict[str, Split]:
     """``train`` and ``val`` of a run, for attackers who have such images; whichever are still at hand."""
     try:
-        found = find_splits(shards or own_shards(run))
-        return {
-            name: split_from_shards(run, shards or own_shards(run), name) for name in ("train", "val") if name in found
-        }
-    except SegkeyError:
+        paths = shards or own_shards(run)
+        found = find_splits(paths)
+    except SegkeyError:  # not at hand; what is there but damaged is not passed over
         return {}
+    return {name: split_from_shards(run, paths, name) for name in ("train", "val") if name in found}
 
 
 def read_pair(run: Run, image: Path, shard: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Recipes, and the training loop from top to bottom.
+"""The training loop from top to bottom.
 
 Two ways of feeding it. From encrypted shards the trainer needs no key: view e mod V in epoch e. From
 plain shards with a cipher, images are augmented and then encrypted on the device, anew in every epoch;
@@ -13,7 +13,7 @@ has no synchronised batch normalisation) batches are normalised by the statistic
 import copy
 import math
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,106 +28,10 @@ from segkey.files import make_folder, written_whole
 from segkey.loading import Feed, MemorySplit, as_pixels, crop_batch
 from segkey.pictures import random_crops, seeded
 from segkey.progress import SILENT, Progress
+from segkey.recipes import Recipe, recipe_of
 from segkey.shards import Split
 
 _SAVE_SECONDS = 30  # how much work a kill may cost; saving takes a second or so for ResNet-50
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    Attributes:
-        optimizer: ``sgd`` or ``adamw``.
-        lr: the highest learning rate.
-        lr_min: the lowest.
-        restart: epochs of each cosine, after which the rate jumps back up; 0 for one cosine over the
-            whole training, after a linear warm-up over its first twentieth.
-        momentum: of SGD.
-        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
-        epochs, batch_size: how long, and how many images a step.
-        weights: where to start: ``coco``, ``imagenet``, ``none`` or a file.
-        crop_scale: smallest area of a random crop, where augmentation is on the device.
-    """
-
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    lr_min: float = 0.0001
-    restart: int = 10
-    momentum: float = 0.9
-    weight_decay: float = 0.005
-    epochs: int = 100
-    batch_size: int = 256
-    weights: str = "coco"
-    crop_scale: float = 0.08
-
-    def lr_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
-        """The learning rate in a step of an epoch."""
-        if self.restart:  # constant within an epoch, as the paper's scheduler is stepped
-            done = epoch % self.restart / self.restart
-        else:
-            done = (epoch + step / steps) / self.epochs
-            if done < 0.05:
-                return self.lr * (done + 1 / (steps * self.epochs)) / 0.05
-            done = (done - 0.05) / 0.95
-        return self.lr_min + (self.lr - self.lr_min) * (1 + math.cos(math.pi * done)) / 2
-
-    def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """The optimizer for a model's parameters."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        how = {"lr": self.lr, "weight_decay": self.weight_decay, "fused": parameters[0].device.type in ("cuda", "cpu")}
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(parameters, momentum=self.momentum, **how)
-        return torch.optim.AdamW(parameters, **how)
-
-    def check(self) -> "Recipe":
-        """Raise `SegkeyError` for a value that cannot be; returns the recipe."""
-        positive = ("lr", "epochs", "batch_size", "crop_scale")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise SegkeyError(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}")
-        for name in ("weight_decay", "momentum", "lr_min", "restart"):
-            if not getattr(self, name) >= 0:
-                raise SegkeyError(f"{name.replace('_', ' ')} must not be below 0, as {getattr(self, name)} is")
-        if not self.crop_scale <= 1:
-            raise SegkeyError(f"crop scale must be a fraction of the area, not {self.crop_scale}")
-        if self.optimizer not in ("sgd", "adamw"):
-            raise SegkeyError(f"there is no optimizer '{self.optimizer}'", "optimizers: sgd, adamw")
-        return self
-
-
-RECIPES = {
-    # The paper's table (section 4.1); the starting weights follow from its baseline, see "The paper" in the README.
-    "paper": Recipe(),
-    "scratch": Recipe(
-        optimizer="adamw", lr=0.001, lr_min=0.0, restart=0, weight_decay=0.01, epochs=100, batch_size=16,
-        weights="none", crop_scale=0.25,
-    ),
-}  # fmt: skip
-
-
-def recipe(name: str, **overrides: object) -> Recipe:
-    """A recipe by name, with other values where they are given (None leaves a value as it is)."""
-    if name not in RECIPES:
-        raise SegkeyError(f"there is no recipe '{name}'", f"recipes: {', '.join(RECIPES)}")
-    return replace(RECIPES[name], **{key: value for key, value in overrides.items() if value is not None}).check()
-
-
-def recipe_of(run: runs.Run) -> Recipe:
-    """The recipe that a run was begun with; a run may come from anybody, so every value is checked.
-
-    Raises:
-        SegkeyError: it is no recipe.
-    """
-    try:
-        found = Recipe(**run.config["recipe"])
-        if not all(
-            isinstance(getattr(found, f.name), int | float if f.type is float else f.type) for f in fields(found)
-        ):
-            raise TypeError
-        return found.check()
-    except TypeError:
-        raise SegkeyError(f"{run.path}/run.json is damaged", "restore it from a backup, or train again") from None
 
 
 def train(
@@ -231,7 +135,8 @@ def _go_on(trainer: "_Trainer", run: runs.Run, key_id: str) -> runs.Run:
     config = run.config
     trainer.train_feed.windowed = config.get("windowed", trainer.train_feed.windowed)
     for what, value in _configuration(trainer, [], key_id)["data"].items():
-        if what != "shards" and config["data"].get(what) != value:  # the shards may have moved
+        # The shards may have moved; runs of earlier versions have no fingerprint of them.
+        if what != "shards" and config["data"].get(what, value if what == "fingerprint" else None) != value:
             raise SegkeyError(
                 f"run {run.name} was begun with {what.replace('_', ' ')} {config['data'].get(what)}, not {value}",
                 "give the shards and the key that it was begun with, or train a new run",

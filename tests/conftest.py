@@ -56,10 +56,10 @@ def trained_run(tmp_path_factory, shards_folder):
     """Two epochs of resnet14 on `shards_folder`; enough to have weights and results, not to be good."""
     import torch
 
-    from segkey import training
+    from segkey import recipes, training
     from segkey.shards import open_splits
 
-    recipe = training.recipe("scratch", epochs=2, batch_size=4)
+    recipe = recipes.recipe("scratch", epochs=2, batch_size=4)
     return training.train(
         open_splits([shards_folder], ("train", "val")), tmp_path_factory.mktemp("runs"), recipe,
         shards=[shards_folder], device=torch.device("cpu"), backbone="resnet14", name="small",

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from segkey import devices, evaluation, models, training
+from segkey import devices, evaluation, models, recipes, training
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.loading import Feed
 from segkey.progress import Progress
@@ -44,7 +44,7 @@ class Listening(Progress):
 
 
 def train(shards, folder, listener, **how):
-    recipe = training.recipe("scratch", epochs=2, batch_size=8, **how)
+    recipe = recipes.recipe("scratch", epochs=2, batch_size=8, **how)
     return training.train(
         open_splits([shards], ("train", "val")), folder, recipe, shards=[shards], device=CPU, backbone="resnet14",
         progress=listener,
@@ -67,7 +67,7 @@ def test_training_goes_on_in_pieces_with_the_same_batch_and_says_so(tmp_path, sh
 def test_gradients_of_pieces_add_up_to_those_of_the_batch(shards_folder, small_memory):
     """Where nothing looks at the batch as a whole: batch normalisation and dropout are as in evaluation."""
     splits = open_splits([shards_folder], ("train", "val"))
-    recipe = training.recipe("scratch", batch_size=8)
+    recipe = recipes.recipe("scratch", batch_size=8)
     trainer = training._Trainer(splits, recipe, "resnet14", "none", None, CPU, True, 0, True, Listening())
     trainer.model.eval()
     ((images, masks),) = list(trainer.train_feed.batches(12))

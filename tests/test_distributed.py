@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from segkey import distributed, training
+from segkey import distributed, recipes, training
 from segkey.cli import app
 from segkey.progress import SILENT
 from segkey.runs import Run
@@ -157,7 +157,7 @@ def test_two_ranks_train_nearly_the_same_weights(two, place, one, shards_folder,
             b["val_loss"], rel=1e-3
         )
     start = training._Trainer(
-        open_splits([shards_folder], ("train", "val")), training.recipe("scratch"), "resnet14", "none", None, CPU, True,
+        open_splits([shards_folder], ("train", "val")), recipes.recipe("scratch"), "resnet14", "none", None, CPU, True,
         0, True, SILENT,
     ).model.weights()  # fmt: skip
     moved = furthest(weights(alone.path), start)

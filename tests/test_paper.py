@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segkey.recipes import RECIPES
 from segkey.reports import figures, paper
 from segkey.reproduction import Cell, Example, Meter, Watch, examine
 from segkey.reproduction.example import View
-from segkey.training import RECIPES
 
 
 def cells_of(device="NVIDIA H100", seeds=1, block_sizes=(2, 4), methods=("shf", "np", "ffx")) -> list[dict]:

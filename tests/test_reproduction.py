@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from segkey import attacks, encryption, reproduction, scenes, sources, training
+from segkey import attacks, encryption, recipes, reproduction, scenes, sources, training
 from segkey.cli import app
 from segkey.errors import SegkeyError
 from segkey.files import write_json
@@ -95,7 +95,7 @@ def test_every_cell_is_trained_alike_on_the_same_plain_shards(whole):
 
 
 def test_figures_show_the_models_own_predictions(whole, scenes_folder, key):
-    settings = reproduction.Settings((32, 32), training.recipe("scratch", epochs=2, batch_size=6), "resnet14", 2)
+    settings = reproduction.Settings((32, 32), recipes.recipe("scratch", epochs=2, batch_size=6), "resnet14", 2)
     source = reproduction.open_data(scenes_folder, workers=1)
     experiment = reproduction.Experiment(source, settings, key, whole, torch.device("cpu"))
     shown = reproduction.example(experiment, json.loads((whole / "results.json").read_text()))
@@ -176,7 +176,7 @@ def test_an_interrupted_attack_goes_on_without_training_again(tmp_path, monkeypa
     shutil.copytree(whole, out, symlinks=True)
     for name in ("cell.json", "attack.json"):
         (out / "runs/ffx-m4" / name).unlink()
-    settings = reproduction.Settings((32, 32), training.recipe("scratch", epochs=2, batch_size=6), "resnet14", 2)
+    settings = reproduction.Settings((32, 32), recipes.recipe("scratch", epochs=2, batch_size=6), "resnet14", 2)
     source, cells = reproduction.open_data(scenes_folder, 1), reproduction.grid(["shf", "ffx"], [4], (32, 32))
     with pytest.raises(Killed):  # in the third of four scores
         reproduction.Experiment(source, settings, key, out, torch.device("cpu"), KilledInAttack("ffx-m4", 2 * 6)).run(
@@ -328,7 +328,7 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path, scenes_folder):
 
 
 def test_an_estimate_adds_up(scenes_folder, key, tmp_path):
-    settings = reproduction.Settings((32, 32), training.recipe("scratch", epochs=5, batch_size=6), "resnet14", 7)
+    settings = reproduction.Settings((32, 32), recipes.recipe("scratch", epochs=5, batch_size=6), "resnet14", 7)
     source = reproduction.open_data(scenes_folder, 1)
     experiment = reproduction.Experiment(source, settings, key, tmp_path / "out", torch.device("cpu"))
     cells = reproduction.grid(["np"], [2, 4], (32, 32), 3)
@@ -375,7 +375,7 @@ def test_a_training_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch, shards
             if text.startswith("epoch   2"):
                 raise KeyboardInterrupt
 
-    splits, recipe = open_splits([shards_folder], ("train", "val")), training.recipe("scratch", epochs=3, batch_size=6)
+    splits, recipe = open_splits([shards_folder], ("train", "val")), recipes.recipe("scratch", epochs=3, batch_size=6)
     how = {"device": torch.device("cpu")}
     with pytest.raises(KeyboardInterrupt):
         training.train(

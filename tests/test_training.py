@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkey import ciphers, encryption, loading, training
+from segkey import ciphers, encryption, loading, recipes, training
 from segkey.errors import SegkeyError
 from segkey.loading import Feed
 from segkey.pictures import random_crops, seeded
@@ -35,7 +35,7 @@ def plain_folder(tmp_path_factory, scenes_source):
 
 
 def train(shards, folder, progress=None, **how):
-    recipe = training.recipe("scratch", **SMALL)
+    recipe = recipes.recipe("scratch", **SMALL)
     how = {"backbone": "resnet14", "device": CPU, "shards": [shards], "name": "run"} | how
     return training.train(
         open_splits([shards], ("train", "val")), folder, recipe, progress=progress or Progress(), **how
@@ -54,14 +54,14 @@ def equal(a: dict, b: dict) -> bool:
 
 
 def test_the_paper_recipe_is_the_papers_table():
-    recipe = training.recipe("paper")
+    recipe = recipes.recipe("paper")
     assert (recipe.optimizer, recipe.momentum, recipe.weight_decay) == ("sgd", 0.9, 0.005)
     assert (recipe.lr, recipe.lr_min, recipe.restart) == (0.1, 0.0001, 10)
     assert (recipe.epochs, recipe.batch_size, recipe.weights) == (100, 256, "coco")
 
 
 def test_the_papers_learning_rate_is_pytorchs_warm_restarts():
-    recipe = training.recipe("paper")
+    recipe = recipes.recipe("paper")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=10, eta_min=0.0001)
     for epoch in range(25):
@@ -71,7 +71,7 @@ def test_the_papers_learning_rate_is_pytorchs_warm_restarts():
 
 
 def test_the_scratch_recipe_warms_up_and_ends_near_nothing():
-    recipe = training.recipe("scratch", epochs=40)
+    recipe = recipes.recipe("scratch", epochs=40)
     rates = [recipe.lr_at(epoch, step, 5) for epoch in range(40) for step in range(5)]
     assert 0 < rates[0] < rates[5] < max(rates) <= recipe.lr
     assert max(rates) == pytest.approx(recipe.lr, rel=0.01)
@@ -93,7 +93,7 @@ def test_the_scratch_recipe_warms_up_and_ends_near_nothing():
 )
 def test_recipes_that_cannot_be(name, overrides, error):
     with pytest.raises(SegkeyError, match=error):
-        training.recipe(name, **overrides)
+        recipes.recipe(name, **overrides)
 
 
 # ------------------------------------------------------------------ the loop
@@ -121,7 +121,7 @@ def test_the_estimate_is_told_after_a_few_steps(tmp_path, shards_folder):
     said = []
     listener = Progress()
     listener.say = said.append
-    recipe = training.recipe("scratch", epochs=1, batch_size=2)
+    recipe = recipes.recipe("scratch", epochs=1, batch_size=2)
     training.train(
         open_splits([shards_folder]),
         tmp_path,
@@ -262,7 +262,7 @@ def test_a_damaged_row_stops_training_before_a_number_is_told(tmp_path, shards_f
 
 
 def test_a_diverging_training_says_so(tmp_path, shards_folder):
-    recipe = training.recipe("scratch", epochs=2, batch_size=4, lr=1e30)
+    recipe = recipes.recipe("scratch", epochs=2, batch_size=4, lr=1e30)
     with pytest.raises(SegkeyError, match="diverged"):
         training.train(
             open_splits([shards_folder]),
@@ -396,7 +396,7 @@ def test_an_interrupted_training_keeps_every_finished_epoch(tmp_path, shards_fol
 def test_training_starts_from_the_weights_of_the_recipe(tmp_path, shards_folder):
     start = weights(train(shards_folder, tmp_path / "first"))
     file = tmp_path / "first/run/model.safetensors"
-    recipe = training.recipe("scratch", weights=str(file))
+    recipe = recipes.recipe("scratch", weights=str(file))
     splits = open_splits([shards_folder], ("train", "val"))
     trainer = training._Trainer(splits, recipe, "resnet14", recipe.weights, None, CPU, False, 1, True, Progress())
     assert equal(trainer.model.weights(), start)
@@ -406,7 +406,7 @@ def test_a_compiled_network_trains_the_same_weights(tmp_path, shards_folder, mon
     """What compiling is worth is measured by segkey bench; here, that the right network is compiled, and saved."""
     seen = []
     monkeypatch.setattr(torch, "compile", lambda model: seen.append(model) or (lambda images: model(images)))
-    recipe = training.recipe("scratch", epochs=1, batch_size=4)
+    recipe = recipes.recipe("scratch", epochs=1, batch_size=4)
     splits = open_splits([shards_folder], ("train", "val"))
     how = {"shards": [shards_folder], "device": torch.device("cpu"), "backbone": "resnet14"}
     eager = training.train(splits, tmp_path, recipe, name="eager", **how)

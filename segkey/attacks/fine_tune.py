@@ -11,7 +11,8 @@ from segkey.attacks.subject import Subject
 from segkey.errors import SegkeyError
 from segkey.loading import Feed, crop_batch
 from segkey.pictures import random_crops, seeded
-from segkey.training import Recipe, segmentation_loss
+from segkey.recipes import recipe
+from segkey.training import segmentation_loss
 
 _BATCH = 16
 _LEAST_IMAGES = 2
@@ -81,22 +82,22 @@ def _train(subject: Subject, feed: Feed, count: int, budget: Budget, seed: int, 
     Under torchrun all ranks do the same, and the first one's weights count: so few steps are not worth dealing out.
     """
     epochs, steps = _epochs(count, budget), math.ceil(count / _BATCH)
-    recipe = Recipe(optimizer="adamw", lr=1e-3, lr_min=0.0, restart=0, weight_decay=0.01, epochs=epochs)
+    how = recipe("scratch", epochs=epochs, batch_size=_BATCH)
     torch.manual_seed(seed)
     model = _starting_model(subject, start)
-    optimizer = recipe.build_optimizer(model)
+    optimizer = how.build_optimizer(model)
     chosen = seeded("fine-tune", seed).permutation(len(feed))[:count]
     ignore = feed.split.header.ignore_index
     for epoch in range(epochs):
         generator = seeded("fine-tune", seed, count, epoch)
         order = generator.permutation(chosen)
         sizes = np.broadcast_to(feed.split.size, (count, 2))
-        crops = torch.from_numpy(random_crops(generator, sizes, (0.25, 1.0))).to(subject.device)
+        crops = torch.from_numpy(random_crops(generator, sizes, (how.crop_scale, 1.0))).to(subject.device)
         model.train()
         for step, (images, masks) in enumerate(feed.batches(_BATCH, order, epoch % feed.views)):
             images, masks = crop_batch(images, masks, crops[step * _BATCH :][: len(images)])
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr_at(epoch, step, steps)
+                group["lr"] = how.lr_at(epoch, step, steps)
             with devices.mixed_precision(subject.device, not subject.precise):
                 loss = segmentation_loss(model, images, masks, 255, ignore) / (masks != ignore).sum().clamp(min=1)
             optimizer.zero_grad(set_to_none=True)

@@ -1,5 +1,6 @@
 """One plain image and its encrypted twin give the key away."""
 
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -178,18 +179,21 @@ def known_pair(subject: Subject, budget: Budget, seed: int) -> Result:
     """Solve for the key from one pair, two, ten; validation images, where those are at hand, or a pair that is given."""
     own, found = subject.cipher, []
     if subject.pair:
+        # Named by what it holds: a score that was kept of another pair is not this one's.
         (images, encrypted), origin = subject.pair, "given"
+        name = f"given {zlib.crc32(images.tobytes() + encrypted.tobytes()):08x}"
     else:
         feed = subject.images_of("val", max(budget.pairs))
         images = np.concatenate([batch.cpu().numpy() for batch, _ in feed.batches(64)])
         encrypted, origin = own.encrypt(images), feed.split.header.split
+        name = origin
     counts = sorted({min(count, len(images)) for count in budget.pairs})
     with subject.task("known pair", len(counts) * len(subject.feed)):
         for count in counts:
             cipher, certain = solve(own, images[:count], encrypted[:count])
             same = cipher.same_as(own)
             # The owner's key need not be tried again under another name.
-            scores = subject.correct() if same else subject.judge(f"known-pair/{origin}/{count}", cipher)
+            scores = subject.correct() if same else subject.judge(f"known-pair/{name}/{count}", cipher)
             found.append({"pairs": count, "certain": certain, "found": same, "mean_iou": scores["mean_iou"]})
     first = found[0]
     parts = ", ".join(f"{100 * part:.0f} % of the {_WORDS.get(name, name)}" for name, part in first["certain"].items())

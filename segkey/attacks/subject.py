@@ -38,6 +38,7 @@ class Cost:
     seconds: float = 0.0
 
     def add(self, other: "Cost") -> None:
+        """Spend as much as ``other`` more."""
         self.queries, self.images, self.seconds = (
             self.queries + other.queries, self.images + other.images, self.seconds + other.seconds,
         )  # fmt: skip

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from segkey import progress
 from segkey.errors import SegkeyWarning
+from segkey.files import visible
 
 # Lines are broken between words on a terminal, and never elsewhere: other programs read line by line.
 out = Console(highlight=False)
@@ -37,11 +38,6 @@ def be_quiet(wanted: bool) -> None:
     """From now on, say nothing but results, warnings and errors; or everything again."""
     global _quiet
     _quiet = wanted
-
-
-def visible(text: object, keep: str = "") -> str:
-    """Text from files and names, with everything that could move the cursor made visible."""
-    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
 
 
 def speak_of_errors_only(speaker: str) -> None:

@@ -75,7 +75,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a segmentation network on shards, and keep it as a run."""
-    from segkey import ciphers, devices, reports, testdata, training
+    from segkey import ciphers, devices, recipes, reports, testdata, training
     from segkey import shards as shard_files
     from segkey.runs import Run
 
@@ -97,7 +97,7 @@ def train(
         splits = shard_files.open_splits(shards or testdata.own_shards(run), ("train", "val"))
         run = training.resume(run, splits, device=where, cipher=cipher, key_id=key_id or "", progress=progress)
     else:
-        chosen = training.recipe(recipe or "paper", **values)
+        chosen = recipes.recipe(recipe or "paper", **values)
         loaded = cipher = None
         if key:
             if method is None or block_size is None:

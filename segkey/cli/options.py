@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import console
 from segkey.errors import SegkeyError
-from segkey.files import read_text
+from segkey.files import read_text, visible
 
 DEFAULT_KEY = Path("keys/segkey.key")
 DEFAULT_SHARDS = Path("shards")
@@ -144,7 +143,7 @@ def read_passphrase(file: Path) -> str:
 def ask_passphrase(prompt: str, twice: bool = False) -> str:
     """What somebody types without seeing it."""
     try:
-        return typer.prompt(console.visible(prompt), hide_input=True, confirmation_prompt=twice, err=True)
+        return typer.prompt(visible(prompt), hide_input=True, confirmation_prompt=twice, err=True)
     except typer.Abort:
         if sys.stdin.isatty():  # Ctrl-C
             raise

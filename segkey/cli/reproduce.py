@@ -43,7 +43,7 @@ def reproduce(
 ) -> None:
     """The paper's experiment on your images: a model for every method and block size, trained and attacked, with the
     paper's Table 1, its Figures 4 to 6 and what became of its findings. Run again, it goes on with what is missing."""
-    from segkey import distributed, preview, reproduction, training
+    from segkey import distributed, preview, recipes, reproduction
     from segkey.cli.live import GridWatch
     from segkey.devices import choose
     from segkey.keys import Key
@@ -56,7 +56,7 @@ def reproduce(
     names = options.parse_methods(methods) or list(reproduction.METHODS)
     cells = reproduction.grid(names, chosen, height_width, seeds)
     overrides = {"weights": weights, "epochs": epochs, "batch_size": batch_size}
-    settings = reproduction.Settings(height_width, training.recipe(recipe, **overrides), backbone, wrong_keys, limit)
+    settings = reproduction.Settings(height_width, recipes.recipe(recipe, **overrides), backbone, wrong_keys, limit)
     where = choose(device)
     reproduction.check_folder(out)
     source = reproduction.open_data(data, workers)

@@ -7,6 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from segkey.files import visible
+
 NAMES = {"none": "plain", "shf": "SHF", "np": "NP", "ffx": "FFX"}
 SEARCHABLE_BITS = 40  # a key space that a patient attacker can go through
 
@@ -56,11 +58,6 @@ def facts_of(title: str, facts: Iterable[tuple[str, object]]) -> Table:
     for name, value in facts:
         table.add_row(name, printable(value))
     return table
-
-
-def visible(value: object) -> str:
-    """Names come from files that anybody may have made: control characters are shown, not obeyed."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
 def printable(value: object) -> str:

@@ -11,11 +11,12 @@ from rich.table import Table
 
 from segkey.ciphers import METHODS
 from segkey.files import write_json, written_whole
+from segkey.recipes import RECIPES
 from segkey.reports.layout import facts_of, in_bytes, method_label, method_name, number, table_of, visible
 from segkey.reports.runs import latex, latex_table
 from segkey.reproduction.findings import Model, models_of
 from segkey.reproduction.metering import Watch
-from segkey.training import RECIPES, in_words
+from segkey.training import in_words
 
 # Table 1 of the paper: mean IoU on the 1449 validation images of PASCAL VOC 2012, correct key.
 BASELINE = 0.7080
@@ -24,7 +25,7 @@ TABLE_1 = {
     "np": {2: 0.6216, 4: 0.5695, 8: 0.5173, 16: 0.4329, 32: 0.3880, 64: 0.3733, 128: 0.3218, 256: 0.3007},
     "ffx": {2: 0.5271, 4: 0.4944, 8: 0.4651, 16: 0.3444, 32: 0.2763, 64: 0.2628, 128: 0.2417, 256: 0.2367},
 }
-PAPERS_SETTINGS = {"backbone": "resnet50", "size": [256, 256]}  # and its recipe, see segkey.training.RECIPES
+PAPERS_SETTINGS = {"backbone": "resnet50", "size": [256, 256]}  # and its recipe, see segkey.recipes.RECIPES
 
 _MARKS = "abcdefghijklmnopqrstuvwxyz"
 

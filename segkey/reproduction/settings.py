@@ -7,8 +7,8 @@ from segkey import distributed, encryption, sources
 from segkey.errors import SegkeyError
 from segkey.files import read_json
 from segkey.keys import Key
+from segkey.recipes import Recipe
 from segkey.sources import Source, digest
-from segkey.training import Recipe
 
 FORMAT = "segkey-reproduction-v1"
 PASSWORD = "segkey reproduce"  # FFX's, fixed as in the paper; no secret

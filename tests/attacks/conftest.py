@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkey import attacks, ciphers, encryption, scenes, sources, testdata, training
+from segkey import attacks, ciphers, encryption, recipes, scenes, sources, testdata, training
 from segkey.shards import open_splits
 
 CPU = torch.device("cpu")
@@ -16,7 +16,7 @@ def train(folder, source, key, method, block_size, password=None, epochs=10):
     key_id = "" if method == "none" else key.id
     plans = encryption.plan_shards(source, folder / "shards", cipher, key_id, size=(32, 32))
     encryption.encrypt(plans, cipher, workers=1)
-    recipe = training.recipe("scratch", epochs=epochs, batch_size=8)
+    recipe = recipes.recipe("scratch", epochs=epochs, batch_size=8)
     splits = open_splits([folder / "shards"], ("train", "val"))
     return training.train(
         splits, folder / "runs", recipe, shards=[folder / "shards"], device=CPU, backbone="resnet14", name=method

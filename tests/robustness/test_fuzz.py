@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tools import amount
 from typer.testing import CliRunner
 
-from segkey import attacks, benchmark, demonstration, encryption, evaluation, inspection, keys, training
+from segkey import attacks, benchmark, demonstration, encryption, evaluation, inspection, keys, recipes, training
 from segkey.cli import app
 from segkey.errors import SegkeyError
 from segkey.files import with_checksum
@@ -181,7 +181,7 @@ def test_runs(run_folder, file, path, value, output):
         answered(*shown[output], run_folder)
         run = allowed(Run.open, run_folder)
         if run:
-            allowed(training.recipe_of, run)
+            allowed(recipes.recipe_of, run)
     finally:
         place.write_text(before)
 

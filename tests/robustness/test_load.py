@@ -11,7 +11,7 @@ import pytest
 import torch
 from tools import Growth, amount
 
-from segkey import attacks, ciphers, encryption, models, testdata, training
+from segkey import attacks, ciphers, encryption, models, recipes, testdata, training
 from segkey.pictures import seeded
 from segkey.preparation import Preparation
 from segkey.progress import Progress
@@ -81,7 +81,7 @@ def test_training_for_many_epochs(tmp_path, monkeypatch, shards_folder):
     epochs = 1_000 if FULL else 100
     growth, splits = Growth(epochs), open_splits([shards_folder], ("train", "val"))
     splits = {"train": splits["val"], "val": splits["val"]}  # four images are an epoch short enough
-    recipe = training.recipe("scratch", epochs=epochs, batch_size=4)
+    recipe = recipes.recipe("scratch", epochs=epochs, batch_size=4)
     run = training.train(
         splits, tmp_path, recipe, shards=[shards_folder], device=torch.device("cpu"), backbone="resnet14",
         progress=Watched(growth, "epoch "),

@@ -1,12 +1,14 @@
 """What classes look like: a colour each, palette masks, overlays with a legend. Pillow and NumPy only."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _STRENGTH = 0.55  # of a class's colour over the photograph
-_LEAST_WIDTH = 240  # of an overlay: below it, no legend could be read
+_LEAST_WIDTH = 480  # of an overlay: images below it are enlarged, so that the legend can be read beside them
+_VOID = 255
 
 
 def _voc_palette() -> np.ndarray:
@@ -22,14 +24,25 @@ PALETTE = _voc_palette()
 """uint8 (256, 3): the colour of each class number, as in PASCAL VOC's own masks; 255, void, is a pale grey."""
 
 
-def palette_mask(mask: np.ndarray) -> Image.Image:
-    """A mask of class numbers, uint8 (H, W), as a palette picture: pixels are the numbers, shown in `PALETTE`."""
+def palette_of(classes: Sequence[str]) -> np.ndarray:
+    """The colours of some classes, uint8 (256, 3).
+
+    VOC's own, where class 0 is a background and may be black; else VOC's from the second one on, as black would make
+    a class such as 'sky' look like nothing at all. Void keeps its pale grey.
+    """
+    if not classes or classes[0].casefold() in ("background", "void", "unlabelled", "unlabeled"):
+        return PALETTE
+    return np.concatenate([PALETTE[1:_VOID], PALETTE[:1], PALETTE[_VOID:]])
+
+
+def palette_mask(mask: np.ndarray, classes: Sequence[str] = ()) -> Image.Image:
+    """A mask of class numbers, uint8 (H, W), as a palette picture: pixels are the numbers, shown in `palette_of` them."""
     picture = Image.fromarray(mask)
-    picture.putpalette(PALETTE.tobytes())
+    picture.putpalette(palette_of(classes).tobytes())
     return picture
 
 
-def overlay(picture: Image.Image, mask: np.ndarray, classes: tuple[str, ...]) -> Image.Image:
+def overlay(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> Image.Image:
     """An image under its classes' colours, with a legend of those that occur below it.
 
     Args:
@@ -38,23 +51,25 @@ def overlay(picture: Image.Image, mask: np.ndarray, classes: tuple[str, ...]) ->
         classes: their names.
 
     Returns:
-        RGB, as high as the picture and the legend together; at least wide enough for the legend to be read.
+        RGB, as high as the picture and the legend together. A narrow picture is enlarged by a whole number.
     """
-    coloured = Image.blend(picture, palette_mask(mask).convert("RGB"), _STRENGTH)
-    legend = draw_legend(np.flatnonzero(np.bincount(mask.reshape(-1))), classes, max(picture.width, _LEAST_WIDTH))
+    coloured = Image.blend(picture, palette_mask(mask, classes).convert("RGB"), _STRENGTH)
+    times = max(1, _LEAST_WIDTH // max(picture.size))
+    coloured = coloured.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
+    legend = draw_legend(np.flatnonzero(np.bincount(mask.reshape(-1))), classes, max(coloured.width, _LEAST_WIDTH))
     whole = Image.new("RGB", (legend.width, coloured.height + legend.height), "white")
     whole.paste(coloured, ((whole.width - coloured.width) // 2, 0))
     whole.paste(legend, (0, coloured.height))
     return whole
 
 
-def draw_legend(numbers: np.ndarray, classes: tuple[str, ...], width: int) -> Image.Image:
-    """A swatch and a name for each of some class numbers, in as many lines as they need; RGB, ``width`` wide."""
-    size = max(12, min(width // 36, 64))
+def draw_legend(numbers: np.ndarray, classes: Sequence[str], width: int) -> Image.Image:
+    """A swatch and a name for each of some class numbers (beyond the classes: void), in as many lines as they need; RGB."""
+    size, palette = max(14, min(width // 36, 64)), palette_of(classes)
     font, gap, line = ImageFont.load_default(size), size // 2, math.ceil(1.6 * size)
     places, x, y = [], gap, gap // 2
     for number in numbers:
-        name = _shortened(classes[number], font, width - size - 3 * gap)
+        name = _shortened(classes[number] if number < len(classes) else "void", font, width - size - 3 * gap)
         entry = size + gap + math.ceil(font.getlength(name)) + 2 * gap
         if x > gap and x + entry - gap > width:
             x, y = gap, y + line
@@ -63,7 +78,7 @@ def draw_legend(numbers: np.ndarray, classes: tuple[str, ...], width: int) -> Im
     legend = Image.new("RGB", (width, y + line + gap // 2), "white")
     draw = ImageDraw.Draw(legend)
     for number, name, x, y in places:
-        draw.rectangle((x, y + 2, x + size, y + 2 + size), tuple(map(int, PALETTE[number])), outline=(110, 110, 110))
+        draw.rectangle((x, y + 2, x + size, y + 2 + size), tuple(map(int, palette[number])), outline=(110, 110, 110))
         draw.text((x + size + gap, y), name, "black", font)
     return legend
 

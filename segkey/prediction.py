@@ -353,7 +353,7 @@ def _load(item: Item, size: tuple[int, int]) -> _Loaded | Problem:
 def _write(item: Item, mask: np.ndarray, path: Path, beside: Path | None, classes: tuple[str, ...]) -> None:
     make_folder(path.parent)
     with written_whole(path) as file:
-        palette_mask(mask).save(file, format="PNG")
+        palette_mask(mask, classes).save(file, format="PNG")
     if beside:
         make_folder(beside.parent)
         # Decoded once more: keeping every photograph until its mask is there would take far more memory.

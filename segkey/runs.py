@@ -80,7 +80,8 @@ class Run:
                 f"{path} has the format {str(config.get('format'))[:40]!r}, this segkey reads {FORMAT!r}",
                 "upgrade segkey: pip install --upgrade segkey",
             )
-        run = cls(path.resolve() if path.is_symlink() else path, config)
+        # Under its own name, which 'latest' is not; and as a relative path, where it was given as one.
+        run = cls(path.parent / path.readlink() if path.is_symlink() else path, config)
         run._check()
         return run
 
@@ -147,6 +148,12 @@ class Run:
     def state_file(self) -> Path:
         """What a training goes on from; there until it has ended."""
         return self.path / "resume.pt"
+
+    @property
+    def epochs_missing(self) -> int:
+        """Of the recipe's epochs, those that its training has not come to."""
+        wanted = self.config["recipe"].get("epochs", 0)
+        return max(0, wanted - self.config["epochs_done"]) if isinstance(wanted, int) else 0
 
     def save(self) -> None:
         """Write ``run.json``."""

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from pathlib import Path
 from dataclasses import replace
 
 import numpy as np
@@ -195,3 +196,21 @@ def test_counting_without_waiting_counts_the_same(values, bins):
     values = torch.tensor([value % bins for value in values])
     expected = torch.bincount(values, minlength=bins)
     assert torch.equal(torch.histc(values.float(), bins, -0.5, bins - 0.5).long(), expected)
+
+
+def test_a_training_that_was_cut_off_is_said(tmp_path, trained_run, shards_folder, monkeypatch):
+    from typer.testing import CliRunner
+
+    from segkey.cli import app
+    from segkey.runs import Run
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained_run.path, "small")
+    command = ["evaluate", "small", "--shards", str(shards_folder), "--device", "cpu"]
+    assert "cut off" not in CliRunner().invoke(app, command).stderr
+    run = Run.open(Path("small"))
+    run.config["recipe"]["epochs"] = 5
+    run.save()
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0
+    assert "after 2 of 5 epochs" in " ".join(result.stderr.split())

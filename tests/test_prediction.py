@@ -119,7 +119,7 @@ def test_a_folder_gives_palette_masks_of_the_images_sizes_under_their_names(mode
         mask, image = Image.open(tmp_path / f"out/masks/{name}.png"), photos / f"{name}.png"
         assert mask.mode == "P"
         assert np.array_equal(np.asarray(mask), model.predict(image, key))
-        assert mask.getpalette()[: 3 * 16] == colours.PALETTE[:16].reshape(-1).tolist()
+        assert mask.getpalette()[: 3 * 16] == colours.palette_of(scenes.CLASSES)[:16].reshape(-1).tolist()
         assert Image.open(tmp_path / f"out/overlays/{name}.jpg").height > mask.height
     assert result.images == 3
     assert sum(result.pixels.values()) == 40 * 40 + 70 * 70 + 31 * 50
@@ -205,6 +205,29 @@ def test_the_palette_is_voc_s():
     assert colours.PALETTE[[0, 1, 2, 3, 15, 20, 255]].tolist() == [
         [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [192, 128, 128], [0, 64, 128], [224, 224, 192],
     ]  # fmt: skip
+
+
+def test_only_a_background_is_black():
+    voc, others = colours.palette_of(("background", "cat")), colours.palette_of(("sky", "road"))
+    assert (voc == colours.PALETTE).all()
+    assert others[:2].tolist() == [[128, 0, 0], [0, 128, 0]]
+    assert others[255].tolist() == [224, 224, 192]
+    assert sorted(map(tuple, others.tolist())) == sorted(map(tuple, voc.tolist()))  # as many colours as before
+
+
+def test_a_legend_names_void():
+    def legend(*numbers):
+        return np.asarray(colours.draw_legend(np.array(numbers), ("sky", "road"), 480))
+
+    named = legend(0, 255)
+    assert named.shape == legend(0).shape
+    assert (named != legend(0)).any()
+    assert (named == colours.PALETTE[255]).all(-1).sum() > 100
+
+
+def test_a_small_image_s_overlay_is_enlarged():
+    picture = colours.overlay(Image.new("RGB", (100, 50)), np.zeros((50, 100), np.uint8), ("sky",))
+    assert picture.width == 480 and picture.getpixel((240, 199)) == picture.getpixel((50, 10))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30, 20), (700, 40), (20, 700)])

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from segkey import colours
+from segkey import colours, scenes
 from segkey.ciphers import METHODS
 from segkey.cli import app, console, options
 from segkey.shards import Shard
@@ -160,7 +160,7 @@ def test_a_shard_is_shown_as_stored_decrypted_and_with_masks(shards_folder, key,
 
     assert holds(stored.transpose(1, 2, 0))
     assert holds((stored ^ (255 * _flips(key)).astype(np.uint8)).transpose(1, 2, 0))
-    assert holds(colours.PALETTE[mask])
+    assert holds(colours.palette_of(scenes.CLASSES)[mask])
     assert run(*command).exit_code == 1  # it is there already
     assert run(*command, "--force").exit_code == 0
     assert run("inspect", "k.key", "--sheet", "other.png").exit_code == 1

@@ -51,7 +51,8 @@ def fine_tune(subject: Subject, budget: Budget, seed: int) -> Result:
     summary = f"{best['percent']:g} % of the training images ({best['images']}), {best['epochs']} epochs"
     if best["anew"] is not None:
         summary += f"; {best['anew']:.4f} without the stolen model"
-    return Result(best["stolen"], summary, {"curve": curve, "recipe": "scratch", "split": feed.split.header.split})
+    details = {"curve": curve, "without_the_model": best["anew"], "recipe": "scratch", "split": feed.split.header.split}
+    return Result(best["stolen"], summary, details)
 
 
 def _stolen_as_it_is(subject: Subject) -> dict:

@@ -137,9 +137,8 @@ def evaluate(
 ) -> None:
     """Mean and per-class IoU of a run on test images, with the correct key."""
     from segkey import devices, evaluation, reports, testdata
-    from segkey.runs import Run
 
-    where, opened = devices.choose(device), Run.open(run)
+    where, opened = devices.choose(device), options.open_run(run)
     tested = testdata.open_test_split(opened, shards, images, masks, split)
     cipher = None
     # Images encrypted as the run was trained need no key; one that is given must be the right one all the same.
@@ -193,7 +192,7 @@ def predict(
     source = sources.find_pictures(images)
     for line in source.notes:
         console.note(line)
-    model = prediction.load(run, device, precise)
+    model = prediction.load(options.open_run(run).path, device, precise)
     header = model.run.header
     loaded = None if header.method == "none" else options.load_key(key, passphrase_file, header.key_id)
     cipher = model.cipher(loaded, options.encode(ffx_password))
@@ -207,4 +206,4 @@ def predict(
     if as_json:
         console.show_json(result.summary(model.run.name))
     else:
-        console.show(reports.prediction_table(result), reports.describe_prediction(result, out))
+        console.show(reports.prediction_table(result), reports.describe_prediction(result, out, overlay))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from segkey.cli import console
 from segkey.errors import SegkeyError
 from segkey.files import read_text, visible
 
@@ -126,6 +127,20 @@ def parse_block_sizes(texts: list[str] | None) -> list[int]:
         raise typer.BadParameter(
             f"'{','.join(texts)}' are not block sizes; give numbers such as 2,4,8", param_hint="-M"
         ) from None
+
+
+def open_run(path: Path):
+    """A `segkey.runs.Run` to be used; where its training was cut off, that is said."""
+    from segkey.runs import Run
+
+    run = Run.open(path)
+    if run.epochs_missing:
+        done = run.config["epochs_done"]
+        console.warn(
+            f"the training of {run.name} was cut off: these are its best weights after {done} of {done + run.epochs_missing}"
+            f" epochs; segkey train --resume --name {run.name} goes on"
+        )
+    return run
 
 
 def read_passphrase(file: Path) -> str:

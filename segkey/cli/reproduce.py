@@ -74,6 +74,7 @@ def reproduce(
     with GridWatch() as watch:
         experiment = reproduction.Experiment(source, settings, loaded, out, where, watch, workers)
         if dry_run:
+            watch.say(f"Measuring a few steps and passes on {where} …")
             estimate = reproduction.estimate(experiment, cells)
             console.show(paper.plan_table(cells, settings.document(source, loaded.id), estimate))
             return

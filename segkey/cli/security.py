@@ -75,7 +75,6 @@ def attack(
     attacker is assumed to know, what it cost, and how much of what the key protects it won.
     """
     from segkey import attacks, devices, distributed, reports, testdata
-    from segkey.runs import Run
 
     asked = {
         "plain": plain, "known-pair": known_pair or pair, "ciphertext-only": ciphertext_only, "exhaustive": exhaustive,
@@ -88,7 +87,7 @@ def attack(
     budget = attacks.Budget(
         keys=wrong_keys, queries=queries, images=few, epochs=epochs, steps=steps, percents=percents, per_level=per_level
     )
-    where, opened = devices.choose(device), Run.open(run)
+    where, opened = devices.choose(device), options.open_run(run)
     tested = testdata.open_test_split(opened, shards, images, masks, split)
     loaded = None if opened.header.method == "none" else options.load_key(key, passphrase_file, opened.header.key_id)
     cipher = testdata.cipher_of(opened, loaded, options.encode(ffx_password))

@@ -63,7 +63,10 @@ def learned_nothing(correct: float, constant: float) -> bool:
 
 
 def suite_verdict(document: dict) -> str:
-    """What the key is worth, in plain words: against those who hold the model alone, and against those who hold more."""
+    """What the key is worth, in plain words: a sentence, and then a line for what each kind of attacker holds.
+
+    The model alone comes first. Lines are separated by newlines.
+    """
     correct, keyless, constant = (document[name]["mean_iou"] for name in ("correct", "keyless", "constant"))
     if document["method"] == "none":
         return "This model is not protected: it works for everybody."
@@ -74,27 +77,23 @@ def suite_verdict(document: dict) -> str:
         )
     if keyless >= _NEARLY_ALL * correct:
         return f"The key adds next to nothing: plain images reach {keyless:.4f}, the key {correct:.4f}."
-    text = f"The key is worth {correct:.4f} instead of {keyless:.4f} to those who have it. "
-    if few := few_images(document["images"]):
-        text += few + " "
+    lines = [f"The key is worth {correct:.4f} instead of {keyless:.4f} to those who have it."]
+    lines += filter(None, [few_images(document["images"])])
     alone = [line for line in document["attacks"] if line["steals"] == "the model" and line["attack"] != "plain"]
-    text += _against("With the model alone", alone)
+    lines += [_against("With the model alone", alone)] if alone else []
     others: dict[str, list[dict]] = {}
     for line in document["attacks"]:
         if line["steals"] not in ("", "the model"):
             others.setdefault(line["steals"], []).append(line)
-    for steals, lines in others.items():
-        text += " " + _against(f"With {steals}", lines)
-    return text
+    lines += [_against(f"With {steals}", attempts) for steals, attempts in others.items()]
+    return "\n".join(lines)
 
 
 def _against(who: str, lines: list[dict]) -> str:
     """One sentence about the strongest of some attacks."""
-    if not lines:
-        return ""
     best = max(lines, key=lambda line: line["mean_iou"])
     cost = f"{best['queries']:,} {'try' if best['queries'] == 1 else 'tries'}, {_duration(best['seconds'])}"
-    reached = f"{best['attack']} ({cost}) reaches {best['mean_iou']:.4f}"
+    reached = f"{best['attack']} ({cost}) reaches {best['mean_iou']:.4f}" + _without_the_theft(best)
     if best["won"] >= _NEARLY_ALL:
         return f"{who}, {reached}: the protection is gone."
     if best["won"] >= _HALF:
@@ -102,6 +101,12 @@ def _against(who: str, lines: list[dict]) -> str:
     if best["won"] >= 0.1:
         return f"{who}, {reached}, {_per_cent(best['won'])} of what the key protects."
     return f"{who}, {reached}: next to nothing of what the key protects."
+
+
+def _without_the_theft(line: dict) -> str:
+    """What the same training images reach without the stolen model: only the rest was won by stealing it."""
+    anew = line["details"].get("without_the_model")
+    return f" ({anew:.4f} without the stolen model)" if isinstance(anew, float) else ""
 
 
 def _duration(seconds: float) -> str:

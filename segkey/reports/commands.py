@@ -156,10 +156,11 @@ def prediction_table(result) -> Table:
     return table
 
 
-def describe_prediction(result, out: Path) -> str:
+def describe_prediction(result, out: Path, overlays: bool = False) -> str:
     """What was written, and how fast."""
     rate = result.images / max(result.seconds, 1e-9)
-    text = f"{result.images} masks in {out}/masks, {result.seconds:.1f} s, {rate:.1f} images/s"
+    beside = f", overlays in {out}/overlays" if overlays else ""
+    text = f"{result.images} masks in {out}/masks{beside}, {result.seconds:.1f} s, {rate:.1f} images/s"
     return text + (f"; {len(result.problems)} left out" if result.problems else "")
 
 

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from segkey.colours import PALETTE, palette_mask
+from segkey.colours import palette_mask, palette_of
 from segkey.keys import KNOWN_KEY_SPACES, key_space_bits
 from segkey.reports.attacks import strongest_first, suite_verdict
 from segkey.reports.commands import attack_rows, attack_sentence
@@ -130,9 +130,15 @@ def _part(row: Row, run, samples) -> Part:
         training_curves(run.history(), run.config.get("best", {}).get("epoch")),
         _commands(run, attacked),
         strip,
-        [(visible(name), "#" + PALETTE[n].tobytes().hex()) for n, name in enumerate(row.classes)] if strip else [],
+        _swatches(row.classes) if strip else [],
         samples.notes.get(row.run, "") if samples else _NO_KEY,
     )
+
+
+def _swatches(classes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """A name and a CSS colour for each class, and for pixels without one."""
+    colours = ["#" + colour.tobytes().hex() for colour in palette_of(classes)]
+    return [*((visible(name), colours[n]) for n, name in enumerate(classes)), ("void (not scored)", colours[-1])]
 
 
 # ------------------------------------------------------------------ words
@@ -226,7 +232,7 @@ def _tiles(sample, classes: tuple[str, ...]) -> list[Tile]:
         if way in sample.masks:
             mask = sample.masks[way]
             alt = f"{visible(sample.name)}, {caption}: {_in_words(mask, classes)}"
-            tiles.append(Tile(caption, alt, _data_uri(palette_mask(mask), "PNG"), True))
+            tiles.append(Tile(caption, alt, _data_uri(palette_mask(mask, classes), "PNG"), True))
     return tiles
 
 

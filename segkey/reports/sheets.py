@@ -18,12 +18,13 @@ def shard_sheet(path: str, header, images: list[dict]) -> Image.Image:
         images: from `segkey.inspection.first_images`.
     """
     columns = [name for name in ("stored", "decrypted", "mask") if name in images[0]]
-    tiles = [{name: _tile(each[name], name == "mask") for name in columns} for each in images]
+    tiles = [{name: _tile(each[name], name == "mask", header.classes) for name in columns} for each in images]
     width, height = tiles[0]["stored"].size
     whole_width = max(len(columns) * (width + _GAP) + _GAP, 420)
     font = ImageFont.load_default(14)
     held = np.unique(np.concatenate([each["mask"].reshape(-1) for each in images if "mask" in each] or [[]]))
-    found = held[held < len(header.classes)].astype(int)  # neither void nor what a damaged mask may hold
+    known = (held < len(header.classes)) | (held == header.ignore_index)  # not what a damaged mask may hold
+    found = held[known].astype(int)
     legend = draw_legend(found, header.classes, whole_width) if len(found) else None
     rows = len(tiles) * (height + _GAP + _HEAD)
     sheet = Image.new("RGB", (whole_width, 2 * _HEAD + rows + (legend.height if legend else 0)), "white")
@@ -46,10 +47,10 @@ def shard_sheet(path: str, header, images: list[dict]) -> Image.Image:
     return sheet
 
 
-def _tile(values: np.ndarray, mask: bool) -> Image.Image:
+def _tile(values: np.ndarray, mask: bool, classes: tuple[str, ...]) -> Image.Image:
     """uint8 (C, H, W) or a mask (H, W), enlarged by a whole number where it is small, so that blocks stay blocks."""
     if mask:
-        picture = palette_mask(values).convert("RGB")
+        picture = palette_mask(values, classes).convert("RGB")
     else:
         picture = Image.fromarray(np.ascontiguousarray(values.transpose(1, 2, 0)) if len(values) == 3 else values[0])
         picture = picture.convert("RGB")

@@ -68,6 +68,13 @@ def test_the_verdict(expected, made):
     assert expected in reports.suite_verdict(made)
 
 
+def test_the_verdict_names_what_training_without_the_theft_reaches():
+    tuned = line("fine-tune", 0.35, steals="the model and images") | {"details": {"without_the_model": 0.25}}
+    assert "reaches 0.3500 (0.2500 without the stolen model): most of" in reports.suite_verdict(document(tuned))
+    for odd in (None, "0.25", {}):
+        assert "without" not in reports.suite_verdict(document(tuned | {"details": {"without_the_model": odd}}))
+
+
 def test_the_verdict_tells_those_who_hold_more_apart():
     text = reports.suite_verdict(
         document(
@@ -78,6 +85,7 @@ def test_the_verdict_tells_those_who_hold_more_apart():
     assert "With the model alone, wrong-keys (10 tries, 30 s) reaches 0.1200: next to nothing" in text
     assert "With one pair, known-pair (1 try, 0 s) reaches 0.5000: the protection is gone." in text
     assert "nearby" not in text
+    assert len(text.splitlines()) == 3  # what it is worth, and a line for each kind of attacker
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import stat
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -209,3 +210,56 @@ def test_a_wrong_passphrase_and_a_damaged_key_are_told_alike(tmp_path):
         told[what], seconds[what] = str(caught.value).replace(str(file), ""), statistics.median(times)
     assert told["wrong"] == told["damaged"]
     print({what: f"{1000 * median:.1f} ms" for what, median in seconds.items()})
+
+
+_HOLDER = """
+import sys
+import numpy as np
+from segkey import ciphers
+from segkey.keys import Key
+key = Key.load(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
+for method in ("np", "shf", "ffx"):
+    ciphers.from_key(method, key, 4).encrypt(np.zeros((2, 3, 32, 32), np.uint8))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def _held(pid: int, form: bytes) -> int:
+    """How often some bytes stand in the memory of a process."""
+    found = 0
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            where, rights, *_ = line.split()
+            if not rights.startswith("rw"):
+                continue
+            start, end = (int(edge, 16) for edge in where.split("-"))
+            try:
+                memory.seek(start)
+                found += memory.read(end - start).count(form)
+            except (OSError, ValueError):  # a mapping that is no memory
+                continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("passphrase", [None, "a long passphrase"])
+def test_a_process_that_uses_a_key_holds_few_copies_of_its_secret(tmp_path, passphrase):
+    key = Key.generate()
+    key.save(tmp_path / "k.key", passphrase)
+    words = [sys.executable, "-c", _HOLDER, str(tmp_path / "k.key"), *([passphrase] if passphrase else [])]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            copies = {
+                "raw": _held(process.pid, key._secret),
+                "base64": _held(process.pid, base64.b64encode(key._secret)[:40]),
+                "hex": _held(process.pid, key._secret.hex().encode()),
+            }
+        except PermissionError:
+            pytest.skip("this system does not let a process read its child's memory")
+        finally:
+            process.stdin.close()
+    print(f"copies of the secret in memory: {copies}")
+    assert copies["raw"] >= 1  # the key itself: the search finds what is there
+    assert copies["raw"] <= 3 and copies["base64"] <= 2 and copies["hex"] == 0

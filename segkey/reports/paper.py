@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.padding import Padding
 from rich.table import Table
 
 from segkey.ciphers import METHODS
@@ -228,26 +229,28 @@ def _unlike_the_paper(settings: dict) -> list[str]:
 
 def findings_table(document: dict) -> Table:
     """The paper's four findings: what became of each here, by how much on average, and which pairs decide."""
-    table = table_of("The paper's findings, here", "finding", "here", "pairs", "by", "which decides", left=2)
-    table.columns[1].min_width, table.columns[4].min_width, table.columns[4].justify = 14, 28, "left"
+    table = table_of(
+        "The paper's findings, here", "finding, its claims, and the pairs that decide", "here", "pairs", "by", left=2
+    )
     for finding in document["findings"]:
         table.add_section()
         claims = finding["claims"]
         told = sum(claim["pairs"] > 0 for claim in claims)
         judged = f" ({told} of {len(claims)})" if 0 < told < len(claims) else ""
         table.add_row(f"[bold]{finding['finding']}. {finding['text']}[/]", _verdict(finding) + judged)
-        for claim in claims:
-            told = claim["pairs"] > 0
+        for claim in claims if told else []:
+            if not claim["pairs"]:
+                table.add_row(Padding(claim["claim"], (0, 0, 0, 2)), _verdict(claim))
+                continue
             table.add_row(
-                claim["claim"],
+                Group(Padding(claim["claim"], (0, 0, 0, 2)), Padding(_decisive(claim), (0, 0, 0, 4), style="dim")),
                 _verdict(claim),
-                f"{claim['as_claimed']} of {claim['pairs']}" if told else "",
-                f"{claim['mean_by']:+.4f}" if told else "",
-                _decisive(claim),
+                f"{claim['as_claimed']} of {claim['pairs']}",
+                f"{claim['mean_by']:+.4f}",
             )
     table.footnote = (
-        "(1 of 2): one of two claims could be told; by: the difference in the claim's favour, on average; which decides: the "
-        "pairs against it, the clearest first, or the narrowest where all are as claimed; keeps: of what is above the constant "
+        "(1 of 2): one of two claims could be told; by: the difference in the claim's favour, on average; the pairs "
+        "that decide: those against it, the clearest first, or the narrowest where all are as claimed; keeps: of what is above the constant "
         "answer; finding 4 is tested on models that reach 1.5 times that answer"
     )
     unlearned = [m for several in models_of(document["cells"]).values() for m in several if not m.has_learned]

@@ -7,6 +7,7 @@ is not imported.
 Ranks talk by gloo, and gradients on GPUs by NCCL. Nobody waits for a rank that died: torchrun ends the others.
 """
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -14,12 +15,13 @@ import os
 import re
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from segkey import files
 from segkey.errors import SegkeyError
@@ -175,6 +177,19 @@ def last_words(error: SegkeyError) -> None:
             )
     if not alone() and (not first() or isinstance(error, LostRankError)):
         time.sleep(_GRACE)
+
+
+def leave(status: int | str | None) -> NoReturn:
+    """End this rank with an exit status, all written, without the end of the interpreter.
+
+    There, gloo's threads now and then wake up in C++ that cannot be unwound, and a job whose results are complete is told
+    to have failed ("terminate called without an active exception"; 2 of 13 attacks by two ranks, with torch 2.14 and Python 3.11).
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 # ------------------------------------------------------------------ to agree

@@ -262,3 +262,13 @@ def test_without_torchrun_nothing_is_done(tmp_path):
     assert distributed.gather("a") == ["a"] and distributed.share("a") == "a" and distributed.deal([1, 2]) == [1, 2]
     with distributed.sole_writer(tmp_path), distributed.job("keygen", {}):
         assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(("status", "code"), [(None, 0), (0, 0), (2, 2), ("words", 1)])
+def test_a_rank_leaves_with_its_status_and_all_it_printed(status, code):
+    program = (
+        "import atexit, sys; from segkey import distributed; atexit.register(print, 'bye');"
+        f"print('result'); distributed.leave({status!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (code, "result\nbye\n")

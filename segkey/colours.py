@@ -54,7 +54,7 @@ def overlay(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> I
         RGB, as high as the picture and the legend together. A narrow picture is enlarged by a whole number.
     """
     coloured = Image.blend(picture, palette_mask(mask, classes).convert("RGB"), _STRENGTH)
-    times = max(1, _LEAST_WIDTH // max(picture.size))
+    times = max(1, math.ceil(_LEAST_WIDTH / max(picture.size)))
     coloured = coloured.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
     legend = draw_legend(np.flatnonzero(np.bincount(mask.reshape(-1))), classes, max(coloured.width, _LEAST_WIDTH))
     whole = Image.new("RGB", (legend.width, coloured.height + legend.height), "white")

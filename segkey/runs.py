@@ -1,5 +1,6 @@
 """A run: one training in one folder, with its weights, configuration, history and results."""
 
+import difflib
 import json
 import os
 import re
@@ -73,7 +74,10 @@ class Run:
         if path.is_file() and path.name == "latest":  # where symbolic links cannot be made, it holds the name
             path = path.parent / _named_by(path)
         if not (path / "run.json").is_file():
-            raise SegkeyError(f"there is no run at {path}", "train one with 'segkey train', or give a folder of runs/")
+            there = sorted(file.parent.name for file in path.parent.glob("*/run.json"))
+            near = difflib.get_close_matches(path.name, there, 1)
+            hint = "train one with 'segkey train', or give a folder of runs/"
+            raise SegkeyError(f"there is no run at {path}", f"did you mean {path.parent / near[0]}?" if near else hint)
         config = read_json(path / "run.json", "the description of a run")
         if config.get("format") != FORMAT:
             raise SegkeyError(

@@ -214,3 +214,14 @@ def test_a_training_that_was_cut_off_is_said(tmp_path, trained_run, shards_folde
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
     assert "after 2 of 5 epochs" in " ".join(result.stderr.split())
+
+
+def test_a_mistyped_run_is_answered_with_the_nearest(trained_run):
+    from segkey.runs import Run
+
+    with pytest.raises(SegkeyError) as told:
+        Run.open(trained_run.path.parent / "smal")
+    assert told.value.hint == f"did you mean {trained_run.path}?"
+    with pytest.raises(SegkeyError) as told:
+        Run.open(trained_run.path.parent / "something-else")
+    assert "segkey train" in told.value.hint

@@ -301,3 +301,29 @@ def test_curves_need_two_epochs_and_finite_losses():
     assert curves.best == 0
     assert drawings.training_curves(history[:1], 1) is None
     assert drawings.training_curves([*history, {"loss": float("nan"), "val_loss": 1.0}], 1) is None
+
+
+def test_the_verdict_of_a_suite_is_a_line_for_each_kind_of_attacker(tmp_path, trained_run):
+    def line(name: str, steals: str) -> dict:
+        return {
+            "attack": name, "knows": "something", "steals": steals, "queries": 3, "images": 18, "seconds": 2.0,
+            "mean_iou": 0.4, "won": 0.75, "summary": "somehow", "details": {},
+        }  # fmt: skip
+
+    run = Run(shutil.copytree(trained_run.path, tmp_path / "attacked"), json.loads(json.dumps(trained_run.config)))
+    run.config["name"] = "attacked"
+    run.save()
+    attacked = attack_document("attacked", 0.5)
+    run.write_result("attack", attacked)
+    run.write_result("suite", {
+        "run": "attacked", "method": "np", "block_size": 4, "fixed_password": False, "key_space_bits": 44.9, "split": "test",
+        "images": 6, "correct": attacked["correct"], "keyless": {"mean_iou": 0.1, "divided_by": 255},
+        "constant": attacked["constant"], "left_out": {},
+        "attacks": [line("search", "the model"), line("known-pair", "one pair")],
+    })  # fmt: skip
+    html = html_page([run])
+    ((_, verdict),) = Page(html).find("li", class_="verdict")
+    lines = verdict.splitlines()
+    assert [words.split(",")[0] for words in lines[2:]] == ["With the model alone", "With one pair"]
+    assert "the strongest attack, search, reaches 0.4000" in lines[0]
+    assert "\\n" not in html

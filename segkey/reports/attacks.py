@@ -77,7 +77,9 @@ def suite_verdict(document: dict) -> str:
         )
     if keyless >= _NEARLY_ALL * correct:
         return f"The key adds next to nothing: plain images reach {keyless:.4f}, the key {correct:.4f}."
-    lines = [f"The key is worth {correct:.4f} instead of {keyless:.4f} to those who have it."]
+    lines = [
+        f"The key is worth {correct:.4f} instead of {keyless:.4f} to those who have it" + _strongest(document) + "."
+    ]
     lines += filter(None, [few_images(document["images"])])
     alone = [line for line in document["attacks"] if line["steals"] == "the model" and line["attack"] != "plain"]
     lines += [_against("With the model alone", alone)] if alone else []
@@ -87,6 +89,13 @@ def suite_verdict(document: dict) -> str:
             others.setdefault(line["steals"], []).append(line)
     lines += [_against(f"With {steals}", attempts) for steals, attempts in others.items()]
     return "\n".join(lines)
+
+
+def _strongest(document: dict) -> str:
+    """The most that anybody reached who was not told a part of the key."""
+    tried = [line for line in document["attacks"] if line["steals"]]
+    best = max(tried, key=lambda line: line["mean_iou"], default=None)
+    return f"; the strongest attack, {best['attack']}, reaches {best['mean_iou']:.4f}" if best else ""
 
 
 def _against(who: str, lines: list[dict]) -> str:

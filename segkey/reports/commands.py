@@ -27,8 +27,8 @@ _BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
 KEY_SPACE_ADVICE = (
     f"At M = 2, NP has only {selections(2)} keys, and so has FFX where its password is fixed: somebody with a "
     "stolen model tries them all (segkey attack --exhaustive does it). Take M = 4 or more, or FFX with the password derived "
-    "from the key (the default). No key space protects SHF and NP from those who see encrypted images "
-    "(segkey attack --ciphertext-only), nor any method from those who see one image both ways (--known-pair)."
+    "from the key (the default). No key space protects any method from those who see encrypted images "
+    "(segkey attack --ciphertext-only) or one image both ways (--known-pair)."
 )
 
 

@@ -46,7 +46,8 @@ def table_of(title: str, *columns: str, left: int = 1) -> Table:
     """A table whose first ``left`` columns hold words and the others numbers."""
     table = _Titled(title)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right")
+        # Where a terminal is too narrow, a number goes on in the next line: half of one would be another.
+        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
     return table
 
 

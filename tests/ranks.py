@@ -69,3 +69,4 @@ if __name__ == "__main__":
     plan = Path(sys.argv[1])
     for number, step in enumerate(json.loads(plan.read_text())):
         run(step, plan.parent, number)
+    distributed.leave(0)

@@ -104,12 +104,7 @@ def main() -> None:
     console.route_warnings()
     if not distributed.first():
         console.speak_of_errors_only(distributed.name())
-    try:
-        app()
-    except SystemExit as ended:
-        if distributed.alone():
-            raise
-        distributed.leave(ended.code)
+    app()
 
 
 # They add their commands to app, in the order of the panels of --help.

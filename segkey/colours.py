@@ -7,7 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _STRENGTH = 0.55  # of a class's colour over the photograph
-_LEAST_WIDTH = 480  # of an overlay: images below it are enlarged, so that the legend can be read beside them
+_LEAST_SIDE = (
+    480  # of an overlay's longer side: images below it are enlarged, so that the legend can be read beside them
+)
 _VOID = 255
 
 
@@ -16,7 +18,7 @@ def _voc_palette() -> np.ndarray:
     numbers, colours = np.arange(256), np.zeros((256, 3), dtype=np.uint8)
     for place in range(8):
         for channel in range(3):
-            colours[:, channel] |= ((numbers >> (3 * place + channel) & 1) << (7 - place)).astype(np.uint8)
+            colours[:, channel] |= (((numbers >> (3 * place + channel)) & 1) << (7 - place)).astype(np.uint8)
     return colours
 
 
@@ -51,12 +53,12 @@ def overlay(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> I
         classes: their names.
 
     Returns:
-        RGB, as high as the picture and the legend together. A narrow picture is enlarged by a whole number.
+        RGB, as high as the picture and the legend together. A small picture is enlarged by a whole number.
     """
     coloured = Image.blend(picture, palette_mask(mask, classes).convert("RGB"), _STRENGTH)
-    times = max(1, math.ceil(_LEAST_WIDTH / max(picture.size)))
+    times = max(1, math.ceil(_LEAST_SIDE / max(picture.size)))
     coloured = coloured.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
-    legend = draw_legend(np.flatnonzero(np.bincount(mask.reshape(-1))), classes, max(coloured.width, _LEAST_WIDTH))
+    legend = draw_legend(np.flatnonzero(np.bincount(mask.reshape(-1))), classes, max(coloured.width, _LEAST_SIDE))
     whole = Image.new("RGB", (legend.width, coloured.height + legend.height), "white")
     whole.paste(coloured, ((whole.width - coloured.width) // 2, 0))
     whole.paste(legend, (0, coloured.height))
@@ -64,7 +66,7 @@ def overlay(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> I
 
 
 def draw_legend(numbers: np.ndarray, classes: Sequence[str], width: int) -> Image.Image:
-    """A swatch and a name for each of some class numbers (beyond the classes: void), in as many lines as they need; RGB."""
+    """A swatch and a name for each of some class numbers (beyond the classes: void), in as many lines as they need; RGB, ``width`` pixels wide."""
     size, palette = max(14, min(width // 36, 64)), palette_of(classes)
     font, gap, line = ImageFont.load_default(size), size // 2, math.ceil(1.6 * size)
     places, x, y = [], gap, gap // 2

@@ -4,7 +4,7 @@
 class SegkeyError(Exception):
     """An expected failure: what is wrong (and with which file), and what to do about it.
 
-    The command line prints both lines and exits with status 1; nothing else is caught there.
+    The command line prints both lines and exits with status 1.
 
     Args:
         what: one line, naming the file or value at fault.

@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -26,33 +26,33 @@ class _Commands(TyperGroup):
             plugins.load(os.environ.get("SEGKEY_METHODS", ""))
             return super().invoke(ctx)
         except SegkeyError as error:
-            if os.environ.get("SEGKEY_DEBUG") == "1":
-                console.traceback()
-            distributed.last_words(error)
-            console.error(error.what, error.hint)
-            raise typer.Exit(1) from None
+            self._fail(error)
         except OSError as error:  # of a path that was given, such as a name that is too long
             if error.filename is None:
                 raise
-            if os.environ.get("SEGKEY_DEBUG") == "1":
-                console.traceback()
-            console.error(f"{error.filename}: {error.strerror}")
-            raise typer.Exit(1) from None
+            self._fail(SegkeyError(f"{error.filename}: {error.strerror}"))
         except (KeyboardInterrupt, typer.Abort):
             console.interrupted()
             raise typer.Exit(130) from None
 
+    def _fail(self, error: SegkeyError) -> NoReturn:
+        if os.environ.get("SEGKEY_DEBUG") == "1":
+            console.traceback()
+        distributed.last_words(error)
+        console.error(error.what, error.hint)
+        raise typer.Exit(1) from None
+
 
 class _App(typer.Typer):
-    """Gives every command ``--quiet``."""
+    """Gives every command ``--quiet``, and runs it as a job of all ranks."""
 
     def command(self, *args, **kwargs):
         register = super().command(*args, **kwargs)
-        return lambda function: register(_hushable(function))
+        return lambda function: register(_as_job(function))
 
 
-def _hushable(function: Callable[..., None]) -> Callable[..., None]:
-    """A command with one option more."""
+def _as_job(function: Callable[..., None]) -> Callable[..., None]:
+    """A command with ``--quiet``, dealt out to torchrun's ranks where there are some."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from segkey.reports.layout import method_label, number, printable, table_of, visible
+from segkey.reports.layout import duration, method_label, number, printable, table_of, visible
 
 _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best keyless score to the correct key's
 
@@ -38,11 +38,11 @@ def suite_table(document: dict) -> Table:
     notes += [
         f"{line['attack']}: {line['summary']}. The attacker has {line['knows']}." for line in strongest_first(document)
     ]
-    notes += (
-        ["nearby stands last: it is told a part of the key"]
-        if any(not e["steals"] for e in document["attacks"])
-        else []
-    )
+    notes += [
+        f"{line['attack']} stands last: it is told a part of the key"
+        for line in document["attacks"]
+        if not line["steals"]
+    ]
     notes += [f"{name} does not fit: {why}" for name, why in document["left_out"].items()]
     table.footnote = "\n".join(map(visible, notes))
     return table
@@ -62,19 +62,27 @@ def learned_nothing(correct: float, constant: float) -> bool:
     return correct < 1.5 * constant
 
 
+def nothing_to_judge(document: dict) -> str:
+    """Why the results of an attack, or of a suite, tell nothing about a key; empty where they do."""
+    correct, constant = document["correct"]["mean_iou"], document["constant"]
+    if document["method"] == "none":
+        return "This model is not protected: it works for everybody."
+    if learned_nothing(correct, constant["mean_iou"]):
+        return (
+            f"The model has learned next to nothing: {correct:.4f} with the key, where always answering "
+            f"'{constant['class']}' reaches {constant['mean_iou']:.4f}. This says nothing about the key; train longer first."
+        )
+    return ""
+
+
 def suite_verdict(document: dict) -> str:
     """What the key is worth, in plain words: a sentence, and then a line for what each kind of attacker holds.
 
     The model alone comes first. Lines are separated by newlines.
     """
-    correct, keyless, constant = (document[name]["mean_iou"] for name in ("correct", "keyless", "constant"))
-    if document["method"] == "none":
-        return "This model is not protected: it works for everybody."
-    if learned_nothing(correct, constant):
-        return (
-            f"The model has learned next to nothing: {correct:.4f} with the key, where always answering "
-            f"'{document['constant']['class']}' reaches {constant:.4f}. This says nothing about the key; train longer first."
-        )
+    correct, keyless = document["correct"]["mean_iou"], document["keyless"]["mean_iou"]
+    if nothing := nothing_to_judge(document):
+        return nothing
     if keyless >= _NEARLY_ALL * correct:
         return f"The key adds next to nothing: plain images reach {keyless:.4f}, the key {correct:.4f}."
     lines = [
@@ -101,7 +109,7 @@ def _strongest(document: dict) -> str:
 def _against(who: str, lines: list[dict]) -> str:
     """One sentence about the strongest of some attacks."""
     best = max(lines, key=lambda line: line["mean_iou"])
-    cost = f"{best['queries']:,} {'try' if best['queries'] == 1 else 'tries'}, {_duration(best['seconds'])}"
+    cost = f"{best['queries']:,} {'try' if best['queries'] == 1 else 'tries'}, {duration(best['seconds'])}"
     reached = f"{best['attack']} ({cost}) reaches {best['mean_iou']:.4f}" + _without_the_theft(best)
     if best["won"] >= _NEARLY_ALL:
         return f"{who}, {reached}: the protection is gone."
@@ -116,13 +124,3 @@ def _without_the_theft(line: dict) -> str:
     """What the same training images reach without the stolen model: only the rest was won by stealing it."""
     anew = line["details"].get("without_the_model")
     return f" ({anew:.4f} without the stolen model)" if isinstance(anew, float) else ""
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )

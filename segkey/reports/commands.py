@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from segkey.keys import KNOWN_KEY_SPACES, key_space_bits, selections
-from segkey.reports.attacks import few_images, learned_nothing
+from segkey.reports.attacks import few_images, nothing_to_judge
 from segkey.reports.layout import (
     SEARCHABLE_BITS,
     facts_of,
@@ -207,9 +207,9 @@ def attack_table(document: dict) -> Table:
 
 def attack_sentence(document: dict) -> str:
     """What the table means, in plain words; it flatters nobody."""
+    text = nothing_to_judge(document) or _verdict(document)
     if document["method"] == "none":
-        return "This model is not protected: it works for everybody."
-    text = _verdict(document)
+        return text
     if few := few_images(document["images"]):
         text += " " + few
     if document["key_space_bits"] < SEARCHABLE_BITS:
@@ -221,12 +221,6 @@ def attack_sentence(document: dict) -> str:
 def _verdict(document: dict) -> str:
     """How far the best attempt without the key came."""
     correct, plain, wrong = document["correct"]["mean_iou"], document["plain"]["mean_iou"], document["incorrect"]
-    constant = document["constant"]
-    if learned_nothing(correct, constant["mean_iou"]):
-        return (
-            f"The model has learned next to nothing: {correct:.4f} with the key, where always answering "
-            f"'{constant['class']}' reaches {constant['mean_iou']:.4f}. This says nothing about the key; train longer first."
-        )
     best = max(plain, wrong["max"])
     way = "plain images reach" if plain >= wrong["max"] else f"the best of {wrong['keys']} wrong keys reaches"
     text = f"Without the key, {way} {best:.4f} where the key reaches {correct:.4f}: "

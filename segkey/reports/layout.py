@@ -66,6 +66,15 @@ def printable(value: object) -> str:
     return escape(visible(value))
 
 
+def duration(seconds: float) -> str:
+    """With the unit that makes it short."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 def in_bytes(count: float) -> str:
     """With the unit that makes it short."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):

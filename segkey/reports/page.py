@@ -15,7 +15,7 @@ from segkey.keys import KNOWN_KEY_SPACES, key_space_bits
 from segkey.reports.attacks import strongest_first, suite_verdict
 from segkey.reports.commands import attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
-from segkey.reports.layout import method_label, method_name, number, visible
+from segkey.reports.layout import duration, method_label, method_name, number, visible
 from segkey.reports.runs import Row, about, cell, collect, grid_of, groups_of
 from segkey.version import VERSION
 
@@ -164,7 +164,7 @@ def _facts(run) -> list[tuple[str, str]]:
     facts += [
         ("images", f"{counts}; {run.size[0]}×{run.size[1]} pixels"),
         ("classes", str(len(header.classes))),
-        ("trained", f"{config['epochs_done']} epochs of {recipe.get('epochs', '?')}, {_duration(config.get('seconds', 0))}, {config.get('device', 'unknown device')}"),
+        ("trained", f"{config['epochs_done']} epochs of {recipe.get('epochs', '?')}, {duration(config.get('seconds', 0))}, {config.get('device', 'unknown device')}"),
         ("made", f"{config.get('created', '')[:10]}, {', '.join(f'{name} {v}' for name, v in config.get('versions', {}).items())}"),
     ]  # fmt: skip
     return [(name, visible(value)) for name, value in facts]
@@ -178,12 +178,6 @@ def _bits(header) -> float:
     if header.method not in KNOWN_KEY_SPACES:
         return 256.0
     return key_space_bits(header.method, header.block_size, header.channels, bool(header.password_hash))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _verdict(attacked: dict | None, suite: dict | None) -> str:

@@ -82,6 +82,13 @@ def test_a_method_of_one_s_own_is_measured(run_example):
     assert "with the key" in run_example(sys.executable, EXAMPLES / "own_method.py").stdout
 
 
+def test_keys_are_estimated_from_encrypted_images(run_example):
+    told = run_example(sys.executable, EXAMPLES / "keys_from_encrypted_images.py").stdout
+    assert told.startswith("64 encrypted images of 64x64\n")
+    assert "np M=4: 100 % of selected" in told
+    assert {line.split()[0] for line in told.splitlines()[1:]} == {"np", "shf", "ffx"}
+
+
 def test_a_method_of_one_s_own_is_known_to_the_command_line(run_example, scenes_folder):
     here, method = run_example.here, {"SEGKEY_METHODS": str(EXAMPLES / "own_method.py")}
     run_example("segkey", "keygen")

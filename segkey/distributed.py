@@ -182,8 +182,9 @@ def last_words(error: SegkeyError) -> None:
 def leave(status: int | str | None) -> NoReturn:
     """End this rank with an exit status, all written, without the end of the interpreter.
 
-    There, gloo's threads now and then wake up in C++ that cannot be unwound, and a job whose results are complete is told
-    to have failed ("terminate called without an active exception"; 2 of 13 attacks by two ranks, with torch 2.14 and Python 3.11).
+    There, a rank whose results are complete now and then aborts, and torchrun takes the job for failed ("terminate called
+    without an active exception"; 2 of 13 attacks by two ranks, with torch 2.14 and Python 3.11; which thread it is was not
+    found out, gloo's are the likely ones).
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

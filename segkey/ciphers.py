@@ -7,19 +7,22 @@ needs its positions worked out once: NP is then one XOR with a plane, SHF one ga
 This module imports no torch, so that encrypting a folder does not pay for it; `segkey.transforms`
 wraps these classes as ``nn.Module``. Arrays and tensors are both called *images* here.
 
-A new method is a subclass with ``method``, ``PARTS``, ``from_key``, ``_encrypt``, ``_decrypt`` and, if its keys are
-to be counted, ``key_space_bits``; decorated with `register`, it is known to every command as ``--method NAME``.
+A new method is a subclass with ``method``, ``PARTS``, ``from_key``, ``_encrypt`` and ``_decrypt``; decorated with
+`register`, it is known to every command as ``--method NAME``. What else is to be said of a method stands in its class
+too: ``label``, ``what``, ``has_password``, ``key_space``. Attacks that solve for a method's key need code for that method:
+see `segkey.attacks.known_pair` and `segkey.attacks.ciphertext_only`.
 """
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
 from segkey.errors import SegkeyError
-from segkey.keys import KNOWN_KEY_SPACES, Key, key_space_bits
+from segkey.keys import KEY_BITS, Key
 
 Images = Any  # np.ndarray or torch.Tensor, uint8 or uint16, shape (..., C, H, W)
 
@@ -53,13 +56,33 @@ def from_key(method: str, key: Key | None, block_size: int, channels: int = 3, p
         raise SegkeyError(
             f"blocks of {channels}x{block_size}x{block_size} are not possible", "take sizes of at least 1"
         )
-    if password is not None and method != "ffx":
+    if password is not None and not METHODS[method].has_password:
         raise SegkeyError(f"method '{method}' has no password", "leave --ffx-password out, or use --method ffx")
     if method == "none":
         return Plain(1, channels)
     if key is None:
         raise SegkeyError(f"method '{method}' needs a key", "make one with 'segkey keygen', or give it with --key")
     return METHODS[method].from_key(key, block_size, channels, password)
+
+
+def has_password(method: str) -> bool:
+    """Whether a method has a password that can be fixed."""
+    return method in METHODS and METHODS[method].has_password
+
+
+def key_space_bits(method: str, block_size: int, channels: int = 3, fixed_password: bool = False) -> float:
+    """`Cipher.key_space` of a method by its name, which need not be known here."""
+    return METHODS.get(method, Cipher).key_space(block_size, channels, fixed_password)
+
+
+def method_name(method: str) -> str:
+    """A method as it stands in tables, known here or not."""
+    return (METHODS[method].label if method in METHODS else "") or method.upper()
+
+
+def method_label(method: str, block_size: int) -> str:
+    """A method as it stands in tables, with its block size, where it has one."""
+    return method_name(method) + (f" M={block_size}" if method != "none" else "")
 
 
 def fitting_block_sizes(height: int, width: int) -> list[int]:
@@ -78,10 +101,16 @@ class Cipher:
         password_hash: names a fixed FFX password without telling it; empty otherwise.
         PARTS: the attributes that the key decides: ``permutation``, int64 (c·M·M,); ``selected``, bool (c·M·M,);
             ``values``, uint16 (256,). Attacks guess and rebuild these by name.
+        label: the method's name in tables; ``method`` in capitals, if not given.
+        what: a sentence for reports on what becomes of a block; {m}, {c} and {n} in it stand for M, c and c·M·M.
+        has_password: whether there is a password besides the key that can be fixed.
     """
 
     method: ClassVar[str]
     PARTS: ClassVar[tuple[str, ...]]
+    label: ClassVar[str] = ""
+    what: ClassVar[str] = "Encrypted with a method of the user's own."
+    has_password: ClassVar[bool] = False
     max_value: int = 255
     dtype: str = "uint8"
     password_hash: str = ""
@@ -95,12 +124,23 @@ class Cipher:
     def from_key(cls, key: Key, block_size: int, channels: int, password: bytes | None = None) -> "Cipher":
         raise NotImplementedError
 
+    @classmethod
+    def key_space(cls, block_size: int, channels: int = 3, fixed_password: bool = False) -> float:
+        """How many bits a search over all transformations must go through.
+
+        Never more than 256, the bits of the key itself, which is what a method claims that does not count them.
+
+        Args:
+            block_size: M.
+            channels: c.
+            fixed_password: it is known to who searches.
+        """
+        return KEY_BITS
+
     @property
     def key_space_bits(self) -> float:
-        """log2 of the number of different transformations, at most 256, which is what a method claims by default."""
-        if self.method not in KNOWN_KEY_SPACES:
-            return 256.0
-        return key_space_bits(self.method, self.block_size, self.channels, bool(self.password_hash))
+        """`key_space` of this cipher: log2 of the number of different transformations, at most 256."""
+        return self.key_space(self.block_size, self.channels, bool(self.password_hash))
 
     def encrypt(self, images: Images) -> Images:
         """Encrypt uint8 images of shape (..., c, H, W), H and W multiples of M; the input stays as it is."""
@@ -218,6 +258,20 @@ def _selection(selected: np.ndarray, block_size: int) -> tuple[np.ndarray, int]:
     return selected.astype(bool), channels
 
 
+def selections(block_size: int, channels: int = 3) -> int:
+    """In how many ways NP and FFX can choose half of the positions of a block."""
+    n = channels * block_size**2
+    return math.comb(n, n // 2)
+
+
+def _selection_bits(block_size: int, channels: int) -> float:
+    """log2 of `selections`, at most 256; 0 for a single position, as half of one is none."""
+    n = channels * block_size**2
+    if n == 1:
+        return 0.0
+    return min((math.lgamma(n + 1) - math.lgamma(n // 2 + 1) - math.lgamma(n - n // 2 + 1)) / math.log(2), KEY_BITS)
+
+
 def _chosen(key: Key, method: str, block_size: int, channels: int) -> np.ndarray:
     """The half of the positions that the key chooses, as bool (c·M·M,): the first n//2 of its permutation."""
     permutation = key.permutation(method, block_size, channels)
@@ -232,10 +286,16 @@ class Plain(Cipher):
 
     method = "none"
     PARTS = ()
+    label = "plain"
+    what = "Nothing is encrypted: this model works for everybody."
 
     @classmethod
     def from_key(cls, key, block_size, channels, password=None):
         return cls(block_size, channels)
+
+    @classmethod
+    def key_space(cls, block_size, channels=3, fixed_password=False):
+        return 0.0
 
     def _encrypt(self, images: Images) -> Images:
         return images.copy() if isinstance(images, np.ndarray) else images.clone()
@@ -254,6 +314,7 @@ class Shuffle(Cipher):
 
     method = "shf"
     PARTS = ("permutation",)
+    what = "The {n} values of every block of {c}×{m}×{m} are shuffled, by the key."
 
     def __init__(self, permutation: np.ndarray, block_size: int):
         permutation, channels = _positions(permutation, block_size)
@@ -265,6 +326,11 @@ class Shuffle(Cipher):
     @classmethod
     def from_key(cls, key, block_size, channels, password=None):
         return cls(key.permutation(cls.method, block_size, channels), block_size)
+
+    @classmethod
+    def key_space(cls, block_size, channels=3, fixed_password=False):
+        """(c·M·M)! permutations."""
+        return min(math.lgamma(channels * block_size**2 + 1) / math.log(2), KEY_BITS)
 
     def _encrypt(self, images: Images) -> Images:
         return _gather(images, self._table(images, "to", lambda h, w: self._sources(self.permutation, h, w)))
@@ -294,6 +360,7 @@ class NegativePositive(Cipher):
 
     method = "np"
     PARTS = ("selected",)
+    what = "Half of the {n} values of every block of {c}×{m}×{m}, chosen by the key, are turned into their negatives."
 
     def __init__(self, selected: np.ndarray, block_size: int):
         selected, channels = _selection(selected, block_size)
@@ -303,6 +370,11 @@ class NegativePositive(Cipher):
     @classmethod
     def from_key(cls, key, block_size, channels, password=None):
         return cls(_chosen(key, cls.method, block_size, channels), block_size)
+
+    @classmethod
+    def key_space(cls, block_size, channels=3, fixed_password=False):
+        """C(c·M·M, half of them) selections."""
+        return _selection_bits(block_size, channels)
 
     def _encrypt(self, images: Images) -> Images:
         # 255 - x is x with all its bits turned over: one XOR with a plane of 0 and 255.
@@ -329,6 +401,11 @@ class FFX(Cipher):
 
     method = "ffx"
     PARTS = ("selected", "values")
+    what = (
+        "Half of the {n} values of every block of {c}×{m}×{m}, chosen by the key, are encrypted with "
+        "format-preserving Feistel encryption."
+    )
+    has_password = True
     dtype = "uint16"
 
     def __init__(self, selected: np.ndarray, block_size: int, password: bytes, fixed: bool = True):
@@ -350,6 +427,12 @@ class FFX(Cipher):
         if password is None:
             return cls(selected, block_size, key.ffx_password(), fixed=False)
         return cls(selected, block_size, password)
+
+    @classmethod
+    def key_space(cls, block_size, channels=3, fixed_password=False):
+        """As NP's where the password is fixed; a derived one adds the whole key."""
+        selections = _selection_bits(block_size, channels)
+        return KEY_BITS if selections and not fixed_password else selections
 
     def _encrypt(self, images: Images) -> Images:
         halves = self._plane_of_halves(images, 256)

@@ -9,7 +9,6 @@ import binascii
 import hashlib
 import hmac
 import json
-import math
 import os
 import secrets
 import stat
@@ -25,6 +24,7 @@ from segkey.files import explain_os_errors, make_folder, written_whole
 
 FORMAT = "segkey-key-v1"
 SECRET_BYTES = 32
+KEY_BITS = 8.0 * SECRET_BYTES  # no method has more transformations than there are keys
 _MAX_FILE_BYTES = 16 << 10  # a key file is under 1 kB; a larger one is not read
 _SCRYPT = {"n": 2**15, "r": 8, "p": 1}
 
@@ -263,38 +263,6 @@ def _unseal(path: Path, document: dict, passphrase: _Hidden) -> _Hidden:
             f"{path} does not open: the passphrase is wrong or the file is damaged",
             "try the passphrase again, or restore the key file from a backup",
         ) from None
-
-
-# ------------------------------------------------------------------ how many keys there are
-
-
-KNOWN_KEY_SPACES = ("none", "shf", "np", "ffx")
-
-
-def selections(block_size: int, channels: int = 3) -> int:
-    """In how many ways NP and FFX can choose half of the positions of a block."""
-    n = channels * block_size**2
-    return math.comb(n, n // 2)
-
-
-def key_space_bits(method: str, block_size: int, channels: int = 3, fixed_password: bool = False) -> float:
-    """How many bits a search over all transformations of a method must go through.
-
-    SHF has (c·M·M)! permutations, NP and FFX choose half of the positions; a derived FFX password adds
-    the whole key. Never more than 256, the bits of the key itself; 0 for ``none``.
-    """
-    n = channels * block_size**2
-    if method not in KNOWN_KEY_SPACES:
-        raise ValueError(f"the key space of method '{method}' is not known here")
-    if method == "none" or (n == 1 and method != "shf"):  # half of one position is none
-        return 0.0
-    if method == "shf":
-        bits = math.lgamma(n + 1) / math.log(2)
-    elif method == "ffx" and not fixed_password:
-        bits = 256.0
-    else:
-        bits = (math.lgamma(n + 1) - math.lgamma(n // 2 + 1) - math.lgamma(n - n // 2 + 1)) / math.log(2)
-    return min(bits, 256.0)
 
 
 def public_part(path: str | Path) -> dict:

@@ -48,7 +48,9 @@ def encrypted_pictures(
     """
     return {
         method: [
-            as_seen(ciphers.from_key(method, key, m, password=password if method == "ffx" else None), picture)
+            as_seen(
+                ciphers.from_key(method, key, m, password=password if ciphers.has_password(method) else None), picture
+            )
             for m in block_sizes
         ]
         for method in methods

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 import pickle
 
 import numpy as np
@@ -270,3 +271,30 @@ def test_tables_of_many_sizes_are_forgotten():
     for side in range(2, 82, 2):
         cipher.encrypt(np.zeros((3, side, 2), np.uint8))
     assert len(cipher._tables) == 16
+
+
+# ------------------------------------------------------------------ how many keys there are
+
+
+WAYS = {
+    ("none", 4, 3): 1,
+    ("shf", 2, 3): math.factorial(12),
+    ("shf", 8, 3): 2**256,  # never more than the key has
+    ("np", 1, 3): 3,
+    ("np", 2, 3): 924,
+    ("np", 3, 1): 126,
+    ("np", 8, 3): math.comb(192, 96),
+    ("np", 16, 3): 2**256,
+    ("ffx", 2, 3): 2**256,
+}
+
+
+@pytest.mark.parametrize("method, m, c", WAYS)
+def test_key_space_bits(method, m, c):
+    assert ciphers.key_space_bits(method, m, c) == pytest.approx(math.log2(WAYS[method, m, c]), rel=1e-12)
+
+
+def test_selections_are_the_key_space_of_np_and_of_ffx_with_a_fixed_password():
+    assert ciphers.selections(2, 3) == 924 and ciphers.selections(3, 1) == 126
+    for m in (1, 2, 4, 256):
+        assert ciphers.key_space_bits("ffx", m, fixed_password=True) == ciphers.key_space_bits("np", m)

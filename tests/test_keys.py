@@ -1,11 +1,10 @@
-"""Keys: golden derivation, key files, sealing, and the size of the key space."""
+"""Keys: golden derivation, key files and sealing."""
 
 import base64
 import copy
 import hashlib
 import io
 import json
-import math
 import os
 import pickle
 import stat
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 from segkey.errors import SealedKeyError, SegkeyError, SegkeyWarning
-from segkey.keys import Key, damage, key_space_bits, selections
+from segkey.keys import Key, damage
 
 SECRET = bytes(range(32))
 KEY = Key(SECRET)
@@ -274,27 +273,3 @@ def test_hostile_sealing_is_refused_before_scrypt_runs(key_file, monkeypatch, ch
     monkeypatch.setattr(hashlib, "scrypt", lambda *args, **kwargs: pytest.fail("scrypt was called"))
     with pytest.raises(SegkeyError, match="is not a segkey key"):
         Key.load(key_file(HEAD | {"sealed": SEALING | change}), PASSPHRASE)
-
-
-WAYS = {
-    ("none", 4, 3): 1,
-    ("shf", 2, 3): math.factorial(12),
-    ("shf", 8, 3): 2**256,  # never more than the key has
-    ("np", 1, 3): 3,
-    ("np", 2, 3): 924,
-    ("np", 3, 1): 126,
-    ("np", 8, 3): math.comb(192, 96),
-    ("np", 16, 3): 2**256,
-    ("ffx", 2, 3): 2**256,
-}
-
-
-@pytest.mark.parametrize("method, m, c", WAYS)
-def test_key_space_bits(method, m, c):
-    assert key_space_bits(method, m, c) == pytest.approx(math.log2(WAYS[method, m, c]), rel=1e-12)
-
-
-def test_selections_are_the_key_space_of_np_and_of_ffx_with_a_fixed_password():
-    assert selections(2, 3) == 924 and selections(3, 1) == 126
-    for m in (1, 2, 4, 256):
-        assert key_space_bits("ffx", m, fixed_password=True) == key_space_bits("np", m)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from segkey import evaluation, samples, testdata
+from segkey import ciphers, evaluation, reports, samples, testdata
 from segkey.cli import app
 from segkey.prediction import Model
 from segkey.reports import drawings
@@ -121,6 +121,28 @@ def test_the_numbers_on_the_page_are_those_of_the_results(page, runs):
         assert sorted(text for _, text in parsed.find("td", class_="bar", data_run=run.name)) == sorted(
             "n/a" if iou is None else f"{iou:.4f}" for iou in ious.values()
         )
+
+
+class Odd(ciphers.NegativePositive):
+    method = "odd"
+    label = "Odd & even"
+    what = "Some of {n} values in blocks of {c}×{m}×{m} become odd."
+
+    @classmethod
+    def key_space(cls, block_size, channels=3, fixed_password=False):
+        return 2.5 * block_size
+
+
+def test_a_method_of_ones_own_is_described_as_its_class_says(trained_run, monkeypatch):
+    monkeypatch.setitem(ciphers.METHODS, "odd", Odd)
+    run = Run(trained_run.path, json.loads(json.dumps(trained_run.config)))
+    run.config["data"] |= {"method": "odd", "block_size": 4}
+    text = " ".join(text for _, _, text in Page(html_page([run])).elements)
+    assert "Odd & even M=4" in text and "Some of 48 values in blocks of 3×4×4 become odd." in text
+    assert "10.0 bits" in text and "Only 10.0 bits of key space" in reports.describe_training(run)
+    monkeypatch.delitem(ciphers.METHODS, "odd")  # whoever has the run may not have the method
+    text = " ".join(text for _, _, text in Page(html_page([run])).elements)
+    assert "ODD M=4" in text and "a method of the user's own" in text and "256 bits" in text
 
 
 def test_every_mark_stands_where_its_value_belongs(page, runs):

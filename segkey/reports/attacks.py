@@ -2,7 +2,8 @@
 
 from rich.table import Table
 
-from segkey.reports.layout import duration, method_label, number, printable, table_of, visible
+from segkey.ciphers import method_label
+from segkey.reports.layout import duration, number, per_cent, printable, table_of, visible
 
 _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best keyless score to the correct key's
 
@@ -26,7 +27,7 @@ def suite_table(document: dict) -> Table:
             f"{line['images']:,}",
             f"{line['seconds']:.0f}" if line["seconds"] >= 10 else f"{line['seconds']:.1f}",
             number(line["mean_iou"]),
-            _per_cent(line["won"]),
+            per_cent(line["won"]),
         )
     table.add_section()
     table.add_row("the correct key", "", "", "", number(document["correct"]["mean_iou"]), "100 %")
@@ -46,10 +47,6 @@ def suite_table(document: dict) -> Table:
     notes += [f"{name} does not fit: {why}" for name, why in document["left_out"].items()]
     table.footnote = "\n".join(map(visible, notes))
     return table
-
-
-def _per_cent(part: float) -> str:
-    return f"{100 * part:.0f} %"
 
 
 def few_images(images: int) -> str:
@@ -116,7 +113,7 @@ def _against(who: str, lines: list[dict]) -> str:
     if best["won"] >= _HALF:
         return f"{who}, {reached}: most of the protection is gone."
     if best["won"] >= 0.1:
-        return f"{who}, {reached}, {_per_cent(best['won'])} of what the key protects."
+        return f"{who}, {reached}, {per_cent(best['won'])} of what the key protects."
     return f"{who}, {reached}: next to nothing of what the key protects."
 
 

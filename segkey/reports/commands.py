@@ -5,15 +5,14 @@ from pathlib import Path
 
 from rich.table import Table
 
-from segkey.keys import KNOWN_KEY_SPACES, key_space_bits, selections
+from segkey.ciphers import METHODS, key_space_bits, method_label, method_name, selections
 from segkey.reports.attacks import few_images, nothing_to_judge
 from segkey.reports.layout import (
     SEARCHABLE_BITS,
     facts_of,
     in_bytes,
-    method_label,
-    method_name,
     number,
+    per_cent,
     printable,
     table_of,
     visible,
@@ -35,10 +34,11 @@ KEY_SPACE_ADVICE = (
 def key_space_table() -> Table:
     """Bits of key space by method and block size, three channels."""
     table = table_of("Key space in bits (images with 3 channels)", "method", *(f"M={m}" for m in _BLOCK_SIZES))
-    for label, method, fixed in (("SHF", "shf", False), ("NP", "np", False), ("FFX", "ffx", False),
-                                 ("FFX, password fixed", "ffx", True)):  # fmt: skip
-        bits = [key_space_bits(method, m, fixed_password=fixed) for m in _BLOCK_SIZES]
-        table.add_row(label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits))
+    for method, cipher in METHODS.items():
+        for fixed in (False, True) if cipher.has_password else (False,) if method != "none" else ():
+            label = printable(method_name(method)) + (", password fixed" if fixed else "")
+            bits = [cipher.key_space(m, fixed_password=fixed) for m in _BLOCK_SIZES]
+            table.add_row(label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits))
     table.footnote = "below 40: within reach of a search; 256 is the key itself"
     return table
 
@@ -118,9 +118,7 @@ def describe_training(run) -> str:
         f"run {run.path}: {config['epochs_done']} epochs in {config['seconds']:.0f} s, best validation loss "
         f"{best['val_loss']:.4f} in epoch {best['epoch']}\nNext: segkey evaluate {run.path}; segkey attack {run.path}"
     )
-    bits = 256.0
-    if data["method"] in KNOWN_KEY_SPACES:
-        bits = key_space_bits(data["method"], data["block_size"], data["channels"], bool(data["password_hash"]))
+    bits = key_space_bits(data["method"], data["block_size"], data["channels"], bool(data["password_hash"]))
     if 0 < bits < SEARCHABLE_BITS:
         text += (
             f"\nOnly {bits:.1f} bits of key space: see what a search finds with segkey attack {run.path} --exhaustive "
@@ -148,7 +146,7 @@ def prediction_table(result) -> Table:
     total = sum(result.pixels.values())
     for name, pixels in sorted(result.pixels.items(), key=lambda entry: -entry[1]):
         if pixels:
-            share = f"{100 * pixels / total:.1f} %" if pixels >= total / 1000 else "< 0.1 %"
+            share = per_cent(pixels / total, 1) if pixels >= total / 1000 else "< 0.1 %"
             table.add_row(printable(name), str(result.seen[name]), share)
     missing = [visible(name) for name, pixels in result.pixels.items() if not pixels]
     if missing:
@@ -174,7 +172,7 @@ class AttackRow:
 
     @property
     def percent(self) -> str:
-        return "n/a" if self.of_correct is None else f"{100 * self.of_correct:.0f} %"
+        return "n/a" if self.of_correct is None else per_cent(self.of_correct)
 
 
 def attack_rows(document: dict) -> list[AttackRow]:
@@ -229,7 +227,7 @@ def _verdict(document: dict) -> str:
     elif best >= 0.5 * correct:
         text += "the key protects only a part of the model's worth."
     elif best >= 0.25 * correct:
-        text += f"{100 * best / correct:.0f} % of the model's worth is left without its key."
+        text += f"{per_cent(best / correct)} of the model's worth is left without its key."
     else:
         text += "against these attempts the model is worth little without its key."
     if wrong["keys"] < 100:

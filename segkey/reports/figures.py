@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segkey.ciphers import METHODS
+from segkey.ciphers import METHODS, method_name
 from segkey.files import written_whole
-from segkey.reports.layout import method_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,18 +9,7 @@ from rich.text import Text
 
 from segkey.files import visible
 
-NAMES = {"none": "plain", "shf": "SHF", "np": "NP", "ffx": "FFX"}
 SEARCHABLE_BITS = 40  # a key space that a patient attacker can go through
-
-
-def method_name(method: str) -> str:
-    """As it stands in tables."""
-    return NAMES.get(method, method.upper())
-
-
-def method_label(method: str, block_size: int) -> str:
-    """A method with its block size, where it has one."""
-    return method_name(method) + (f" M={block_size}" if method != "none" else "")
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -64,6 +53,11 @@ def facts_of(title: str, facts: Iterable[tuple[str, object]]) -> Table:
 def printable(value: object) -> str:
     """`visible`, and nothing in it is taken for Rich's markup."""
     return escape(visible(value))
+
+
+def per_cent(part: float, digits: int = 0) -> str:
+    """A part of 1 as per cent."""
+    return f"{100 * part:.{digits}f} %"
 
 
 def duration(seconds: float) -> str:

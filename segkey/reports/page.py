@@ -10,22 +10,15 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from segkey.ciphers import METHODS, Cipher, key_space_bits, method_label, method_name
 from segkey.colours import palette_mask, palette_of
-from segkey.keys import KNOWN_KEY_SPACES, key_space_bits
 from segkey.reports.attacks import strongest_first, suite_verdict
 from segkey.reports.commands import attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
-from segkey.reports.layout import duration, method_label, method_name, number, visible
+from segkey.reports.layout import duration, number, per_cent, visible
 from segkey.reports.runs import Row, about, cell, collect, grid_of, groups_of
 from segkey.version import VERSION
 
-_METHODS = {
-    "none": "Nothing is encrypted: this model works for everybody.",
-    "shf": "The {n} values of every block of {c}×{m}×{m} are shuffled, by the key.",
-    "np": "Half of the {n} values of every block of {c}×{m}×{m}, chosen by the key, are turned into their negatives.",
-    "ffx": "Half of the {n} values of every block of {c}×{m}×{m}, chosen by the key, are encrypted with "
-    "format-preserving Feistel encryption.",
-}
 _WAYS = {
     "correct": "with the correct key",
     "wrong": "with a wrong key",
@@ -125,7 +118,7 @@ def _part(row: Row, run, samples) -> Part:
         _facts(run),
         _verdict(attacked, row.suite),
         attack_rows(attacked) if attacked else [],
-        [line | {"won": f"{100 * line['won']:.0f} %"} for line in strongest_first(row.suite)] if row.suite else [],
+        [line | {"won": per_cent(line["won"])} for line in strongest_first(row.suite)] if row.suite else [],
         attacked["incorrect"].get("values", []) if attacked else [],
         training_curves(run.history(), run.config.get("best", {}).get("epoch")),
         _commands(run, attacked),
@@ -146,7 +139,7 @@ def _swatches(classes: tuple[str, ...]) -> list[tuple[str, str]]:
 
 def _how(header) -> str:
     m, c = header.block_size, header.channels
-    return _METHODS.get(header.method, "Encrypted with a method of the user's own.").format(m=m, c=c, n=c * m * m)
+    return METHODS.get(header.method, Cipher).what.format(m=m, c=c, n=c * m * m)
 
 
 def _facts(run) -> list[tuple[str, str]]:
@@ -155,7 +148,7 @@ def _facts(run) -> list[tuple[str, str]]:
     data, recipe = config["data"], config["recipe"]
     facts = [("network", f"FCN, {config['model']['backbone']}, {_start(recipe.get('weights', 'none'))}")]
     if header.method != "none":
-        bits = _bits(header)
+        bits = key_space_bits(header.method, header.block_size, header.channels, bool(header.password_hash))
         facts += [
             ("key", header.key_id),
             ("key space", f"{bits:.1f} bits" if bits < 256 else "256 bits, the key itself"),
@@ -172,12 +165,6 @@ def _facts(run) -> list[tuple[str, str]]:
 
 def _start(weights: str) -> str:
     return "from random weights" if weights == "none" else f"from {weights} weights"
-
-
-def _bits(header) -> float:
-    if header.method not in KNOWN_KEY_SPACES:
-        return 256.0
-    return key_space_bits(header.method, header.block_size, header.channels, bool(header.password_hash))
 
 
 def _verdict(attacked: dict | None, suite: dict | None) -> str:
@@ -234,7 +221,7 @@ def _in_words(mask: np.ndarray, classes: tuple[str, ...]) -> str:
     """Which classes a mask holds, and how much of each."""
     counts = np.bincount(mask.reshape(-1), minlength=256)
     shares = [(counts[n] / mask.size, visible(name)) for n, name in enumerate(classes) if counts[n]]
-    return ", ".join(f"{name} {100 * share:.0f} %" for share, name in sorted(shares, reverse=True)[:6]) or "void"
+    return ", ".join(f"{name} {per_cent(share)}" for share, name in sorted(shares, reverse=True)[:6]) or "void"
 
 
 def _photo(image: np.ndarray) -> str:

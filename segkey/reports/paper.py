@@ -10,10 +10,10 @@ from rich.console import Console, Group
 from rich.padding import Padding
 from rich.table import Table
 
-from segkey.ciphers import METHODS
+from segkey.ciphers import METHODS, method_label, method_name
 from segkey.files import write_json, written_whole
 from segkey.recipes import RECIPES
-from segkey.reports.layout import facts_of, in_bytes, method_label, method_name, number, table_of, visible
+from segkey.reports.layout import facts_of, in_bytes, number, table_of, visible
 from segkey.reports.runs import latex, latex_table
 from segkey.reproduction.findings import Model, models_of
 from segkey.reproduction.metering import Watch

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from segkey.ciphers import METHODS
+from segkey.ciphers import METHODS, method_label, method_name
 from segkey.reports.attacks import suite_table, suite_verdict
-from segkey.reports.layout import method_label, method_name, number, printable, table_of
+from segkey.reports.layout import number, printable, table_of
 
 
 @dataclass(frozen=True)

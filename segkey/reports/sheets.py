@@ -3,8 +3,9 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from segkey.ciphers import method_label
 from segkey.colours import draw_legend, palette_mask
-from segkey.reports.layout import method_label, visible
+from segkey.reports.layout import visible
 
 _TILE, _GAP, _HEAD = 192, 8, 26
 

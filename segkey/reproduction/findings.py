@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
+from segkey.ciphers import METHODS, method_label, method_name
+
 HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "cannot be told"
 
 SMALL_BLOCKS = 4  # "small M" are those up to here; from M = 8 on, the paper's order changes
 WORKS_WELL = 0.5  # a model still works well without its key where this part of it is left
 LEARNED = 1.5  # a model has learned something where it reaches this many times the constant answer
-
-_NAMES = {"shf": "SHF", "np": "NP", "ffx": "FFX"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Model:
 
     @property
     def label(self) -> str:
-        return "baseline" if self.method == "none" else f"{_NAMES.get(self.method, self.method)} M={self.block_size}"
+        return "baseline" if self.method == "none" else method_label(self.method, self.block_size)
 
     @property
     def accuracy(self) -> float:
@@ -182,8 +182,8 @@ class _Grid:
 
     def __init__(self, models: dict[tuple[str, int], Model]):
         self.models = models
-        self.methods = [method for method in _NAMES if any(m == method for m, _ in models)]
-        self.methods += sorted({method for method, _ in models} - set(_NAMES))
+        present = {method for method, _ in models}
+        self.methods = [method for method in METHODS if method in present] + sorted(present - set(METHODS))
         self.block_sizes = sorted({block_size for _, block_size in models})
 
     def of_method(self, method: str) -> list[Model]:
@@ -230,9 +230,7 @@ def _falling(grid: _Grid) -> list[Claim]:
             ends = [grid.at(m, ("shf", other)) for m in (common[0], common[-1])]
             (shf, its), (shf_end, its_end) = ends
             fall, its_fall = shf.accuracy - shf_end.accuracy, its.accuracy - its_end.accuracy
-            what = (
-                f"M={common[0]} to {common[-1]}: SHF falls by {fall:.4f}, {_NAMES.get(other, other)} by {its_fall:.4f}"
-            )
+            what = f"M={common[0]} to {common[-1]}: SHF falls by {fall:.4f}, {method_name(other)} by {its_fall:.4f}"
             devices = len({model.device for end in ends for model in end}) > 1
             steep.pairs.append(Pair(what, fall - its_fall, None, devices))
     return [falls, steep]

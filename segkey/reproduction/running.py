@@ -157,7 +157,7 @@ class Experiment:
 
     def cipher(self, cell: Cell) -> ciphers.Cipher:
         """A cell's cipher under the owner's key."""
-        password = PASSWORD.encode() if cell.method == "ffx" else None
+        password = PASSWORD.encode() if ciphers.has_password(cell.method) else None
         return ciphers.from_key(cell.method, self.key, cell.block_size, password=password)
 
     def _train(self, cell: Cell, cipher: ciphers.Cipher, splits: dict[str, Split]) -> runs.Run:

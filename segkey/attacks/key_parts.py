@@ -1,9 +1,12 @@
 """Keys as what they mean for blocks: guess, change and compare the parts of a cipher.
 
 Parts are those of `segkey.ciphers.Cipher.PARTS`: a ``permutation``, a selection (``selected``), a table of ``values``.
+A kind of part that is new needs a line in ``_KINDS``.
 """
 
 import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,14 +28,14 @@ def secret_parts(cipher: Cipher) -> tuple[str, ...]:
 
 def changeable(cipher: Cipher) -> str:
     """Why the parts of a cipher cannot be changed a little; empty where they can."""
-    unknown = set(secret_parts(cipher)) - set(_CHANGES)
+    unknown = set(secret_parts(cipher)) - set(_KINDS)
     return f"this does not know how to change a part of a key like {', '.join(sorted(unknown))}" if unknown else ""
 
 
 def sharing(cipher: Cipher, share: float, generator: np.random.Generator) -> Cipher:
     """A random cipher that is given ``share`` (0 … 1) of the positions of each secret part, and draws the others."""
     return cipher.with_parts(
-        **{name: _COMPLETIONS[name](getattr(cipher, name), share, generator) for name in secret_parts(cipher)}
+        **{name: _KINDS[name].complete(getattr(cipher, name), share, generator) for name in secret_parts(cipher)}
     )
 
 
@@ -40,7 +43,7 @@ def changed(cipher: Cipher, pairs: int, generator: np.random.Generator) -> Ciphe
     """A cipher in which ``pairs`` pairs of positions of one secret part have changed places."""
     parts = secret_parts(cipher)
     name = parts[generator.integers(len(parts))]
-    return cipher.with_parts(**{name: _CHANGES[name](getattr(cipher, name), pairs, generator)})
+    return cipher.with_parts(**{name: _KINDS[name].change(getattr(cipher, name), pairs, generator)})
 
 
 def agreement(cipher: Cipher, other: Cipher) -> dict[str, float]:
@@ -94,5 +97,15 @@ def _swap_selected(own: np.ndarray, pairs: int, generator: np.random.Generator) 
     return drawn
 
 
-_COMPLETIONS = {"permutation": _complete_permutation, "selected": _complete_selection, "values": _complete_table}
-_CHANGES = {"permutation": _swap, "selected": _swap_selected, "values": _swap}
+class _Kind(NamedTuple):
+    """What an attacker can do with a part: draw what is not given of it, and change some of its positions."""
+
+    complete: Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+    change: Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+
+
+_KINDS = {
+    "permutation": _Kind(_complete_permutation, _swap),
+    "selected": _Kind(_complete_selection, _swap_selected),
+    "values": _Kind(_complete_table, _swap),
+}

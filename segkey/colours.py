@@ -7,9 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _STRENGTH = 0.55  # of a class's colour over the photograph
-_LEAST_SIDE = (
-    480  # of an overlay's longer side: images below it are enlarged, so that the legend can be read beside them
-)
+_LEAST_SIDE = 480  # of an overlay's longer side: smaller images are enlarged, so that the legend can be read
 _VOID = 255
 
 
@@ -66,23 +64,33 @@ def overlay(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> I
 
 
 def draw_legend(numbers: np.ndarray, classes: Sequence[str], width: int) -> Image.Image:
-    """A swatch and a name for each of some class numbers (beyond the classes: void), in as many lines as they need; RGB, ``width`` pixels wide."""
-    size, palette = max(14, min(width // 36, 64)), palette_of(classes)
-    font, gap, line = ImageFont.load_default(size), size // 2, math.ceil(1.6 * size)
-    places, x, y = [], gap, gap // 2
-    for number in numbers:
-        name = _shortened(classes[number] if number < len(classes) else "void", font, width - size - 3 * gap)
-        entry = size + gap + math.ceil(font.getlength(name)) + 2 * gap
-        if x > gap and x + entry - gap > width:
-            x, y = gap, y + line
-        places.append((number, name, x, y))
-        x += entry
-    legend = Image.new("RGB", (width, y + line + gap // 2), "white")
+    """A swatch and a name for each of some class numbers, in as many lines as they need; RGB, ``width`` pixels wide.
+
+    Numbers beyond the classes are void.
+    """
+    size, palette = max(14, min(width // 36, 64)), palette_of(classes)  # of a swatch, and of letters
+    font, gap, line_height = ImageFont.load_default(size), size // 2, math.ceil(1.6 * size)
+    names = [_shortened(classes[n] if n < len(classes) else "void", font, width - size - 3 * gap) for n in numbers]
+    places = _in_lines([size + gap + math.ceil(font.getlength(name)) for name in names], width, gap)
+    lines = 1 + max((line for _, line in places), default=0)
+    legend = Image.new("RGB", (width, lines * line_height + 2 * (gap // 2)), "white")
     draw = ImageDraw.Draw(legend)
-    for number, name, x, y in places:
+    for number, name, (x, line) in zip(numbers, names, places, strict=True):
+        y = gap // 2 + line * line_height
         draw.rectangle((x, y + 2, x + size, y + 2 + size), tuple(map(int, palette[number])), outline=(110, 110, 110))
         draw.text((x + size + gap, y), name, "black", font)
     return legend
+
+
+def _in_lines(widths: list[int], width: int, gap: int) -> list[tuple[int, int]]:
+    """Where things of some widths go, one after another in lines of ``width``: the left edge and the line of each."""
+    places, x, line = [], gap, 0
+    for each in widths:
+        if x > gap and x + each + gap > width:
+            x, line = gap, line + 1
+        places.append((x, line))
+        x += each + 2 * gap
+    return places
 
 
 def _shortened(name: str, font: ImageFont.FreeTypeFont, width: float) -> str:

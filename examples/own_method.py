@@ -1,4 +1,4 @@
-"""A method of your own: a class of 15 lines, then usable everywhere as ``--method add``.
+"""A method of your own: a class of 20 lines, then usable everywhere as ``--method add``.
 
 Run it (``python examples/own_method.py``), step through its cells in an editor that knows ``# %%``, or let the
 command line know the method::
@@ -35,6 +35,14 @@ class Add(ciphers.Cipher):
 
     def _decrypt(self, images):
         return images - self._table(images, "numbers", lambda h, w: self._plane(self.numbers, h, w))
+
+    # For tables and reports; may be left out.
+    label = "Add"
+    what = "To each of the {n} values of every block of {c}×{m}×{m} a number is added, chosen by the key."
+
+    @classmethod
+    def key_space(cls, block_size, channels=3, fixed_password=False):
+        return min(8.0 * channels * block_size**2, 256.0)  # bits; a key has 256
 
 
 # %% Does it come back? Does the key matter?

@@ -265,10 +265,8 @@ def selections(block_size: int, channels: int = 3) -> int:
 
 
 def _selection_bits(block_size: int, channels: int) -> float:
-    """log2 of `selections`, at most 256; 0 for a single position, as half of one is none."""
+    """log2 of `selections`, at most 256; their number itself would have thousands of digits."""
     n = channels * block_size**2
-    if n == 1:
-        return 0.0
     return min((math.lgamma(n + 1) - math.lgamma(n // 2 + 1) - math.lgamma(n - n // 2 + 1)) / math.log(2), KEY_BITS)
 
 
@@ -430,9 +428,9 @@ class FFX(Cipher):
 
     @classmethod
     def key_space(cls, block_size, channels=3, fixed_password=False):
-        """As NP's where the password is fixed; a derived one adds the whole key."""
-        selections = _selection_bits(block_size, channels)
-        return KEY_BITS if selections and not fixed_password else selections
+        """As NP's where the password is fixed; a derived one adds the whole key, where there is anything to encrypt."""
+        bits = _selection_bits(block_size, channels)
+        return KEY_BITS if bits and not fixed_password else bits
 
     def _encrypt(self, images: Images) -> Images:
         halves = self._plane_of_halves(images, 256)

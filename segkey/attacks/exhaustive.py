@@ -9,7 +9,7 @@ import numpy as np
 from segkey.attacks.key_parts import secret_parts
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.subject import Subject
-from segkey.ciphers import Cipher
+from segkey.ciphers import Cipher, selections
 
 MOST_KEYS = 20_000  # half an hour for a laptop; NP has 924 keys at M = 2, and 3 · 10¹³ at M = 4
 _FINALISTS = 5
@@ -34,7 +34,11 @@ def all_ciphers(own: Cipher) -> Iterator[Cipher]:
 def number_of_ciphers(own: Cipher) -> float:
     """How many `all_ciphers` gives; infinity where it cannot go through them."""
     n = own.channels * own.block_size**2
-    known = {(): 1, ("selected",): math.comb(n, n // 2), ("permutation",): math.factorial(n) if n < 20 else math.inf}
+    known = {
+        (): 1,
+        ("selected",): selections(own.block_size, own.channels),
+        ("permutation",): math.factorial(n) if n < 20 else math.inf,
+    }
     return known.get(secret_parts(own), math.inf)
 
 

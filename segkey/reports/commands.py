@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from segkey.ciphers import METHODS, key_space_bits, method_label, method_name, selections
+from segkey.ciphers import METHODS, has_password, key_space_bits, method_label, method_name, selections
 from segkey.reports.attacks import few_images, nothing_to_judge
 from segkey.reports.layout import (
     SEARCHABLE_BITS,
@@ -34,11 +34,12 @@ KEY_SPACE_ADVICE = (
 def key_space_table() -> Table:
     """Bits of key space by method and block size, three channels."""
     table = table_of("Key space in bits (images with 3 channels)", "method", *(f"M={m}" for m in _BLOCK_SIZES))
-    for method, cipher in METHODS.items():
-        for fixed in (False, True) if cipher.has_password else (False,) if method != "none" else ():
-            label = printable(method_name(method)) + (", password fixed" if fixed else "")
-            bits = [cipher.key_space(m, fixed_password=fixed) for m in _BLOCK_SIZES]
-            table.add_row(label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits))
+    rows = [(method, False) for method in METHODS if method != "none"]
+    rows += [(method, True) for method in METHODS if has_password(method)]
+    for method, fixed in rows:
+        bits = [key_space_bits(method, m, fixed_password=fixed) for m in _BLOCK_SIZES]
+        label = printable(method_name(method)) + (", password fixed" if fixed else "")
+        table.add_row(label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits))
     table.footnote = "below 40: within reach of a search; 256 is the key itself"
     return table
 

@@ -77,7 +77,7 @@ def decrypt(
     def write(job: tuple) -> None:
         split, index, view, path = job
         pixels = cipher.decrypt(split.read("images", index, view)[None])[0]
-        make_folder(path.parent)
+        make_folder(path.parent, below=out)
         with written_whole(path) as file:
             picture = np.ascontiguousarray(pixels.transpose(1, 2, 0)) if len(pixels) == 3 else pixels[0]
             Image.fromarray(picture).save(file, format="PNG")

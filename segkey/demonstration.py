@@ -7,7 +7,7 @@ import torch
 
 from segkey import attacks, ciphers, encryption, evaluation, recipes, scenes, sources, testdata, training
 from segkey.errors import SegkeyError
-from segkey.files import make_folder
+from segkey.files import is_folder_there, make_folder
 from segkey.keys import Key
 from segkey.progress import SILENT, Progress
 from segkey.runs import Run
@@ -43,7 +43,7 @@ def run(
     Returns:
         The finished runs, with their results.
     """
-    there = [out / name for name in _MADE if (out / name).exists()]
+    there = [out / name for name in _MADE if is_folder_there(out / name)]
     if there and not force:
         raise SegkeyError(f"{there[0]} already exists", "choose another --out, or use --force to replace it")
     for folder in there:

@@ -265,12 +265,11 @@ def check_shared(folder: Path) -> None:
         return
     token = share(folder / f".{secrets.token_hex(8)}.token")
     if first():
-        with files.explain_os_errors(token):
-            token.touch()
+        files.create(token)
     barrier()
-    blind = [host for host, sees in gather((name(), token.is_file())) if not sees]
+    blind = [host for host, sees in gather((name(), files.is_there(token))) if not sees]
     if first():
-        token.unlink(missing_ok=True)
+        files.remove(token)
     if blind:
         raise SegkeyError(
             f"{blind[0]} does not see what rank 0 wrote to {folder}",

@@ -20,7 +20,7 @@ import numpy as np
 from segkey import distributed
 from segkey.ciphers import Cipher, check_size
 from segkey.errors import SegkeyError
-from segkey.files import make_folder
+from segkey.files import is_there, make_folder, remove
 from segkey.pictures import highest_class, load_mask
 from segkey.preparation import Preparation
 from segkey.progress import SILENT, Advance, Progress
@@ -194,7 +194,7 @@ def encrypt(
             first = result.problems[0]
             raise SegkeyError(f"none of {len(result.problems)} images can be used; {first.name}: {first.why}")
         for path in stale - result.written:
-            path.unlink(missing_ok=True)
+            remove(path)
         if distributed.first():
             _write_indices(plans)
     result.bytes = sum(each.path.stat().st_size for each in plans if each.path.exists())
@@ -212,7 +212,7 @@ def _dealt_out(plans: list[Plan], out: Path, force: bool) -> tuple[Result, list[
             "free some space, choose another --out, or take fewer --views or a smaller --size",
         )
     for each in missing:  # an earlier index knows nothing of what is made now
-        index_path([each.path], each.header.split).unlink(missing_ok=True)
+        remove(index_path([each.path], each.header.split))
     paths = distributed.share({each.path for each in missing})
     return result, distributed.deal([each for each in plans if each.path in paths]), stale
 
@@ -242,7 +242,10 @@ def _added_up(result: Result) -> Result:
 def _what_is_missing(plans: list[Plan], out: Path, force: bool) -> tuple[Result, list[Plan], set[Path]]:
     """What an earlier run finished, what is still to be made, and which files that replaces."""
     result = Result()
-    there = set(out.glob("*.h5"))
+    there = {path for path in out.glob("*.h5") if is_there(path)}
+    for each in plans:  # before hours of work
+        is_there(each.path)
+        is_there(index_path([each.path], each.header.split))
     if force:  # what is no shard is somebody else's, and stays
         return result, plans, {path for path in there if is_shard(path)}
     for each in plans:

@@ -1,14 +1,26 @@
-"""Writing files so that a name that exists is a file that is whole; one writer for a folder at a time."""
+"""Every file that segkey opens: as what it should be, whole or not at all, with one writer for a folder at a time.
+
+Folders of runs, shards, results and keys may come from anybody, and so may links, pipes and endless files in them. There,
+under every name that segkey looks for by itself, only a regular file counts: no link is followed or replaced, nothing
+that is there is truncated, and no more is read than fits. What a user names in so many words (a key, a folder of images,
+a shard, weights) may be a link; a passphrase or a list of classes may also come through a pipe.
+
+No other module of segkey opens a file by its path; ``tests/robustness/test_fixed_names.py`` sees to that.
+"""
 
 import contextlib
 import errno
 import hashlib
+import io
+import itertools
 import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from segkey.errors import SegkeyError
 
@@ -50,11 +62,153 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         raise SegkeyError(f"{path}: {os.strerror(number) if number else error}", hint) from error
 
 
-def make_folder(path: Path) -> Path:
-    """Create the folder ``path`` with its parents, or say why not."""
+def make_folder(path: Path, below: Path | None = None) -> Path:
+    """Create the folder ``path`` with its parents, or say why not; from ``below`` on, none of them may be a link."""
+    if below is not None:
+        for part in reversed([path, *path.parents][: len(path.parts) - len(below.parts)]):
+            is_folder_there(part)
     with explain_os_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+# ------------------------------------------------------------------ names that segkey looks for by itself
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFREG: "a file",
+}  # fmt: skip
+# Opening a pipe does not wait, and a terminal does not become ours. Windows has none of these, and no such pipes.
+_CAREFULLY = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is at ``path``.
+
+    Raises:
+        SegkeyError: what is there is a link, a folder, a pipe or a device.
+    """
+    return _is_there(path, stat.S_IFREG)
+
+
+def is_folder_there(path: Path) -> bool:
+    """Whether a folder is at ``path``.
+
+    Raises:
+        SegkeyError: what is there is a link, a file, a pipe or a device.
+    """
+    return _is_there(path, stat.S_IFDIR)
+
+
+def _is_there(path: Path, kind: int) -> bool:
+    try:
+        with explain_os_errors(path):
+            try:
+                mode = os.lstat(path).st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+    except ValueError:  # a name with a null byte
+        return False
+    _require(path, mode, kind)
+    return True
+
+
+def _require(path: Path, mode: int, kind: int = stat.S_IFREG) -> None:
+    if stat.S_IFMT(mode) != kind:
+        raise SegkeyError(
+            f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not {_KINDS[kind]}",
+            f"remove it, or put {_KINDS[kind]} in its place: segkey follows no links in its own folders",
+        )
+
+
+def open_regular(path: Path, limit: int | None = None, follow: bool = False, buffering: int = -1) -> IO[bytes]:
+    """Open a file to be read, in binary mode.
+
+    Args:
+        path: the file.
+        limit: how many bytes it may have; as many as it likes, if None.
+        follow: it may be a link, as the user named it or keeps it with their own images.
+        buffering: as for `open`.
+
+    Raises:
+        SegkeyError: no such file, too large, or no regular file; a pipe is not waited for.
+    """
+    with explain_os_errors(path):
+        if follow:  # before it is opened, as opening is enough to make a device act
+            _require(path, os.stat(path).st_mode)
+        else:
+            is_there(path)
+        descriptor = os.open(path, os.O_RDONLY | _CAREFULLY | (0 if follow else _NO_LINK))
+        return _checked(path, descriptor, "rb", limit, buffering)
+
+
+def _checked(path: Path, descriptor: int, mode: str, limit: int | None = None, buffering: int = -1) -> IO[bytes]:
+    """A file object for what was opened, if that is a regular file of at most ``limit`` bytes."""
+    try:
+        info = os.fstat(descriptor)
+        _require(path, info.st_mode)
+        if limit is not None and info.st_size > limit:
+            raise SegkeyError(
+                f"{path} has {info.st_size} bytes, where at most {limit} can be right",
+                "restore it from a backup, or remove it",
+            )
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, mode, buffering)
+
+
+def reopen(path: Path) -> IO[bytes]:
+    """Open a file that segkey has just made, such as an unfinished shard, to change it in place."""
+    with explain_os_errors(path):
+        return _checked(path, os.open(path, os.O_RDWR | _CAREFULLY | _NO_LINK), "r+b")
+
+
+def append(path: Path, text: str) -> None:
+    """Add to a file that segkey has just made."""
+    with explain_os_errors(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | _CAREFULLY | _NO_LINK)
+        with _checked(path, descriptor, "ab") as file:
+            file.write(text.encode(**_TEXT))
+
+
+def create(path: Path, text: str = "") -> bool:
+    """Make a small file where there is nothing; returns whether that was so.
+
+    Raises:
+        SegkeyError: what is there is no regular file.
+    """
+    with explain_os_errors(path):
+        if is_there(path):
+            return False
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFULLY | _NO_LINK, 0o666)
+        except FileExistsError:  # another process was faster
+            return not is_there(path)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode(**_TEXT))
+        return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or the link of that name; what a link leads to stays."""
+    with explain_os_errors(path):
+        path.unlink(missing_ok=True)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Give a file that is whole its final name, in one step that outlasts a power cut.
+
+    Raises:
+        SegkeyError: what has that name is no regular file.
+    """
+    is_there(path)
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+# ------------------------------------------------------------------ writing
 
 
 @contextlib.contextmanager
@@ -63,11 +217,12 @@ def written_whole(path: Path, mode: str = "wb", permissions: int = 0o666, replac
 
     The bytes go to a neighbour with a random name, are synced, and take the final name in one step, so
     a crash or a full disk leaves either the earlier file or the new one. With ``replace=False`` an
-    existing file is never touched.
+    existing file is never touched. A link, a folder, a pipe or a device is never replaced, whoever put it there.
 
     Raises:
-        SegkeyError: the file exists (``replace=False``), or the system refuses to write.
+        SegkeyError: the file exists (``replace=False``) or is no regular one, or the system refuses to write.
     """
+    is_there(path)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with explain_os_errors(path):
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, permissions)
@@ -77,10 +232,10 @@ def written_whole(path: Path, mode: str = "wb", permissions: int = 0o666, replac
                 file.flush()
                 os.fsync(file.fileno())
             if replace:
-                os.replace(partial, path)
+                put_in_place(partial, path)
             else:
                 _rename_exclusively(partial, path)
-            sync_folder(path.parent)
+                sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -103,7 +258,7 @@ def _rename_exclusively(partial: Path, path: Path) -> None:
     except FileExistsError:
         raise SegkeyError(f"{path} already exists", "choose another name, or use --force to replace it") from None
     except OSError:  # a file system without hard links: a small window remains
-        if path.exists():
+        if is_there(path):
             raise SegkeyError(f"{path} already exists", "choose another name, or use --force to replace it") from None
         os.replace(partial, path)
 
@@ -140,13 +295,15 @@ def _checksum(document: dict) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_json(path: Path, what: str, limit: int = 64 << 20) -> dict:
+def read_json(path: Path, what: str, limit: int = 16 << 20) -> dict:
     """Read a JSON object of at most ``limit`` bytes and compare it with its checksum; ``what`` names it in the error.
+
+    The limit is low because JSON of the worst form, ``[{},{},…``, takes 25 times as much in memory.
 
     Raises:
         SegkeyError: no file, no JSON object, or not what `write_json` wrote.
     """
-    with explain_os_errors(path), open(path, "rb") as file:
+    with explain_os_errors(path), open_regular(path) as file:
         data = file.read(limit + 1)
     try:
         if len(data) > limit:
@@ -159,18 +316,52 @@ def read_json(path: Path, what: str, limit: int = 64 << 20) -> dict:
     return without_checksum(document, path)
 
 
-def read_text(path: Path, limit: int = 64 << 20) -> str:
-    """The text of a file that anybody may have made.
+def read_text(path: Path, limit: int = 16 << 20, follow: bool = False) -> str:
+    """The text of a file that anybody may have made; ``follow`` as for `open_regular`.
+
+    Raises:
+        ValueError: it is no UTF-8, or has more than ``limit`` bytes.
+        SegkeyError: it cannot be read, or is no regular file.
+    """
+    with explain_os_errors(path), open_regular(path, follow=follow) as file:
+        return _text(path, file, limit)
+
+
+def read_given_text(path: Path, limit: int = 1 << 20) -> str:
+    """The text of what the user named in so many words: a file, a link to one, ``/dev/stdin`` or ``<(command)``.
 
     Raises:
         ValueError: it is no UTF-8, or has more than ``limit`` bytes.
         SegkeyError: it cannot be read.
     """
     with explain_os_errors(path), open(path, "rb") as file:
-        data = file.read(limit + 1)
+        return _text(path, file, limit)
+
+
+def _text(path: Path, file: IO[bytes], limit: int) -> str:
+    data = file.read(limit + 1)
     if len(data) > limit:
         raise ValueError(f"{path} is too large")
     return data.decode("utf-8-sig")
+
+
+def given_lines(path: Path, longest: int = 1 << 15) -> Iterator[str]:
+    """The lines of a list that the user named, one at a time, as there may be millions.
+
+    Raises:
+        SegkeyError: it cannot be read, is no regular file, or has a line of more than ``longest`` characters.
+    """
+    with explain_os_errors(path), open_regular(path, follow=True) as raw:
+        file = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape")
+        for number in itertools.count(1):
+            line = file.readline(longest + 1)
+            if len(line) > longest or "\0" in line:
+                raise SegkeyError(
+                    f"{path}, line {number}: not an image, or an image, a tab and its mask", "mend the line"
+                )
+            if not line:
+                return
+            yield line.rstrip("\n")
 
 
 @contextlib.contextmanager
@@ -179,11 +370,13 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
     The lock goes with the open file, so a process that was killed leaves no lock to clean up (children that
     it forked keep it until they end; segkey's own workers are spawned, and do not). What it left half-written
-    is removed: nobody else writes there now.
+    is removed: nobody else writes there now. The lock is a file of no bytes, which is opened and never written to.
     """
     lock = folder / ".lock"
     with explain_os_errors(lock):
-        file = open(lock, "w")  # noqa: SIM115 - held open for as long as the lock is
+        is_there(lock)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | _CAREFULLY | _NO_LINK, 0o666)
+        file = _checked(lock, descriptor, "r+b", limit=1 << 12)
     with file:
         if fcntl:
             try:
@@ -194,8 +387,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
                     "wait until it ends, or choose another folder",
                 ) from None
             for left in folder.iterdir():
-                if _PARTIAL.fullmatch(left.name):
-                    left.unlink(missing_ok=True)
+                if _PARTIAL.fullmatch(left.name) and (left.is_symlink() or not left.is_dir()):
+                    remove(left)
         yield
 
 

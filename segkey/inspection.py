@@ -1,5 +1,6 @@
 """What a file is: a key, a shard or a run; and whether it is whole."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from segkey import keys
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.files import explain_os_errors
+from segkey.files import explain_os_errors, open_regular
 from segkey.progress import SILENT, Progress
 from segkey.shards import Shard, Split, find_splits
 
@@ -26,14 +27,14 @@ def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> l
     """
     if not path.exists():
         raise SegkeyError(f"there is nothing at {path}", "give a key, a shard, a run, or a folder of shards")
-    if (path / "run.json").is_file() or (path.is_file() and path.name == "latest"):
+    if os.path.lexists(path / "run.json") or (path.is_file() and path.name == "latest"):
         return [_run(path, verify)]
     if path.is_dir():
         files = [file for files in find_splits([path]).values() for file in files]
         return [_shard(file, verify, progress) for file in files]
-    if not path.is_file():  # opening a pipe would wait for ever
+    if not path.is_file():
         raise SegkeyError(f"{path} is no file", "give a key, a shard, a run, or a folder of shards")
-    with explain_os_errors(path), open(path, "rb") as file:
+    with explain_os_errors(path), open_regular(path, follow=True) as file:
         magic = file.read(8)
     if magic == b"\x89HDF\r\n\x1a\n" or path.suffix == ".h5":
         return [_shard(path, verify, progress)]

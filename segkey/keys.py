@@ -11,7 +11,6 @@ import hmac
 import json
 import os
 import secrets
-import stat
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from segkey.errors import SealedKeyError, SegkeyError, SegkeyWarning
-from segkey.files import explain_os_errors, make_folder, written_whole
+from segkey.files import create, explain_os_errors, is_there, make_folder, open_regular, written_whole
 
 FORMAT = "segkey-key-v1"
 SECRET_BYTES = 32
@@ -109,6 +108,7 @@ class Key:
             SegkeyError: the file exists and ``force`` is not set, or cannot be written.
         """
         path = Path(path)
+        is_there(path)
         data = self._written(passphrase)
         if not path.parent.exists() or path.parent.name == "keys":
             make_folder(path.parent)
@@ -140,7 +140,8 @@ class Key:
         """Read a key file.
 
         Args:
-            path: the file.
+            path: the file, or a link to it: who names a key says which one. Where segkey looks for a key by itself, such
+                as ``keys/segkey.key``, it first sees that there is no link (`segkey.files.is_there`).
             passphrase: opens a sealed key; a callable is asked only if the key is sealed.
 
         Raises:
@@ -174,9 +175,8 @@ def _not_a_key(path: Path) -> SegkeyError:
 def _ignore_in_git(folder: Path) -> None:
     """Keep keys, and what a killed 'segkey keygen' leaves of one, out of git; a file that is there is the user's."""
     file = folder / ".gitignore"
-    with explain_os_errors(file):
-        if not file.exists():
-            file.write_text("*.key\n*.partial\n", encoding="utf-8")
+    if not create(file, "*.key\n*.partial\n"):
+        open_regular(file, limit=1 << 20).close()
 
 
 def _read_document(path: Path) -> dict:
@@ -186,11 +186,12 @@ def _read_document(path: Path) -> dict:
             raise SegkeyError(
                 f"there is no key at {path}", "make one with 'segkey keygen', or give its file with --key"
             )
-        info = path.stat()
-        if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_FILE_BYTES:
+        if not path.is_file():
             raise _not_a_key(path)
-        with open(path, "rb") as file:
+        with open_regular(path, follow=True) as file:
             data = _Hidden(file.read(_MAX_FILE_BYTES + 1))
+        if len(data.value) > _MAX_FILE_BYTES:
+            raise _not_a_key(path)
     try:
         document = json.loads(data.value.decode("utf-8"))
     except (ValueError, RecursionError):

@@ -16,6 +16,7 @@ from torchvision.models.segmentation import FCN_ResNet50_Weights, FCN_ResNet101_
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 from segkey.errors import SegkeyError, SegkeyWarning
+from segkey.files import open_regular
 from segkey.sources import VOC_CLASSES
 
 BACKBONES = {  # bottlenecks a stage, and where torchvision's weights are
@@ -61,6 +62,16 @@ class Segmenter(nn.Module):
         return self.fcn((pixels - self.mean) / self.std)["out"]
 
     # Saved under torchvision's own names, so that a checkpoint loads into a plain fcn_resnet50 too.
+
+    @property
+    def bytes(self) -> int:
+        """What the weights take, in memory and in a file."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.weights().values())
+
+    @property
+    def state_bytes(self) -> int:
+        """What training goes on from takes at most: weights, the best ones, two moments of the optimizer, history."""
+        return 5 * self.bytes + (16 << 20)
 
     def weights(self) -> dict[str, Tensor]:
         """The state dict of the FCN, with torchvision's names."""
@@ -170,8 +181,11 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         )
     try:
         if file.suffix == ".safetensors":
-            return _checked_safetensors(file)
-        state = _unpickled(file, "cpu")
+            state, stated = read_safetensors(file, follow=True)
+            if stated and stated != checksum(state):
+                raise ValueError("checksum")
+            return state
+        state = _unpickled(file, "cpu", follow=True)
         state = state.get("model", state)
         if not all(isinstance(tensor, Tensor) for tensor in state.values()):
             raise TypeError
@@ -183,24 +197,29 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _checked_safetensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, compared with the checksum that segkey's own carry."""
-    with safe_open(file, "pt") as opened:
+def read_safetensors(
+    file: Path, limit: int | None = None, follow: bool = False
+) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of a safetensors file, and the checksum that segkey's own carry; which is not compared here.
+
+    Args:
+        file: the file; ``limit`` and ``follow`` as for `segkey.files.open_regular`.
+    """
+    with open_regular(file, limit, follow), safe_open(file, "pt") as opened:  # it maps the file, and takes no open one
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dictionary
-        stated = (opened.metadata() or {}).get("sha256")
-    if stated and stated != checksum(state):
-        raise ValueError("checksum")
-    return state
+        return state, (opened.metadata() or {}).get("sha256")
 
 
-def read_archive(file: Path, device: torch.device | str = "cpu") -> dict:
-    """What ``torch.save`` wrote, compared with its checksums.
+def read_archive(file: Path, device: torch.device | str = "cpu", limit: int | None = None) -> dict:
+    """What ``torch.save`` wrote, in at most ``limit`` bytes, compared with its checksums.
 
     Raises:
-        SegkeyError: the file is damaged, or none of torch's.
+        SegkeyError: the file is damaged, too large, or none of torch's.
     """
     try:
-        return _unpickled(file, device)
+        return _unpickled(file, device, limit)
+    except SegkeyError:
+        raise
     except Exception as error:  # damaged files raise whatever they lead to
         raise SegkeyError(
             f"{file} cannot be read ({type(error).__name__}: damaged, or not what it should be)",
@@ -208,15 +227,17 @@ def read_archive(file: Path, device: torch.device | str = "cpu") -> dict:
         ) from None
 
 
-def _unpickled(file: Path, device: torch.device | str) -> dict:
+def _unpickled(file: Path, device: torch.device | str, limit: int | None = None, follow: bool = False) -> dict:
     """``torch.load`` that refuses pickles that run code, and looks at the CRC-32s, which torch writes and does not read."""
-    if zipfile.is_zipfile(file):  # older files are not, and have no checksums
-        with zipfile.ZipFile(file) as archive:
-            if any(member.compress_type for member in archive.infolist()):  # torch compresses nothing, bombs are
-                raise ValueError("compressed")
-            if archive.testzip():
-                raise ValueError("checksum")
-    return torch.load(file, map_location=device, weights_only=True)
+    with open_regular(file, limit, follow) as opened:
+        if zipfile.is_zipfile(opened):  # older files are not, and have no checksums
+            with zipfile.ZipFile(opened) as archive:
+                if any(member.compress_type for member in archive.infolist()):  # torch compresses nothing, bombs are
+                    raise ValueError("compressed")
+                if archive.testzip():
+                    raise ValueError("checksum")
+        opened.seek(0)
+        return torch.load(opened, map_location=device, weights_only=True)
 
 
 def checksum(state: dict[str, Tensor]) -> str:

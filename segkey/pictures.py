@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segkey.errors import SegkeyError
+from segkey.files import open_regular
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 MASK_SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
@@ -32,15 +33,15 @@ def _decode(path: Path) -> Image.Image:
     """
     too_large = SegkeyError(f"{path}: too many pixels", f"segkey reads up to {MAX_PIXELS // 10**6} megapixels")
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        if path.exists() and not path.is_file():
             raise SegkeyError(f"{path}: not a file")
         # Opened here, as Pillow would map uncompressed TIFFs into memory and then turn them wrongly.
-        with open(path, "rb") as file, warnings.catch_warnings():
+        with open_regular(path, follow=True) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked below; the rest is about harmless metadata
             picture = Image.open(file, formats=_FORMATS)
             if picture.width * picture.height > MAX_PIXELS:
                 raise too_large
-            if "progressive" in picture.info and path.read_bytes().count(b"\xff\xda") > _MAX_SCANS:
+            if "progressive" in picture.info and _count_scans(path) > _MAX_SCANS:
                 raise SegkeyError(f"{path}: a JPEG of more than {_MAX_SCANS} scans", "save it again")
             picture.load()
             return picture
@@ -56,6 +57,15 @@ def _decode(path: Path) -> Image.Image:
         raise SegkeyError(f"{path}: truncated or damaged ({type(error).__name__})") from None
 
 
+def _count_scans(path: Path) -> int:
+    """How often a JPEG begins a scan, at most; read in parts, as there may be gigabytes behind the picture."""
+    count, last = 0, b""
+    with open_regular(path, follow=True) as file:
+        while part := file.read(1 << 20):
+            count, last = count + (last + part).count(b"\xff\xda"), part[-1:]
+    return count
+
+
 def load_image(path: Path) -> Image.Image:
     """Decode an image as upright 8-bit RGB, whatever its mode; 16-bit values keep their upper 8 bits."""
     return to_rgb(_decode(path), path)
@@ -66,7 +76,7 @@ def is_animated(path: Path) -> bool:
     if path.suffix.lower() not in _SEVERAL:
         return False
     try:
-        with Image.open(path) as picture:
+        with open_regular(path, follow=True) as file, Image.open(file, formats=_FORMATS) as picture:
             return getattr(picture, "n_frames", 1) > 1
     except Exception:  # what decoders raise on a damaged second picture; the first one was fine
         return True

@@ -300,6 +300,8 @@ def predict_files(
                 result.count(mask, model.classes)
                 path = free_path(out / "masks", each.item.name, ".png", taken)
                 beside = free_path(out / "overlays", each.item.name, ".jpg", taken) if overlays else None
+                for file in filter(None, (path, beside)):
+                    make_folder(file.parent, below=out)
                 writing.append(pool.submit(_write, each.item, mask, path, beside, model.classes))
             advance(len(waiting))
             waiting.clear()
@@ -351,11 +353,9 @@ def _load(item: Item, size: tuple[int, int]) -> _Loaded | Problem:
 
 
 def _write(item: Item, mask: np.ndarray, path: Path, beside: Path | None, classes: tuple[str, ...]) -> None:
-    make_folder(path.parent)
     with written_whole(path) as file:
         palette_mask(mask, classes).save(file, format="PNG")
     if beside:
-        make_folder(beside.parent)
         # Decoded once more: keeping every photograph until its mask is there would take far more memory.
         picture = overlay(pictures.load_image(item.image), mask, classes)
         with written_whole(beside) as file:

@@ -11,17 +11,21 @@ import h5py
 import numpy as np
 import torch
 import torchvision
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 
 from segkey import distributed, models
 from segkey.ciphers import METHODS
 from segkey.errors import SegkeyError
 from segkey.files import (
+    create,
     explain_os_errors,
+    is_folder_there,
+    is_there,
     make_folder,
     read_json,
     read_text,
+    remove,
     with_checksum,
     without_checksum,
     write_json,
@@ -52,6 +56,12 @@ _ATTACK = {  # a line of a suite
 }  # fmt: skip
 
 
+NAMES = (  # of all files that segkey reads or writes in a run
+    "run.json", "model.safetensors", "resume.pt", "history.jsonl", "evaluate.json", "attack.json", "suite.json",
+    "cell.json", "attack.partial.jsonl", ".lock",
+)  # fmt: skip
+
+
 class Run:
     """A run's folder.
 
@@ -67,14 +77,18 @@ class Run:
     def open(cls, path: str | Path) -> "Run":
         """Open a run by its folder, or by ``runs/latest``.
 
+        A folder that the user named may be a link; what ``latest`` names, and every file in a run, may not.
+
         Raises:
-            SegkeyError: no run there, or one of another version.
+            SegkeyError: no run there, or one of another version; one of `NAMES` is no regular file.
         """
         path = Path(path)
-        if path.is_file() and path.name == "latest":  # where symbolic links cannot be made, it holds the name
+        if path.name == "latest" and (path.is_symlink() or not path.is_dir()) and os.path.lexists(path):
             path = path.parent / _named_by(path)
-        if not (path / "run.json").is_file():
-            there = sorted(file.parent.name for file in path.parent.glob("*/run.json"))
+            is_folder_there(path)
+        there = {name: is_there(path / name) for name in NAMES}
+        if not there["run.json"]:
+            there = [found.name for found in folders(path.parent)]
             near = difflib.get_close_matches(path.name, there, 1)
             hint = "train one with 'segkey train', or give a folder of runs/"
             raise SegkeyError(f"there is no run at {path}", f"did you mean {path.parent / near[0]}?" if near else hint)
@@ -176,15 +190,14 @@ class Run:
         Raises:
             SegkeyError: the weights are missing, damaged, or not this run's.
         """
-        if not self.weights_file.is_file():
+        if not is_there(self.weights_file):
             raise SegkeyError(
                 f"{self.path} has no weights (model.safetensors)",
                 f"finish its training: segkey train --resume --name {self.name}",
             )
+        model = models.Segmenter(self.config["model"]["backbone"], len(self.header.classes))
         try:
-            with safe_open(self.weights_file, "pt") as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-                expected = (file.metadata() or {}).get("sha256")
+            state, expected = models.read_safetensors(self.weights_file, 2 * model.bytes + (1 << 20))
         except (SafetensorError, OSError, ValueError):
             state, expected = {}, None
         if models.checksum(state) != expected:
@@ -192,15 +205,15 @@ class Run:
                 f"{self.weights_file} is damaged: it does not match its checksum",
                 "restore it from a backup, or train again",
             )
-        model = models.Segmenter(self.config["model"]["backbone"], len(self.header.classes))
         model.load_weights(state, str(self.weights_file))
         return model.to(device, memory_format=torch.channels_last).eval()
 
     def damage(self) -> list[str]:
         """Read all that is kept of the run and say what does not match its checksum."""
         checks = [lambda: self.load_model(torch.device("cpu")), self.history]
-        if self.state_file.is_file():
-            checks.append(lambda: models.read_archive(self.state_file))
+        if is_there(self.state_file):
+            model = models.Segmenter(self.config["model"]["backbone"], len(self.header.classes))
+            checks.append(lambda: models.read_archive(self.state_file, limit=model.state_bytes))
         checks += [lambda name=name: self.result(name) for name in ("evaluate", "attack")]
         found = []
         for check in checks:
@@ -215,7 +228,7 @@ class Run:
     def history(self) -> list[dict]:
         """One dictionary an epoch."""
         file = self.path / "history.jsonl"
-        if not file.is_file():
+        if not is_there(file):
             return []
         try:
             lines = [json.loads(line) for line in read_text(file).splitlines()]
@@ -231,7 +244,7 @@ class Run:
     def result(self, name: str) -> dict | None:
         """A result that was kept, such as ``evaluate`` or ``attack``; it may come from anybody, so its form is checked."""
         file = self.path / f"{name}.json"
-        if not file.is_file():
+        if not is_there(file):
             return None
         document = read_json(file, "a result")
         parts = _RESULTS.get(name, {}).items()
@@ -266,28 +279,35 @@ def _has_numbers(part: object, names: list[str]) -> bool:
 
 
 def _named_by(latest: Path) -> str:
-    """The run that ``runs/latest`` names where it is a text file."""
+    """The run beside it that ``runs/latest`` names, as a link or, where links cannot be made, as a text file."""
     try:
-        return check_name(read_text(latest, limit=1000).strip())
-    except ValueError:
-        raise SegkeyError(f"{latest} does not name a run", "give the run's folder") from None
+        with explain_os_errors(latest):
+            text = os.readlink(latest) if latest.is_symlink() else read_text(latest, limit=1000).strip()
+        return check_name(text)
+    except (ValueError, SegkeyError) as error:
+        why = f": {error.what}" if isinstance(error, SegkeyError) else ""
+        raise SegkeyError(f"{latest} does not name a run beside it{why}", "give the run's folder") from None
 
 
 def point_to_latest(folder: Path, name: str) -> None:
     """Let ``folder/latest`` name a run: a symbolic link, or a text file where links cannot be made."""
-    fresh = folder / ".latest.partial"
-    with explain_os_errors(folder / "latest"):
-        fresh.unlink(missing_ok=True)
+    latest, fresh = folder / "latest", folder / ".latest.partial"
+    remove(fresh)
+    if not latest.is_symlink():
+        is_there(latest)
+    with explain_os_errors(latest):
         try:
             os.symlink(name, fresh, target_is_directory=True)
         except OSError:
-            fresh.write_text(name + "\n", encoding="utf-8")
-        os.replace(fresh, folder / "latest")
+            create(fresh, name + "\n")
+        os.replace(fresh, latest)  # the link itself, not what it leads to
 
 
 def is_taken(path: Path) -> bool:
     """Whether there is anything; a folder with hidden files alone is what a training leaves that is killed at once."""
-    return path.exists() and (not path.is_dir() or any(not each.name.startswith(".") for each in path.iterdir()))
+    if path.is_symlink() or not path.is_dir():
+        return os.path.lexists(path)
+    return any(not each.name.startswith(".") for each in path.iterdir())
 
 
 def check_free(path: Path) -> None:
@@ -312,11 +332,18 @@ def check_name(name: str) -> str:
     return name
 
 
+def folders(folder: Path, file: str = "run.json") -> list[Path]:
+    """The folders in ``folder`` that hold a file of that name, or something else under it; ``latest`` is no folder."""
+    with explain_os_errors(folder):
+        there = sorted(path for path in folder.glob("*") if not path.is_symlink())
+    return [path for path in there if os.path.lexists(path / file)]
+
+
 def find(folder: Path) -> list[Run]:
     """All runs in a folder, oldest first; a folder that is a run itself is the only one."""
-    if (folder / "run.json").is_file() or folder.is_file():
+    if os.path.lexists(folder / "run.json") or (os.path.lexists(folder) and not folder.is_dir()):
         return [Run.open(folder)]
-    found = [Run.open(path.parent) for path in folder.glob("*/run.json") if not path.parent.is_symlink()]
+    found = [Run.open(path) for path in folders(folder)]
     if not found:
         raise SegkeyError(f"there are no runs in {folder}", "train one with 'segkey train'")
     return sorted(found, key=lambda run: (run.config.get("created", ""), run.name))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segkey.errors import SegkeyError
-from segkey.files import explain_os_errors, read_text
+from segkey.files import explain_os_errors, given_lines, read_given_text, read_text
 from segkey.pictures import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 PREDICTED_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # of an animated one, the first picture
@@ -134,7 +134,7 @@ def find(
     if not len(source):
         raise _nothing_in(path, source)
     if classes is not None:
-        source.classes = read_classes(Path(classes))
+        source.classes = read_classes(Path(classes), given=True)
     source.ignore_index = ignore_index
     return source
 
@@ -190,12 +190,7 @@ def _pictures_below(path: Path) -> Source:
 
 def _pictures_listed(path: Path) -> Source:
     source = Source(path.parent, "a list of images", {ALL: []})
-    try:
-        with explain_os_errors(path):
-            lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
-    except ValueError:
-        lines = []
-    names = [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in given_lines(path) if line.strip()]
     # Absolute paths are named from the folder they share: nobody wants home/anna/photos/ again below --out.
     shared = [os.path.dirname(name) for name in names if os.path.isabs(name)]
     shared = os.path.commonpath(shared) if shared else ""
@@ -229,7 +224,7 @@ def _find_voc(root: Path) -> Source:
     for name in ("train", "val"):
         file = root / "ImageSets" / "Segmentation" / f"{name}.txt"
         try:
-            names = read_text(file).split()
+            names = read_text(file, limit=64 << 20, follow=True).split()
         except ValueError:
             raise SegkeyError(f"{file} is not a list of names", "restore it from the VOC archive") from None
         lists[name] = sorted(set(names))
@@ -264,20 +259,17 @@ def _find_listed(path: Path, masks: str | Path | None) -> Source:
     source = Source(path.parent, "a list of images", {ALL: []})
     items: dict[str, Item] = {}
     twice = 0
-    with explain_os_errors(path), open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):  # a line at a time: there may be millions
-            image, *rest = [part.strip() for part in line.rstrip("\n").split("\t")]
-            if len(line) > 1 << 15 or "\0" in line or len(rest) > 1:
-                raise SegkeyError(
-                    f"{path}, line {number}: not an image, or an image, a tab and its mask", "mend the line"
-                )
-            name = image.lstrip("/") if os.path.isabs(image) else image
-            if not image:
-                continue
-            if name in items:
-                twice += 1
-                continue
-            items[name] = Item(name, path.parent / image, path.parent / rest[0] if rest and rest[0] else None)
+    for number, line in enumerate(given_lines(path), 1):
+        image, *rest = [part.strip() for part in line.split("\t")]
+        if len(rest) > 1:
+            raise SegkeyError(f"{path}, line {number}: not an image, or an image, a tab and its mask", "mend the line")
+        name = image.lstrip("/") if os.path.isabs(image) else image
+        if not image:
+            continue
+        if name in items:
+            twice += 1
+            continue
+        items[name] = Item(name, path.parent / image, path.parent / rest[0] if rest and rest[0] else None)
     listed = [items[name] for name in sorted(items)]
     if any(item.mask for item in listed):
         source.kind += " with masks"
@@ -327,7 +319,8 @@ def _find_folder(path: Path, masks: Path | None) -> Source:
 
 def _read_classes_beside(path: Path, source: Source) -> None:
     """Take class names from a ``classes.txt`` in or beside the folder."""
-    file = next((f for f in (path / "classes.txt", path.resolve().parent / "classes.txt") if f.is_file()), None)
+    places = (path / "classes.txt", path.resolve().parent / "classes.txt")
+    file = next((place for place in places if os.path.lexists(place)), None)
     if file and source.has_masks:
         source.classes = read_classes(file)
         source.notes.append(f"class names from {file}")
@@ -417,14 +410,19 @@ def _deal(items: list[Item], split: str) -> dict[str, list[Item]]:
     return {name: items for name, items in dealt.items() if items}
 
 
-def read_classes(file: Path) -> list[str]:
+def read_classes(file: Path, given: bool = False) -> list[str]:
     """Class names from a text file, a line a class; blank lines at the end are dropped.
+
+    Args:
+        file: the file.
+        given: the user named it, so that it may be a pipe.
 
     Raises:
         SegkeyError: no such file, no text, no name, or more than 255.
     """
     try:
-        names = read_text(file, limit=1 << 20).rstrip().splitlines()
+        text = read_given_text(file) if given else read_text(file, limit=1 << 20, follow=True)
+        names = text.rstrip().splitlines()
     except ValueError:
         names = []
     names = [name.strip() for name in names]

@@ -24,7 +24,7 @@ from torch import Tensor
 from segkey import devices, distributed, models, runs
 from segkey.ciphers import Cipher
 from segkey.errors import DivergedError, SegkeyError
-from segkey.files import make_folder, written_whole
+from segkey.files import is_there, make_folder, remove, written_whole
 from segkey.loading import Feed, MemorySplit, as_pixels, crop_batch
 from segkey.pictures import random_crops, seeded
 from segkey.progress import SILENT, Progress
@@ -99,10 +99,8 @@ def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
     """The run (of that name, where one is given) that torchrun's job had begun before it started its ranks again."""
     if not distributed.restarted():
         return None
-    files = (path for path in folder.glob(f"{name or '*'}/run.json") if not path.parent.is_symlink())
-    return next(
-        (path.parent for path in files if runs.Run.open(path.parent).config.get("job") == distributed.job_id()), None
-    )
+    there = (path for path in runs.folders(folder) if name in (None, path.name))
+    return next((path for path in there if runs.Run.open(path).config.get("job") == distributed.job_id()), None)
 
 
 def resume(
@@ -145,7 +143,7 @@ def _go_on(trainer: "_Trainer", run: runs.Run, key_id: str) -> runs.Run:
     if where not in config["device"].split(", then "):
         config["device"] += f", then {where}"
     with distributed.sole_writer(run.path):
-        if run.state_file.is_file():
+        if is_there(run.state_file):
             trainer.fit(run, *trainer.restore(run))
         else:  # cut off before anything was saved
             trainer.start_again(config["recipe"]["weights"])
@@ -481,11 +479,11 @@ class _Trainer:
             _write_state(run.state_file, state | {"best": best, "best_state": best_state, "history": history})
         run.save()
         if not state:
-            (run.state_file).unlink(missing_ok=True)
+            remove(run.state_file)
 
     def restore(self, run: runs.Run) -> tuple[int, list[dict], float, dict]:
         """What `fit` needs to go on where the run was saved last."""
-        state = models.read_archive(run.state_file, self.device)
+        state = models.read_archive(run.state_file, self.device, self.model.state_bytes)
         try:
             self.model.fcn.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])

@@ -14,13 +14,15 @@ import torch
 
 from segkey import devices, distributed, evaluation
 from segkey.ciphers import Cipher
-from segkey.files import explain_os_errors, written_whole
+from segkey.files import append, is_there, open_regular, read_text, remove, written_whole
 from segkey.loading import Feed, MemorySplit
 from segkey.models import Segmenter
 from segkey.progress import SILENT, Progress
 from segkey.runs import Run
 from segkey.shards import Split
 from segkey.sources import digest
+
+_MAX_KEPT = 64 << 20  # bytes of finished pieces, which are under 1 kB each
 
 
 @dataclass
@@ -78,13 +80,12 @@ class Kept:
             with written_whole(self.path, "w") as file:
                 file.writelines([self._head, *map(_line, self._pieces.items())])
             return
-        with explain_os_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(_line([name, piece]))
+        append(self.path, _line([name, piece]))
 
     def remove(self) -> None:
         """Forget all: the results are written."""
         if self.path:
-            self.path.unlink(missing_ok=True)
+            remove(self.path)
 
 
 def _line(content: object) -> str:
@@ -94,9 +95,12 @@ def _line(content: object) -> str:
 
 
 def _whole_lines(path: Path) -> list[str]:
+    if not is_there(path):
+        return []
+    open_regular(path, limit=_MAX_KEPT).close()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError):
+        lines = read_text(path, _MAX_KEPT).splitlines(keepends=True)
+    except UnicodeDecodeError:
         return []
     return [line for line in lines if line[:9] == f"{zlib.crc32(line[9:-1].encode()):08x} " and line.endswith("\n")]
 

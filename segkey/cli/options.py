@@ -9,7 +9,7 @@ import typer
 
 from segkey.cli import console
 from segkey.errors import SegkeyError
-from segkey.files import read_text, visible
+from segkey.files import is_there, read_given_text, visible
 
 DEFAULT_KEY = Path("keys/segkey.key")
 DEFAULT_SHARDS = Path("shards")
@@ -148,7 +148,7 @@ def read_passphrase(file: Path) -> str:
     if not file.exists():
         raise SegkeyError(f"there is no file {file}", "give a text file whose first line is the passphrase")
     try:
-        return read_text(file, limit=1 << 20).splitlines()[0]
+        return read_given_text(file).splitlines()[0]
     except (ValueError, IndexError):
         raise SegkeyError(
             f"{file} holds no passphrase", "give a text file whose first line is the passphrase"
@@ -172,7 +172,9 @@ def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str
     """
     from segkey.keys import Key
 
-    file = file or DEFAULT_KEY
+    if file is None:
+        file = DEFAULT_KEY
+        is_there(file)  # a link that came with the folder could name any key; one that is given is the user's own
     if needed and not file.exists():
         raise SegkeyError(f"there is no key at {file}; key {needed} is needed", "give its file with --key")
 

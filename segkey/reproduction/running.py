@@ -1,5 +1,6 @@
 """Making the cells: one after another, each kept as soon as it is finished."""
 
+import os
 import shutil
 import time
 import warnings
@@ -11,7 +12,7 @@ import torch
 
 from segkey import attacks, ciphers, distributed, encryption, evaluation, runs, training
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.files import make_folder, read_json, write_json
+from segkey.files import is_folder_there, is_there, make_folder, read_json, write_json
 from segkey.keys import Key
 from segkey.reproduction.findings import examine
 from segkey.reproduction.grid import Cell
@@ -84,7 +85,7 @@ class Experiment:
     def _claim(self) -> None:
         """Write the settings down before anything is made with them, or see that they are those written down."""
         file, wanted = self.out / "settings.json", self.settings.document(self.source, self.key.id)
-        if file.is_file():
+        if is_there(file):
             different = differences(read_json(file, "the settings of an experiment")["settings"], wanted)
             if different:
                 raise SegkeyError(
@@ -117,10 +118,8 @@ class Experiment:
     def _finished(self) -> dict[str, dict]:
         """Results of all finished cells in the folder, by the name of their runs."""
         results = {}
-        for file in sorted((self.out / "runs").glob("*/cell.json")):
-            if file.parent.is_symlink():  # latest
-                continue
-            results[file.parent.name] = read_json(file, "the result of a cell")
+        for folder in runs.folders(self.out / "runs", "cell.json"):
+            results[folder.name] = read_json(folder / "cell.json", "the result of a cell")
         return results
 
     def _train_and_attack(self, cell: Cell, splits: dict[str, Split]) -> None:
@@ -138,7 +137,7 @@ class Experiment:
     def _attack(self, cell: Cell, run: runs.Run, cipher: ciphers.Cipher, test: Split) -> dict:
         """Try a cell's model, and tell all that is known of it."""
         keep, started_at = run.path / "attack.partial.jsonl", time.monotonic()
-        resumed = keep.exists()
+        resumed = is_there(keep)
         if cell.method == "none":
             result = evaluation.evaluate(run, test, None, self.device, self.settings.limit, progress=self.watch)
             run.write_result("evaluate", result)
@@ -164,7 +163,8 @@ class Experiment:
         """The cell's run: a new one, the rest of one that was cut off, or one that is finished."""
         folder, recipe = self.out / "runs", self.settings.recipe
         path, images = folder / cell.name, len(splits["train"])
-        begun = runs.Run.open(path) if distributed.share((path / "run.json").is_file()) else None
+        is_folder_there(path)
+        begun = runs.Run.open(path) if distributed.share(os.path.lexists(path / "run.json")) else None
         done = begun.config["epochs_done"] if begun else 0
         self.watch.begin(cell, "training", self._training_unit(), recipe.epochs * images, done * images)
         if begun and done == recipe.epochs:

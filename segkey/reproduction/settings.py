@@ -1,11 +1,12 @@
 """How every cell of an experiment is made: the data, and all else that must agree before results stand in one table."""
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from segkey import distributed, encryption, sources
 from segkey.errors import SegkeyError
-from segkey.files import read_json
+from segkey.files import is_folder_there, is_there, read_json
 from segkey.keys import Key
 from segkey.recipes import Recipe
 from segkey.sources import Source, digest
@@ -13,6 +14,11 @@ from segkey.sources import Source, digest
 FORMAT = "segkey-reproduction-v1"
 PASSWORD = "segkey reproduce"  # FFX's, fixed as in the paper; no secret
 FULL_VOC = {"train": 1318, "val": 146, "test": 1449}
+FOLDERS = ("runs", "plain", "keys")  # in the folder of an experiment
+FILES = (  # there, too
+    "settings.json", "results.json", "keys/experiment.key", "keys/.gitignore", "table1.txt", "table1.csv", "table1.md",
+    "table1.tex", "table1.json", "findings.txt", "fig4.png", "fig5.png", "fig6.png", ".lock",
+)  # fmt: skip
 LEAST = {"train": 2, "val": 1, "test": 1}  # images a split needs; batch normalisation needs two
 
 
@@ -93,25 +99,33 @@ def key_for(out: Path) -> Key:
     It protects nothing but the experiment's own models: its FFX password is public.
     """
     file = out / "keys" / "experiment.key"
-    if distributed.first() and not file.exists():
+    is_folder_there(file.parent)
+    if distributed.first() and not is_there(file):
         Key.generate().save(file)
     distributed.barrier()
     return Key.load(file)
 
 
 def check_folder(out: Path) -> None:
-    """Raise `SegkeyError` where a folder holds results of another version of segkey, or is used for something else."""
+    """Raise `SegkeyError` where a folder holds results of another version of segkey, or is used for something else.
+
+    The folder itself may be a link; nothing in it may, of all that is read or written there.
+    """
+    for name in FOLDERS:
+        is_folder_there(out / name)
+    for name in FILES:
+        is_there(out / name)
     for name in ("settings.json", "results.json"):
         file = out / name
-        if file.is_file():
+        if is_there(file):
             document = read_json(file, "made by segkey reproduce")
             if document.get("format") != FORMAT or not isinstance(document.get("settings"), dict):
                 raise SegkeyError(
                     f"{file} has the format {str(document.get('format'))[:40]!r}, this segkey reads {FORMAT!r}",
                     "choose another --out, or go on with the segkey that made it",
                 )
-    if not (out / "settings.json").is_file():
-        strange = [name for name in ("runs", "plain", "results.json") if (out / name).exists()]
+    if not is_there(out / "settings.json"):
+        strange = [name for name in ("runs", "plain", "results.json") if os.path.lexists(out / name)]
         if strange:
             raise SegkeyError(
                 f"{out} holds {strange[0]}, but no settings.json: it was not made by segkey reproduce",

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segkey.errors import SegkeyError
-from segkey.files import read_json, write_json
+from segkey.files import is_there, open_regular, read_json, write_json
 from segkey.shards.reader import Shard
 
 FORMAT = "segkey-index-v1"
+_MAX_BYTES = 16 << 20  # of 100,000 shards; more are opened one by one
 
 
 class Entry(NamedTuple):
@@ -41,12 +42,17 @@ def write_index(files: list[Path], split: str) -> None:
 
 
 def read_index(files: list[Path], split: str) -> list[Entry] | None:
-    """What the index says of some shards; None where there is none of just these, or none that can be read."""
+    """What the index says of some shards; None where there is none of just these, or none that is an index.
+
+    Raises:
+        SegkeyError: the index is no regular file, or far too large.
+    """
     path = index_path(files, split)
-    if len(files) == 1 or not path.is_file() or len({file.parent for file in files}) > 1:
+    if len(files) == 1 or len({file.parent for file in files}) > 1 or not is_there(path):
         return None
+    open_regular(path, limit=_MAX_BYTES).close()
     try:
-        document = read_json(path, "an index")
+        document = read_json(path, "an index", _MAX_BYTES)
         entries = [Entry(int(images), str(fingerprint)) for _, images, fingerprint in document["shards"]]
         names = [name for name, _, _ in document["shards"]]
         ours = document["format"] == FORMAT and names == [file.name for file in files]

@@ -1,6 +1,7 @@
 """Reading a shard that may come from anybody."""
 
 import json
+import os
 import threading
 import weakref
 import zlib
@@ -12,14 +13,17 @@ import h5py
 import numpy as np
 
 from segkey.errors import SegkeyError
-from segkey.files import explain_os_errors
+from segkey.files import explain_os_errors, open_regular
 from segkey.shards.header import FORMAT, MAX_SIDE, Header, checksum_attributes, sha256
 
 _CHUNK_SLACK = 1 << 16  # what zlib may add to what it cannot compress; nobody makes a chunk larger than that
+_MAX_TABLE = 1 << 29  # bytes of names or checksums, which are read whole; a million names of 500 bytes
 
 
 class Shard:
     """One shard, opened and checked: its form on opening, each row the first time it is read.
+
+    A file that the user named may be a link to a shard; links in a folder are refused by who looks for shards there.
 
     Attributes:
         path, header: where it is and what it says about itself.
@@ -38,11 +42,12 @@ class Shard:
         if not self.path.is_file():
             raise SegkeyError(f"there is no shard at {path}", "make shards with 'segkey encrypt'")
         with explain_os_errors(self.path):  # HDF5 would not say that a file may not be read
-            self._raw = open(self.path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+            self._raw = open_regular(self.path, follow=True, buffering=0)
         weakref.finalize(self, self._raw.close)
         self._lock, self._file = threading.Lock(), None
         try:
             self._file = h5py.File(self.path, "r")
+            self._check_same_file()
             self._check()
         except BaseException as error:
             self.close()
@@ -65,8 +70,20 @@ class Shard:
 
     # The file may come from anybody: nothing in it is followed, sized or trusted before it is checked.
 
+    @property
+    def _bytes(self) -> int:
+        """The size of the file."""
+        return os.fstat(self._raw.fileno()).st_size
+
     def _refuse(self, why: str) -> SegkeyError:
         return SegkeyError(f"{self.path} is not a whole segkey shard: {why}", "make it again with 'segkey encrypt'")
+
+    def _check_same_file(self) -> None:
+        """HDF5 opens by path; it must have come to the file that was looked at."""
+        if os.name == "posix":
+            ours, its = os.fstat(self._raw.fileno()), os.fstat(self._file.id.get_vfd_handle())
+            if not os.path.samestat(ours, its):
+                raise self._refuse("it was replaced while it was opened")
 
     def _check(self) -> None:
         try:
@@ -127,7 +144,7 @@ class Shard:
         return dataset
 
     def _check_datasets(self) -> None:
-        file_bytes = self.path.stat().st_size
+        file_bytes = self._bytes
         images = self._dataset("images")
         views = self.header.views
         if images.dtype not in (np.dtype("<u1"), np.dtype("<u2")) or images.ndim != 4 or images.nbytes > file_bytes:
@@ -167,10 +184,10 @@ class Shard:
         expected = {"names": "S", "sizes": "i"}.get(name, "u")
         if dataset.shape != shapes[name] or dataset.dtype.kind != expected or dataset.dtype.itemsize > 1 << 16:
             raise self._refuse(f"{name!r} has type {dataset.dtype} and shape {dataset.shape}")
-        if dataset.nbytes > self.path.stat().st_size:
-            raise self._refuse(f"{name!r} is larger than the file")
+        if dataset.nbytes > min(self._bytes, _MAX_TABLE):
+            raise self._refuse(f"{name!r} is larger than {'the file' if dataset.nbytes > self._bytes else '512 MB'}")
         table = dataset[()]
-        if sha256(table.tobytes()) != checksums[name]:
+        if sha256(table.view(np.uint8)) != checksums[name]:  # a view: bytes would be a second copy
             raise SegkeyError(
                 f"{self.path} is damaged: dataset {name!r} does not match its checksum",
                 "make it again with 'segkey encrypt', or restore it from a backup",

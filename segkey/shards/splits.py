@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segkey.errors import SegkeyError
+from segkey.files import is_there
 from segkey.shards.header import sha256
 from segkey.shards.index import Entry, entry_of, index_path, read_index
 from segkey.shards.reader import Shard
@@ -153,8 +154,10 @@ def check_alike(a: Shard, b: Shard) -> None:
 def find_splits(paths: list[Path]) -> dict[str, list[Path]]:
     """Shard files by split, from folders and files.
 
+    A folder or a file that is given may be a link; what is found in a folder may not.
+
     Raises:
-        SegkeyError: nothing there, or a numbered shard of a split is missing.
+        SegkeyError: nothing there, a link or a pipe among the shards, or a numbered shard of a split is missing.
     """
     if not paths:
         raise SegkeyError("no shards are given", "make them with 'segkey encrypt IMAGES'")
@@ -165,7 +168,7 @@ def find_splits(paths: list[Path]) -> dict[str, list[Path]]:
                 f"there are no shards at {path}",
                 "make them with 'segkey encrypt IMAGES', or give their folder",
             )
-        files += sorted(path.glob("*.h5")) if path.is_dir() else [path]
+        files += [file for file in sorted(path.glob("*.h5")) if is_there(file)] if path.is_dir() else [path]
     if not files:
         raise SegkeyError(f"there are no shards in {paths[0]}", "make them with 'segkey encrypt IMAGES'")
     splits: dict[str, list[Path]] = {}

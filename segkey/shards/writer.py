@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from segkey.files import explain_os_errors, sync_folder
+from segkey.files import explain_os_errors, is_there, put_in_place, remove, reopen
 from segkey.shards.header import Header, checksum_attributes, sha256
 
 MASK_COMPRESSION = 2  # zlib level; masks are so simple that higher ones save little and cost three times as much
@@ -33,14 +33,16 @@ class ShardWriter:
     def __init__(self, path: Path, header: Header, names: list[str], size: tuple[int, int], dtype: str, masks: bool):
         self.path, self.header, self.names, self.views = path, header, names, header.views
         self.partial = path.with_name(path.name + ".partial")
+        is_there(path)
         self._sizes = np.zeros((len(names), 2), "<i4")  # heights and widths; 0 for what was not written
         rows, shape = len(names) * header.views, (header.channels, *size)
         with explain_os_errors(self.partial):
+            remove(self.partial)  # of an earlier try; or a link, which "w" would follow and "x" does not
             # v110 has a checksum on every piece of metadata, and stores early-allocated chunks without an index.
             try:
-                self.file = h5py.File(self.partial, "w", libver=("v110", "v110"))
+                self.file = h5py.File(self.partial, "x", libver=("v110", "v110"))
             except OSError:
-                self.partial.unlink(missing_ok=True)  # on a full disk, an empty file is what there is room for
+                remove(self.partial)  # on a full disk, an empty file is what there is room for
                 raise
         try:
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -98,10 +100,9 @@ class ShardWriter:
                 self._describe(kept)
                 self.file.flush()
                 self.file.close()
-                with open(self.partial, "rb+") as file:
+                with reopen(self.partial) as file:
                     os.fsync(file.fileno())
-                os.replace(self.partial, self.path)
-                sync_folder(self.path.parent)
+                put_in_place(self.partial, self.path)
         except BaseException:
             self.abandon()
             raise
@@ -146,7 +147,7 @@ class ShardWriter:
         except (OSError, RuntimeError):  # a full disk also fails the flush that closing tries
             pass
         finally:
-            self.partial.unlink(missing_ok=True)
+            remove(self.partial)
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class Region:
         Raises:
             SegkeyError: the system refuses to write.
         """
-        with explain_os_errors(Path(self.path)), open(self.path, "r+b") as file:
+        with explain_os_errors(Path(self.path)), reopen(Path(self.path)) as file:
             packed = []
             for view, image in enumerate(_little_endian(views)):
                 file.seek(self.offset + (view * self.images + position) * self.row_bytes)

@@ -65,9 +65,10 @@ def report(
 def _write_page(runs, html: Path, key: Path | None, passphrase_file, password, shards, device: str) -> None:
     """The page, with test images where a key was given."""
     from segkey import devices, reports, samples
-    from segkey.files import written_whole
+    from segkey.files import is_there, written_whole
     from segkey.reports.page import html_page
 
+    is_there(html)  # nothing but a file is replaced; said before the work is done
     shown = None
     if key:
         loaded = options.load_key(key, passphrase_file)

@@ -1,4 +1,4 @@
-"""Runs commands, given as a JSON list of lists, in one process; prints a JSON line a command, and the memory it took.
+"""Runs commands, given as a JSON list of folders and arguments, in one process; prints a JSON line a command, and the memory it took.
 
 Modules named as arguments are imported first, and their memory is left out. For `test_hostile`: in a process of its own, as memory that was once taken is never given back.
 """
@@ -6,6 +6,7 @@ Modules named as arguments are imported first, and their memory is left out. For
 import gc
 import importlib
 import json
+import os
 import re
 import resource
 import sys
@@ -28,7 +29,8 @@ def peak() -> int:
 for module in sys.argv[1:]:
     importlib.import_module(module)
 before = peak() if sys.argv[1:] else 0
-for arguments in json.load(sys.stdin):
+for folder, arguments in json.load(sys.stdin):
+    os.chdir(folder)
     gc.collect()
     began = time.monotonic()
     done = CliRunner().invoke(app, arguments)

@@ -29,14 +29,19 @@ MEMORY, SECONDS = 1000, 60  # MB; and generous, as other work may slow this mach
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="measures memory as POSIX does")
 
 
-def session(folder: Path, *commands: tuple, imports: tuple[str, ...] = ()) -> list[dict]:
+def session(
+    folder: Path, *commands: tuple, imports: tuple[str, ...] = (), folders: list[Path] | None = None
+) -> list[dict]:
     """Run commands in one process; each ends in time, says nothing that moves the cursor, and shows no traceback.
 
     ``imports`` are modules whose own memory does not count: torch takes up to 700 MB before it has done anything.
+    ``folders`` are where each command runs, if not all in ``folder``.
     """
+    places = folders or [folder] * len(commands)
+    steps = [(str(place), list(map(str, command))) for place, command in zip(places, commands, strict=True)]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("hostile_session.py")), *imports],
-        input=json.dumps([list(map(str, command)) for command in commands]), cwd=folder, capture_output=True, text=True,
+        input=json.dumps(steps), cwd=folder, capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(Path(segkey.__file__).parents[1])}, timeout=SECONDS * 5,
     )  # fmt: skip
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,0 +1,324 @@
+"""Names that segkey looks for by itself, in folders that may come from anybody.
+
+Under each of them may stand a link to the owner's key, a link to nothing, a pipe, a folder, or a file of 3 GB.
+"""
+
+import ast
+import hashlib
+import os
+import shutil
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from test_hostile import TORCH, session
+
+import segkey
+from segkey import runs
+from segkey.errors import SegkeyError
+from segkey.files import append, create, is_there, make_folder, open_regular, read_json, sole_writer, written_whole
+from segkey.reproduction import settings
+from segkey.runs import Run
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs links and pipes")
+
+SECRET = b"the owner's key, which nobody may touch\n"
+CPU = ("--device", "cpu")
+TRAIN = ("train", "shards", "--recipe", "scratch", "--backbone", "resnet14", "--epochs", 1, "--batch-size", 4, *CPU)
+GRID = (
+    "reproduce", "scenes", "--out", "results", "--methods", "np", "-M", 4, "--size", 32, "--recipe", "scratch",
+    "--backbone", "resnet14", "--epochs", 1, "--batch-size", 6, "--wrong-keys", 2, "--workers", 1, *CPU,
+)  # fmt: skip
+ENCRYPT = ("encrypt", "scenes", "--size", 32, "--views", 2, "--shard-size", 0.00005, "--workers", 1)
+EVALUATE, ATTACK = ("evaluate", "runs/small", *CPU), ("attack", "runs/small", "--wrong-keys", 2, *CPU)
+DECRYPT, INSPECT = ("decrypt", "shards", "--force", "--workers", 1), ("inspect", "--verify", "runs/small")
+PREDICT = ("predict", "runs/small", "scenes/images/test", "--overlay", "--force", *CPU)
+PHOTO = "scenes/images/test/scene0000.jpg"
+SHEET = ("inspect", "shards/test.h5", "--sheet", "sheet.png", "--force")
+PAGE, PREVIEW = ("report", "--html", "report.html"), ("preview", PHOTO, "--out", "preview.png", "--force")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, scenes_folder, trained_run, key) -> Path:
+    """A folder in which every command has run; cases work on copies of hard links, as segkey changes no file in place."""
+    folder = tmp_path_factory.mktemp("world")
+    shutil.copytree(scenes_folder, folder / "scenes")
+    key.save(folder / "keys/segkey.key")
+    shutil.copytree(trained_run.path, folder / "runs/small")
+    commands = (
+        ENCRYPT, EVALUATE, ATTACK, (*ATTACK, "--plain"), DECRYPT, PREDICT, SHEET, PREVIEW, (*TRAIN, "--name", "cut"),
+        PAGE, GRID,
+    )  # fmt: skip
+    for outcome in session(folder, *commands, imports=TORCH):
+        assert outcome["status"] == 0, outcome
+    run = Run.open(folder / "runs/cut")
+    run.config["epochs_done"], run.config["recipe"]["epochs"] = 1, 2
+    run.save()
+    for name in ("runs/cut/resume.pt", "runs/small/attack.partial.jsonl"):  # there while segkey computes
+        (folder / name).touch()
+    return folder
+
+
+# What stands in each folder: by its path in the world, the commands that read or write it. A file of 3 GB is refused by
+# those that read it. Those that only write it may replace it, as it is a file like any other: they stand in WRITTEN.
+
+SHARDS = {
+    "shards/.lock": [ENCRYPT], "shards/train.index.json": [DECRYPT, ENCRYPT], "shards/test.h5": [DECRYPT, ENCRYPT],
+    "shards/train-00001-of-00002.h5": [DECRYPT, ENCRYPT],
+}  # fmt: skip
+KEYS = {"keys/segkey.key": [ENCRYPT, ("keygen", "--force"), DECRYPT], "keys/.gitignore": [("keygen", "other")]}
+RUNS = {
+    "runs/small/run.json": [EVALUATE, ATTACK, INSPECT, PREDICT, ("report",)], "runs/latest": [("evaluate", *CPU)],
+    "runs/small/model.safetensors": [EVALUATE, ATTACK, PREDICT, INSPECT],
+    "runs/small/history.jsonl": [INSPECT], "runs/small/evaluate.json": [("report",), INSPECT],
+    "runs/small/attack.json": [("report",), INSPECT], "runs/small/suite.json": [(*ATTACK, "--plain")],
+    "runs/small/attack.partial.jsonl": [ATTACK], "runs/small/.lock": [ATTACK],
+    "runs/cut/resume.pt": [("train", "shards", "--resume", "--name", "cut", *CPU)],
+}  # fmt: skip
+RESULTS = {f"results/{name}": [GRID] for name in settings.FILES} | {
+    "results/plain/test.h5": [GRID], "results/plain/.lock": [GRID], "results/runs/np-m4/cell.json": [GRID],
+    "results/runs/np-m4/run.json": [GRID], "results/runs/np-m4/model.safetensors": [GRID],
+}  # fmt: skip
+OUTPUTS = {
+    "report.html": [PAGE], "preview.png": [PREVIEW], "sheet.png": [SHEET], "decrypted/test/scene0000.png": [DECRYPT],
+    "predicted/masks/scene0000.png": [PREDICT], "predicted/overlays/scene0000.jpg": [PREDICT],
+}  # fmt: skip
+WRITTEN = {
+    ("runs/small/evaluate.json", EVALUATE), ("runs/small/attack.json", ATTACK), ("shards/train.index.json", ENCRYPT),
+    *((name, command) for name, commands in OUTPUTS.items() for command in commands),
+    *((f"results/{name}", GRID) for name in settings.FILES if name.endswith((".txt", ".csv", ".md", ".tex", ".png"))),
+    ("results/table1.json", GRID), ("results/runs/np-m4/model.safetensors", GRID),
+}  # fmt: skip
+# segkey removes what a killed process left: a link of such a name goes, and nothing happens to what it leads to.
+LEFT = {
+    "shards/test.h5.partial": [(*ENCRYPT, "--force")], "runs/small/.run.json.01234567.partial": [ATTACK],
+    "runs/.latest.partial": [(*TRAIN, "--name", "fresh")],
+}  # fmt: skip
+FOLDERS = {
+    **{f"results/{name}": [GRID] for name in settings.FOLDERS}, "results/runs/np-m4": [GRID],
+    "decrypted/test": [DECRYPT], "predicted/masks": [PREDICT], "predicted/overlays": [PREDICT],
+}  # fmt: skip
+AREAS = {"keys": KEYS, "shards": SHARDS, "runs": RUNS, "results": RESULTS, "outputs": OUTPUTS, "left": LEFT, "folders": FOLDERS}
+
+
+def plant(path: Path, kind: str, outside: Path) -> None:
+    """Put something in the place of a file or folder; ``outside`` is what no command may touch."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "link":
+        path.symlink_to(os.path.relpath(outside / "secret.key", path.parent))
+    elif kind == "link to a folder":
+        path.symlink_to(os.path.relpath(outside, path.parent))
+    elif kind == "dangling":
+        path.symlink_to(outside.absolute() / "made")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "file":
+        path.touch()
+    else:
+        path.touch()
+        os.truncate(path, 3 << 30)  # holes take no disk
+
+
+KINDS = ("link", "dangling", "pipe", "folder", "3 GB")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_nothing_but_a_file_is_opened_replaced_or_waited_for(tmp_path, world, area):
+    kinds = ("link", "link to a folder", "dangling", "pipe", "file") if area == "folders" else KINDS
+    cases = [(n, c, k) for n, commands in AREAS[area].items() for c in commands for k in kinds]
+    places, before = [], digests(world)
+    for number, (name, _, kind) in enumerate(cases):
+        place, outside = tmp_path / f"{number}/world", tmp_path / f"{number}/outside"
+        shutil.copytree(world, place, symlinks=True, copy_function=os.link)
+        outside.mkdir()
+        (outside / "secret.key").write_bytes(SECRET)
+        plant(place / name, kind, outside)
+        places.append(place)
+    outcomes = session(tmp_path, *(command for _, command, _ in cases), imports=TORCH, folders=places)
+    for (name, command, kind), place, outcome in zip(cases, places, outcomes, strict=True):
+        outside = place.with_name("outside")
+        assert [path.name for path in outside.iterdir()] == ["secret.key"], (name, kind, outcome)
+        assert (outside / "secret.key").read_bytes() == SECRET, (name, kind, outcome)
+        if name not in LEFT and not (kind == "3 GB" and (name, command) in WRITTEN):
+            assert outcome["status"] == 1 and name in outcome["stderr"], (name, kind, outcome)
+            assert kind in ("folder", "file") or os.path.lexists(place / name)
+    assert digests(world) == before  # what has a second name, as every file of a case has, is not changed in place
+
+
+def test_every_name_that_segkey_makes_is_tried(world):
+    """A new file in a run, beside shards, in an experiment's folder or beside a key fails here until it is tried above."""
+    tried = {name for names in AREAS.values() for name in names}
+    tried |= {f"runs/cut/{name}" for name in runs.NAMES} | {f"runs/small/{name}" for name in runs.NAMES}
+    tried |= {f"results/runs/{cell}/{name}" for cell in ("np-m4", "plain") for name in runs.NAMES}
+    patterns = ("shards/*.h5", "results/plain/*.h5", "decrypted/*/*.png", "decrypted/*/*/*.png", "predicted/*/*.png",
+                "predicted/*/*.jpg", "scenes/**", "runs/latest", "results/runs/latest")  # fmt: skip
+    made = [path.relative_to(world) for path in world.rglob("*") if path.is_symlink() or not path.is_dir()]
+    unknown = [str(p) for p in made if str(p) not in tried and not any(p.match(each) for each in patterns)]
+    assert not [name for name in unknown if not name.startswith("scenes/")]
+    assert {name for names in (KEYS, RUNS, SHARDS) for name in names} <= {str(path) for path in made}
+    known = {Path(name).name for name in RUNS} | {"cell.json"}
+    assert set(runs.NAMES) <= known
+
+
+# ------------------------------------------------------------------ no other way to a file
+
+OPENING = {"open", "os.open", "h5py.File", "safe_open", "torch.load", "np.load", "np.save", "np.fromfile", "Image.open",
+           "os.symlink", "os.link", "os.replace", "os.rename", "shutil.copy", "shutil.copyfile", "shutil.copytree",
+           "shutil.move", "zipfile.ZipFile"}  # fmt: skip
+METHODS = {"read_text", "read_bytes", "write_text", "write_bytes", "touch", "symlink_to", "hardlink_to", "rename", "unlink"}
+ALLOWED = {
+    ("distributed.py", "Path(file).write_text"): "torchrun's own file, named by its environment",
+    ("keys.py", "os.replace"): "the earlier key gets another name; the key's own was looked at",
+    ("runs.py", "os.symlink"): "runs/latest, under a name that was just removed",
+    ("runs.py", "os.replace"): "runs/latest is a link by design, and is replaced itself",
+    ("models.py", "safe_open"): "maps a file by its path, while open_regular holds it",
+    ("models.py", "torch.load"): "takes what open_regular opened",
+    ("models.py", "zipfile.ZipFile"): "takes what open_regular opened",
+    ("pictures.py", "Image.open"): "takes what open_regular opened",
+    ("shards/reader.py", "h5py.File"): "compared with what open_regular opened",
+    ("shards/writer.py", "h5py.File"): "made exclusively: mode x",
+    ("reports/page.py", "resources.files('segkey.reports').joinpath('page.html').read_text"): "comes with segkey",
+    ("scenes.py", "(folder / 'classes.txt').write_text"): "built-in scenes, in a folder that was just made",
+    ("benchmark.py", "file.unlink"): "in a temporary folder",
+}
+
+
+def test_files_are_opened_in_one_module():
+    """Whoever opens, replaces or removes a file by its path elsewhere gives a reason here, or uses `segkey.files`."""
+    root, found = Path(segkey.__file__).parent, set()
+    for path in sorted(root.rglob("*.py")):
+        if path.name == "files.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                call = ast.unparse(node.func)
+                if call in OPENING or (isinstance(node.func, ast.Attribute) and node.func.attr in METHODS):
+                    found.add((path.relative_to(root).as_posix(), call))
+    assert found == set(ALLOWED)
+
+
+# ------------------------------------------------------------------ the primitives
+
+
+def kinds(folder: Path) -> dict[str, Path]:
+    (folder / "secret.key").write_bytes(SECRET)
+    made = {kind: folder / kind.replace(" ", "") for kind in KINDS[:-1]}
+    for kind, path in made.items():
+        plant(path, kind, folder)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(folder / "socket"))  # the name of a socket is short
+    return made | {"socket": folder / "socket", "device": Path("/dev/null")}
+
+
+PRIMITIVES = {
+    "is_there": is_there, "open_regular": open_regular, "append": lambda path: append(path, "x"), "create": create,
+    "read_json": lambda path: read_json(path, "a run"), "written_whole": lambda path: written_whole(path).__enter__(),
+    "sole_writer": lambda path: sole_writer(path.parent).__enter__(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("primitive", PRIMITIVES)
+def test_what_is_no_file_is_refused_in_words(tmp_path, monkeypatch, primitive):
+    monkeypatch.chdir(tmp_path)
+    words = {"link": "a symbolic link", "dangling": "a symbolic link", "pipe": "a named pipe", "folder": "a folder",
+             "socket": "a socket", "device": "a device"}  # fmt: skip
+    for kind, path in kinds(tmp_path).items():
+        if primitive == "sole_writer":
+            if kind == "device":
+                continue
+            (tmp_path / f"in {kind}").mkdir()
+            path = path.rename(tmp_path / f"in {kind}/.lock")
+        with pytest.raises(SegkeyError) as told:
+            PRIMITIVES[primitive](path)
+        assert str(path) in told.value.what
+        if primitive != "append":  # which is for what segkey has just made: the system's own words will do
+            assert f"{path} is {words[kind]}, not a file" == told.value.what and "remove it" in told.value.hint
+    assert (tmp_path / "secret.key").read_bytes() == SECRET and not (tmp_path / "made").exists()
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_lock_with_a_second_name_keeps_its_bytes(tmp_path):
+    (tmp_path / "secret.key").write_bytes(SECRET)
+    (tmp_path / "run").mkdir()
+    os.link(tmp_path / "secret.key", tmp_path / "run/.lock")
+    with sole_writer(tmp_path / "run"):
+        assert (tmp_path / "secret.key").read_bytes() == SECRET
+
+
+def test_no_folder_below_is_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").symlink_to("elsewhere")  # what the user names may be one
+    assert make_folder(tmp_path / "out/a/b", below=tmp_path / "out").is_dir()
+    (tmp_path / "elsewhere/c").symlink_to("../elsewhere")
+    with pytest.raises(SegkeyError, match="out/c is a symbolic link, not a folder"):
+        make_folder(tmp_path / "out/c/d", below=tmp_path / "out")
+
+
+# ------------------------------------------------------------------ what a user names may be a link
+
+
+def test_links_that_a_user_names_are_followed(tmp_path, world):
+    folder = tmp_path / "work"
+    shutil.copytree(world, folder, symlinks=True, copy_function=os.link)
+    for link, to in (("my.key", "keys/segkey.key"), ("photos", "scenes/images/test"), ("data", "shards"),
+                     ("best", "runs/small"), ("test.h5", "shards/test.h5"), ("names.txt", "scenes/classes.txt"),
+                     ("out", "space")):  # fmt: skip
+        (folder / link).symlink_to(to)
+    for name in ("space", "linked"):
+        (folder / name).mkdir()
+    (folder / "linked/a.jpg").symlink_to(f"../{PHOTO}")
+    (folder / "words").write_text("correct horse\n")
+    outcomes = session(
+        folder,
+        ("evaluate", "best", "--shards", "data", *CPU), ("predict", "best", "photos", "--key", "my.key", *CPU, "--out", "out/p"),
+        ("decrypt", "test.h5", "--key", "my.key", "--out", "out/d"), ("inspect", "my.key", "test.h5", "best", "runs/latest"),
+        ("encrypt", "linked", "--size", 32, "--key", "my.key", "--workers", 1, "--out", "out/shards"),
+        ("encrypt", "scenes", "--classes", "names.txt", "--size", 32, "--out", "space/named", "--workers", 1),
+        ("train", "data", *TRAIN[2:], "--runs", "out", "--weights", "runs/small/model.safetensors", "--name", "more"),
+        imports=TORCH,
+    )  # fmt: skip
+    assert [outcome["status"] for outcome in outcomes] == [0] * len(outcomes), outcomes
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
+def test_a_passphrase_comes_through_a_pipe_and_never_from_an_endless_file(tmp_path):
+    from segkey.cli.options import read_passphrase
+
+    read, write = os.pipe()
+    os.write(write, b"correct horse\n")
+    os.close(write)
+    assert read_passphrase(Path(f"/dev/fd/{read}")) == "correct horse"
+    os.close(read)
+    (tmp_path / "long").touch()
+    os.truncate(tmp_path / "long", 3 << 30)
+    for file in (tmp_path / "long", Path("/dev/zero"), tmp_path):
+        with pytest.raises(SegkeyError, match=str(file)):
+            read_passphrase(file)
+
+
+def test_lists_of_three_gigabytes_are_refused(tmp_path, scenes_folder):
+    shutil.copytree(scenes_folder, tmp_path / "scenes")
+    for name in ("list.txt", "scenes/classes.txt", "names"):
+        plant(tmp_path / name, "3 GB", tmp_path)
+    shutil.copytree(scenes_folder, tmp_path / "piped")
+    plant(tmp_path / "piped/classes.txt", "pipe", tmp_path)
+    how = ("--method", "none", "--size", 32, "--workers", 1)
+    outcomes = session(
+        tmp_path, ("encrypt", "list.txt", *how), ("encrypt", "scenes", *how), ("encrypt", "piped", *how),
+        ("encrypt", "scenes", "--classes", "names", *how),
+    )  # fmt: skip
+    for outcome, name in zip(outcomes, ("list.txt", "scenes/classes.txt", "piped/classes.txt", "names"), strict=True):
+        assert outcome["status"] == 1 and name in outcome["stderr"], outcome

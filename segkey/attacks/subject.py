@@ -174,6 +174,11 @@ class Subject:
         """Whether there is a key at all."""
         return self.cipher.method != "none"
 
+    @property
+    def ways_of_plain(self) -> int:
+        """In how many ways plain images can be fed, see `plain`."""
+        return 1 + (self.cipher.max_value != 255)
+
     # ------------------------------------------------------------------ an attacker's own images
 
     def images_of(self, split: str, count: int | None = None) -> Feed:
@@ -185,6 +190,12 @@ class Subject:
             source = self.splits.get(split, self.feed.split)
             self._feeds[split, count] = plain_feed(source, self.cipher, self.device, count)
         return self._feeds[split, count]
+
+    def is_judged_on(self, feed: Feed) -> bool:
+        """Whether images of a feed are among those that attacks are judged on: a choice made there flatters an attack."""
+        if feed.split.header.split == self.feed.split.header.split:
+            return True
+        return not set(feed.split.names[: len(feed)]).isdisjoint(self.feed.split.names[: len(self.feed)])
 
     # ------------------------------------------------------------------ trying
 

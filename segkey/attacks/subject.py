@@ -176,8 +176,8 @@ class Subject:
 
     @property
     def ways_of_plain(self) -> int:
-        """In how many ways plain images can be fed, see `plain`."""
-        return 1 + (self.cipher.max_value != 255)
+        """`ways_of_plain` of the owner's cipher."""
+        return ways_of_plain(self.cipher)
 
     # ------------------------------------------------------------------ an attacker's own images
 
@@ -277,6 +277,11 @@ class Subject:
             divided_by = self.cipher.max_value
             found[divided_by] = self.judge(f"plain/{divided_by}", None, divided_by)
         return found
+
+
+def ways_of_plain(cipher: Cipher) -> int:
+    """In how many ways plain images can be divided: by 255, and by the method's largest value."""
+    return 1 + (cipher.max_value != 255)
 
 
 def plain_feed(split: Split | MemorySplit, cipher: Cipher, device: torch.device, limit: int | None = None) -> Feed:

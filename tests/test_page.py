@@ -341,7 +341,7 @@ def test_the_verdict_of_a_suite_is_a_line_for_each_kind_of_attacker(tmp_path, tr
         "run": "attacked", "method": "np", "block_size": 4, "fixed_password": False, "key_space_bits": 44.9, "split": "test",
         "images": 6, "correct": attacked["correct"], "keyless": {"mean_iou": 0.1, "divided_by": 255},
         "constant": attacked["constant"], "left_out": {},
-        "attacks": [line("search", "the model"), line("known-pair", "one pair")],
+        "attacks": [line("wrong-keys", "the model"), line("known-pair", "one pair")],
     })  # fmt: skip
     html = html_page([run])
     ((_, verdict),) = Page(html).find("li", class_="verdict")

@@ -15,7 +15,7 @@ The modules ``wrong_keys`` … ``nearby`` hold the attacks; ``registry``, ``subj
 # Imported to register themselves, in the order in which a suite runs them: what is cheap and telling comes first.
 from segkey.attacks import wrong_keys, known_pair, ciphertext_only, exhaustive, fine_tune, search, nearby  # noqa: F401, I001
 from segkey.attacks.registry import ATTACKS, Attack, Budget, Result, attack
-from segkey.attacks.subject import Cost, Subject
+from segkey.attacks.subject import Cost, Subject, ways_of_plain
 from segkey.attacks.suite import merge, run_attacks, won
 from segkey.attacks.wrong_keys import best_of_many, correct_plain_incorrect, wrong_ciphers
 
@@ -31,6 +31,7 @@ __all__ = [
     "correct_plain_incorrect",
     "merge",
     "run_attacks",
+    "ways_of_plain",
     "won",
     "wrong_ciphers",
 ]

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from segkey import distributed
 from segkey.attacks.key_parts import agreement
 from segkey.attacks.likeness import psnr, ssim
-from segkey.attacks.registry import Budget, Result, attack
+from segkey.attacks.registry import ENCRYPTED, Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
@@ -210,7 +210,7 @@ def _obstacle(subject: Subject) -> str:
     "ciphertext-only",
     "the method, M, encrypted images, and a few images of their own without labels",
     obstacle=_obstacle,
-    steals="encrypted images",
+    steals=ENCRYPTED,
 )
 def ciphertext_only(subject: Subject, budget: Budget, seed: int) -> Result:
     """Estimate the key from encrypted images alone; let the entropy of the prediction choose among what is left."""
@@ -236,7 +236,9 @@ def ciphertext_only(subject: Subject, budget: Budget, seed: int) -> Result:
     }  # fmt: skip
     right = "the key" if details["found"] else ", ".join(f"{100 * part:.0f} % of the {k}" for k, part in agree.items())
     how = "images restored exactly" if math.isinf(likeness) else f"PSNR {likeness:.1f} dB, SSIM {details['ssim']:.2f}"
-    return Result(scores["mean_iou"], f"{len(encrypted)} encrypted images give {right or 'all'}; {how}", details)
+    summary = f"{len(encrypted)} encrypted images give {right or 'all'}; {how}"
+    by_test = len(candidates) > 1 and subject.is_judged_on(feed)
+    return Result(scores["mean_iou"], summary, details, chosen_on_test=by_test)
 
 
 def _restore(cipher: Cipher, encrypted: np.ndarray) -> np.ndarray:

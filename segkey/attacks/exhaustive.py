@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from segkey.attacks.key_parts import secret_parts
-from segkey.attacks.registry import Budget, Result, attack
+from segkey.attacks.key_parts import secret_parts, secret_parts_of
+from segkey.attacks.registry import LABELLED, Budget, Result, attack
 from segkey.attacks.subject import Subject
-from segkey.ciphers import Cipher, selections
+from segkey.ciphers import METHODS, Cipher, key_space_bits, selections
 
 MOST_KEYS = 20_000  # half an hour for a laptop; NP has 924 keys at M = 2, and 3 · 10¹³ at M = 4
 _FINALISTS = 5
@@ -33,33 +33,51 @@ def all_ciphers(own: Cipher) -> Iterator[Cipher]:
 
 def number_of_ciphers(own: Cipher) -> float:
     """How many `all_ciphers` gives; infinity where it cannot go through them."""
-    n = own.channels * own.block_size**2
+    return _number(secret_parts(own), own.block_size, own.channels)
+
+
+def _number(parts: tuple[str, ...], block_size: int, channels: int) -> float:
+    n = channels * block_size**2
     known = {
         (): 1,
-        ("selected",): selections(own.block_size, own.channels),
+        ("selected",): selections(block_size, channels),
         ("permutation",): math.factorial(n) if n < 20 else math.inf,
     }
-    return known.get(secret_parts(own), math.inf)
+    return known.get(parts, math.inf)
 
 
-def _too_many(subject: Subject) -> str:
-    if number_of_ciphers(subject.cipher) <= MOST_KEYS:
-        return ""
-    return f"there are 2^{subject.cipher.key_space_bits:.0f} keys; it tries at most {MOST_KEYS:,}"
+def too_many_keys(method: str, block_size: int, channels: int = 3, fixed_password: bool = False) -> str:
+    """Why this attack refuses a method and block size; empty if it goes through all of their keys.
+
+    All advice to use this attack asks here; the attack itself asks the same of a cipher.
+    """
+    if method not in METHODS:
+        return f"there is no method '{method}' here"
+    number = _number(secret_parts_of(METHODS[method], fixed_password), block_size, channels)
+    return _refusal(number, key_space_bits(method, block_size, channels, fixed_password))
 
 
-@attack("exhaustive", "the method and M, and a few labelled images", obstacle=_too_many)
+def _refusal(number: float, bits: float) -> str:
+    return "" if number <= MOST_KEYS else f"there are 2^{bits:.0f} keys; it tries at most {MOST_KEYS:,}"
+
+
+def _obstacle(subject: Subject) -> str:
+    return _refusal(number_of_ciphers(subject.cipher), subject.cipher.key_space_bits)
+
+
+@attack("exhaustive", "the method and M, and a few labelled images", obstacle=_obstacle, steals=LABELLED)
 def exhaustive(subject: Subject, budget: Budget, seed: int) -> Result:
-    """Try every key on a few images, then the best on all.
+    """Try every key on a few images, the best of them on all that the attacker has, and the best of those on the test images.
 
     The attacker's images are validation images, where those are at hand. With their masks, keys are ranked by mean IoU;
     what an attacker without masks would do, ranking by the entropy of the prediction, is told beside it.
     """
     own, count = subject.cipher, int(number_of_ciphers(subject.cipher))
-    feed = subject.images_of("val", budget.images)
+    feed, whole = subject.images_of("val", budget.images), subject.images_of("val")
     tried: list[tuple[float, float]] = []
     everything = list(all_ciphers(own))
-    with subject.task("exhaustive", count * len(feed) + _FINALISTS * len(subject.feed)):
+    images = count * len(feed) + min(_FINALISTS, count) * len(whole) + len(subject.feed)
+    with subject.task("exhaustive", images):
         for first in range(0, count, _CHUNK):
 
             def work(chunk: list[Cipher] = everything[first : first + _CHUNK]) -> list:
@@ -69,17 +87,25 @@ def exhaustive(subject: Subject, budget: Budget, seed: int) -> Result:
             tried += subject.once(f"exhaustive/{len(feed)}/{first}", work)
         by_label, by_doubt = zip(*tried, strict=True)
         ranked = sorted(range(count), key=lambda number: -by_label[number])
-        finalists = {n: subject.judge(f"exhaustive/all {n}", everything[n])["mean_iou"] for n in ranked[:_FINALISTS]}
+        finalists = {
+            number: subject.once(
+                f"exhaustive/{len(feed)}/finalist {number}",
+                lambda cipher=everything[number]: subject.score(cipher, whole).mean_iou,
+            )
+            for number in ranked[:_FINALISTS]
+        }
+        best = max(finalists, key=finalists.get)
+        mean_iou = subject.judge(f"exhaustive/all {best}", everything[best])["mean_iou"]
     right = next(number for number, cipher in enumerate(everything) if cipher.same_as(own))
     rank, blind_rank = _rank(by_label, right, -1), _rank(by_doubt, right, 1)
-    best = max(finalists, key=finalists.get)
     found = best == right
     details = {
         "keys": count, "split": feed.split.header.split, "labelled_images": len(feed), "found": found,
         "rank_of_the_key": rank, "rank_of_the_key_without_labels": blind_rank,
         "second_best": sorted(finalists.values())[-2] if len(finalists) > 1 else None, "scores": list(by_label),
     }  # fmt: skip
-    return Result(finalists[best], f"all {count:,} keys tried: the key is {'found' if found else 'not found'}", details)
+    summary = f"all {count:,} keys tried: the key is {'found' if found else 'not found'}"
+    return Result(mean_iou, summary, details, chosen_on_test=count > 1 and subject.is_judged_on(whole))
 
 
 def _rank(values: tuple[float, ...], chosen: int, sign: int) -> int:

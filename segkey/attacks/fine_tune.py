@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from segkey import devices, distributed, models
-from segkey.attacks.registry import Budget, Result, attack
+from segkey.attacks.registry import LABELLED, Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.errors import SegkeyError
 from segkey.loading import Feed, crop_batch
@@ -28,7 +28,7 @@ def _obstacle(subject: Subject) -> str:
     "fine-tune",
     "plain training images with masks",
     obstacle=_obstacle,
-    steals="the model and some training images with masks",
+    steals=LABELLED,
 )
 def fine_tune(subject: Subject, budget: Budget, seed: int) -> Result:
     """Train on plain images from the stolen weights, beside training the same way from the weights that model began with.
@@ -52,7 +52,7 @@ def fine_tune(subject: Subject, budget: Budget, seed: int) -> Result:
     if best["anew"] is not None:
         summary += f"; {best['anew']:.4f} without the stolen model"
     details = {"curve": curve, "without_the_model": best["anew"], "recipe": "scratch", "split": feed.split.header.split}
-    return Result(best["stolen"], summary, details)
+    return Result(best["stolen"], summary, details, chosen_on_test=True)  # among the parts of the training images
 
 
 def _stolen_as_it_is(subject: Subject) -> dict:

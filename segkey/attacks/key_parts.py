@@ -23,12 +23,22 @@ def random_key(*label: object) -> Key:
 
 def secret_parts(cipher: Cipher) -> tuple[str, ...]:
     """The parts that an attacker does not know: all, but for the table of a fixed FFX password."""
-    return tuple(part for part in cipher.PARTS if not (part == "values" and cipher.password_hash))
+    return secret_parts_of(type(cipher), bool(cipher.password_hash))
+
+
+def secret_parts_of(method: type[Cipher], fixed_password: bool) -> tuple[str, ...]:
+    """`secret_parts` of all ciphers of a method."""
+    return tuple(part for part in method.PARTS if not (part == "values" and fixed_password))
 
 
 def changeable(cipher: Cipher) -> str:
     """Why the parts of a cipher cannot be changed a little; empty where they can."""
-    unknown = set(secret_parts(cipher)) - set(_KINDS)
+    return changeable_parts(secret_parts(cipher))
+
+
+def changeable_parts(parts: tuple[str, ...]) -> str:
+    """`changeable`, of the names of parts."""
+    unknown = set(parts) - set(_KINDS)
     return f"this does not know how to change a part of a key like {', '.join(sorted(unknown))}" if unknown else ""
 
 

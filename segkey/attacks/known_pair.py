@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from segkey.attacks.key_parts import DIGITS
-from segkey.attacks.registry import Budget, Result, attack
+from segkey.attacks.registry import PAIR, Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
@@ -173,7 +173,7 @@ def _obstacle(subject: Subject) -> str:
     "known-pair",
     "the method, M and plain images with their encrypted twins",
     obstacle=_obstacle,
-    steals="one plain image with its encrypted twin",
+    steals=PAIR,
 )
 def known_pair(subject: Subject, budget: Budget, seed: int) -> Result:
     """Solve for the key from one pair, two, ten; validation images, where those are at hand, or a pair that is given."""

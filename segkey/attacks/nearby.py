@@ -1,7 +1,7 @@
 """How much of a key suffices."""
 
 from segkey.attacks.key_parts import changeable, sharing
-from segkey.attacks.registry import Budget, Result, attack
+from segkey.attacks.registry import KEY_PART, Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.attacks.wrong_keys import spread
 from segkey.pictures import seeded
@@ -9,7 +9,7 @@ from segkey.pictures import seeded
 SHARES = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)  # per cent
 
 
-@attack("nearby", "half of the key", obstacle=lambda subject: changeable(subject.cipher), steals="")
+@attack("nearby", "half of the key", obstacle=lambda subject: changeable(subject.cipher), steals=KEY_PART)
 def nearby(subject: Subject, budget: Budget, seed: int) -> Result:
     """Wrong keys that share 0, 10, … 100 % of the key: how fast the score rises.
 

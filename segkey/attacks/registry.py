@@ -62,12 +62,23 @@ class Result:
         mean_iou: on all test images, with the best that the attack has found.
         summary: that, in a few words.
         details: whatever else is worth telling; JSON can hold it.
+        chosen_on_test: whether the attack chose among candidates by their score on the images it is judged on, which
+            no attacker can do and which flatters it.
     """
 
     mean_iou: float
     summary: str
     details: dict = field(default_factory=dict)
+    chosen_on_test: bool = False
 
+
+# What must get into the wrong hands for an attack, for `Attack.steals`: classes of required access, the least first.
+MODEL = "the model alone"
+UNLABELLED = "the model and unlabelled images"
+LABELLED = "the model and labelled images"
+ENCRYPTED = "encrypted images"
+PAIR = "a plain/encrypted pair"
+KEY_PART = "part of the key"  # nobody has just that, but it teaches how much of the key suffices
 
 AttackFunction = Callable[[Subject, Budget, int], Result]
 
@@ -87,7 +98,7 @@ ATTACKS: dict[str, Attack] = {}
 
 
 def attack(
-    name: str, knows: str, obstacle: Callable[[Subject], str] = lambda subject: "", steals: str = "the model"
+    name: str, knows: str, obstacle: Callable[[Subject], str] = lambda subject: "", steals: str = MODEL
 ) -> Callable[[AttackFunction], AttackFunction]:
     """Register an attack: a function of a `Subject`, a `Budget` and a seed that returns a `Result`.
 
@@ -97,8 +108,8 @@ def attack(
         name: as in ``segkey attack --attack NAME``.
         knows: what the attacker is assumed to know and have, besides the model; shown beside every figure.
         obstacle: says why the attack does not fit a subject, or nothing ("") where it fits.
-        steals: what must get into the wrong hands for it, for the verdict; empty for what nobody can do, but which
-            teaches something.
+        steals: the access it requires, for the verdict: one of the classes above, or words of one's own; empty for
+            what nobody can do, but which teaches something.
 
     Raises:
         ValueError: there is an attack of that name.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from segkey.attacks.key_parts import agreement, changeable, changed, random_key, secret_parts
-from segkey.attacks.registry import Budget, Result, attack
+from segkey.attacks.registry import LABELLED, UNLABELLED, Budget, Result, attack
 from segkey.attacks.subject import Subject
 from segkey.ciphers import Cipher
 from segkey.evaluation import Scores
@@ -34,13 +34,23 @@ _BY_LABELS = _Criterion("search", "mean IoU", lambda scores: scores.mean_iou, Fa
 _BLIND = _Criterion("search-blind", "entropy of the prediction", lambda scores: -scores.entropy, True)
 
 
-@attack("search", "the method and M, and a few labelled images; asks the model at will", obstacle=_obstacle)
+@attack(
+    "search",
+    "the method and M, and a few labelled images; asks the model at will",
+    obstacle=_obstacle,
+    steals=LABELLED,
+)
 def search(subject: Subject, budget: Budget, seed: int) -> Result:
     """Climb towards the key by the mean IoU of a few labelled images."""
     return _climb(subject, budget, seed, _BY_LABELS)
 
 
-@attack("search-blind", "the method and M, and a few images without labels; asks the model at will", obstacle=_obstacle)
+@attack(
+    "search-blind",
+    "the method and M, and a few images without labels; asks the model at will",
+    obstacle=_obstacle,
+    steals=UNLABELLED,
+)
 def search_blind(subject: Subject, budget: Budget, seed: int) -> Result:
     """Climb towards the key by the entropy of the model's prediction: a model that is given what it knows is certain."""
     return _climb(subject, budget, seed, _BLIND)
@@ -65,7 +75,8 @@ def _climb(subject: Subject, budget: Budget, seed: int, criterion: _Criterion) -
         "criterion": criterion.words, "agreement": agreement(own, found), "found": found.same_as(own),
         "accepted": accepted,
     }  # fmt: skip
-    return Result(mean_iou, f"{budget.queries} keys, climbing by {criterion.words}", details)
+    summary = f"{budget.queries} keys, climbing by {criterion.words}"
+    return Result(mean_iou, summary, details, chosen_on_test=subject.is_judged_on(feed))
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,11 @@ class Subject:
         """Whether there is a key at all."""
         return self.cipher.method != "none"
 
+    @property
+    def ways_of_plain(self) -> int:
+        """`ways_of_plain` of the owner's cipher."""
+        return ways_of_plain(self.cipher)
+
     # ------------------------------------------------------------------ an attacker's own images
 
     def images_of(self, split: str, count: int | None = None) -> Feed:
@@ -189,6 +194,12 @@ class Subject:
             source = self.splits.get(split, self.feed.split)
             self._feeds[split, count] = plain_feed(source, self.cipher, self.device, count)
         return self._feeds[split, count]
+
+    def is_judged_on(self, feed: Feed) -> bool:
+        """Whether images of a feed are among those that attacks are judged on: a choice made there flatters an attack."""
+        if feed.split.header.split == self.feed.split.header.split:
+            return True
+        return not set(feed.split.names[: len(feed)]).isdisjoint(self.feed.split.names[: len(self.feed)])
 
     # ------------------------------------------------------------------ trying
 
@@ -270,6 +281,11 @@ class Subject:
             divided_by = self.cipher.max_value
             found[divided_by] = self.judge(f"plain/{divided_by}", None, divided_by)
         return found
+
+
+def ways_of_plain(cipher: Cipher) -> int:
+    """In how many ways plain images can be divided: by 255, and by the method's largest value."""
+    return 1 + (cipher.max_value != 255)
 
 
 def plain_feed(split: Split | MemorySplit, cipher: Cipher, device: torch.device, limit: int | None = None) -> Feed:

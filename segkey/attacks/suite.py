@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from segkey.attacks.registry import ATTACKS, Budget
 from segkey.attacks.subject import Cost, Subject
+from segkey.attacks.wrong_keys import better_plain
 from segkey.errors import SegkeyError
 
 
@@ -18,8 +19,9 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
 
     Returns:
         ``correct`` and ``keyless`` (mean IoU with the owner's key, and the better way to feed plain images), ``attacks``
-        (a list: each attack with what it knows, cost and won; ``won`` is the part of the way from keyless to correct,
-        1 for all of it), and ``left_out`` (attacks that do not fit, and why).
+        (a list: each attack with what it knows, the access it requires (``steals``), cost and won; ``won`` is the part
+        of the way from keyless to correct, 1 for all of it; ``chosen_on_test`` says that it chose on the images it is
+        judged on), and ``left_out`` (attacks that do not fit, and why).
 
     Raises:
         SegkeyError: an attack that was asked for by name does not fit, or the budget is too small.
@@ -30,11 +32,10 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
     if names and left_out:
         name, why = next(iter(left_out.items()))
         raise SegkeyError(f"attack '{name}' does not fit run {subject.run.name}: {why}", "leave it out")
-    with subject.task("correct and plain", len(subject.feed) * (2 + (subject.cipher.max_value != 255))):
+    with subject.task("correct and plain", len(subject.feed) * (1 + subject.ways_of_plain)):
         correct = subject.correct()
-        by_divisor = {divisor: scores["mean_iou"] for divisor, scores in subject.plain().items()}
-    divisor = max(by_divisor, key=by_divisor.get)
-    keyless, reached = by_divisor[divisor], correct["mean_iou"]
+        plain = better_plain(subject)
+    keyless, reached = plain["mean_iou"], correct["mean_iou"]
     lines = []
     for each in chosen:
         if each.name in left_out:
@@ -45,14 +46,14 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
             {"attack": each.name, "knows": each.knows, "steals": each.steals}
             | asdict(subject.spent)
             | {"mean_iou": result.mean_iou, "won": won(result.mean_iou, keyless, reached), "summary": result.summary}
-            | {"details": result.details}
+            | {"chosen_on_test": result.chosen_on_test, "details": result.details}
         )
     class_name, constant = correct["constant"]
     return {
         "run": subject.run.name, "method": subject.cipher.method, "block_size": subject.cipher.block_size,
         "fixed_password": bool(subject.cipher.password_hash), "key_space_bits": subject.cipher.key_space_bits,
         "split": subject.settings["split"], "images": len(subject.feed), "settings": subject.settings,
-        "correct": {"mean_iou": reached}, "keyless": {"mean_iou": keyless, "divided_by": divisor},
+        "correct": {"mean_iou": reached}, "keyless": {name: plain[name] for name in ("mean_iou", "divided_by", "by_divisor")},
         "constant": {"class": class_name, "mean_iou": constant}, "attacks": lines, "left_out": left_out,
         "budget": asdict(budget), "seed": seed, "device": subject.settings["device"],
     }  # fmt: skip

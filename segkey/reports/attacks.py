@@ -2,15 +2,78 @@
 
 from rich.table import Table
 
-from segkey.ciphers import method_label
+from segkey.ciphers import METHODS, Cipher, method_label, method_name
 from segkey.reports.layout import duration, number, per_cent, printable, table_of, visible
 
 _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best keyless score to the correct key's
 
 
+# Classes of required access, as `segkey.attacks.registry` names them, in the order of the verdict's lines.
+ACCESS = (
+    "the model alone",
+    "the model and unlabelled images",
+    "the model and labelled images",
+    "encrypted images",
+    "a plain/encrypted pair",
+    "part of the key",
+)
+_ALONE, _KEY_PART = ACCESS[0], ACCESS[-1]
+_EARLIER_ACCESS = {  # what earlier versions of segkey wrote
+    "the model": _ALONE,
+    "the model and some training images with masks": "the model and labelled images",
+    "one plain image with its encrypted twin": "a plain/encrypted pair",
+    "": _KEY_PART,
+}
+_EARLIER_ATTACKS = {  # and these attacks stood under "the model", which was too little
+    "search": "the model and labelled images",
+    "search-blind": "the model and unlabelled images",
+    "exhaustive": "the model and labelled images",
+}
+OPTIMISTIC = "chosen on the test images it is judged on: optimistic for the attacker"
+
+
+def required_access(line: dict) -> str:
+    """What must fall into the attacker's hands for an attack, whatever version wrote its line."""
+    steals = line["steals"]
+    if steals == "the model":
+        return _EARLIER_ATTACKS.get(line["attack"], _ALONE)
+    return _EARLIER_ACCESS.get(steals, steals)
+
+
+def chosen_on_test(line: dict, document: dict) -> bool:
+    """Whether an attack chose among candidates on the images it is judged on, whatever version wrote its line."""
+    if "chosen_on_test" in line:
+        return line["chosen_on_test"] is True
+    if line["attack"] == "plain":
+        by_divisor = line["details"].get("by_divisor")
+        return isinstance(by_divisor, dict) and len(by_divisor) > 1
+    if line["attack"] in ("wrong-keys", "exhaustive", "fine-tune"):  # in earlier versions
+        return True
+    return line["attack"] in ("search", "search-blind") and line["details"].get("split") == document.get("split", "test")
+
+
 def strongest_first(document: dict) -> list[dict]:
-    """The attacks of a suite, by what they won; what nobody can do, and only teaches, comes last."""
-    return sorted(document["attacks"], key=lambda line: (not line["steals"], -line["mean_iou"]))
+    """The attacks of a suite, by what they won; those that are told a part of the key come last."""
+    return sorted(document["attacks"], key=lambda line: (required_access(line) == _KEY_PART, -line["mean_iou"]))
+
+
+def plain_in_words(plain: dict) -> str:
+    """In which way plain images were fed, where there are two; of a result's ``plain`` or ``keyless``."""
+    by_divisor = plain.get("by_divisor")
+    if not isinstance(by_divisor, dict) or len(by_divisor) < 2:
+        return ""
+    ways = ", ".join(f"{visible(str(divisor))} gives {number(value)}" for divisor, value in by_divisor.items())
+    return f"plain images: the better of the ways to divide them ({ways}), {OPTIMISTIC}"
+
+
+def plain_one_way(method: str, plain: dict) -> str:
+    """A warning where an earlier version fed plain images in one way only, and the method has another one."""
+    if not plain or METHODS.get(method, Cipher).dtype == "uint8" or "by_divisor" in plain:
+        return ""
+    return (
+        f"{method_name(method)}: plain images were divided by 255 only (an earlier segkey): divided by the method's "
+        "largest value they may reach more; measure again"
+    )
 
 
 def suite_table(document: dict) -> Table:
@@ -37,13 +100,16 @@ def suite_table(document: dict) -> Table:
     )
     notes = ["keys: tried; images: through the network; won: of the way from plain images to the correct key"]
     notes += [
-        f"{line['attack']}: {line['summary']}. The attacker has {line['knows']}." for line in strongest_first(document)
+        f"{line['attack']}: {line['summary']}. Requires {required_access(line)}; the attacker has {line['knows']}."
+        + (f" {OPTIMISTIC.capitalize()}." if chosen_on_test(line, document) else "")
+        for line in strongest_first(document)
     ]
     notes += [
         f"{line['attack']} stands last: it is told a part of the key"
         for line in document["attacks"]
-        if not line["steals"]
+        if required_access(line) == _KEY_PART
     ]
+    notes += filter(None, [plain_in_words(document["keyless"])])
     notes += [f"{name} does not fit: {why}" for name, why in document["left_out"].items()]
     table.footnote = "\n".join(map(visible, notes))
     return table
@@ -75,7 +141,8 @@ def nothing_to_judge(document: dict) -> str:
 def suite_verdict(document: dict) -> str:
     """What the key is worth, in plain words: a sentence, and then a line for what each kind of attacker holds.
 
-    The model alone comes first. Lines are separated by newlines.
+    The model alone comes first, then the other classes of `ACCESS`; whoever has more can also do what needs less.
+    Lines are separated by newlines.
     """
     correct, keyless = document["correct"]["mean_iou"], document["keyless"]["mean_iou"]
     if nothing := nothing_to_judge(document):
@@ -86,28 +153,31 @@ def suite_verdict(document: dict) -> str:
         f"The key is worth {correct:.4f} instead of {keyless:.4f} to those who have it" + _strongest(document) + "."
     ]
     lines += filter(None, [few_images(document["images"])])
-    alone = [line for line in document["attacks"] if line["steals"] == "the model" and line["attack"] != "plain"]
-    lines += [_against("With the model alone", alone)] if alone else []
-    others: dict[str, list[dict]] = {}
+    by_access: dict[str, list[dict]] = {access: [] for access in ACCESS}
     for line in document["attacks"]:
-        if line["steals"] not in ("", "the model"):
-            others.setdefault(line["steals"], []).append(line)
-    lines += [_against(f"With {steals}", attempts) for steals, attempts in others.items()]
+        if line["attack"] != "plain":  # it is what the others are measured against
+            by_access.setdefault(required_access(line), []).append(line)
+    del by_access[_KEY_PART]
+    lines += [_against(f"With {access}", tried, document) for access, tried in by_access.items() if tried]
     return "\n".join(lines)
 
 
 def _strongest(document: dict) -> str:
     """The most that anybody reached who was not told a part of the key."""
-    tried = [line for line in document["attacks"] if line["steals"]]
+    tried = [line for line in document["attacks"] if required_access(line) != _KEY_PART]
     best = max(tried, key=lambda line: line["mean_iou"], default=None)
-    return f"; the strongest attack, {best['attack']}, reaches {best['mean_iou']:.4f}" if best else ""
+    if not best:
+        return ""
+    needs = f"which needs {required_access(best)}"
+    return f"; the strongest attack, {best['attack']}, {needs}, reaches {best['mean_iou']:.4f}"
 
 
-def _against(who: str, lines: list[dict]) -> str:
+def _against(who: str, lines: list[dict], document: dict) -> str:
     """One sentence about the strongest of some attacks."""
     best = max(lines, key=lambda line: line["mean_iou"])
     cost = f"{best['queries']:,} {'try' if best['queries'] == 1 else 'tries'}, {duration(best['seconds'])}"
     reached = f"{best['attack']} ({cost}) reaches {best['mean_iou']:.4f}" + _without_the_theft(best)
+    reached += f" ({OPTIMISTIC})" if chosen_on_test(best, document) else ""
     if best["won"] >= _NEARLY_ALL:
         return f"{who}, {reached}: the protection is gone."
     if best["won"] >= _HALF:

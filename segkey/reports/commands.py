@@ -6,7 +6,13 @@ from pathlib import Path
 from rich.table import Table
 
 from segkey.ciphers import METHODS, has_password, key_space_bits, method_label, method_name, selections
-from segkey.reports.attacks import few_images, nothing_to_judge
+from segkey.reports.attacks import (
+    OPTIMISTIC,
+    few_images,
+    nothing_to_judge,
+    plain_in_words,
+    plain_one_way,
+)
 from segkey.reports.layout import (
     SEARCHABLE_BITS,
     facts_of,
@@ -181,13 +187,26 @@ def attack_rows(document: dict) -> list[AttackRow]:
     correct, wrong, constant = document["correct"]["mean_iou"], document["incorrect"], document["constant"]
     attempts = [
         ("correct key", correct),
-        ("plain", document["plain"]["mean_iou"]),
+        (f"plain{_divided(document['plain'])}", document["plain"]["mean_iou"]),
         (f"incorrect keys, mean of {wrong['keys']}", wrong["mean"]),
         ("  worst", wrong["min"]),
         ("  best", wrong["max"]),
         (f"always '{visible(constant['class'])}'", constant["mean_iou"]),
     ]
     return [AttackRow(name, value, value / correct if correct else None) for name, value in attempts]
+
+
+def _divided(plain: dict) -> str:
+    """By what plain images were divided, where there is more than one way."""
+    return f", divided by {plain['divided_by']}" if plain_in_words(plain) else ""
+
+
+def attack_notes(document: dict) -> list[str]:
+    """What a reader of `attack_rows` must know: which attempts were chosen, and on which images."""
+    notes = [plain_in_words(document["plain"]), plain_one_way(document["method"], document["plain"])]
+    if document["incorrect"]["keys"] > 1 and document["method"] != "none":
+        notes.append(f"best: of the incorrect keys, {OPTIMISTIC}")
+    return list(filter(None, notes))
 
 
 def attack_table(document: dict) -> Table:
@@ -201,6 +220,7 @@ def attack_table(document: dict) -> Table:
         if row.attempt.startswith("incorrect"):
             std = document["incorrect"]["std"] if document["incorrect"]["keys"] > 1 else None
             table.add_row("  standard deviation", number(std), "")
+    table.footnote = "\n".join(attack_notes(document))
     return table
 
 
@@ -222,6 +242,7 @@ def _verdict(document: dict) -> str:
     correct, plain, wrong = document["correct"]["mean_iou"], document["plain"]["mean_iou"], document["incorrect"]
     best = max(plain, wrong["max"])
     way = "plain images reach" if plain >= wrong["max"] else f"the best of {wrong['keys']} wrong keys reaches"
+    chosen = bool(plain_in_words(document["plain"])) if plain >= wrong["max"] else wrong["keys"] > 1
     text = f"Without the key, {way} {best:.4f} where the key reaches {correct:.4f}: "
     if best >= 0.9 * correct:
         text += "the key adds next to nothing."
@@ -233,6 +254,8 @@ def _verdict(document: dict) -> str:
         text += "against these attempts the model is worth little without its key."
     if wrong["keys"] < 100:
         text += f" {wrong['keys']} wrong keys are few: luckier ones exist."
+    if chosen:
+        text += f" That attempt is {OPTIMISTIC}."
     return text
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from segkey.ciphers import METHODS, Cipher, key_space_bits, method_label, method_name
 from segkey.colours import palette_mask, palette_of
-from segkey.reports.attacks import strongest_first, suite_verdict
-from segkey.reports.commands import attack_rows, attack_sentence
+from segkey.reports.attacks import OPTIMISTIC, chosen_on_test, required_access, strongest_first, suite_verdict
+from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
 from segkey.reports.layout import duration, number, per_cent, visible
 from segkey.reports.runs import Row, about, cell, collect, grid_of, groups_of
@@ -48,6 +48,7 @@ class Part:
     facts: list[tuple[str, str]]
     verdict: str
     attacks: list
+    attack_notes: list[str]
     suite: list[dict]
     wrong_values: list[float]
     curves: Curves | None
@@ -118,7 +119,8 @@ def _part(row: Row, run, samples) -> Part:
         _facts(run),
         _verdict(attacked, row.suite),
         attack_rows(attacked) if attacked else [],
-        [line | {"won": per_cent(line["won"])} for line in strongest_first(row.suite)] if row.suite else [],
+        attack_notes(attacked) if attacked else [],
+        _suite_lines(row.suite) if row.suite else [],
         attacked["incorrect"].get("values", []) if attacked else [],
         training_curves(run.history(), run.config.get("best", {}).get("epoch")),
         _commands(run, attacked),
@@ -126,6 +128,16 @@ def _part(row: Row, run, samples) -> Part:
         _swatches(row.classes) if strip else [],
         samples.notes.get(row.run, "") if samples else _NO_KEY,
     )
+
+
+def _suite_lines(suite: dict) -> list[dict]:
+    """The lines of a suite, with what each requires and whether it chose on the images it is judged on, in words."""
+    return [
+        line
+        | {"won": per_cent(line["won"]), "requires": required_access(line)}
+        | {"chosen": OPTIMISTIC if chosen_on_test(line, suite) else ""}
+        for line in strongest_first(suite)
+    ]
 
 
 def _swatches(classes: tuple[str, ...]) -> list[tuple[str, str]]:

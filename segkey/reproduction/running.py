@@ -247,5 +247,7 @@ class Experiment:
         return _TRAIN_UNITS + images["val"] / images["train"]
 
     def times_tested(self, cell: Cell) -> int:
-        """How often the test images go through a cell's model: correct key, plain, and each wrong key."""
-        return 1 if cell.method == "none" else self.settings.wrong_keys + 2
+        """How often the test images go through a cell's model: correct key, plain in each way, and each wrong key."""
+        if cell.method == "none":
+            return 1
+        return 1 + attacks.ways_of_plain(self.cipher(cell)) + self.settings.wrong_keys

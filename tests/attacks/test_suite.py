@@ -8,7 +8,7 @@ import torch
 
 from segkey import attacks, ciphers
 from segkey.attacks import key_parts
-from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers
+from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers, too_many_keys
 from segkey.errors import SegkeyError
 from segkey.pictures import seeded
 
@@ -88,6 +88,36 @@ def test_exhaustive_does_not_fit_a_large_key_space(subject, key):
     assert "2^45" in attacks.ATTACKS["exhaustive"].obstacle(target)
     with pytest.raises(SegkeyError, match="does not fit"):
         attacks.run_attacks(target, ["exhaustive"])
+
+
+def test_choosing_on_validation_images_is_told_apart_from_choosing_on_test_images(subject):
+    """Where no validation images are at hand, an attack chooses on the images that it is judged on."""
+    how = {"exhaustive": {"images": 4}, "search": {"queries": 10, "images": 4}, "search-blind": {"queries": 10, "images": 4}}
+    for name, budget in how.items():
+        assert not result_of(name, subject, **budget).chosen_on_test
+        assert result_of(name, replace(subject, splits={}), **budget).chosen_on_test
+    assert result_of("wrong-keys", subject, keys=2).chosen_on_test
+    assert not result_of("wrong-keys", subject, keys=1).chosen_on_test  # nothing to choose from
+    assert not result_of("plain", subject).chosen_on_test  # NP divides by 255 only
+    (line,) = attacks.run_attacks(subject, ["wrong-keys"], attacks.Budget(keys=2))["attacks"]
+    assert line["chosen_on_test"]
+
+
+def test_the_same_images_as_another_split_are_seen(subject):
+    val = subject.images_of("val", 4)
+    assert not subject.is_judged_on(val)
+    again = replace(subject, feed=subject.images_of("val", 2))
+    assert again.is_judged_on(again.images_of("val", 4))
+    assert not again.is_judged_on(subject.feed)
+
+
+@pytest.mark.parametrize("method, block_size, password", [
+    ("np", 2, None), ("np", 4, None), ("shf", 1, None), ("shf", 2, None), ("ffx", 2, None), ("ffx", 2, b"fixed"), ("none", 1, None),
+])  # fmt: skip
+def test_advice_asks_what_the_attack_itself_decides(subject, key, method, block_size, password):
+    own = ciphers.from_key(method, key, block_size, 3, password)
+    refused = attacks.ATTACKS["exhaustive"].obstacle(replace(subject, cipher=own))
+    assert too_many_keys(method, block_size, 3, bool(password)) == refused
 
 
 # ------------------------------------------------------------------ nearby

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from segkey import attacks, reports
 from segkey.cli import app
+from segkey.reports.attacks import ACCESS
 from segkey.reports.page import html_page
 from segkey.runs import Run, find
 
@@ -88,6 +89,57 @@ def test_the_verdict_tells_those_who_hold_more_apart():
     assert len(text.splitlines()) == 3  # what it is worth, and a line for each kind of attacker
 
 
+def test_attackers_with_labelled_images_stand_under_their_own_heading():
+    """Lines as this version writes them, and, without ``chosen_on_test``, as earlier ones did."""
+    fresh = [
+        line("plain", 0.1, attacks.ATTACKS["plain"].steals),
+        line("wrong-keys", 0.12, attacks.ATTACKS["wrong-keys"].steals) | {"chosen_on_test": True},
+        line("search", 0.2, attacks.ATTACKS["search"].steals) | {"chosen_on_test": False},
+        line("search-blind", 0.15, attacks.ATTACKS["search-blind"].steals) | {"chosen_on_test": True},
+        line("exhaustive", 0.5, attacks.ATTACKS["exhaustive"].steals) | {"chosen_on_test": False},
+        line("known-pair", 0.5, attacks.ATTACKS["known-pair"].steals) | {"chosen_on_test": False},
+        line("nearby", 0.6, attacks.ATTACKS["nearby"].steals) | {"chosen_on_test": False},
+    ]
+    early = [{name: value for name, value in each.items() if name != "chosen_on_test"} for each in fresh]
+    for each in early:
+        each["steals"] = {"known-pair": "one plain image with its encrypted twin", "nearby": ""}.get(each["attack"], "the model")
+    told = reports.suite_verdict(document(*fresh)).splitlines()
+    assert "the strongest attack, exhaustive, which needs the model and labelled images, reaches 0.5000" in told[0]
+    assert [words.split(",")[0] for words in told[1:]] == [
+        "With the model alone", "With the model and unlabelled images", "With the model and labelled images",
+        "With a plain/encrypted pair",
+    ]  # fmt: skip
+    assert "wrong-keys" in told[1] and "chosen on the test images it is judged on" in told[1]
+    assert "exhaustive" in told[3] and "chosen on the test" not in told[3]
+    earlier = reports.suite_verdict(document(*early)).splitlines()
+    assert [words.split(",")[0] for words in earlier] == [words.split(",")[0] for words in told]
+    assert "chosen on the test" in earlier[3]  # its finalists were, then
+    table = shown(reports.suite_table(document(*fresh)), width=300)
+    assert "Requires the model and labelled images" in table and "Chosen on the test images it is judged on" in table
+    assert table.index("exhaustive") < table.index("nearby") < table.index("the correct key")
+
+
+def test_every_attack_names_a_class_of_access_that_the_verdict_knows():
+    assert {each.steals for each in attacks.ATTACKS.values()} <= set(ACCESS)
+    labelled = {name for name, each in attacks.ATTACKS.items() if "labelled images" in each.knows or "masks" in each.knows}
+    assert labelled == {name for name, each in attacks.ATTACKS.items() if each.steals == "the model and labelled images"}
+
+
+def test_the_better_way_to_feed_plain_images_is_said_in_table_and_verdict():
+    both = {"mean_iou": 0.0969, "divided_by": 999, "by_divisor": {"255": 0.0694, "999": 0.0969}}
+    wrong = {"keys": 1, "mean": 0.05, "std": 0.0, "min": 0.05, "max": 0.05, "values": [0.05]}
+    made = {
+        "run": "r", "method": "ffx", "block_size": 4, "images": 60, "correct": {"mean_iou": 0.4}, "plain": both,
+        "incorrect": wrong, "constant": {"class": "road", "mean_iou": 0.04}, "key_space_bits": 256,
+    }  # fmt: skip
+    table = shown(reports.attack_table(made), width=300)
+    assert "plain, divided by 999" in table and "255 gives 0.0694, 999 gives 0.0969" in table
+    assert "optimistic for the attacker" in reports.attack_sentence(made)
+    early = shown(reports.attack_table(made | {"plain": {"mean_iou": 0.0694}}), width=300)
+    assert "FFX: plain images were divided by 255 only (an earlier segkey)" in early
+    assert "divided by 255 only" not in shown(reports.attack_table(made | {"plain": {"mean_iou": 0.1}, "method": "np"}), width=300)
+
+
 @pytest.fixture
 def ready(np_run, key, tmp_path, monkeypatch):
     """A copy of the run and its key, for the command line."""
@@ -116,7 +168,7 @@ def test_attacks_by_name_are_kept_and_reported(ready):
     assert [each["attack"] for each in second["attacks"]] == ["plain", "known-pair", "nearby"]
     assert not (ready / "attack.partial.jsonl").exists()
     reported = segkey("report", ready).stdout
-    assert "attacks, strongest first" in reported and "With one plain image" in reported
+    assert "attacks, strongest first" in reported and "With a plain/encrypted pair" in reported
     assert json.loads(segkey("report", ready, "--json").stdout)[0]["suite"]["attacks"] == second["attacks"]
 
 

@@ -79,6 +79,24 @@ def test_plain_images_are_divided_by_255_and_by_the_methods_largest_value(small,
     assert result.mean_iou == max(scores["mean_iou"] for scores in ffx.plain().values())
 
 
+def test_the_better_way_of_feeding_plain_images_is_what_an_attack_reports(small, key, monkeypatch):
+    """FFX's plain images divided by 255 only would flatter the key, where the other way reaches more."""
+    ffx = with_cipher(small, ciphers.from_key("ffx", key, 4))
+    scores = {"plain": 0.0694, f"plain/{ffx.cipher.max_value}": 0.0969, "correct": 0.4}
+
+    def judge(self, name, cipher, max_value=None):
+        return {"mean_iou": scores.get(name, 0.05), "iou": {}, "constant": ("ground", 0.04)}
+
+    monkeypatch.setattr(attacks.Subject, "judge", judge)
+    by_divisor = {"255": 0.0694, str(ffx.cipher.max_value): 0.0969}
+    plain = attacks.correct_plain_incorrect(ffx, wrong_keys=2)["plain"]
+    assert plain == {"mean_iou": 0.0969, "iou": {}, "divided_by": ffx.cipher.max_value, "by_divisor": by_divisor}
+    keyless = attacks.run_attacks(ffx, ["plain"])["keyless"]
+    assert keyless == {"mean_iou": 0.0969, "divided_by": ffx.cipher.max_value, "by_divisor": by_divisor}
+    scores["plain"] = 0.2  # it is no rule which of them is better
+    assert attacks.correct_plain_incorrect(ffx, wrong_keys=2)["plain"]["divided_by"] == 255
+
+
 @pytest.mark.parametrize("method", ["np", "ffx"])
 def test_no_wrong_key_means_the_owners_transformation(key, method):
     """At M = 1 with 3 channels there are three selections: every third random key is the owner's by chance."""
@@ -193,6 +211,9 @@ def test_the_best_of_as_many_keys_is_the_best_that_was_seen():
 
 def test_a_model_without_protection_scores_the_same_with_every_key(open_run, attacked):
     document = attacks.correct_plain_incorrect(attacked(open_run), wrong_keys=3)
-    assert document["plain"] == document["correct"]
+    assert document["plain"] == document["correct"] | {
+        "divided_by": 255,
+        "by_divisor": {"255": document["correct"]["mean_iou"]},
+    }
     assert document["incorrect"]["values"] == [document["correct"]["mean_iou"]] * 3
     assert document["key_space_bits"] == 0

@@ -575,7 +575,7 @@ def test_a_preview_needs_neither_key_nor_data(segkey, tmp_path, photos):
     status, stdout, stderr = segkey("preview", photos / "photo0.jpg", "--size", 64, "-M", "4,2", "-m", "np,shf")
     assert status == 0
     assert stdout.replace("\n", "").endswith("photo0.jpg, np, shf, M = 2, 4")
-    assert "throw-away key" in stderr
+    assert "throw-away key" in stderr and "warning" not in stderr
     assert Image.open(tmp_path / "preview.png").format == "PNG"
     assert not list(tmp_path.glob("**/*.key"))
     assert refused(segkey("preview", photos / "photo0.jpg"), "preview.png already exists", "--force")
@@ -588,9 +588,22 @@ def test_a_preview_shows_a_key_only_where_it_is_asked_to(segkey, tmp_path, photo
     sheets = {}
     for name, key in (("default", ()), ("own", ("-k", "keys/segkey.key")), ("other", ("-k", "keys/other.key"))):
         status, _, stderr = segkey("preview", photos / "photo0.jpg", "--size", 32, "-o", f"{name}.png", *key)
-        assert status == 0 and bool(stderr) == (not key)  # a word on whose key it is, where none is given
+        assert status == 0 and ("warning: keep" in stderr) == bool(key)
+        assert ("gives the key away" in " ".join(stderr.split())) == bool(key)
+        assert stat.S_IMODE((tmp_path / f"{name}.png").stat().st_mode) & (0o077 if key else 0) == 0
         sheets[name] = (tmp_path / f"{name}.png").read_bytes()
     assert len(set(sheets.values())) == 3
+
+
+def test_a_preview_under_a_fixed_password_says_that_it_gives_the_password_away(segkey, photos):
+    image = photos / "photo0.jpg"
+    for methods, more, warned in (
+        ("ffx", ("--ffx-password", "mine"), "gives the FFX password away"),
+        ("np", ("--ffx-password", "mine"), ""),
+        ("ffx", (), ""),
+    ):
+        status, _, stderr = segkey("preview", image, "--size", 32, "-m", methods, "--force", *more)
+        assert status == 0 and ("warning" in stderr) == bool(warned) and warned in " ".join(stderr.split())
 
 
 def test_what_a_preview_refuses(segkey, photos):

@@ -206,6 +206,29 @@ def test_a_sealed_key_asks_twice_and_opens_with_its_passphrase_only(segkey, phot
     assert segkey("decrypt", "shards", "--key", "keys/sealed.key", input="correct horse\n")[0] == 0
 
 
+@pytest.mark.parametrize("content", ["", "\n", "   \nwords\n", "\ufeff\n", "\u3000\n"], ids=repr)
+def test_an_empty_passphrase_is_refused_from_a_file(segkey, tmp_path, content):
+    (tmp_path / "words").write_text(content)
+    outcome = segkey("keygen", "sealed", "--passphrase-file", "words")
+    assert refused(outcome, "the passphrase is empty|holds no passphrase", "words|passphrase")
+    assert not list(tmp_path.glob("**/*.key"))
+
+
+def test_an_empty_passphrase_is_refused_where_it_is_typed(segkey, tmp_path):
+    status, _, stderr = segkey("keygen", "sealed", "--passphrase", input="  \n  \n")
+    assert status == 1 and "segkey: error: the passphrase is empty" in stderr
+    assert not list(tmp_path.glob("**/*.key"))
+
+
+def test_keygen_force_over_a_hostile_key_file_answers_in_words(segkey, tmp_path):
+    segkey("keygen", "mine.key")
+    document = json.loads((tmp_path / "mine.key").read_text()) | {"id": "../../\0evil\x1b[2J"}
+    (tmp_path / "mine.key").write_text(json.dumps(document))
+    status, stdout, stderr = segkey("keygen", "mine.key", "--force")
+    assert status == 0 and "warning: the earlier file is kept as mine-earlier.key" in stderr
+    assert refused(segkey("inspect", "mine-earlier.key"), "mine-earlier.key is not a segkey key")
+
+
 # ------------------------------------------------------------------ bad input
 
 

@@ -83,7 +83,10 @@ def name() -> str:
 def job_id() -> str:
     """What stays the same when torchrun starts its ranks again; empty where there is no torchrun."""
     given = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    return f"{socket.gethostname()}/{os.getppid()}" if given == "none" else given  # it is none without --rdzv-id
+    if given != "none":  # it is none without --rdzv-id
+        return given
+    # Hashed: it stands in run.json, which may be given away, and needs to be told apart, not read.
+    return hashlib.sha256(f"{socket.gethostname()}/{os.getppid()}".encode()).hexdigest()[:16]
 
 
 def restarted() -> bool:

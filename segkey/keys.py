@@ -6,26 +6,35 @@ NumPy or torch, so the same key means the same transformation on every platform 
 
 import base64
 import binascii
+import contextlib
+import fnmatch
 import hashlib
 import hmac
+import itertools
 import json
 import os
+import re
 import secrets
+import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from segkey.errors import SealedKeyError, SegkeyError, SegkeyWarning
-from segkey.files import create, explain_os_errors, is_there, make_folder, open_regular, written_whole
+from segkey.files import create, explain_os_errors, is_there, make_folder, open_regular, read_text, written_whole
 
 FORMAT = "segkey-key-v1"
 SECRET_BYTES = 32
 KEY_BITS = 8.0 * SECRET_BYTES  # no method has more transformations than there are keys
 _MAX_FILE_BYTES = 16 << 10  # a key file is under 1 kB; a larger one is not read
-_SCRYPT = {"n": 2**15, "r": 8, "p": 1}
+_ID = re.compile(r"[0-9a-f]{16}")
+# How a passphrase becomes a key: new files by the first, 128 MB and half a second; earlier files by the others.
+_SCRYPT = ({"n": 2**17, "r": 8, "p": 1}, {"n": 2**15, "r": 8, "p": 1})
+_SCRYPT_MEMORY = 192 << 20
+_IGNORED = "*.key\n*.partial\n"  # keys, and what a killed 'segkey keygen' leaves of one
 
 Passphrase = str | Callable[[], str]
 
@@ -100,28 +109,22 @@ class Key:
     def save(self, path: str | Path, passphrase: str | None = None, force: bool = False) -> Path:
         """Write the key file with mode 0600 from its first instant, sealed if a passphrase is given.
 
-        A folder made for it, or called ``keys``, gets a ``.gitignore``, so that a key is not committed by accident.
+        A ``.gitignore`` is written beside it, so that it is not committed by accident; one that is there is left as it
+        is, and where it does not ignore the key, a warning says so.
 
-        With ``force``, a key that stood there is kept under its id: everything made with it still needs it.
+        With ``force``, what stood there is kept under its id: everything made with an earlier key still needs it.
 
         Raises:
-            SegkeyError: the file exists and ``force`` is not set, or cannot be written.
+            SegkeyError: the file exists and ``force`` is not set, or cannot be written; an empty passphrase.
         """
         path = Path(path)
         is_there(path)
         data = self._written(passphrase)
-        if not path.parent.exists() or path.parent.name == "keys":
+        if not path.parent.exists():
             make_folder(path.parent)
-            _ignore_in_git(path.parent)
-        if force and path.exists():
-            try:
-                earlier = path.with_name(f"{path.stem}-{public_part(path)['id']}.key")
-            except SegkeyError:
-                earlier = None  # not a key
-            if earlier:
-                with explain_os_errors(earlier):
-                    os.replace(path, earlier)
-                warnings.warn(f"the earlier key is kept as {earlier}", SegkeyWarning, stacklevel=2)
+        _ignore_in_git(path)
+        if force:
+            _keep_earlier(path)
         with written_whole(path, permissions=0o600, replace=force) as file:
             file.write(data.value)
         return path
@@ -172,11 +175,80 @@ def _not_a_key(path: Path) -> SegkeyError:
     )
 
 
-def _ignore_in_git(folder: Path) -> None:
-    """Keep keys, and what a killed 'segkey keygen' leaves of one, out of git; a file that is there is the user's."""
-    file = folder / ".gitignore"
-    if not create(file, "*.key\n*.partial\n"):
+def _keep_earlier(path: Path) -> None:
+    """Give what stands at ``path`` a second name that is free: an earlier key, or what may be a damaged or newer one."""
+    with explain_os_errors(path):
+        if not is_there(path) or not path.stat().st_size:  # an empty file is nothing to keep
+            return
+        try:
+            what, name = "key", f"{path.stem}-{public_part(path)['id']}"
+        except SegkeyError:
+            what, name = "file", f"{path.stem}-earlier"
+        for earlier in _numbered(path, name):
+            try:
+                os.link(path, earlier)  # fails if the name is taken, in one step
+            except FileExistsError:
+                if not earlier.is_symlink() and earlier.samefile(path):
+                    break  # an earlier attempt ended here
+                continue
+            except OSError:  # a file system without hard links: a small window remains
+                if os.path.lexists(earlier):
+                    continue
+                os.replace(path, earlier)
+            break
+        os.chmod(earlier, 0o600)
+    warnings.warn(f"the earlier {what} is kept as {earlier}", SegkeyWarning, stacklevel=3)
+
+
+def _numbered(path: Path, name: str) -> Iterator[Path]:
+    """``name.key`` beside a path, then ``name-2.key``, ``name-3.key`` …"""
+    yield path.with_name(f"{name}.key")
+    for number in itertools.count(2):
+        yield path.with_name(f"{name}-{number}.key")
+
+
+def _ignore_in_git(path: Path) -> None:
+    """Keep a key out of git; a ``.gitignore`` that is there is the user's."""
+    file = path.parent / ".gitignore"
+    if not create(file, _IGNORED):
         open_regular(file, limit=1 << 20).close()
+    if _tree_of_git(path) and not _is_ignored(path):
+        warnings.warn(
+            f"git may not ignore {path}, and {file} is left as it is; add the line {path.name} to it",
+            SegkeyWarning,
+            stacklevel=3,
+        )
+
+
+def _tree_of_git(path: Path) -> list[Path]:
+    """The folders from that of a git repository down to the one that holds ``path``; none outside of repositories."""
+    folder = Path(os.path.abspath(path.parent))
+    upwards = [folder, *folder.parents]
+    tops = [number for number, each in enumerate(upwards) if os.path.exists(each / ".git")]
+    return upwards[tops[0] :: -1] if tops else []
+
+
+def _is_ignored(path: Path) -> bool:
+    """Whether the last rule for the file's own name, of the folders above it, ignores it; rules with a path are not read."""
+    ignored = False
+    for folder in _tree_of_git(path):
+        for rule in _rules(folder / ".gitignore"):
+            pattern = rule.removeprefix("!")
+            if pattern.startswith("/") and folder != Path(os.path.abspath(path.parent)):
+                continue  # of another folder than the key's
+            if fnmatch.fnmatchcase(path.name, pattern.removeprefix("/")):
+                ignored = not rule.startswith("!")
+    return ignored
+
+
+def _rules(file: Path) -> list[str]:
+    """The lines of a ``.gitignore``; like git, none of what is no regular file."""
+    try:
+        if not is_there(file):
+            return []
+        return [line.strip() for line in read_text(file, limit=1 << 20).splitlines()]
+    except (ValueError, SegkeyError):
+        return []
 
 
 def _read_document(path: Path) -> dict:
@@ -205,6 +277,8 @@ def _read_document(path: Path) -> dict:
         raise SegkeyError(f"{path} is a key of an unknown version", "upgrade segkey: pip install --upgrade segkey")
     if document.get("format") != FORMAT or not all(isinstance(document.get(k), str) for k in ("id", "created")):
         raise _not_a_key(path)
+    if not _ID.fullmatch(document["id"]):  # it becomes a part of file names and of commands
+        raise _not_a_key(path)
     return document
 
 
@@ -222,8 +296,27 @@ def _plain_secret(path: Path, document: dict) -> _Hidden:
 # ------------------------------------------------------------------ sealing
 
 
-def _sealing_key(passphrase: str, salt: bytes) -> bytes:
-    return hashlib.scrypt(passphrase.encode("utf-8", "surrogatepass"), salt=salt, **_SCRYPT, maxmem=64 << 20, dklen=32)
+def check_passphrase(passphrase: str) -> None:
+    """Raise `SegkeyError` unless a passphrase for a new key holds something that can be seen."""
+    if not any(c.isprintable() and not c.isspace() for c in unicodedata.normalize("NFKC", passphrase)):
+        raise SegkeyError(
+            "the passphrase is empty: it would seal nothing", "give one of several words, or leave the key unsealed"
+        )
+
+
+def _sealing_key(passphrase: str, salt: bytes, how: dict) -> bytes:
+    data = passphrase.encode("utf-8", "surrogatepass")
+    try:
+        return hashlib.scrypt(data, salt=salt, **how, maxmem=_SCRYPT_MEMORY, dklen=32)
+    except (MemoryError, ValueError):
+        raise SegkeyError(
+            f"a passphrase takes {how['n'] * how['r'] >> 13} MB of memory, which are not free", "end other programs"
+        ) from None
+
+
+def _spellings(passphrase: str) -> list[str]:
+    """A passphrase in Unicode's form NFKC, whatever keyboard it was typed on; then as it was typed, as earlier keys have it."""
+    return list(dict.fromkeys((unicodedata.normalize("NFKC", passphrase), passphrase)))
 
 
 def _authenticated(document: dict) -> bytes:
@@ -233,10 +326,11 @@ def _authenticated(document: dict) -> bytes:
 def _seal(secret: bytes, passphrase: str, document: dict) -> dict:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
-    sealed = AESGCM(_sealing_key(passphrase, salt)).encrypt(nonce, secret, _authenticated(document))
+    check_passphrase(passphrase)
+    salt, nonce, how = secrets.token_bytes(16), secrets.token_bytes(12), _SCRYPT[0]
+    sealed = AESGCM(_sealing_key(_spellings(passphrase)[0], salt, how)).encrypt(nonce, secret, _authenticated(document))
     fields = {"salt": salt, "nonce": nonce, "ciphertext": sealed}
-    return {"kdf": "scrypt", **_SCRYPT} | {name: base64.b64encode(value).decode() for name, value in fields.items()}
+    return {"kdf": "scrypt", **how} | {name: base64.b64encode(value).decode() for name, value in fields.items()}
 
 
 def _unseal(path: Path, document: dict, passphrase: _Hidden) -> _Hidden:
@@ -245,9 +339,11 @@ def _unseal(path: Path, document: dict, passphrase: _Hidden) -> _Hidden:
 
     sealed = document["sealed"]
     try:
-        # The parameters are the format's, not the file's: a hostile file must not choose how much memory we take.
-        if {name: sealed[name] for name in ("kdf", "n", "r", "p")} != {"kdf": "scrypt", **_SCRYPT}:
+        # One of the format's sets of parameters: a hostile file must not choose how much memory we take.
+        stated = {name: sealed[name] for name in ("n", "r", "p")}
+        if sealed["kdf"] != "scrypt" or stated not in _SCRYPT:
             raise ValueError
+        how = _SCRYPT[_SCRYPT.index(stated)]
         salt, nonce, ciphertext = (
             base64.b64decode(sealed[name], validate=True) for name in ("salt", "nonce", "ciphertext")
         )
@@ -255,15 +351,15 @@ def _unseal(path: Path, document: dict, passphrase: _Hidden) -> _Hidden:
             raise ValueError
     except (binascii.Error, ValueError, TypeError, KeyError):
         raise _not_a_key(path) from None
-    try:
-        cipher = AESGCM(_sealing_key(passphrase.value, salt))
-        return _Hidden(cipher.decrypt(nonce, ciphertext, _authenticated(document)))
-    except InvalidTag:
-        # AES-GCM cannot tell a wrong passphrase from a damaged file, and the message must not pretend to.
-        raise SegkeyError(
-            f"{path} does not open: the passphrase is wrong or the file is damaged",
-            "try the passphrase again, or restore the key file from a backup",
-        ) from None
+    for spelling in map(_Hidden, _spellings(passphrase.value)):
+        with contextlib.suppress(InvalidTag):
+            cipher = AESGCM(_sealing_key(spelling.value, salt, how))
+            return _Hidden(cipher.decrypt(nonce, ciphertext, _authenticated(document)))
+    # AES-GCM cannot tell a wrong passphrase from a damaged file, and the message must not pretend to.
+    raise SegkeyError(
+        f"{path} does not open: the passphrase is wrong or the file is damaged",
+        "try the passphrase again, or restore the key file from a backup",
+    )
 
 
 def public_part(path: str | Path) -> dict:

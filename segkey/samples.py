@@ -1,13 +1,12 @@
 """A few test images with what the model makes of them: with its key, with a wrong one, and plain."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from segkey import ciphers
+from segkey import ciphers, preview
 from segkey.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.keys import Key
@@ -28,7 +27,7 @@ class Sample:
     Attributes:
         name: of the image, relative to its source.
         image: uint8 (3, H, W), as it is.
-        encrypted: uint8 (3, H, W), how images look under the method. Made with a throwaway key: beside the image
+        encrypted: uint8 (3, H, W), how images look under the method. Made with a throw-away key: beside the image
             itself, one picture under the owner's key would give that key away.
         masks: uint8 (H, W) by what they are: ``truth``, ``correct``, and ``wrong`` and ``plain`` where there is a key.
     """
@@ -65,7 +64,7 @@ def take(
     if cipher.method != "none":
         ways |= {"wrong": _another(cipher, password), "plain": None}
         # With a password of its own as well: the owner's would be half of the key.
-        stranger = _another(cipher, None)
+        stranger = ciphers.from_key(cipher.method, preview.throwaway_key(), cipher.block_size, cipher.channels)
         shown = (stranger.encrypt(pixels).astype(np.uint32) * 255 // stranger.max_value).astype(np.uint8)
     masks = {way: model.masks(pixels, sizes, chosen) for way, chosen in ways.items()}
     masks["truth"] = list(truth.cpu().numpy())
@@ -80,7 +79,7 @@ def take(
 def _another(cipher: Cipher, password: bytes | None) -> Cipher:
     """The cipher of a key that anybody may know, and that does not mean what the owner's does."""
     for number in range(100):
-        key = Key(hashlib.shake_256(f"segkey-sample-key/{number}".encode()).digest(32))
+        key = preview.throwaway_key(number)
         other = ciphers.from_key(cipher.method, key, cipher.block_size, cipher.channels, password)
         if not cipher.same_as(other):
             return other

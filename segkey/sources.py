@@ -8,8 +8,8 @@ folder, with or without ``masks/`` in it; a single file; a text file that lists 
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from segkey.errors import SegkeyError
 from segkey.files import explain_os_errors, given_lines, read_given_text, read_text
@@ -48,11 +48,18 @@ VOC_CLASSES = [
 
 @dataclass(frozen=True)
 class Item:
-    """One image: its name (path relative to the source, with ``/``), its file, and its mask's file or None."""
+    """One image.
+
+    Attributes:
+        name: a path relative to the source, with ``/``. It is stored in shards, for whoever gets them to read.
+        image, mask: their files; None, if there is no mask.
+        dealt_as: what is hashed to deal the image into a split, if that is not the name.
+    """
 
     name: str
     image: Path
     mask: Path | None
+    dealt_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,13 +199,11 @@ def _pictures_listed(path: Path) -> Source:
     source = Source(path.parent, "a list of images", {ALL: []})
     names = [line.strip() for line in given_lines(path) if line.strip()]
     # Absolute paths are named from the folder they share: nobody wants home/anna/photos/ again below --out.
-    shared = [os.path.dirname(name) for name in names if os.path.isabs(name)]
-    shared = os.path.commonpath(shared) if shared else ""
+    short = _without_shared_folder({name for name in names if _is_absolute(name)}, path.parent)
     for name in names:
         beside, here = path.parent / name, Path(name)
         file = here if here.is_file() and not beside.is_file() else beside
-        shown = os.path.relpath(name, shared) if os.path.isabs(name) else name
-        source.splits[ALL].append(Item(Path(shown).as_posix(), file, None))
+        source.splits[ALL].append(Item(Path(short.get(name, name)).as_posix(), file, None))
     return source
 
 
@@ -239,6 +244,9 @@ def _find_voc(root: Path) -> Source:
         items = []
         for name in names:
             image, mask = root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png"
+            if _leads_out(name):
+                source.problems.append(Problem(f"{name}.jpg", "the list names an image outside of JPEGImages"))
+                continue
             missing = [str(file.relative_to(root)) for file in (image, mask) if not file.exists()]
             if missing:
                 source.problems.append(Problem(f"{name}.jpg", f"{' and '.join(missing)} missing"))
@@ -257,20 +265,20 @@ def _find_listed(path: Path, masks: str | Path | None) -> Source:
     if masks is not None:
         raise SegkeyError(f"{path} is a list, and --masks is for folders", "name each mask behind its image and a tab")
     source = Source(path.parent, "a list of images", {ALL: []})
-    items: dict[str, Item] = {}
+    items: dict[str, Item] = {}  # by what the list calls them
     twice = 0
     for number, line in enumerate(given_lines(path), 1):
         image, *rest = [part.strip() for part in line.split("\t")]
         if len(rest) > 1:
             raise SegkeyError(f"{path}, line {number}: not an image, or an image, a tab and its mask", "mend the line")
-        name = image.lstrip("/") if os.path.isabs(image) else image
         if not image:
             continue
-        if name in items:
+        if image in items:
             twice += 1
             continue
-        items[name] = Item(name, path.parent / image, path.parent / rest[0] if rest and rest[0] else None)
-    listed = [items[name] for name in sorted(items)]
+        mask = path.parent / rest[0] if rest and rest[0] else None
+        items[image] = Item(image, path.parent / image, mask)
+    listed = _named(items, path, source)
     if any(item.mask for item in listed):
         source.kind += " with masks"
         source.problems += [Problem(item.name, f"{path} names no mask for it") for item in listed if not item.mask]
@@ -279,6 +287,65 @@ def _find_listed(path: Path, masks: str | Path | None) -> Source:
         source.notes.append(f"{twice} image{'s' * (twice > 1)} listed more than once in {path}, and taken once")
     source.splits[ALL] = listed
     return source
+
+
+def _named(items: dict[str, Item], path: Path, source: Source) -> list[Item]:
+    """Items by name. What lies below the list's folder keeps the name it is listed by; other names tell no more of where
+    the images lie than what differs between them."""
+    outside = {name for name in items if _leads_out(name)}
+    short = _without_shared_folder(outside, path.parent)
+    taken = set(items) - outside
+    for name in sorted(outside):
+        # Hashed as listed: an image that is added elsewhere changes the shared folder, and must move none of the others.
+        hashed = name.lstrip("/") if os.path.isabs(name) else name
+        items[name] = replace(items[name], name=_free_name(short[name], taken), dealt_as=hashed)
+    if outside:
+        source.notes.append(
+            f"{len(outside)} image{'s' * (len(outside) > 1)} listed by absolute paths, or outside of {path.parent}: named from "
+            f"the folder they share, such as {items[min(outside)].name}; whoever gets the shards can read the names"
+        )
+    return sorted(items.values(), key=lambda item: item.name)
+
+
+def _is_absolute(name: str) -> bool:
+    """On this system or on another: a list may have been made anywhere."""
+    return os.path.isabs(name) or PureWindowsPath(name).is_absolute() or name.startswith("\\")
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a path leaves the folder that it is relative to."""
+    return _is_absolute(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir
+
+
+def _without_shared_folder(names: set[str], base: Path) -> dict[str, str]:
+    """Short names for paths that are absolute or lead out of ``base``: those on one drive, or below one folder of the root,
+    are named from the deepest folder that they share."""
+    parts = {name: _parts(name, base) for name in names}
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for each in parts.values():
+        groups.setdefault(each[0], []).append(each[:-1])
+    shared = {top: len(os.path.commonprefix(folders)) for top, folders in groups.items()}
+    return {name: "/".join(each[min(shared[each[0]], len(each) - 1) :]) for name, each in parts.items()}
+
+
+def _parts(name: str, base: Path) -> tuple[str, ...]:
+    """The folders of a path from its root or drive on, and its file; links are not looked at."""
+    if os.path.isabs(name) or not _is_absolute(name):
+        name = os.path.normpath(os.path.join(os.path.abspath(base), name))
+    pure = PurePosixPath(name) if name.startswith("/") else PureWindowsPath(os.path.normpath(name))
+    parts = pure.parts[1:] if isinstance(pure, PurePosixPath) else pure.parts
+    return parts or (name,)
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """``name``, or with a number before its suffix where that is taken; each is given once."""
+    stem, suffix = os.path.splitext(name)
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{stem}-{number}{suffix}"
+    taken.add(free)
+    return free
 
 
 # ------------------------------------------------------------------ folders
@@ -405,7 +472,7 @@ def _deal(items: list[Item], split: str) -> dict[str, list[Item]]:
         ) from None
     dealt: dict[str, list[Item]] = {name: [] for name in SPLITS}
     for item in items:
-        share = _hash_of(item.name) / 2**64 * 100
+        share = _hash_of(item.dealt_as or item.name) / 2**64 * 100
         dealt["train" if share < shares[0] else "val" if share < shares[0] + shares[1] else "test"].append(item)
     return {name: items for name, items in dealt.items() if items}
 

@@ -206,6 +206,29 @@ def test_a_sealed_key_asks_twice_and_opens_with_its_passphrase_only(segkey, phot
     assert segkey("decrypt", "shards", "--key", "keys/sealed.key", input="correct horse\n")[0] == 0
 
 
+@pytest.mark.parametrize("content", ["", "\n", "   \nwords\n", "\ufeff\n", "\u3000\n"], ids=repr)
+def test_an_empty_passphrase_is_refused_from_a_file(segkey, tmp_path, content):
+    (tmp_path / "words").write_text(content)
+    outcome = segkey("keygen", "sealed", "--passphrase-file", "words")
+    assert refused(outcome, "the passphrase is empty|holds no passphrase", "words|passphrase")
+    assert not list(tmp_path.glob("**/*.key"))
+
+
+def test_an_empty_passphrase_is_refused_where_it_is_typed(segkey, tmp_path):
+    status, _, stderr = segkey("keygen", "sealed", "--passphrase", input="  \n  \n")
+    assert status == 1 and "segkey: error: the passphrase is empty" in stderr
+    assert not list(tmp_path.glob("**/*.key"))
+
+
+def test_keygen_force_over_a_hostile_key_file_answers_in_words(segkey, tmp_path):
+    segkey("keygen", "mine.key")
+    document = json.loads((tmp_path / "mine.key").read_text()) | {"id": "../../\0evil\x1b[2J"}
+    (tmp_path / "mine.key").write_text(json.dumps(document))
+    status, stdout, stderr = segkey("keygen", "mine.key", "--force")
+    assert status == 0 and "warning: the earlier file is kept as mine-earlier.key" in stderr
+    assert refused(segkey("inspect", "mine-earlier.key"), "mine-earlier.key is not a segkey key")
+
+
 # ------------------------------------------------------------------ bad input
 
 
@@ -575,7 +598,7 @@ def test_a_preview_needs_neither_key_nor_data(segkey, tmp_path, photos):
     status, stdout, stderr = segkey("preview", photos / "photo0.jpg", "--size", 64, "-M", "4,2", "-m", "np,shf")
     assert status == 0
     assert stdout.replace("\n", "").endswith("photo0.jpg, np, shf, M = 2, 4")
-    assert "throw-away key" in stderr
+    assert "throw-away key" in stderr and "warning" not in stderr
     assert Image.open(tmp_path / "preview.png").format == "PNG"
     assert not list(tmp_path.glob("**/*.key"))
     assert refused(segkey("preview", photos / "photo0.jpg"), "preview.png already exists", "--force")
@@ -588,9 +611,22 @@ def test_a_preview_shows_a_key_only_where_it_is_asked_to(segkey, tmp_path, photo
     sheets = {}
     for name, key in (("default", ()), ("own", ("-k", "keys/segkey.key")), ("other", ("-k", "keys/other.key"))):
         status, _, stderr = segkey("preview", photos / "photo0.jpg", "--size", 32, "-o", f"{name}.png", *key)
-        assert status == 0 and bool(stderr) == (not key)  # a word on whose key it is, where none is given
+        assert status == 0 and ("warning: keep" in stderr) == bool(key)
+        assert ("gives the key away" in " ".join(stderr.split())) == bool(key)
+        assert stat.S_IMODE((tmp_path / f"{name}.png").stat().st_mode) & (0o077 if key else 0) == 0
         sheets[name] = (tmp_path / f"{name}.png").read_bytes()
     assert len(set(sheets.values())) == 3
+
+
+def test_a_preview_under_a_fixed_password_says_that_it_gives_the_password_away(segkey, photos):
+    image = photos / "photo0.jpg"
+    for methods, more, warned in (
+        ("ffx", ("--ffx-password", "mine"), "gives the FFX password away"),
+        ("np", ("--ffx-password", "mine"), ""),
+        ("ffx", (), ""),
+    ):
+        status, _, stderr = segkey("preview", image, "--size", 32, "-m", methods, "--force", *more)
+        assert status == 0 and ("warning" in stderr) == bool(warned) and warned in " ".join(stderr.split())
 
 
 def test_what_a_preview_refuses(segkey, photos):

@@ -9,9 +9,11 @@ import os
 import pickle
 import stat
 import struct
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from rich.console import Console
 from rich.traceback import Traceback
 
@@ -134,14 +136,61 @@ def test_no_failure_to_save_shows_the_secret(tmp_path):
         assert not any(leak in text for leak in LEAKS[:3])
 
 
-def test_a_folder_of_keys_that_was_there_ignores_them_in_git(tmp_path):
-    (tmp_path / "keys").mkdir()
-    KEY.save(tmp_path / "keys/some.key")
-    assert (tmp_path / "keys/.gitignore").read_text() == "*.key\n*.partial\n"
-    (tmp_path / "keys/.gitignore").write_text("mine")
-    KEY.save(tmp_path / "keys/other.key")
-    KEY.save(tmp_path / "some.key")
-    assert (tmp_path / "keys/.gitignore").read_text() == "mine" and not (tmp_path / ".gitignore").exists()
+@pytest.mark.parametrize("folder", ["keys", "owner", "."])
+def test_any_folder_that_is_given_a_key_ignores_it_in_git(tmp_path, folder):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    rules = tmp_path / folder / ".gitignore"
+    KEY.save(tmp_path / folder / "some.key")
+    assert rules.read_text() == "*.key\n*.partial\n"
+    rules.write_text("mine")
+    KEY.save(tmp_path / folder / "other.key")  # outside of git: nothing to be warned of
+    assert rules.read_text() == "mine"
+
+
+@pytest.mark.parametrize("rules, name, ignored", [
+    ("*.key\n", "some.key", True), ("/some.key", "some.key", True), ("*\n!.gitignore", "some.key", True),
+    ("# keys\nmine\n", "some.key", False), ("*.key\n!PUBLIC-*.key\n", "PUBLIC-some.key", False),
+    ("", "some.key", False), (None, "some.key", True), (None, "some.secret", False), (b"\xff", "some.key", False),
+])  # fmt: skip
+def test_where_git_would_take_a_key_a_warning_says_so(tmp_path, rules, name, ignored):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "owner").mkdir()
+    file = tmp_path / "owner/.gitignore"
+    if rules is not None:
+        file.write_bytes(rules if isinstance(rules, bytes) else rules.encode())
+    with nullcontext() if ignored else pytest.warns(SegkeyWarning, match=f"git may not ignore .*{name}"):
+        KEY.save(tmp_path / "owner" / name)
+    if rules is not None:
+        assert file.read_bytes() == (rules if isinstance(rules, bytes) else rules.encode())
+
+
+def test_rules_of_a_folder_above_count(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_text("*.key\n")
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner/.gitignore").write_text("*.h5\n")
+    KEY.save(tmp_path / "owner/some.key")
+    (tmp_path / ".gitignore").write_text("/other.key\n")
+    with pytest.warns(SegkeyWarning, match="git may not ignore"):
+        KEY.save(tmp_path / "owner/other.key")
+
+
+@posix
+@pytest.mark.parametrize("make", [
+    lambda file, target: file.symlink_to(target), lambda file, target: file.symlink_to(target.with_name("nowhere")),
+    lambda file, target: os.mkfifo(file), lambda file, target: file.mkdir(),
+], ids=["link", "dangling link", "FIFO", "folder"])  # fmt: skip
+def test_a_gitignore_that_is_no_file_is_refused_by_name(tmp_path, make):
+    target = tmp_path / "target"
+    target.write_text("mine")
+    (tmp_path / "owner").mkdir()
+    make(tmp_path / "owner/.gitignore", target)
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(SegkeyError, match=r"owner/\.gitignore is .*, not a file"):
+        KEY.save(tmp_path / "owner/some.key")
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+    assert not (tmp_path / "owner/some.key").exists()
 
 
 @pytest.mark.parametrize("change, says", [({}, None), ({"id": "0" * 16}, "does not match its id")])
@@ -174,10 +223,71 @@ def test_never_overwritten_without_force(tmp_path):
     path, other = KEY.save(tmp_path / "some.key"), Key.generate()
     with pytest.raises(SegkeyError, match="already exists") as refusal:
         other.save(path)
-    assert "--force" in refusal.value.hint and Key.load(path) == KEY and list(tmp_path.iterdir()) == [path]
+    assert "--force" in refusal.value.hint and Key.load(path) == KEY and set(tmp_path.iterdir()) == {path, tmp_path / ".gitignore"}
     with pytest.warns(SegkeyWarning, match=f"kept as .*some-{KEY.id}.key"):
         assert Key.load(other.save(path, force=True)) == other
     assert Key.load(tmp_path / f"some-{KEY.id}.key") == KEY  # everything made with it still needs it
+
+
+def test_an_earlier_key_never_replaces_what_was_kept_before(tmp_path):
+    path, kept = KEY.save(tmp_path / "some.key"), tmp_path / f"some-{KEY.id}.key"
+    kept.write_text("the owner's backup")
+    for number in (2, 3):
+        with pytest.warns(SegkeyWarning, match=f"kept as .*-{number}.key"):
+            Key.generate().save(path, force=True)
+        assert Key.load(tmp_path / f"some-{KEY.id}-{number}.key") == KEY
+        path.write_bytes((tmp_path / f"some-{KEY.id}-2.key").read_bytes())
+        path.chmod(0o600)
+    assert kept.read_text() == "the owner's backup"
+
+
+def test_an_earlier_key_is_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    path, taken = KEY.save(tmp_path / "some.key"), tmp_path / f"some-{KEY.id}.key"
+    taken.write_text("the owner's backup")
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.warns(SegkeyWarning, match="-2.key"):
+        Key.generate().save(path, force=True)
+    assert Key.load(tmp_path / f"some-{KEY.id}-2.key") == KEY and taken.read_text() == "the owner's backup"
+
+
+IDS = ["../../evil", "/evil", "a\0b", "x" * 5000, "", "203279B74B1BD5E5", "203279b74b1bd5e", "203279b74b1bd5e5\n", "$(id)"]
+
+
+@pytest.mark.parametrize("id", [*IDS, "\ud800" * 16], ids=lambda id: repr(id)[:20])
+def test_a_hostile_id_names_no_file(tmp_path, key_file, id):
+    """Such a file is no key, and ``--force`` keeps it under a name that is not its own choice."""
+    path = key_file(PLAIN | {"id": id})
+    with pytest.raises(SegkeyError, match="is not a segkey key"):
+        Key.load(path)
+    before, around = path.read_bytes(), set(tmp_path.parent.iterdir())
+    with pytest.warns(SegkeyWarning, match="kept as .*some-earlier.key"):
+        KEY.save(path, force=True)
+    assert Key.load(path) == KEY and (tmp_path / "some-earlier.key").read_bytes() == before
+    assert set(tmp_path.parent.iterdir()) == around
+    assert {each.name for each in tmp_path.iterdir()} == {"some.key", "some-earlier.key", ".gitignore"}
+
+
+@pytest.mark.parametrize("content", [PLAIN | {"format": "segkey-key-v2"}, json.dumps(PLAIN)[:-2].encode(), b"a passphrase"])
+def test_what_may_be_a_newer_or_damaged_key_is_kept_too(tmp_path, key_file, content):
+    path = key_file(content)
+    before = path.read_bytes()
+    with pytest.warns(SegkeyWarning, match="kept as"):
+        KEY.save(path, force=True)
+    assert (tmp_path / "some-earlier.key").read_bytes() == before
+
+
+@posix
+def test_a_link_to_a_key_is_refused_and_the_key_stays(tmp_path):
+    (tmp_path / "safe").mkdir()
+    kept = KEY.save(tmp_path / "safe/some.key")
+    (tmp_path / "some.key").symlink_to(kept)
+    with pytest.raises(SegkeyError, match="is a symbolic link, not a file"):
+        Key.generate().save(tmp_path / "some.key", force=True)
+    assert Key.load(kept) == KEY
+    assert (tmp_path / "some.key").is_symlink()
 
 
 @posix
@@ -240,6 +350,48 @@ def test_sealed_round_trip_and_golden_sealed_file(tmp_path, key_file):
     assert Key.load(path, lambda: "pässword") == KEY == Key.load(key_file(SEALED), PASSPHRASE)
 
 
+def test_new_keys_are_sealed_by_128_MB_of_scrypt_and_earlier_parameters_open(tmp_path, key_file):
+    sealed = json.loads(KEY.save(tmp_path / "saved.key", passphrase="words").read_text())["sealed"]
+    assert (sealed["n"], sealed["r"], sealed["p"]) == (2**17, 8, 1)
+    assert SEALING["n"] == 2**15 and Key.load(key_file(SEALED), PASSPHRASE) == KEY
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t\u00a0\u3000 ", "\u200b\ufeff", "\0\x1b"], ids=repr)
+def test_an_empty_passphrase_seals_nothing(tmp_path, empty):
+    with pytest.raises(SegkeyError, match="the passphrase is empty"):
+        KEY.save(tmp_path / "some.key", passphrase=empty)
+    assert not list(tmp_path.glob("**/*"))
+
+
+FORMS = {"composed": "caf\u00e9", "decomposed": "cafe\u0301", "full width": "\uff43\uff41\uff46\u00e9"}
+
+
+def test_a_passphrase_opens_however_it_was_typed(tmp_path):
+    path = KEY.save(tmp_path / "some.key", passphrase=FORMS["decomposed"])
+    assert all(Key.load(path, passphrase) == KEY for passphrase in FORMS.values())
+    with pytest.raises(SegkeyError, match="does not open"):
+        Key.load(path, "cafe")
+
+
+def test_a_key_that_was_sealed_before_passphrases_were_normalised_opens(key_file):
+    salt, nonce = base64.b64decode(SEALING["salt"]), base64.b64decode(SEALING["nonce"])
+    by_hand = hashlib.scrypt(FORMS["decomposed"].encode(), salt=salt, n=2**15, r=8, p=1, maxmem=64 << 20, dklen=32)
+    ciphertext = AESGCM(by_hand).encrypt(nonce, SECRET, "\0".join(HEAD.values()).encode())
+    path = key_file(HEAD | {"sealed": SEALING | {"ciphertext": base64.b64encode(ciphertext).decode()}})
+    assert Key.load(path, FORMS["decomposed"]) == KEY
+    with pytest.raises(SegkeyError, match="does not open"):
+        Key.load(path, FORMS["composed"])
+
+
+def test_too_little_memory_for_a_passphrase_is_said(key_file, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("[digital envelope routines] memory limit exceeded")
+
+    monkeypatch.setattr(hashlib, "scrypt", refuse)
+    with pytest.raises(SegkeyError, match="a passphrase takes 32 MB of memory"):
+        Key.load(key_file(SEALED), PASSPHRASE)
+
+
 def test_sealed_key_without_a_passphrase(key_file):
     with pytest.raises(SealedKeyError, match="is sealed") as refusal:
         Key.load(key_file(SEALED))
@@ -263,7 +415,7 @@ def test_wrong_passphrase_and_damage_look_the_same(key_file, change, passphrase)
     assert refusal.value.what == f"{path} does not open: the passphrase is wrong or the file is damaged"
 
 
-HOSTILE = [{"n": 2**30}, {"n": 2}, {"r": 2**20}, {"p": 2**20}, {"kdf": "pbkdf2"}]
+HOSTILE = [{"n": 2**30}, {"n": 2**16}, {"n": 2**18}, {"n": 2}, {"r": 16}, {"r": 2**20}, {"p": 2**20}, {"kdf": "pbkdf2"}]
 HOSTILE += [{"n": "32768"}, {"salt": ""}]
 HOSTILE += [{"nonce": "AAAA"}, {"nonce": "!" * 16}, {"salt": ["AAEC"]}, {"ciphertext": "A" * 4096}]
 

@@ -17,11 +17,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from segkey import attacks, encryption, recipes, reproduction, scenes, sources, training
+from segkey import attacks, ciphers, encryption, preview, recipes, reproduction, scenes, sources, training
+from segkey.attacks import known_pair
 from segkey.cli import app
 from segkey.errors import SegkeyError
 from segkey.files import write_json
 from segkey.progress import Progress
+from segkey.reproduction.settings import PASSWORD
 from segkey.runs import Run
 
 GRID = [
@@ -110,6 +112,40 @@ def test_figures_show_the_models_own_predictions(whole, scenes_folder, key):
         assert view.mean_iou == pytest.approx(np.mean(iou))
     assert np.array_equal(shown.views[0].seen, shown.plain)
     assert not np.array_equal(shown.views[1].seen, shown.plain)
+
+
+def _tiles(figure: Path, columns: int, rows: int) -> list[list[np.ndarray]]:
+    """The encrypted pictures of Figure 4 as an attacker cuts them out, uint8 (3, 32, 32)."""
+    sheet = np.asarray(Image.open(figure).convert("RGB"))
+    step = 128 + 4
+    left, top = sheet.shape[1] - columns * step + 4, sheet.shape[0] - (rows * step - 4)
+    cut = [[sheet[top + r * step :, left + c * step :][:128:4, :128:4] for c in range(columns)] for r in range(rows)]
+    return [[tile.transpose(2, 0, 1).copy() for tile in line] for line in cut]
+
+
+def test_published_figures_do_not_tell_the_key(whole, scenes_folder, key):
+    """From Figure 4 as it is written, and from what Figure 5 shows, an attacker solves for another key than the owner's."""
+    settings = reproduction.Settings((32, 32), recipes.recipe("scratch", epochs=2, batch_size=6), "resnet14", 2)
+    source = reproduction.open_data(scenes_folder, workers=1)
+    experiment = reproduction.Experiment(source, settings, key, whole, torch.device("cpu"))
+    shown = reproduction.example(experiment, json.loads((whole / "results.json").read_text()))
+    tiles = _tiles(whole / "fig4.png", columns=1, rows=2)
+    for row, (method, view) in enumerate(zip(("shf", "ffx"), shown.views[1:], strict=True)):
+        password = PASSWORD.encode() if method == "ffx" else None
+        own, public = (ciphers.from_key(method, each, 4, 3, password) for each in (key, preview.throwaway_key()))
+        assert np.array_equal(tiles[row][0], shown.encrypted[method][0])  # cut out as it was drawn
+        for seen in (tiles[row][0], view.seen):
+            assert np.array_equal(seen, preview.as_seen(public, shown.plain))
+            assert not np.array_equal(seen, preview.as_seen(own, shown.plain))
+    shf = ciphers.from_key("shf", key, 4)
+
+    def told(seen: np.ndarray) -> np.ndarray:
+        """What an attacker who solves for the permutation makes of the image with it."""
+        return known_pair.solve(shf, shown.plain[None], seen[None])[0].encrypt(shown.plain)
+
+    assert np.array_equal(told(shf.encrypt(shown.plain)), shf.encrypt(shown.plain))  # the attack works
+    for seen in (tiles[0][0], shown.views[1].seen):
+        assert not np.array_equal(told(seen), shf.encrypt(shown.plain))
 
 
 # ------------------------------------------------------------------ killed, and gone on with

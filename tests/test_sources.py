@@ -284,8 +284,74 @@ def test_a_list_of_images_alone(tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text(f"b.jpg\n{tmp_path}/a.jpg\n")
     (items,) = sources.find(listed).splits.values()
-    assert [item.image for item in items] == [tmp_path / name for name in ("b.jpg", "a.jpg")]
+    assert [item.image for item in items] == [tmp_path / name for name in ("a.jpg", "b.jpg")]
     assert not any(item.mask or item.name.startswith("/") for item in items)
+
+
+def names_of(listed):
+    return {item.image: item.name for items in sources.find(listed, split="all").splits.values() for item in items}
+
+
+LISTED = {
+    "absolute": ("{top}/home/anna/a.jpg\n{top}/home/anna/d/b.jpg", {"a.jpg", "d/b.jpg"}),
+    "one absolute": ("{top}/home/anna/a.jpg", {"a.jpg"}),
+    "absolute, below the list": ("{top}/lists/x/a.jpg\n{top}/lists/b.jpg", {"x/a.jpg", "b.jpg"}),
+    "absolute, winding": ("{top}/home/./anna/../anna/a.jpg\n{top}/home/anna//d/b.jpg", {"a.jpg", "d/b.jpg"}),
+    "out of the list's folder": ("../home/anna/a.jpg\n../home/anna/d/b.jpg", {"a.jpg", "d/b.jpg"}),
+    "out in a round about way": ("x/../../home/anna/a.jpg", {"a.jpg"}),
+    "nothing shared": ("/home/anna/a.jpg\n/mnt/disk/anna/d/b.jpg", {"a.jpg", "b.jpg"}),
+    "nothing shared, two of a name": ("/home/anna/a.jpg\n/mnt/disk/a.jpg\n/srv/a.jpg", {"a.jpg", "a-2.jpg", "a-3.jpg"}),
+    "a listed name is taken": ("a.jpg\n{top}/home/anna/a.jpg", {"a.jpg", "a-2.jpg"}),
+    "Windows": ("C:\\Users\\anna\\a.jpg\nC:/Users/anna/d/b.jpg\nD:\\anna\\c.jpg", {"a.jpg", "d/b.jpg", "c.jpg"}),
+    "a share": ("\\\\server\\anna\\p\\a.jpg\n\\\\server\\anna\\p\\d\\b.jpg", {"a.jpg", "d/b.jpg"}),
+    "relative": ("a.jpg\nd/./b.jpg\nd/../c.jpg\n..d/e.jpg\nx:1.jpg", {"a.jpg", "d/./b.jpg", "d/../c.jpg", "..d/e.jpg", "x:1.jpg"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content, names", LISTED.values(), ids=LISTED)
+def test_listed_names_do_not_tell_where_the_images_lie(tmp_path, content, names):
+    (tmp_path / "lists").mkdir()
+    listed = tmp_path / "lists/list.txt"
+    listed.write_text(content.format(top=tmp_path))
+    found = names_of(listed)
+    assert set(found.values()) == names and len(found) == len(content.splitlines())
+    assert not any("anna" in name or "server" in name for name in found.values())
+    notes = "\n".join(sources.find(listed, split="all").notes)
+    assert ("whoever gets the shards can read the names" in notes) == ("x:1.jpg" not in content)
+
+
+def test_names_that_a_list_gives_relative_to_itself_stand_as_they_are(tmp_path):
+    """With them stands the digest that says whether an earlier version's shard was made from the same images."""
+    listed = tmp_path / "list.txt"
+    listed.write_text("d/b.jpg\na.jpg\n")
+    (items,) = sources.find(listed, split="all").splits.values()
+    assert sources.digest(item.name for item in items) == "bed61047b0eee6c8"
+
+
+def test_what_a_list_names_is_dealt_out_by_how_it_is_listed(tmp_path):
+    """As ever, so that no test image of an earlier version becomes one to train on, and adding images moves none."""
+    def dealt(*lines):
+        (tmp_path / "list.txt").write_text("".join(f"{line}\t{line}.png\n" for line in lines))
+        splits = sources.find(tmp_path / "list.txt").splits
+        return {item.image: split for split, items in splits.items() for item in items}
+
+    lines = [f"/home/anna/photos/{number}.jpg" for number in range(60)]
+    before = dealt(*lines)
+    by_hand = [sources._hash_of(line.lstrip("/")) / 2**64 for line in lines]
+    assert [before[Path(line)] for line in lines] == ["train" if h < 0.8 else "val" if h < 0.9 else "test" for h in by_hand]
+    after = dealt(*lines, "/home/bert/x.jpg", "/mnt/y.jpg", "z.jpg")
+    assert before.items() <= after.items() and len(after) == 63
+
+
+def test_a_voc_list_names_images_of_its_own_folder_alone(tmp_path):
+    base = voc(tmp_path, 3)
+    lay(tmp_path, "home/anna/a.jpg", "home/anna/a.png")
+    with (base / "ImageSets/Segmentation/train.txt").open("a") as file:
+        file.write(f"{tmp_path}/home/anna/a\n../../../home/anna/a\n")
+    source = sources.find(base)
+    assert len(source) == 6 and len(source.problems) == 2
+    assert all("names an image outside of JPEGImages" in problem.why for problem in source.problems)
+    assert not any("anna" in item.name for items in source.splits.values() for item in items)
 
 
 @pytest.mark.parametrize("content, complaint", [

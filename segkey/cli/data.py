@@ -124,7 +124,11 @@ def preview(
     size: options.Size = "256",
     key: Annotated[
         Path | None,
-        typer.Option("--key", "-k", help="The key file; a throw-away key, if not given."),
+        typer.Option(
+            "--key",
+            "-k",
+            help="Draw with this key, for your own eyes: the sheet gives the key away. A throw-away key, if not given.",
+        ),
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.FFXPassword = None,
@@ -132,27 +136,32 @@ def preview(
     force: options.Force = False,
 ) -> None:
     """Draw a sheet of an image under each method and block size, like the paper's Figure 4."""
-    from segkey import pictures, preview
+    from segkey import ciphers, pictures, preview
     from segkey.files import written_whole
-    from segkey.keys import Key
     from segkey.reports import figures
 
     height, width = options.parse_size(size)
     chosen = options.parse_block_sizes(block_sizes) or preview.default_block_sizes(height, width)
-    if key is None:
-        loaded = Key.generate()
-        console.note(
-            "Drawn with a throw-away key; --key shows what yours does. Keep such a sheet to yourself: it gives the key away."
-        )
-    else:
-        loaded = options.load_key(key, passphrase_file)
+    loaded = preview.throwaway_key() if key is None else options.load_key(key, passphrase_file)
     plain = pictures.as_array(pictures.load_image(image), (height, width))
     encrypted = preview.encrypted_pictures(
         plain, loaded, options.parse_methods(methods) or preview.METHODS, chosen, options.encode(ffx_password)
     )
-    with written_whole(out, replace=force) as file:
+    shows = {
+        "the key": key is not None and any(method != "none" for method in encrypted),
+        "the FFX password": ffx_password is not None and any(map(ciphers.has_password, encrypted)),
+    }
+    told = " and ".join(what for what, shown in shows.items() if shown)
+    with written_whole(out, permissions=0o600 if told else 0o666, replace=force) as file:
         figures.sheet(plain, encrypted, chosen).save(file, "PNG")
     console.show(f"{out}: {image}, {', '.join(encrypted)}, M = {', '.join(map(str, chosen))}")
+    if told:
+        console.warn(
+            f"keep {out} to yourself: an image beside its encrypted twins gives {told} away; "
+            "draw a sheet to publish without --key and --ffx-password"
+        )
+    else:
+        console.note("Drawn with a throw-away key that everybody knows: this sheet may be published.")
 
 
 @app.command(
@@ -183,7 +192,7 @@ def inspect(
     force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what keys, shards and runs are; never shows a secret."""
+    """Show what keys, shards and runs are; no secret is printed."""
     from segkey import inspection, reports
 
     if key and not sheet:
@@ -219,8 +228,11 @@ def _draw_sheet(
     if key:
         loaded = options.load_key(key, passphrase_file)
         cipher = decryption.cipher_for(split.header, loaded, password, shard)
-    with written_whole(sheet, replace=force) as file:
+    protected = split.header.method != "none"
+    with written_whole(sheet, permissions=0o600 if cipher and protected else 0o666, replace=force) as file:
         shard_sheet(str(shard), split.header, inspection.first_images(split, cipher)).save(file, "PNG")
     console.note(f"{sheet}: the first images of {shard}")
-    if cipher and cipher.method != "none":
+    if cipher and protected:
         console.warn(f"keep {sheet} to yourself: an image beside its encrypted twin gives the key away")
+    elif protected:
+        console.note("It shows encrypted images under their own key, from which the key can be estimated.")

@@ -1,4 +1,8 @@
-"""One test image as the models of a grid see and segment it, for the paper's Figures 4 and 5."""
+"""One test image as the models of a grid see and segment it, for the paper's Figures 4 and 5.
+
+Both figures are published, and show an image beside its encrypted twins. So these are drawn with a throw-away key,
+which no model was trained with; only predictions come from the experiment's key.
+"""
 
 from dataclasses import dataclass
 
@@ -22,8 +26,8 @@ class View:
 
     Attributes:
         method, block_size: of the model.
-        seen: uint8 (3, H, W), encrypted with the correct key.
-        predicted: uint8 (H, W).
+        seen: uint8 (3, H, W), as such images look: encrypted with a throw-away key.
+        predicted: uint8 (H, W), from the image encrypted with the correct key.
         mean_iou: over the classes that occur in the image.
     """
 
@@ -43,7 +47,7 @@ class Example:
         plain: uint8 (3, H, W).
         truth: uint8 (H, W).
         classes, ignore_index: what ``truth`` holds.
-        encrypted: the image under each method of the grid, for each of ``block_sizes``.
+        encrypted: the image under each method of the grid, for each of ``block_sizes``, with a throw-away key.
         views: of the baseline and of each method with the smallest block, where there are such models.
     """
 
@@ -77,10 +81,15 @@ def example(experiment: Experiment, document: dict) -> Example:
         for place in [("none", 1), *((method, m) for m in block_sizes[:1] for method in methods)]
         if place in made
     ]
-    encrypted = preview.encrypted_pictures(plain, experiment.key, methods, block_sizes, PASSWORD.encode())
+    encrypted = _pictures(plain, methods, block_sizes)
     return Example(
         split.names[index], plain, truth, split.header.classes, split.header.ignore_index, block_sizes, encrypted, views
     )
+
+
+def _pictures(plain: np.ndarray, methods: list[str], block_sizes: list[int]) -> dict[str, list[np.ndarray]]:
+    """The image as it may be published, under each method and block size; FFX's password is public already."""
+    return preview.encrypted_pictures(plain, preview.throwaway_key(), methods, block_sizes, PASSWORD.encode())
 
 
 @torch.inference_mode()
@@ -94,7 +103,7 @@ def _view(experiment: Experiment, cell: dict, plain: np.ndarray, truth: np.ndarr
     return View(
         cell["method"],
         cell["block_size"],
-        preview.as_seen(cipher, plain),
+        _pictures(plain, [cell["method"]], [cell["block_size"]])[cell["method"]][0],
         predicted[0].byte().numpy(),
         Scores(matrix, header.classes, 1).mean_iou,
     )

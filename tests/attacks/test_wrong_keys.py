@@ -42,6 +42,7 @@ def test_document(small, trained_run):
     assert wrong["mean"] == pytest.approx(np.mean(wrong["values"]))
     assert wrong["std"] == pytest.approx(np.std(wrong["values"], ddof=1))
     assert (wrong["min"], wrong["max"]) == (min(wrong["values"]), max(wrong["values"]))
+    assert wrong["values"] == sorted(wrong["values"])  # with the seed, another order would tell which key reached what
     evaluated = evaluation.evaluate(trained_run, testdata.open_test_split(trained_run, None, None, None), None, CPU)
     assert document["correct"] == evaluated["correct"]
     assert document["constant"] == evaluated["constant"]
@@ -55,12 +56,14 @@ def test_each_score_is_that_of_its_cipher(small):
     values = attacks.correct_plain_incorrect(small, wrong_keys=2)["incorrect"]["values"]
     header = small.run.header
     ((images, masks),) = small.feed.batches(100)
-    for value, cipher in zip(values, attacks.wrong_ciphers(small.cipher, 0), strict=False):
+    by_hand = []
+    for cipher in islice(attacks.wrong_ciphers(small.cipher, 0), 2):
         pixels = torch.from_numpy(cipher.encrypt(images.numpy())).float() / 255
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=False):
             predicted = small.model(pixels.to(memory_format=torch.channels_last)).argmax(1)
         matrix = evaluation.confusion_matrix(masks, predicted, 5, 255)
-        assert evaluation.Scores(matrix, header.classes, 6).mean_iou == pytest.approx(value, abs=0.02)
+        by_hand.append(evaluation.Scores(matrix, header.classes, 6).mean_iou)
+    assert values == pytest.approx(sorted(by_hand), abs=0.02)
 
 
 def with_cipher(subject, cipher):

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +166,9 @@ def test_no_file_with_a_key_is_ever_open_to_others(tmp_path, monkeypatch, passph
         (tmp_path / "keys").mkdir()
         (tmp_path / "keys/old.key").write_text("no key")
         for name, force in (("new.key", False), ("old.key", True)):
-            Key.generate().save(tmp_path / "keys" / name, passphrase, force)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what stood there is kept
+                Key.generate().save(tmp_path / "keys" / name, passphrase, force)
     finally:
         os.umask(before)
     assert len(modes) == 2 and set(modes.values()) == {0o600}
@@ -181,6 +184,27 @@ def test_git_takes_no_key_nor_what_a_killed_keygen_leaves_of_one(tmp_path):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     listed = subprocess.run(["git", "ls-files"], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert listed.stdout.split() == ["keys/.gitignore"]
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+@pytest.mark.parametrize("folder", [".", "owner", "a/b"])
+@pytest.mark.parametrize("before", [True, False], ids=["git init first", "git init later"])
+def test_git_takes_no_key_from_any_folder(tmp_path, folder, before):
+    """Not even the names under which ``--force`` keeps earlier ones."""
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    commands = [["git", *words] for words in (["init", "-q"], ["add", "-A"], ["ls-files"])]
+    if before:
+        subprocess.run(commands[0], cwd=tmp_path, check=True)
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Key.generate().save(tmp_path / folder / "mine.key", force=True)
+    if not before:
+        subprocess.run(commands[0], cwd=tmp_path, check=True)
+    subprocess.run(commands[1], cwd=tmp_path, check=True)
+    listed = subprocess.run(commands[2], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert len(list((tmp_path / folder).glob("*.key"))) == 2
+    assert listed.stdout.split() == [(Path(folder) / ".gitignore").as_posix()]
 
 
 @pytest.mark.parametrize("name, command", typer.main.get_command(app).commands.items())

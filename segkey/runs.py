@@ -116,15 +116,17 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, name: str, config: dict) -> "Run":
-        """Make a new run and let ``latest`` name it.
+        """Make a new run and let ``latest`` name it; all ranks have the configuration of the first one, which writes it.
 
         Raises:
             SegkeyError: there is something of that name.
         """
-        check_free(folder / name)
-        run = cls(make_folder(folder / name), {"format": FORMAT, "name": name} | config)
-        run.save()
-        point_to_latest(folder, name)
+        run = cls(folder / name, distributed.share({"format": FORMAT, "name": name} | config))
+        if distributed.first():
+            check_free(run.path)
+            make_folder(run.path)
+            run.save()
+            point_to_latest(folder, name)
         return run
 
     @property
@@ -160,13 +162,16 @@ class Run:
         return max(0, wanted - self.config["epochs_done"]) if isinstance(wanted, int) else 0
 
     def save(self) -> None:
-        """Write ``run.json``."""
-        write_json(self.path / "run.json", self.config)
+        """Write ``run.json``; under torchrun the first rank does, as with all files of a run."""
+        if distributed.first():
+            write_json(self.path / "run.json", self.config)
 
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
         """Write ``model.safetensors`` with its own checksum, which goes into `config` too."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         self.config["weights_sha256"] = models.checksum(state)
+        if not distributed.first():
+            return
         with written_whole(self.weights_file) as file:
             file.write(save(state, {"sha256": self.config["weights_sha256"]}))
 
@@ -225,6 +230,8 @@ class Run:
 
     def write_history(self, epochs: list[dict]) -> None:
         """Write ``history.jsonl``."""
+        if not distributed.first():
+            return
         with written_whole(self.path / "history.jsonl", "w") as file:
             file.writelines(json.dumps(with_checksum(epoch)) + "\n" for epoch in epochs)
 

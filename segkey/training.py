@@ -11,6 +11,7 @@ ranks. Two things are not those of one process: dropout is drawn by each rank fo
 has no synchronised batch normalisation) batches are normalised by the statistics of a rank's slice.
 """
 
+import contextlib
 import copy
 import math
 import time
@@ -117,9 +118,12 @@ def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
     """The run (of that name, where one is given) that torchrun's job had begun before it started its ranks again."""
     if not distributed.restarted():
         return None
-    found, _ = runs.find(folder)
-    ours = (run.path for run in found if run.config.get("job") == distributed.job_id() and name in (None, run.name))
-    return next(ours, None)
+    for path in folder.glob(f"{name or '*'}/run.json"):
+        with contextlib.suppress(SegkeyError):  # a broken run is not this job's
+            run = runs.Run.open(path.parent)
+            if not path.parent.is_symlink() and run.config.get("job") == distributed.job_id():
+                return run.path
+    return None
 
 
 def resume(

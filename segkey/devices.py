@@ -60,13 +60,19 @@ def describe(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
-def mixed_precision(device: torch.device, enabled: bool = True) -> contextlib.AbstractContextManager:
-    """bfloat16 where the device computes in it, float32 elsewhere (or everywhere, if not ``enabled``)."""
+def computes_in(device: torch.device, precise: bool = False) -> str:
+    """The type that networks compute in: bfloat16 where the device is made for it, float32 elsewhere, or if ``precise``."""
     fast = {
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
         "cpu": lambda: torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),
     }.get(device.type, lambda: False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=True) if enabled and fast() else contextlib.nullcontext()
+    return "bfloat16" if not precise and fast() else "float32"
+
+
+def mixed_precision(device: torch.device, enabled: bool = True) -> contextlib.AbstractContextManager:
+    """bfloat16 where the device computes in it, float32 elsewhere (or everywhere, if not ``enabled``)."""
+    fast = computes_in(device, not enabled) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=True) if fast else contextlib.nullcontext()
 
 
 def free_memory(device: torch.device) -> int:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -34,6 +35,7 @@ T = TypeVar("T")
 
 COMMANDS = ("encrypt", "train", "evaluate", "attack", "reproduce")
 _GRACE = 2.0  # seconds in which torchrun ends a rank after another one failed
+saving = threading.Lock()  # held while a rank saves what is finished: it does not leave with its torchrun before
 _LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|gloo|nccl|process group|store", re.IGNORECASE)
 
 
@@ -120,7 +122,9 @@ def job(command: str, arguments: dict[str, Any]) -> Iterator[None]:
     import torch.distributed as dist
 
     threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
-    with lost_ranks_told():
+    from segkey import interrupts
+
+    with interrupts.raised_once([signal.SIGINT]), lost_ranks_told():
         ours = not dist.is_initialized()
         if ours:
             join()
@@ -162,7 +166,8 @@ def _leave_with_parent(parent: int) -> None:
     """A rank whose torchrun was killed would go on writing beside the next job."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    os._exit(1)
+    with saving:
+        os._exit(1)
 
 
 def last_words(error: SegkeyError) -> None:

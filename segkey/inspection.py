@@ -18,7 +18,8 @@ def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> l
     """One dictionary a file, as ``segkey inspect --json`` prints them; never holds a secret.
 
     Args:
-        path: a key, a shard, a run, or a folder of shards.
+        path: a key, a shard, a run, or a folder of shards or of runs; runs that cannot be used are there with
+            their ``damage``.
         verify: read everything and compare it with its checksums; ``damage`` then lists what does not match.
         progress: hears of every row that is verified.
 
@@ -26,14 +27,16 @@ def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> l
         SegkeyError: nothing there, or nothing that segkey knows.
     """
     if not path.exists():
-        raise SegkeyError(f"there is nothing at {path}", "give a key, a shard, a run, or a folder of shards")
+        raise SegkeyError(f"there is nothing at {path}", "give a key, a shard, a run, or a folder of shards or runs")
     if os.path.lexists(path / "run.json") or (path.is_file() and path.name == "latest"):
         return [_run(path, verify)]
+    if path.is_dir() and next(path.glob("*/run.json"), None):
+        return _runs(path, verify)
     if path.is_dir():
         files = [file for files in find_splits([path]).values() for file in files]
         return [_shard(file, verify, progress) for file in files]
     if not path.is_file():
-        raise SegkeyError(f"{path} is no file", "give a key, a shard, a run, or a folder of shards")
+        raise SegkeyError(f"{path} is no file", "give a key, a shard, a run, or a folder of shards or runs")
     with explain_os_errors(path), open_regular(path, follow=True) as file:
         magic = file.read(8)
     if magic == b"\x89HDF\r\n\x1a\n" or path.suffix == ".h5":
@@ -90,6 +93,14 @@ def _shard(path: Path, verify: bool, progress: Progress) -> dict:
     return document
 
 
+def _runs(folder: Path, verify: bool) -> list[dict]:
+    from segkey.runs import find
+
+    found, broken = find(folder)
+    documents = [_run(run.path, verify) for run in found]
+    return documents + [{"path": str(folder / each.name), "kind": "run", "damage": [each.why]} for each in broken]
+
+
 def _run(path: Path, verify: bool) -> dict:
     from segkey.runs import Run  # imports torch, which only runs need
 
@@ -102,6 +113,7 @@ def _run(path: Path, verify: bool) -> dict:
             "versions",
             "model",
             "data",
+            "training",
             "recipe",
             "seed",
             "epochs_done",

@@ -1,6 +1,7 @@
 """A run: one training in one folder, with its weights, configuration, history and results."""
 
 import difflib
+import errno
 import json
 import os
 import re
@@ -33,6 +34,7 @@ from segkey.files import (
 )
 from segkey.pictures import MAX_PIXELS
 from segkey.shards import Header
+from segkey.sources import Problem
 from segkey.version import VERSION
 
 FORMAT = "segkey-run-v1"
@@ -130,15 +132,17 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, name: str, config: dict) -> "Run":
-        """Make a new run and let ``latest`` name it.
+        """Make a new run and let ``latest`` name it; all ranks have the configuration of the first one, which writes it.
 
         Raises:
             SegkeyError: there is something of that name.
         """
-        check_free(folder / name)
-        run = cls(make_folder(folder / name), {"format": FORMAT, "name": name} | config)
-        run.save()
-        point_to_latest(folder, name)
+        run = cls(folder / name, distributed.share({"format": FORMAT, "name": name} | config))
+        if distributed.first():
+            check_free(run.path)
+            make_folder(run.path)
+            run.save()
+            point_to_latest(folder, name)
         return run
 
     @property
@@ -174,13 +178,16 @@ class Run:
         return max(0, wanted - self.config["epochs_done"]) if isinstance(wanted, int) else 0
 
     def save(self) -> None:
-        """Write ``run.json``."""
-        write_json(self.path / "run.json", self.config)
+        """Write ``run.json``; under torchrun the first rank does, as with all files of a run."""
+        if distributed.first():
+            write_json(self.path / "run.json", self.config)
 
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
         """Write ``model.safetensors`` with its own checksum, which goes into `config` too."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         self.config["weights_sha256"] = models.checksum(state)
+        if not distributed.first():
+            return
         with written_whole(self.weights_file) as file:
             file.write(save(state, {"sha256": self.config["weights_sha256"]}))
 
@@ -238,6 +245,8 @@ class Run:
 
     def write_history(self, epochs: list[dict]) -> None:
         """Write ``history.jsonl``."""
+        if not distributed.first():
+            return
         with written_whole(self.path / "history.jsonl", "w") as file:
             file.writelines(json.dumps(with_checksum(epoch)) + "\n" for epoch in epochs)
 
@@ -339,14 +348,74 @@ def folders(folder: Path, file: str = "run.json") -> list[Path]:
     return [path for path in there if os.path.lexists(path / file)]
 
 
-def find(folder: Path) -> list[Run]:
-    """All runs in a folder, oldest first; a folder that is a run itself is the only one."""
+_FILES = ("run.json", "model.safetensors", "resume.pt", "history.jsonl", *(f"{name}.json" for name in _RESULTS))
+
+
+def find(folder: Path) -> tuple[list[Run], list[Problem]]:
+    """All runs in a folder, oldest first, and those that cannot be used, with the reason.
+
+    A folder that is a run itself is the only one.
+
+    Raises:
+        SegkeyError: no run there that can be used.
+    """
     if os.path.lexists(folder / "run.json") or (os.path.lexists(folder) and not folder.is_dir()):
-        return [Run.open(folder)]
-    found = [Run.open(path) for path in folders(folder)]
+        return [_usable(folder)], []
+    found, left_out = [], []
+    for path in _run_folders(folder):
+        try:
+            found.append(_usable(path))
+        except SegkeyError as error:
+            left_out.append(Problem(path.name, error.what))
+        except OSError as error:
+            left_out.append(Problem(path.name, error.strerror or str(error)))
+    if left_out and not found:
+        what = "the run" if len(left_out) == 1 else f"none of the {len(left_out)} runs"
+        raise SegkeyError(
+            f"{what} in {folder} can{'not' * (len(left_out) == 1)} be used; {left_out[0].name}: {left_out[0].why}",
+            "restore it from a backup, or train again",
+        )
     if not found:
         raise SegkeyError(f"there are no runs in {folder}", "train one with 'segkey train'")
-    return sorted(found, key=lambda run: (run.config.get("created", ""), run.name))
+    return sorted(found, key=lambda run: (str(run.config.get("created", "")), run.name)), left_out
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    """What lies in a folder and is a run, or was one: whatever became of its ``run.json``."""
+    try:
+        there = sorted(path for path in folder.iterdir() if path.name != "latest" and not path.name.startswith("."))
+    except OSError:  # no folder, or one that may not be read
+        with explain_os_errors(folder):
+            there = sorted(folder.iterdir()) if folder.exists() else []
+    return [path for path in there if any(_there(path / name) for name in _FILES)]
+
+
+def _there(path: Path) -> bool:
+    """Whether there is anything of that name; a folder that may not be read counts, to be named for it."""
+    try:
+        os.lstat(path)
+        return True
+    except OSError as error:
+        return error.errno == errno.EACCES
+
+
+def _usable(path: Path) -> Run:
+    """Open a run and read what reports show of it.
+
+    Raises:
+        SegkeyError: something of it is damaged, or there is nothing to show.
+    """
+    if path.is_symlink() and path.name != "latest":
+        raise SegkeyError(f"{path} is a link", "give the folder that it leads to")
+    run = Run.open(path)
+    results = [run.result(name) for name in _RESULTS]
+    run.history()
+    # Results may be kept without the weights, which are large.
+    if not any(results) and not run.weights_file.is_file():
+        done = run.config["epochs_done"]
+        what = f"{path} has no weights (model.safetensors) and no results"
+        raise SegkeyError(what if done else f"{what}: no epoch of its training is finished", "train it again")
+    return run
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 Two ways of feeding it. From encrypted shards the trainer needs no key: view e mod V in epoch e. From
 plain shards with a cipher, images are augmented and then encrypted on the device, anew in every epoch;
-that is the paper's protocol. All randomness comes from the seed and the number of the epoch, so a
+that is the paper's protocol. Plain shards without a cipher are augmented in the same way, unless they were
+augmented when they were made: the baseline is trained like the models it is compared with. All randomness comes from the seed and the number of the epoch, so a
 training that was cut and resumed ends where the uninterrupted one ends (equal on the CPU).
 
 Under torchrun each rank has its slice of every batch, and gradients are those of the whole batch, whatever the number of
@@ -10,6 +11,7 @@ ranks. Two things are not those of one process: dropout is drawn by each rank fo
 has no synchronised batch normalisation) batches are normalised by the statistics of a rank's slice.
 """
 
+import contextlib
 import copy
 import math
 import time
@@ -21,14 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkey import devices, distributed, models, runs
+from segkey import ciphers, devices, distributed, interrupts, models, runs
 from segkey.ciphers import Cipher
 from segkey.errors import DivergedError, SegkeyError
 from segkey.files import is_there, make_folder, remove, written_whole
 from segkey.loading import Feed, MemorySplit, as_pixels, crop_batch
 from segkey.pictures import random_crops, seeded
 from segkey.progress import SILENT, Progress
-from segkey.recipes import Recipe, recipe_of
+from segkey.recipes import RECIPES, Recipe, recipe_of
 from segkey.shards import Split
 
 _SAVE_SECONDS = 30  # how much work a kill may cost; saving takes a second or so for ResNet-50
@@ -63,7 +65,8 @@ def train(
         device: where to compute.
         name: the run's name; made from method and block size, if not given.
         backbone: a name in `segkey.models.BACKBONES`.
-        cipher: encrypts plain shards on the device, after augmentation.
+        cipher: encrypts plain shards on the device, after augmentation. Without it, plain shards that were not
+            augmented when they were made are augmented on the device too.
         key_id: of the key that ``cipher`` came from.
         precise: float32 even where the device computes in bfloat16.
         compiled: let `torch.compile` translate the network first; it takes a minute, and needs a compiler on the CPU.
@@ -74,6 +77,7 @@ def train(
     Raises:
         SegkeyError: splits that cannot be trained on, weights that are not there, a name that is taken.
     """
+    given, cipher = cipher, _cipher_on_device(splits, cipher)
     trainer = _Trainer(
         splits, recipe, backbone, recipe.weights, cipher, device, precise, seed, resident, progress, compiled
     )
@@ -82,6 +86,8 @@ def train(
         finished = run.config["epochs_done"] >= recipe.epochs
         return run if finished else _go_on(trainer, run, key_id)
     config = _configuration(trainer, shards, key_id)
+    if note := _note_on_augmentation(config, given):
+        progress.say(note)
     default = "plain" if config["data"]["method"] == "none" else "{method}-m{block_size}".format(**config["data"])
     name = runs.check_name(name) if name else distributed.share(runs.free_name(folder, default))
     distributed.barrier()  # nobody looks for a run that the first rank has made since
@@ -90,17 +96,35 @@ def train(
     if distributed.first():
         make_folder(folder / name)
     with distributed.sole_writer(folder / name):
-        run = runs.Run.create(folder, name, config) if distributed.first() else runs.Run(folder / name, config)
+        run = runs.Run.create(folder, name, config)
         trainer.fit(run, 0, [], math.inf, None)
     return run
+
+
+def on_the_fly(splits: dict[str, Split], cipher: Cipher | None) -> bool:
+    """Whether `train` augments images on the device."""
+    return _cipher_on_device(splits, cipher) is not None
+
+
+def _cipher_on_device(splits: dict[str, Split], cipher: Cipher | None) -> Cipher | None:
+    """What images go through on the device after augmentation; None where they were augmented beforehand."""
+    header = splits["train"].header if "train" in splits else None
+    if cipher is None and header and header.method == "none" and not header.augmented:
+        return ciphers.from_key("none", None, 1)
+    return cipher
 
 
 def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
     """The run (of that name, where one is given) that torchrun's job had begun before it started its ranks again."""
     if not distributed.restarted():
         return None
-    there = (path for path in runs.folders(folder) if name in (None, path.name))
-    return next((path for path in there if runs.Run.open(path).config.get("job") == distributed.job_id()), None)
+    for path in runs.folders(folder):
+        if name in (None, path.name):
+            with contextlib.suppress(SegkeyError):  # a broken run is not this job's
+                run = runs.Run.open(path)
+                if run.config.get("job") == distributed.job_id():
+                    return run.path
+    return None
 
 
 def resume(
@@ -121,6 +145,8 @@ def resume(
     config, recipe = run.config, recipe_of(run)
     if config["epochs_done"] >= recipe.epochs:
         raise SegkeyError(f"run {run.name} has all its {recipe.epochs} epochs", "train a new run")
+    if cipher is None and config["data"]["method"] == "none" and config["data"].get("on_the_fly"):
+        cipher = ciphers.from_key("none", None, 1)
     trainer = _Trainer(
         splits, recipe, config["model"]["backbone"], "none", cipher, device, config["precise"],
         config["seed"], resident, progress, config.get("compiled", False),
@@ -130,7 +156,7 @@ def resume(
 
 def _go_on(trainer: "_Trainer", run: runs.Run, key_id: str) -> runs.Run:
     """Train a run on from where it was saved last."""
-    config = run.config
+    run.config = config = distributed.share(run.config)
     trainer.train_feed.windowed = config.get("windowed", trainer.train_feed.windowed)
     for what, value in _configuration(trainer, [], key_id)["data"].items():
         # The shards may have moved; runs of earlier versions have no fingerprint of them.
@@ -139,16 +165,67 @@ def _go_on(trainer: "_Trainer", run: runs.Run, key_id: str) -> runs.Run:
                 f"run {run.name} was begun with {what.replace('_', ' ')} {config['data'].get(what)}, not {value}",
                 "give the shards and the key that it was begun with, or train a new run",
             )
-    where = _describe(trainer.device)
-    if where not in config["device"].split(", then "):
-        config["device"] += f", then {where}"
     with distributed.sole_writer(run.path):
         if is_there(run.state_file):
-            trainer.fit(run, *trainer.restore(run))
+            begin = trainer.restore(run)
         else:  # cut off before anything was saved
             trainer.start_again(config["recipe"]["weights"])
-            trainer.fit(run, 0, [], math.inf, None)
+            begin = 0, [], math.inf, None
+        distributed.agree({"the epochs it goes on after": str(begin[1])}, shown=False)
+        _begin_segment(run, trainer, begin[0])
+        trainer.fit(run, *begin)
     return run
+
+
+_MATTERS = ("segkey", "torch", "torchvision", "numpy")  # versions that may change what a training ends with
+
+
+def _segment(trainer: "_Trainer", epoch: int) -> dict:
+    """With what a part of a training is made: the one that begins after ``epoch`` epochs."""
+    return {
+        "epoch": epoch,
+        "versions": runs.versions(),
+        "device": _describe(trainer.device),
+        "dtype": trainer.dtype,
+        "world_size": distributed.world_size(),
+    }
+
+
+def _begin_segment(run: runs.Run, trainer: "_Trainer", epoch: int) -> None:
+    """Note with what a training goes on, and warn where that differs from what its earlier epochs were made with."""
+    config, now = run.config, _segment(trainer, epoch)
+    segments = [each for each in _segments_of(config) if each["epoch"] < epoch]  # nothing is left of the others
+    if segments and (changes := _changes(segments[-1], now)):
+        devices.warn(
+            f"run {run.name} goes on after epoch {epoch} with {', '.join(changes)}: "
+            "its result may differ from that of an uninterrupted training"
+        )
+    if not segments:
+        config |= {"versions": now["versions"], "device": now["device"]}
+        config["training"] = _configuration(trainer, [], "")["training"]
+    elif now["device"] not in config["device"].split(", then "):
+        config["device"] += f", then {now['device']}"
+    same = segments and {**segments[-1], "epoch": epoch} == now
+    config["segments"] = segments if same else [*segments, now]
+
+
+def _segments_of(config: dict) -> list[dict]:
+    """The segments of a run that may come from anybody; runs of earlier versions have one."""
+    versions, device = config.get("versions"), config.get("device")
+    first = {"epoch": 0, "versions": versions if isinstance(versions, dict) else {}, "device": device}
+    known = config.get("segments")
+    if not isinstance(known, list) or not all(isinstance(each, dict) for each in known):
+        return [first]
+    fine = all(isinstance(each.get("epoch"), int) and isinstance(each.get("versions"), dict) for each in known)
+    return known if known and fine else [first]
+
+
+def _changes(before: dict, now: dict) -> list[str]:
+    """What differs between two segments, in words; what was not recorded is not compared."""
+    pairs = {name: (before["versions"].get(name), now["versions"].get(name)) for name in _MATTERS}
+    for what in ("device", "dtype", "world_size"):
+        pairs[what.replace("_", " ")] = before.get(what), now[what]
+    return [f"{name} {new} (before: {old})" for name, (old, new) in pairs.items() if old is not None and old != new]
 
 
 def _describe(device: torch.device) -> str:
@@ -231,21 +308,65 @@ def _configuration(trainer: "_Trainer", shards: list[Path], key_id: str) -> dict
         "shards": [str(path) for path in shards],
         "fingerprint": trainer.train_feed.split.fingerprint,
     }
-    return {
+    training = {
+        "on_the_fly": bool(cipher),
+        "views": header.views,
+        "augmented": bool(cipher) or header.augmented,
+        "crop_scale": trainer.recipe.crop_scale if cipher else header.crop_scale,
+        "augmentation_seed": trainer.seed if cipher else header.seed,
+        "images": data["images"],
+        "dtype": trainer.dtype,
+        "world_size": distributed.world_size(),
+    }
+    config = {
         "created": runs.now(),
         "versions": runs.versions(),
         "device": _describe(trainer.device),
+        "segments": [_segment(trainer, 0)],
         "job": distributed.job_id(),
         "windowed": trainer.train_feed.windowed,
         "precise": trainer.precise,
         "compiled": trainer.compiled,
         "model": {"backbone": trainer.backbone},
         "data": data,
+        "training": training,
         "recipe": asdict(trainer.recipe),
         "seed": trainer.seed,
         "epochs_done": 0,
         "seconds": 0.0,
     }
+    difference = _difference_from_paper(trainer.recipe, config)
+    return config | ({"differs_from_paper": difference} if difference else {})
+
+
+def _difference_from_paper(recipe: Recipe, config: dict) -> str:
+    """How augmentation differs from the paper's where the recipe is the paper's otherwise; empty if it does not."""
+    schedule = ("optimizer", "lr", "lr_min", "restart", "momentum", "weight_decay")
+    paper, training = RECIPES["paper"], config["training"]
+    if training["on_the_fly"] or any(getattr(recipe, name) != getattr(paper, name) for name in schedule):
+        return ""
+    wanted = f"the paper draws new crops in every epoch (here from {paper.crop_scale} of the area)"
+    if not training["augmented"]:
+        return f"training images are not augmented; {wanted}"
+    return (
+        f"each training image has {training['views']} fixed views, made beforehand (crops from "
+        f"{training['crop_scale']} of the area); {wanted}"
+    )
+
+
+def _note_on_augmentation(config: dict, cipher: Cipher | None) -> str:
+    """What a user must know to compare the model with others; empty if it is trained as was asked for."""
+    training = config["training"]
+    if config.get("differs_from_paper"):
+        return f"This is not quite the paper's recipe: {config['differs_from_paper']}, as plain shards with --key do."
+    if not training["augmented"]:
+        return "Training images are not augmented: the shards hold one view of each; segkey encrypt --views makes more."
+    if cipher is None and training["on_the_fly"]:
+        return (
+            f"Plain images are augmented anew in every epoch (crops from {training['crop_scale']} of the area), as with "
+            "--key; to compare with shards of fixed views, make plain ones with --views too."
+        )
+    return ""
 
 
 class _Trainer:
@@ -274,6 +395,8 @@ class _Trainer:
         distributed.agree({f"the split '{name}'": split.fingerprint for name, split in splits.items()}, shown=False)
         self.recipe, self.cipher, self.device, self.precise, self.compiled = recipe, cipher, device, precise, compiled
         self.seed, self.progress = seed, progress
+        self.dtype = devices.computes_in(device, precise)
+        distributed.agree(runs.versions() | {"the type that it computes in": self.dtype})
         header = splits["train"].header
         self.max_value = cipher.max_value if cipher else header.max_value
         self.backbone, self.classes = backbone, list(header.classes)
@@ -291,7 +414,7 @@ class _Trainer:
     def start_again(self, weights: str) -> None:
         """A new network with its starting weights, and its optimizer."""
         torch.manual_seed(_seed(self.seed, "start"))
-        self.model = models.build(self.backbone, self.classes, weights)
+        self.model = distributed.same_weights(models.build(self.backbone, self.classes, weights))
         self.model.to(self.device, memory_format=torch.channels_last)
         self.model = distributed.synchronised(self.model, self.device)
         # Weights are those of `model`; `network` is what images go through, and `parallel` those that are trained on.
@@ -300,35 +423,40 @@ class _Trainer:
         self.optimizer = self.recipe.build_optimizer(self.model)
 
     def fit(self, run: runs.Run, start: int, history: list[dict], best: float, best_state: dict | None) -> None:
-        """Train from epoch ``start`` to the last, given what came before it."""
-        began, saved = time.monotonic() - run.config["seconds"], time.monotonic()
+        """Train from epoch ``start`` to the last, given what came before it.
+
+        Whatever stops it, the first rank saves the epochs that are finished, as they were at the end of the last one.
+        """
+        began, saved_at = time.monotonic() - run.config["seconds"], time.monotonic()
+        finished = saved = None  # what `_save` takes: of the last whole epoch, and what was saved last
         if start:
             self.progress.say(f"going on after epoch {start} of {self.recipe.epochs}")
-        for epoch in range(start, self.recipe.epochs):
-            state = self._state(len(history))
+        with interrupts.raised_once() as stops:
             try:
-                line = self._epoch(epoch, start)
-            except KeyboardInterrupt:  # keep the epochs that are finished
-                if history:
-                    self._save(run, history, best, best_state, state)
+                for epoch in range(start, self.recipe.epochs):
+                    line = self._epoch(epoch, start)
+                    line |= {"seconds": round(time.monotonic() - began, 3), "best": line["val_loss"] < best}
+                    if line["best"]:
+                        best = line["val_loss"]
+                        best_state = {name: tensor.detach().clone() for name, tensor in self.model.weights().items()}
+                    if not math.isfinite(line["loss"]) or best_state is None:
+                        raise DivergedError(
+                            f"the loss is {line['loss']} in epoch {epoch + 1}: training diverged",
+                            "take a smaller --lr",
+                        )
+                    history, last = [*history, line], epoch + 1 == self.recipe.epochs
+                    if distributed.first():
+                        finished = history, best, best_state, None if last else self._state(len(history))
+                    self._tell(line, start)
+                    if finished and (last or time.monotonic() - saved_at > _SAVE_SECONDS):
+                        self._save(run, *finished)
+                        saved, saved_at = finished, time.monotonic()
+            except BaseException:  # Ctrl-C, another rank that is gone, a training that diverged, ...
+                stops.held = True
+                if finished is not saved:
+                    with distributed.saving:
+                        self._save(run, *finished)
                 raise
-            line |= {"seconds": round(time.monotonic() - began, 3), "best": line["val_loss"] < best}
-            if line["best"]:
-                best = line["val_loss"]
-                best_state = {name: tensor.detach().clone() for name, tensor in self.model.weights().items()}
-            if not math.isfinite(line["loss"]) or best_state is None:
-                raise DivergedError(
-                    f"the loss is {line['loss']} in epoch {epoch + 1}: training diverged",
-                    "take a smaller --lr",
-                )
-            history.append(line)
-            self._tell(line, start)
-            last = epoch + 1 == self.recipe.epochs
-            if not distributed.first():
-                continue
-            if last or time.monotonic() - saved > _SAVE_SECONDS:
-                self._save(run, history, best, best_state, None if last else self._state(len(history)))
-                saved = time.monotonic()
         run.config = distributed.share(run.config)
 
     def _epoch(self, epoch: int, start: int) -> dict:

@@ -2,7 +2,7 @@
 
 Each step has ``argv`` (or ``argvs``, one a rank) and may have: ``folders``, where each rank works; ``version``, of rank
 1; ``cuda``, which of the ranks believe that they have a GPU; ``die``, the number of a step or shard at which rank 1
-kills itself, unless torchrun has started it again. What is said goes into ``STEP.RANK.out`` and ``.err``, and the exit
+kills itself, unless torchrun has started it again; ``interrupt``, see `interrupt`. What is said goes into ``STEP.RANK.out`` and ``.err``, and the exit
 status into ``.status``, beside the file of JSON.
 """
 
@@ -10,13 +10,14 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from segkey import distributed, encryption, training
+from segkey import distributed, encryption, runs, training
 from segkey.cli import main
 
 RANK = distributed.rank()
@@ -44,11 +45,36 @@ def die_at(module: object, name: str, chosen: int) -> None:
     setattr(module, name, dying)
 
 
+def interrupt(rank: int, function: str, chosen: int, alone: bool) -> None:
+    """Ctrl-C when a rank calls a function of the training for the ``chosen`` time, and again while the run is saved.
+
+    ``alone``: it reaches that rank and not torchrun, which therefore sends SIGTERM to the other one.
+    """
+    original, save, calls = getattr(training._Trainer, function), runs.Run.write_history, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if RANK == rank and len(calls) == chosen:
+            os.kill(os.getpid() if alone else os.getppid(), signal.SIGINT)
+            time.sleep(60)  # until it arrives
+        return original(*arguments)
+
+    def impatient(*arguments):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        return save(*arguments)
+
+    setattr(training._Trainer, function, interrupted)
+    runs.Run.write_history = impatient
+
+
 def run(step: dict, place: Path, number: int) -> None:
     if "die" in step:
         training._SAVE_SECONDS = 0
         die_at(training._Trainer, "_step", step["die"])
         die_at(encryption, "_finish", step["die"])
+    if "interrupt" in step:
+        interrupt(**step["interrupt"])
     distributed.VERSION = step.get("version", "1") if RANK == 1 else "1"
     torch.cuda.is_available = lambda: RANK in step.get("cuda", ())
     os.chdir(step["folders"][RANK] if "folders" in step else place)
@@ -59,6 +85,8 @@ def run(step: dict, place: Path, number: int) -> None:
             main()
         except SystemExit as leave:
             status.write_text(str(leave.code or 0))
+    if "interrupt" in step:
+        distributed.leave(int(status.read_text()))
 
 
 if __name__ == "__main__":

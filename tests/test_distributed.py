@@ -59,6 +59,10 @@ def without_times(document: dict) -> dict:
     return {key: value for key, value in document.items() if key != "seconds"}
 
 
+def without_rate(line: dict) -> dict:
+    return {key: value for key, value in line.items() if key not in ("seconds", "images_per_second")}
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, scenes_folder, shards_folder, trained_run, key):
     """What one process made, and beside it, the same by two ranks."""
@@ -163,6 +167,56 @@ def test_two_ranks_train_nearly_the_same_weights(two, place, one, shards_folder,
     moved = furthest(weights(alone.path), start)
     assert furthest(weights(alone.path), weights(whole.path)) < moved / 50
     assert whole.config["device"] == "2 x cpu, 1 threads"
+
+
+MOMENTS = [  # rank, function of the training, which call of it, whether torchrun hears nothing, epochs finished by then
+    (1, "_step", 5, False, 1),
+    (0, "_validate", 2, False, 1),
+    (1, "_step", 8, True, 2),
+    (0, "_step", 2, False, 0),
+    (0, "_tell", 2, False, 2),
+    (1, "_step", 1, True, 0),
+    (0, "_step", 9, True, 2),
+    (1, "_validate", 3, True, 2),
+    (1, "_tell", 1, False, 1),
+    (0, "_state", 2, False, 1),
+]
+
+
+def test_two_ranks_are_interrupted_and_end_where_the_uninterrupted_ones_end(two, place, shards_folder):
+    """Ctrl-C at different moments (10 with SEGKEY_INTERRUPTS=10), each followed by more signals while the run is saved."""
+    moments = [MOMENTS[n % len(MOMENTS)] for n in range(int(os.environ.get("SEGKEY_INTERRUPTS", 3)))]
+    folder = place / "interrupted"
+    for number, (rank, function, chosen, alone, finished) in enumerate(moments):
+        (place := folder / str(number)).mkdir(parents=True)
+        how = {"rank": rank, "function": function, "chosen": chosen, "alone": alone}
+        outcome = ranks(place, {"argv": ["train", shards_folder, *TRAIN, "--runs", "runs"], "interrupt": how})
+        run = Run.open(place / "runs/latest")  # whole, and not of another format
+        assert run.config["epochs_done"] == len(run.history()) == finished, (how, outcome.read(0, "err"))
+        assert not list(run.path.glob(".*.partial"))
+        if not alone:
+            assert outcome.read(0, "status") == outcome.read(0, "status", 1) == "130"
+            assert outcome.read(0, "err").count("go on with: segkey train --resume") == 1
+            assert not outcome.read(0, "err", 1) and not outcome.read(0, "out", 1)
+    resumed = ranks(folder, *({"argv": ["train", "--resume", "--runs", f"{n}/runs"]} for n in range(len(moments))))
+    assert resumed.status == 0, resumed.summary
+    whole = Run.open(two.folder / "runs/whole")
+    for number, how in enumerate(moments):
+        run = Run.open(folder / str(number) / "runs/latest")
+        assert furthest(weights(run.path), weights(whole.path)) == 0, how
+        assert [*map(without_rate, run.history())] == [*map(without_rate, whole.history())], how
+
+
+def test_a_rank_that_is_not_the_first_writes_nothing(tmp_path, monkeypatch, trained_run):
+    monkeypatch.setenv("RANK", "1")
+    run = Run.create(tmp_path / "runs", "run", trained_run.config)
+    run.path.mkdir(parents=True)
+    run.save()
+    run.write_history([{"epoch": 1}])
+    run.save_weights(weights(trained_run.path))
+    run.write_result("evaluate", {})
+    assert run.config["format"] == "segkey-run-v1"
+    assert list(tmp_path.rglob("*")) == [tmp_path / "runs", run.path]
 
 
 def test_what_cannot_be_dealt_out_is_refused(two):

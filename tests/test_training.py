@@ -1,6 +1,8 @@
 """Recipes, the loop, and that a training that was cut off ends where the uninterrupted one ends."""
 
+import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -15,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from segkey import ciphers, encryption, loading, recipes, training
-from segkey.errors import SegkeyError
+from segkey import ciphers, devices, encryption, interrupts, loading, recipes, runs, training
+from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.loading import Feed
 from segkey.pictures import random_crops, seeded
 from segkey.progress import Progress
-from segkey.runs import Run
+from segkey.runs import Run, find
 from segkey.shards import Header, open_splits
 
 CPU = torch.device("cpu")
@@ -146,6 +148,22 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, 
 
 class Stop(KeyboardInterrupt):
     pass
+
+
+class Said(Progress):
+    """Remembers what was said, and may stop the training after some images."""
+
+    def __init__(self, images: float = math.inf):
+        self.lines, self.left = [], images
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def task(self, description, total, unit="images"):
+        return Stopping.task(self, description, total, unit)
+
+    def _advance(self, count):
+        Stopping._advance(self, count)
 
 
 class Stopping(Progress):
@@ -346,6 +364,220 @@ def test_run_json_describes_itself_and_holds_no_secret(trained_run, shards_folde
     assert config["versions"].keys() == {"segkey", "torch", "torchvision", "numpy", "h5py"}
     assert bytes(range(32)).hex() not in text
     assert Path(trained_run.path.parent, "latest").resolve() == trained_run.path.resolve()
+
+
+@pytest.fixture
+def broken_runs(tmp_path, trained_run):
+    """A whole run among some that are broken, each in its own way; what is told of each by its name."""
+    folder = tmp_path / "runs"
+    shutil.copytree(trained_run.path, folder / "whole", ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "whole/evaluate.json").write_text('{"correct": {"mean_iou": 0.5}, "constant": {"mean_iou": 0.1}}')
+    text = (trained_run.path / "run.json").read_text()
+    other = json.loads(text)
+    del other["checksum"]
+    for name, content in {
+        "no-format": json.dumps(other | {"format": None}),
+        "cut": text[:100], "another": '{"format": "segkey-run-v9"}', "fields": '{"format": "segkey-run-v1"}',
+        "edited": text.replace('"small"', '"large"'), "no-weights": text, "result": text, "history": text,
+        "killed": json.dumps(other | {"epochs_done": 0}),
+    }.items():  # fmt: skip
+        (folder / name).mkdir()
+        (folder / name / "run.json").write_text(content)
+    (folder / "result/suite.json").write_text('{"attacks": 7}')
+    (folder / "history/history.jsonl").write_text('{"epoch": ')
+    (folder / "folder/run.json").mkdir(parents=True)
+    shutil.copytree(trained_run.path, folder / "deleted")
+    (folder / "deleted/run.json").unlink()
+    (folder / "dangling").mkdir()
+    (folder / "dangling/run.json").symlink_to("nowhere")
+    (folder / "link").symlink_to("whole")
+    (folder / "latest").symlink_to("whole")
+    (folder / "notes").mkdir()  # somebody's own
+    told = {
+        "no-format": "has the format 'None'", "cut": "not the description", "another": "segkey-run-v9", "fields": "damaged",
+        "edited": "checksum", "no-weights": "no weights", "result": "suite.json", "history": "history.jsonl",
+        "killed": "no epoch of its training is finished", "folder": "", "deleted": "", "dangling": "",
+        "link": "is a link",
+    }  # fmt: skip
+    return folder, told
+
+
+def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatch, broken_runs):
+    from typer.testing import CliRunner
+
+    from segkey.cli import app, options
+
+    folder, told = broken_runs
+    monkeypatch.chdir(tmp_path)
+
+    def report(*more: str):
+        result = CliRunner().invoke(app, ["report", "runs", *more])
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr.count("left out") == 10 and f"and {len(told) - 10} more" in result.stderr
+        return result.stdout
+
+    found, left_out = find(Path("runs"))
+    assert [run.name for run in found] == ["whole"]
+    assert {problem.name for problem in left_out} == told.keys()
+    assert all(told[problem.name] in problem.why and problem.why for problem in left_out)
+    assert "whole" in report("--csv") and "whole" in report("--latex")
+    shown = report()
+    assert "whole" in shown and all(name in shown for name in told)
+    lines = json.loads(report("--json"))
+    assert {line["run"] for line in lines if "correct" in line} == {"whole"}
+    assert {line["run"]: line["left_out"] for line in lines if "left_out" in line} == {p.name: p.why for p in left_out}
+    report("--html", "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "whole" in page and all(f"<strong>{name}</strong>" in page for name in told)
+    assert "runs/latest" in options.complete_runs("runs/")
+    result = CliRunner().invoke(app, ["inspect", "runs", "--json"])
+    documents = json.loads(result.stdout)
+    assert {Path(each["path"]).name for each in documents if "damage" in each} == told.keys()
+    assert result.exit_code == 1 and f"{len(told)} of {len(told) + 1} files are damaged" in result.stderr
+
+
+def test_where_all_runs_are_broken_that_is_the_error(broken_runs):
+    folder, told = broken_runs
+    for path in (folder / "whole").iterdir():
+        path.unlink()
+    with pytest.raises(SegkeyError, match=rf"none of the {len(told)} runs in .* can be used; another: .*segkey-run-v9"):
+        find(folder)
+    for name in told.keys() - {"another"}:
+        shutil.rmtree(folder / name) if not (folder / name).is_symlink() else (folder / name).unlink()
+    with pytest.raises(SegkeyError, match="the run in .* cannot be used; another"):
+        find(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_run_that_may_not_be_read_is_left_out(broken_runs):
+    folder, _ = broken_runs
+    (folder / "cut").chmod(0)
+    try:
+        found, left_out = find(folder)
+    finally:
+        (folder / "cut").chmod(0o700)
+    assert [run.name for run in found] == ["whole"]
+    assert any(problem.name == "cut" and "ermission" in problem.why for problem in left_out)
+
+
+# ------------------------------------------------------------------ what is recorded
+
+
+def test_what_decides_a_training_is_recorded(tmp_path, trained_run, plain_folder, key):
+    assert trained_run.config["training"] == {
+        "on_the_fly": False, "views": 4, "augmented": True, "crop_scale": 0.25, "augmentation_seed": 0,
+        "images": {"train": 12, "val": 4}, "dtype": devices.computes_in(CPU), "world_size": 1,
+    }  # fmt: skip
+    assert trained_run.config["segments"][0]["versions"] == trained_run.config["versions"]
+    with pytest.raises(Stop):
+        cipher = ciphers.from_key("np", key, 4)
+        train(plain_folder, tmp_path, Stopping(1), cipher=cipher, key_id=key.id, precise=True, seed=7)
+    assert Run.open(tmp_path / "run").config["training"] == {
+        "on_the_fly": True, "views": 1, "augmented": True, "crop_scale": 0.25, "augmentation_seed": 7,
+        "images": {"train": 12, "val": 4}, "dtype": "float32", "world_size": 1,
+    }  # fmt: skip
+
+
+def test_plain_shards_are_augmented_like_the_models_they_are_compared_with(tmp_path, monkeypatch, plain_folder, key):
+    """Without --key as with it, and also when the training goes on."""
+    monkeypatch.setattr(ciphers.METHODS["np"], "encrypt", lambda self, images: images)
+    said, how = Said(), {"cipher": ciphers.from_key("np", key, 4), "key_id": key.id}
+    encrypted = train(plain_folder, tmp_path / "encrypted", **how)
+    plain = train(plain_folder, tmp_path / "plain", said)
+    assert [line["loss"] for line in plain.history()] == [line["loss"] for line in encrypted.history()]
+    assert plain.config["training"]["augmented"] and plain.config["data"]["method"] == "none"
+    assert any("augmented anew in every epoch" in line for line in said.lines)
+    with pytest.raises(Stop):
+        train(plain_folder, tmp_path / "cut", Stopping(31))
+    resumed = training.resume(
+        Run.open(tmp_path / "cut/run"), open_splits([plain_folder], ("train", "val")), device=CPU
+    )
+    assert equal(weights(resumed), weights(plain))
+
+
+@pytest.mark.parametrize(("name", "told"), [("paper", "4 fixed views"), ("scratch", None)])
+def test_fixed_views_are_not_the_papers_recipe(tmp_path, shards_folder, name, told):
+    said = Said(1)
+    recipe = recipes.recipe(name, epochs=1, batch_size=4, weights="none")
+    with pytest.raises(Stop):
+        training.train(
+            open_splits([shards_folder]), tmp_path, recipe, shards=[shards_folder], device=CPU, name="run",
+            backbone="resnet14", progress=said,
+        )  # fmt: skip
+    recorded = Run.open(tmp_path / "run").config.get("differs_from_paper")
+    lines = [line for line in said.lines if "not quite the paper's recipe" in line]
+    assert len(lines) == bool(told) == bool(recorded)
+    assert not told or (told in lines[0] and recorded in lines[0])
+
+
+def test_resuming_under_other_versions_warns_and_records_them(tmp_path, monkeypatch, shards_folder):
+    with pytest.raises(Stop):
+        train(shards_folder, tmp_path, Stopping(31))
+    ours = runs.versions()
+    monkeypatch.setattr(runs, "versions", lambda: ours | {"torch": "99.1", "segkey": "99.2", "h5py": "99.3"})
+    run, splits = Run.open(tmp_path / "run"), open_splits([shards_folder], ("train", "val"))
+    with pytest.warns(SegkeyWarning, match="may differ from that of an uninterrupted training") as warned:
+        training.resume(run, splits, device=CPU)
+    (text,) = (str(each.message) for each in warned)
+    assert f"segkey 99.2 (before: {ours['segkey']}), torch 99.1 (before: {ours['torch']})" in text
+    assert "after epoch 2" in text and "h5py" not in text and "numpy" not in text
+    segments = Run.open(run.path).config["segments"]
+    assert [(each["epoch"], each["versions"]["torch"]) for each in segments] == [(0, ours["torch"]), (2, "99.1")]
+
+
+def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path, monkeypatch, shards_folder):
+    """It knows neither how its images were augmented nor its segments; where nothing of it is left, nothing differs."""
+    for images, warns in ((31, True), (1, False)):
+        folder = tmp_path / str(images)
+        with pytest.raises(Stop):
+            train(shards_folder, folder, Stopping(images))
+        run = Run.open(folder / "run")
+        for name in ("segments", "training"):
+            del run.config[name]
+        run.config["versions"]["numpy"] = "0.1"
+        run.save()
+        expected = pytest.warns(SegkeyWarning, match=r"\(before: 0.1\)") if warns else contextlib.nullcontext()
+        with expected:
+            training.resume(run, open_splits([shards_folder], ("train", "val")), device=CPU)
+        assert len(run.config["segments"]) == 1 + warns and ("training" in run.config) != warns
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_save_once_and_later_ones_do_not_stop_that(tmp_path, monkeypatch, shards_folder, number):
+    write = Run.write_history
+
+    def impatient(run, epochs):
+        for later in (signal.SIGINT, signal.SIGTERM, number):
+            os.kill(os.getpid(), later)
+        write(run, epochs)
+
+    class Signalled(Stopping):
+        def _advance(self, count):
+            self.left -= count
+            if self.left <= 0:
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Run, "write_history", impatient)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with pytest.raises(interrupts.Stopped) as stopped:
+        train(shards_folder, tmp_path, Signalled(15))
+    assert stopped.value.number == number
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
+    run = Run.open(tmp_path / "run")
+    assert run.config["epochs_done"] == len(run.history()) == 1 and run.state_file.is_file()
+
+
+def test_a_training_that_diverges_keeps_the_epochs_before(tmp_path, monkeypatch, shards_folder):
+    step, calls = training._Trainer._step, []
+
+    def diverging(*arguments):
+        calls.append(1)
+        return step(*arguments) * (math.nan if len(calls) > 3 else 1)
+
+    monkeypatch.setattr(training._Trainer, "_step", diverging)
+    with pytest.raises(DivergedError):
+        train(shards_folder, tmp_path)
+    assert [line["epoch"] for line in Run.open(tmp_path / "run").history()] == [1]
 
 
 # ------------------------------------------------------------------ on the device

@@ -6,6 +6,7 @@ Commands import what they need when they run, so that ``--help`` and ``keygen`` 
 import functools
 import inspect
 import os
+import signal
 from collections.abc import Callable
 from typing import Annotated, NoReturn
 
@@ -23,6 +24,13 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx):
         try:
+            return self._invoke(ctx)
+        except (KeyboardInterrupt, typer.Abort) as stop:  # also while an error is being told
+            console.interrupted()
+            raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
+
+    def _invoke(self, ctx):
+        try:
             plugins.load(os.environ.get("SEGKEY_METHODS", ""))
             return super().invoke(ctx)
         except SegkeyError as error:
@@ -31,9 +39,6 @@ class _Commands(TyperGroup):
             if error.filename is None:
                 raise
             self._fail(SegkeyError(f"{error.filename}: {error.strerror}"))
-        except (KeyboardInterrupt, typer.Abort):
-            console.interrupted()
-            raise typer.Exit(130) from None
 
     def _fail(self, error: SegkeyError) -> NoReturn:
         if os.environ.get("SEGKEY_DEBUG") == "1":

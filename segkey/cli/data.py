@@ -171,7 +171,7 @@ def preview(
     rich_help_panel="Data",
 )
 def inspect(
-    files: Annotated[list[Path], typer.Argument(help="Keys, shards, runs, or folders of shards.")],
+    files: Annotated[list[Path], typer.Argument(help="Keys, shards, runs, or folders of shards or runs.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Read everything and compare it with its checksums.")
     ] = False,

@@ -1,5 +1,6 @@
 """``segkey train``, ``segkey evaluate`` and ``segkey predict``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,7 @@ def train(
     ] = None,
     crop_scale: Annotated[
         float | None,
-        typer.Option(help="Smallest area of a random crop, where augmentation is on the device."),
+        typer.Option(help="Smallest area of a random crop, where plain shards are augmented on the device."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; from method and block size, if not given.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of runs.")] = options.DEFAULT_RUNS,
@@ -74,13 +75,19 @@ def train(
         typer.Option("--resume", help="Go on with a run that was cut off (--name, or the newest), as it was begun."),
     ] = False,
 ) -> None:
-    """Train a segmentation network on shards, and keep it as a run."""
+    """Train a segmentation network on shards, and keep it as a run.
+
+    Plain shards are augmented on the device, anew in every epoch, with --key and without it. Shards made with --views
+    (as encrypted ones are) hold fixed augmented views, and are trained on as they are; the paper draws new crops.
+    """
     from segkey import ciphers, devices, recipes, reports, testdata, training
     from segkey import shards as shard_files
     from segkey.runs import Run
 
     progress, where = console.TerminalProgress(), devices.choose(device)
-    console.on_interrupt("go on with: segkey train --resume" + (f" --name {name}" if name else ""))
+    again = f" --name {shlex.quote(name)}" if name else ""
+    again += f" --runs {shlex.quote(str(runs))}" if runs != options.DEFAULT_RUNS else ""
+    console.on_interrupt(f"go on with: segkey train --resume{again}")
     values = {
         "weights": weights, "epochs": epochs, "batch_size": batch_size, "lr": lr, "lr_min": lr_min, "restart": restart,
         "optimizer": optimizer, "momentum": momentum, "weight_decay": weight_decay, "crop_scale": crop_scale,
@@ -91,7 +98,7 @@ def train(
             raise typer.BadParameter("--resume goes on as the run was begun; leave out the other training options")
         run = Run.open(runs / (name or "latest"))
         cipher = key_id = None
-        if run.config["data"]["on_the_fly"]:
+        if run.config["data"]["on_the_fly"] and run.header.method != "none":
             loaded = options.load_key(key, passphrase_file, run.config["data"]["key_id"])
             cipher, key_id = testdata.cipher_of(run, loaded, options.encode(ffx_password)), loaded.id
         splits = shard_files.open_splits(shards or testdata.own_shards(run), ("train", "val"))
@@ -108,6 +115,8 @@ def train(
             raise typer.BadParameter("--method and -M belong to --key; encrypted shards need none of them")
         paths = shards or [options.DEFAULT_SHARDS]
         splits = shard_files.open_splits(paths, ("train", "val"))
+        if crop_scale is not None and not training.on_the_fly(splits, cipher):
+            console.warn("--crop-scale has no effect: the crops of these shards were made with them")
         run = training.train(
             splits, runs, chosen, shards=paths, device=where, name=name, backbone=backbone or "resnet50", cipher=cipher,
             key_id=loaded.id if loaded else "", precise=precise, compiled=compiled, seed=seed or 0,

@@ -31,7 +31,14 @@ def _beginning(incomplete: str, known: list[str]) -> list[str]:
 
 def complete_runs(incomplete: str) -> list[str]:
     """Runs in ``runs/``, newest last, and ``runs/latest``."""
-    found = sorted(DEFAULT_RUNS.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+
+    def changed(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except OSError:  # a dangling link, or a folder that may not be read
+            return 0.0
+
+    found = sorted(DEFAULT_RUNS.glob("*/run.json"), key=changed)
     names = dict.fromkeys([*(str(path.parent) for path in found if path.parent != LATEST), str(LATEST)])
     return _beginning(incomplete, list(names) if found else [])
 

@@ -39,7 +39,10 @@ def report(
     shards: options.TestShards = None,
     device: options.Device = "auto",
 ) -> None:
-    """Tables over all runs: by method and M, and correct beside plain and incorrect keys; or all of it as a page."""
+    """Tables over all runs: by method and M, and correct beside plain and incorrect keys; or all of it as a page.
+
+    Runs that cannot be used are named with the reason, and left out.
+    """
     from segkey import reports
     from segkey.runs import find
 
@@ -47,22 +50,25 @@ def report(
         raise typer.BadParameter("choose one of --html, --json, --csv and --latex")
     if not html and (key or shards):
         raise typer.BadParameter("--key and --shards belong to --html")
-    found = find(runs)
+    found, broken = find(runs)
+    console.left_out(broken)
     if html:
-        _write_page(found, html, key, passphrase_file, options.encode(ffx_password), shards, device)
+        _write_page(found, broken, html, key, passphrase_file, options.encode(ffx_password), shards, device)
         return
     rows = reports.collect(found)
     if as_json:
-        console.show_json(reports.as_json(rows))
+        console.show_json(reports.as_json(rows, broken))
     elif as_csv:
         console.show_raw(reports.as_csv(rows))
     elif as_latex:
         console.show_raw(reports.as_latex(rows))
     else:
-        console.show(*reports.tables(rows, per_class))
+        console.show(*reports.tables(rows, per_class, broken))
 
 
-def _write_page(runs, html: Path, key: Path | None, passphrase_file, password, shards, device: str) -> None:
+def _write_page(
+    runs, broken, html: Path, key: Path | None, passphrase_file, password, shards, device: str
+) -> None:
     """The page, with test images where a key was given."""
     from segkey import devices, reports, samples
     from segkey.files import is_there, written_whole
@@ -77,7 +83,7 @@ def _write_page(runs, html: Path, key: Path | None, passphrase_file, password, s
             console.warn(f"{name}: {why}")
     else:
         console.note("No test images are shown: they need the model's key, --key FILE.")
-    page = html_page(runs, shown).encode("utf-8", "replace")
+    page = html_page(runs, shown, broken).encode("utf-8", "replace")
     with written_whole(html) as file:
         file.write(page)
     console.show(

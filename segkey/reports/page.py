@@ -3,6 +3,7 @@
 import base64
 import io
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -17,6 +18,7 @@ from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
 from segkey.reports.layout import duration, number, per_cent, visible
 from segkey.reports.runs import Row, about, cell, collect, grid_of, groups_of
+from segkey.sources import Problem
 from segkey.version import VERSION
 
 _WAYS = {
@@ -71,12 +73,13 @@ class Group:
     classes: tuple[str, ...]
 
 
-def html_page(runs: list, samples=None) -> str:
+def html_page(runs: list, samples=None, left_out: Sequence[Problem] = ()) -> str:
     """The page about some runs.
 
     Args:
         runs: from `segkey.runs.find`.
         samples: test images to show, from `segkey.samples.of_runs`; none, if not given.
+        left_out: runs that cannot be used, and why.
     """
     rows = collect(runs)
     by_name = {run.name: run for run in runs}
@@ -86,7 +89,7 @@ def html_page(runs: list, samples=None) -> str:
     )
     environment.filters |= {"number": number, "visible": visible}
     template = resources.files("segkey.reports").joinpath("page.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(groups=groups, version=VERSION).lstrip()
+    return environment.from_string(template).render(groups=groups, left_out=left_out, version=VERSION).lstrip()
 
 
 def _group(rows: list[Row], by_name: dict, samples) -> Group:
@@ -199,7 +202,7 @@ def _commands(run, attacked: dict | None) -> list[str]:
     )
     made = " --method none" if data.get("on_the_fly") or not method else method + password
     train = f"segkey train {shards} --backbone {config['model']['backbone']} {values} --seed {config['seed']} --name {run.name}"
-    if data.get("on_the_fly"):
+    if data.get("on_the_fly") and method:
         train += f" --key KEY{method}{password}"
     commands = [
         f"segkey encrypt IMAGES{made} --size {size} --views {data.get('views', 1)} --out {shards.split(' ')[0]}",

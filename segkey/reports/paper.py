@@ -115,6 +115,8 @@ class Table1:
             )
         if max((line.seeds for line in self.lines), default=1) > 1:
             notes.append("±: standard deviation over seeds")
+        if self.document.get("left_out"):
+            notes.append(f"left out, as their runs or results cannot be used: {', '.join(self.document['left_out'])}")
         if self.document["diverged"]:
             notes.append(f"missing, as their training diverged: {', '.join(self.document['diverged'])}")
         if len(self.devices) > 1:

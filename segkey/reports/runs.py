@@ -2,13 +2,15 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
 
 from segkey.ciphers import METHODS, method_label, method_name
 from segkey.reports.attacks import suite_table, suite_verdict
-from segkey.reports.layout import number, printable, table_of
+from segkey.reports.layout import number, printable, table_of, visible
+from segkey.sources import Problem
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def cell(values: list[float] | None) -> str:
     return number(sum(values) / len(values)) + (f" ({len(values)} runs)" if len(values) > 1 else "")
 
 
-def tables(rows: list[Row], per_class: bool = False) -> list[Table | str]:
+def tables(rows: list[Row], per_class: bool = False, left_out: Sequence[Problem] = ()) -> list[Table | str]:
     """Method × M like the paper's Table 1, correct beside plain and incorrect like its Figure 6, IoU by class, attacks."""
     made = []
     for group in groups_of(rows):
@@ -115,6 +117,8 @@ def tables(rows: list[Row], per_class: bool = False) -> list[Table | str]:
         for row in group:
             if row.suite:
                 made += [suite_table(row.suite), suite_verdict(row.suite)]
+    if left_out:
+        made.append(f"{len(left_out)} left out: {', '.join(visible(problem.name) for problem in left_out)}")
     return made
 
 
@@ -146,9 +150,10 @@ def _per_class(group: list[Row]) -> Table:
     return table
 
 
-def as_json(rows: list[Row]) -> list[dict]:
-    """One object a run."""
-    return [
+def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
+    """One object a run; of a run that cannot be used, its name and why it is left out."""
+    broken = [{"run": problem.name, "left_out": problem.why} for problem in left_out]
+    return broken + [
         {
             "run": row.run,
             "method": row.method,

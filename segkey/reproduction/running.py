@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from segkey import attacks, ciphers, distributed, encryption, evaluation, runs, training
+from segkey import attacks, ciphers, distributed, encryption, evaluation, models, runs, training
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.files import is_folder_there, is_there, make_folder, read_json, write_json
 from segkey.keys import Key
@@ -21,7 +21,40 @@ from segkey.reproduction.settings import FORMAT, LEAST, PASSWORD, Settings, chec
 from segkey.shards import Split, open_splits
 from segkey.sources import Source
 
+_CELL = {"run": str, "method": str, "block_size": int, "seed": int, "device": str, "seconds": dict, "correct": dict}
 _TRAIN_UNITS = 3.0  # a training image takes about three times as long as one that is only scored
+
+
+class _BrokenRunError(SegkeyError):
+    """A cell's run that was begun cannot be used."""
+
+
+def _damage(path: Path) -> str:
+    """Why a run that was begun cannot be gone on with; empty if it can, or if there is none."""
+    if not os.path.lexists(path / "run.json"):
+        return ""
+    try:
+        run = runs.Run.open(path)
+        if run.config["epochs_done"]:
+            run.history()
+            run.load_model(torch.device("cpu"))
+            if run.state_file.is_file():
+                models.read_archive(run.state_file)
+        return ""
+    except SegkeyError as error:
+        return error.what
+
+
+def _read_cell(file: Path) -> dict:
+    """The result of a cell.
+
+    Raises:
+        SegkeyError: it is damaged.
+    """
+    document = read_json(file, "the result of a cell")
+    if not all(isinstance(document.get(name), kind) for name, kind in _CELL.items()):
+        raise SegkeyError(f"{file} is damaged", "restore it from a backup, or remove it to measure the cell again")
+    return document
 
 
 class Experiment:
@@ -50,6 +83,7 @@ class Experiment:
         self.source, self.settings, self.key, self.out = source, settings, key, out
         self.device, self.watch, self.workers = device, watch or Watch(), workers
         self.diverged: list[str] = []  # cells whose training did, in this run
+        self.left_out: dict[str, str] = {}  # cells that cannot be used, and why
 
     def run(self, cells: Sequence[Cell]) -> dict:
         """Train and attack what is missing of some cells.
@@ -73,6 +107,8 @@ class Experiment:
             before = [cell for cell in cells if cell.name in finished]
             self.watch.start(cells, finished, Meter(self._units(cells), self._units(before)))
             self.diverged = []
+            for name, why in self.left_out.items():
+                self.watch.say(f"{name} is {'measured again' if name in names else 'left out'}: {why}")
             for cell in cells:
                 if cell.name not in finished:
                     try:
@@ -80,6 +116,9 @@ class Experiment:
                     except DivergedError as error:  # the other cells are worth having
                         self.watch.say(f"{cell.name} is left out: {error.what}")
                         self.diverged.append(cell.name)
+                    except _BrokenRunError as error:  # so are they here; nothing that is there is written over
+                        self.watch.say(f"{cell.name} is left out: {error.what}")
+                        self.left_out[cell.name] = error.what
             return self.write()
 
     def _claim(self) -> None:
@@ -116,11 +155,17 @@ class Experiment:
         return splits
 
     def _finished(self) -> dict[str, dict]:
-        """Results of all finished cells in the folder, by the name of their runs."""
-        results = {}
+        """Results of all finished cells in the folder, by the name of their runs; what cannot be used is left out."""
+        results, self.left_out = {}, {n: why for n, why in self.left_out.items() if not self._result_file(n).exists()}
         for folder in runs.folders(self.out / "runs", "cell.json"):
-            results[folder.name] = read_json(folder / "cell.json", "the result of a cell")
+            try:
+                results[folder.name] = _read_cell(folder / "cell.json")
+            except SegkeyError as error:
+                self.left_out[folder.name] = error.what
         return results
+
+    def _result_file(self, name: str) -> Path:
+        return self.out / "runs" / name / "cell.json"
 
     def _train_and_attack(self, cell: Cell, splits: dict[str, Split]) -> None:
         cipher = self.cipher(cell)
@@ -164,6 +209,8 @@ class Experiment:
         folder, recipe = self.out / "runs", self.settings.recipe
         path, images = folder / cell.name, len(splits["train"])
         is_folder_there(path)
+        if broken := distributed.share(_damage(path) if distributed.first() else ""):
+            raise _BrokenRunError(broken)
         begun = runs.Run.open(path) if distributed.share(os.path.lexists(path / "run.json")) else None
         done = begun.config["epochs_done"] if begun else 0
         self.watch.begin(cell, "training", self._training_unit(), recipe.epochs * images, done * images)
@@ -223,6 +270,7 @@ class Experiment:
             "devices": list(dict.fromkeys(cell["device"] for cell in cells)),
             "seconds": sum(sum(filter(None, cell["seconds"].values())) for cell in cells),
             "diverged": self.diverged,
+            "left_out": self.left_out,
             "cells": cells,
             "findings": examine(cells),
         }

@@ -54,7 +54,7 @@ def interrupt(rank: int, function: str, chosen: int, alone: bool) -> None:
 
     def interrupted(*arguments):
         calls.append(1)
-        if RANK == rank and len(calls) == chosen:
+        if rank == RANK and len(calls) == chosen:
             os.kill(os.getpid() if alone else os.getppid(), signal.SIGINT)
             time.sleep(60)  # until it arrives
         return original(*arguments)

@@ -438,12 +438,14 @@ def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatc
 
 def test_where_all_runs_are_broken_that_is_the_error(broken_runs):
     folder, told = broken_runs
-    for path in (folder / "whole").iterdir():
-        path.unlink()
-    with pytest.raises(SegkeyError, match=rf"none of the {len(told)} runs in .* can be used; another: .*segkey-run-v9"):
+    (folder / "whole/run.json").write_text("{")
+    with pytest.raises(
+        SegkeyError, match=rf"none of the {len(told) + 1} runs in .* can be used; another: .*segkey-run-v9"
+    ):
         find(folder)
-    for name in told.keys() - {"another"}:
-        shutil.rmtree(folder / name) if not (folder / name).is_symlink() else (folder / name).unlink()
+    (folder / "link").unlink()
+    for name in told.keys() - {"another", "link"} | {"whole"}:
+        shutil.rmtree(folder / name)
     with pytest.raises(SegkeyError, match="the run in .* cannot be used; another"):
         find(folder)
 
@@ -489,9 +491,7 @@ def test_plain_shards_are_augmented_like_the_models_they_are_compared_with(tmp_p
     assert any("augmented anew in every epoch" in line for line in said.lines)
     with pytest.raises(Stop):
         train(plain_folder, tmp_path / "cut", Stopping(31))
-    resumed = training.resume(
-        Run.open(tmp_path / "cut/run"), open_splits([plain_folder], ("train", "val")), device=CPU
-    )
+    resumed = training.resume(Run.open(tmp_path / "cut/run"), open_splits([plain_folder], ("train", "val")), device=CPU)
     assert equal(weights(resumed), weights(plain))
 
 

@@ -66,9 +66,7 @@ def report(
         console.show(*reports.tables(rows, per_class, broken))
 
 
-def _write_page(
-    runs, broken, html: Path, key: Path | None, passphrase_file, password, shards, device: str
-) -> None:
+def _write_page(runs, broken, html: Path, key: Path | None, passphrase_file, password, shards, device: str) -> None:
     """The page, with test images where a key was given."""
     from segkey import devices, reports, samples
     from segkey.files import is_there, written_whole

@@ -56,7 +56,7 @@ def encrypt(
     strict: options.Strict = False,
     force: options.Force = False,
 ) -> None:
-    """Encrypt images, with their masks, into HDF5 shards."""
+    """Encrypt images, with their masks, into HDF5 shards. Masks, names, sizes and classes are stored as they are."""
     from segkey import ciphers, encryption, reports, sources
 
     height_width = options.parse_size(size)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Somebody else trains, and sees neither the key nor a picture.
+# Somebody else trains, and is given neither the key nor a plain picture. Who wants to can work out the key from the
+# encrypted ones: give them to somebody you trust not to.
 #
 #   sh examples/training_provider.sh [SHARDS [OUT]]
 #
@@ -19,7 +20,8 @@ if [ -z "$shards" ]; then # the owner, at home: key, images and test split never
     cp "$owner/shards/train.h5" "$owner/shards/val.h5" "$shards"
 fi
 
-# The provider: looks at what came, checks that it came whole, and trains. The masks are plain, the images are not.
+# The provider: looks at what came, checks that it came whole, and trains. Masks, names and sizes are stored plain; of
+# the images, coarse shapes can be seen.
 mkdir -p "$out"
 segkey inspect --verify "$shards" --sheet "$out/what-the-provider-sees.png" --force
 segkey train "$shards" --recipe scratch --backbone "$BACKBONE" --epochs "$EPOCHS" --runs "$out/runs"

@@ -481,7 +481,12 @@ class FFX(Cipher):
 
 
 def hash_password(password: bytes) -> str:
-    """A public name for a fixed FFX password: 16 hex digits of a slow hash, as passwords are guessable."""
+    """A public name for a fixed FFX password: 16 hex digits of scrypt, the same in all shards.
+
+    It stands in every shard and run, and its salt is a constant, as names of equal passwords must be
+    equal: whoever has one can test guesses without the owner, and a list of guesses once for all.
+    So it hides a long random password only.
+    """
     return hashlib.scrypt(password, salt=b"segkey-ffx-v1", n=2**14, r=8, p=1, dklen=8).hex()
 
 

@@ -31,7 +31,7 @@ SECRET_BYTES = 32
 KEY_BITS = 8.0 * SECRET_BYTES  # no method has more transformations than there are keys
 _MAX_FILE_BYTES = 16 << 10  # a key file is under 1 kB; a larger one is not read
 _ID = re.compile(r"[0-9a-f]{16}")
-# How a passphrase becomes a key: new files by the first, 128 MB and half a second; earlier files by the others.
+# How a passphrase becomes a key: in new files by the first (128 MB), in earlier ones by the others.
 _SCRYPT = ({"n": 2**17, "r": 8, "p": 1}, {"n": 2**15, "r": 8, "p": 1})
 _SCRYPT_MEMORY = 192 << 20
 _IGNORED = "*.key\n*.partial\n"  # keys, and what a killed 'segkey keygen' leaves of one
@@ -109,13 +109,15 @@ class Key:
     def save(self, path: str | Path, passphrase: str | None = None, force: bool = False) -> Path:
         """Write the key file with mode 0600 from its first instant, sealed if a passphrase is given.
 
-        A ``.gitignore`` is written beside it, so that it is not committed by accident; one that is there is left as it
-        is, and where it does not ignore the key, a warning says so.
+        A ``.gitignore`` is written beside it, so that it is not committed by accident; one that is there
+        is left as it is, and if it does not ignore the key, a warning says so.
 
-        With ``force``, what stood there is kept under its id: everything made with an earlier key still needs it.
+        With ``force``, what stood there is kept under its id: everything made with an earlier key still
+        needs it.
 
         Raises:
-            SegkeyError: the file exists and ``force`` is not set, or cannot be written; an empty passphrase.
+            SegkeyError: the file exists and ``force`` is not set, or cannot be written; an empty
+                passphrase.
         """
         path = Path(path)
         is_there(path)
@@ -176,7 +178,7 @@ def _not_a_key(path: Path) -> SegkeyError:
 
 
 def _keep_earlier(path: Path) -> None:
-    """Give what stands at ``path`` a second name that is free: an earlier key, or what may be a damaged or newer one."""
+    """Give what stands at ``path`` a second name that is free: a key, or what may be a damaged one."""
     with explain_os_errors(path):
         if not is_there(path) or not path.stat().st_size:  # an empty file is nothing to keep
             return
@@ -221,7 +223,7 @@ def _ignore_in_git(path: Path) -> None:
 
 
 def _tree_of_git(path: Path) -> list[Path]:
-    """The folders from that of a git repository down to the one that holds ``path``; none outside of repositories."""
+    """The folders from that of a git repository down to that of ``path``; none outside of git."""
     folder = Path(os.path.abspath(path.parent))
     upwards = [folder, *folder.parents]
     tops = [number for number, each in enumerate(upwards) if os.path.exists(each / ".git")]
@@ -229,7 +231,7 @@ def _tree_of_git(path: Path) -> list[Path]:
 
 
 def _is_ignored(path: Path) -> bool:
-    """Whether the last rule for the file's own name, of the folders above it, ignores it; rules with a path are not read."""
+    """Whether the last rule for the file's name ignores it; rules with a path are not understood."""
     ignored = False
     for folder in _tree_of_git(path):
         for rule in _rules(folder / ".gitignore"):
@@ -298,9 +300,11 @@ def _plain_secret(path: Path, document: dict) -> _Hidden:
 
 def check_passphrase(passphrase: str) -> None:
     """Raise `SegkeyError` unless a passphrase for a new key holds something that can be seen."""
-    if not any(c.isprintable() and not c.isspace() for c in unicodedata.normalize("NFKC", passphrase)):
+    seen = unicodedata.normalize("NFKC", passphrase)
+    if not any(c.isprintable() and not c.isspace() for c in seen):
         raise SegkeyError(
-            "the passphrase is empty: it would seal nothing", "give one of several words, or leave the key unsealed"
+            "the passphrase is empty: it would seal nothing",
+            "give one of several words, or leave the key unsealed",
         )
 
 
@@ -310,12 +314,13 @@ def _sealing_key(passphrase: str, salt: bytes, how: dict) -> bytes:
         return hashlib.scrypt(data, salt=salt, **how, maxmem=_SCRYPT_MEMORY, dklen=32)
     except (MemoryError, ValueError):
         raise SegkeyError(
-            f"a passphrase takes {how['n'] * how['r'] >> 13} MB of memory, which are not free", "end other programs"
+            f"a passphrase takes {how['n'] * how['r'] >> 13} MB of memory, which are not free",
+            "end other programs",
         ) from None
 
 
 def _spellings(passphrase: str) -> list[str]:
-    """A passphrase in Unicode's form NFKC, whatever keyboard it was typed on; then as it was typed, as earlier keys have it."""
+    """A passphrase in Unicode's form NFKC; then as it was typed, as earlier versions took it."""
     return list(dict.fromkeys((unicodedata.normalize("NFKC", passphrase), passphrase)))
 
 
@@ -328,7 +333,8 @@ def _seal(secret: bytes, passphrase: str, document: dict) -> dict:
 
     check_passphrase(passphrase)
     salt, nonce, how = secrets.token_bytes(16), secrets.token_bytes(12), _SCRYPT[0]
-    sealed = AESGCM(_sealing_key(_spellings(passphrase)[0], salt, how)).encrypt(nonce, secret, _authenticated(document))
+    cipher = AESGCM(_sealing_key(_spellings(passphrase)[0], salt, how))
+    sealed = cipher.encrypt(nonce, secret, _authenticated(document))
     fields = {"salt": salt, "nonce": nonce, "ciphertext": sealed}
     return {"kdf": "scrypt", **how} | {name: base64.b64encode(value).decode() for name, value in fields.items()}
 
@@ -339,7 +345,7 @@ def _unseal(path: Path, document: dict, passphrase: _Hidden) -> _Hidden:
 
     sealed = document["sealed"]
     try:
-        # One of the format's sets of parameters: a hostile file must not choose how much memory we take.
+        # The format's parameters: a hostile file must not choose how much memory we take.
         stated = {name: sealed[name] for name in ("n", "r", "p")}
         if sealed["kdf"] != "scrypt" or stated not in _SCRYPT:
             raise ValueError

@@ -14,10 +14,10 @@ BLOCK_SIZES = (2, 4, 8, 16, 256)  # those of the paper's Figure 4
 
 
 def throwaway_key(number: int = 0) -> Key:
-    """A key that everybody knows, for pictures that are published: one of the owner's would give the key away.
+    """A key that everybody knows, for published pictures: the owner's would be given away by them.
 
-    It must not depend on the owner's key, not even by avoiding it: of 924 keys (NP at M = 2), a picture
-    that avoids the owner's would tell which one that is.
+    It must not depend on the owner's key, not even by avoiding it: of 924 keys (NP at M = 2), a
+    picture that avoids the owner's would tell which one that is.
     """
     return Key(hashlib.shake_256(f"segkey-sample-key/{number}".encode()).digest(32))
 
@@ -47,7 +47,7 @@ def encrypted_pictures(
         key: the key.
         methods: names of methods.
         block_sizes: M, for each method.
-        password: fixes FFX's password; derived from the key, if not given. A secret one must not be published either.
+        password: fixes FFX's password; derived from the key, if not given. A picture gives it away, too.
 
     Returns:
         For each method, uint8 (3, H, W) for each block size; FFX's values divided by their largest, as a network

@@ -290,19 +290,23 @@ def _find_listed(path: Path, masks: str | Path | None) -> Source:
 
 
 def _named(items: dict[str, Item], path: Path, source: Source) -> list[Item]:
-    """Items by name. What lies below the list's folder keeps the name it is listed by; other names tell no more of where
-    the images lie than what differs between them."""
+    """Items by name.
+
+    What lies below the list's folder keeps the name it is listed by; other names tell no more of where
+    the images lie than what differs between them.
+    """
     outside = {name for name in items if _leads_out(name)}
     short = _without_shared_folder(outside, path.parent)
     taken = set(items) - outside
     for name in sorted(outside):
-        # Hashed as listed: an image that is added elsewhere changes the shared folder, and must move none of the others.
+        # Hashed as listed: an image added elsewhere changes the shared folder, and must move no other.
         hashed = name.lstrip("/") if os.path.isabs(name) else name
         items[name] = replace(items[name], name=_free_name(short[name], taken), dealt_as=hashed)
     if outside:
         source.notes.append(
-            f"{len(outside)} image{'s' * (len(outside) > 1)} listed by absolute paths, or outside of {path.parent}: named from "
-            f"the folder they share, such as {items[min(outside)].name}; whoever gets the shards can read the names"
+            f"{len(outside)} image{'s' * (len(outside) > 1)} listed by absolute paths, or outside of "
+            f"{path.parent}: named from the folder they share, such as {items[min(outside)].name}; "
+            "whoever gets the shards can read the names"
         )
     return sorted(items.values(), key=lambda item: item.name)
 
@@ -318,8 +322,10 @@ def _leads_out(name: str) -> bool:
 
 
 def _without_shared_folder(names: set[str], base: Path) -> dict[str, str]:
-    """Short names for paths that are absolute or lead out of ``base``: those on one drive, or below one folder of the root,
-    are named from the deepest folder that they share."""
+    """Short names for paths that are absolute or lead out of ``base``.
+
+    Those on one drive, or below one folder of the root, are named from the deepest folder they share.
+    """
     parts = {name: _parts(name, base) for name in names}
     groups: dict[str, list[tuple[str, ...]]] = {}
     for each in parts.values():

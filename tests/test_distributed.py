@@ -326,3 +326,15 @@ def test_a_rank_leaves_with_its_status_and_all_it_printed(status, code):
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (code, "result\nbye\n")
+
+
+def test_a_job_is_told_apart_without_naming_the_machine(monkeypatch):
+    """It stands in run.json, which is given away."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr(distributed.socket, "gethostname", lambda: "annas-laptop")
+    job = distributed.job_id()
+    assert job == distributed.job_id() and "anna" not in job and str(distributed.os.getppid()) != job
+    monkeypatch.setattr(distributed.socket, "gethostname", lambda: "another")
+    assert distributed.job_id() != job
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    assert distributed.job_id() == "mine"

@@ -113,3 +113,14 @@ def test_scripts_are_plain_sh(script):
     assert subprocess.run(["sh", "-n", script]).returncode == 0
     assert script.read_text().startswith("#!/bin/sh\n")
     assert "[[" not in script.read_text()
+
+
+def test_words_that_are_not_true_stand_nowhere():
+    """Half of the values that NP and FFX store are plain ones; git ignores what a .gitignore covers; one salt for all is none."""
+    root = EXAMPLES.parent
+    files = [file for folder in ("segkey", "examples", "keys") for file in (root / folder).rglob("*")]
+    texts = [file.read_text() for file in files if file.suffix in (".py", ".md", ".html", ".sh")]
+    assert len(texts) > 80
+    said = " ".join(" ".join(texts).split()).lower()
+    for words in ("no plain pixel", "ignored by git", "git ignores them", "salted", "neither the key nor a picture"):
+        assert words not in said

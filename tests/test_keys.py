@@ -223,7 +223,11 @@ def test_never_overwritten_without_force(tmp_path):
     path, other = KEY.save(tmp_path / "some.key"), Key.generate()
     with pytest.raises(SegkeyError, match="already exists") as refusal:
         other.save(path)
-    assert "--force" in refusal.value.hint and Key.load(path) == KEY and set(tmp_path.iterdir()) == {path, tmp_path / ".gitignore"}
+    assert (
+        "--force" in refusal.value.hint
+        and Key.load(path) == KEY
+        and set(tmp_path.iterdir()) == {path, tmp_path / ".gitignore"}
+    )
     with pytest.warns(SegkeyWarning, match=f"kept as .*some-{KEY.id}.key"):
         assert Key.load(other.save(path, force=True)) == other
     assert Key.load(tmp_path / f"some-{KEY.id}.key") == KEY  # everything made with it still needs it
@@ -253,7 +257,17 @@ def test_an_earlier_key_is_kept_where_there_are_no_hard_links(tmp_path, monkeypa
     assert Key.load(tmp_path / f"some-{KEY.id}-2.key") == KEY and taken.read_text() == "the owner's backup"
 
 
-IDS = ["../../evil", "/evil", "a\0b", "x" * 5000, "", "203279B74B1BD5E5", "203279b74b1bd5e", "203279b74b1bd5e5\n", "$(id)"]
+IDS = [
+    "../../evil",
+    "/evil",
+    "a\0b",
+    "x" * 5000,
+    "",
+    "203279B74B1BD5E5",
+    "203279b74b1bd5e",
+    "203279b74b1bd5e5\n",
+    "$(id)",
+]
 
 
 @pytest.mark.parametrize("id", [*IDS, "\ud800" * 16], ids=lambda id: repr(id)[:20])
@@ -270,7 +284,9 @@ def test_a_hostile_id_names_no_file(tmp_path, key_file, id):
     assert {each.name for each in tmp_path.iterdir()} == {"some.key", "some-earlier.key", ".gitignore"}
 
 
-@pytest.mark.parametrize("content", [PLAIN | {"format": "segkey-key-v2"}, json.dumps(PLAIN)[:-2].encode(), b"a passphrase"])
+@pytest.mark.parametrize(
+    "content", [PLAIN | {"format": "segkey-key-v2"}, json.dumps(PLAIN)[:-2].encode(), b"a passphrase"]
+)
 def test_what_may_be_a_newer_or_damaged_key_is_kept_too(tmp_path, key_file, content):
     path = key_file(content)
     before = path.read_bytes()

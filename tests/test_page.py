@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from typer.testing import CliRunner
 from segkey import ciphers, evaluation, reports, samples, testdata
 from segkey.cli import app
 from segkey.prediction import Model
-from segkey.reports import drawings
+from segkey.reports import drawings, paper
+from segkey.reports import page as page_module
 from segkey.reports.page import html_page
 from segkey.runs import Run, find
 
@@ -349,3 +351,18 @@ def test_the_verdict_of_a_suite_is_a_line_for_each_kind_of_attacker(tmp_path, tr
     assert [words.split(",")[0] for words in lines[2:]] == ["With the model alone", "With one pair"]
     assert "the strongest attack, search, reaches 0.4000" in lines[0]
     assert "\\n" not in html
+
+
+@pytest.mark.parametrize("weights", ["/home/anna/models/start.pth", "C:\\Users\\anna\\models\\start.pth", "models/start.pth"])
+def test_the_folders_of_starting_weights_are_not_on_the_page_nor_in_tables(weights):
+    settings = {"recipe": {"weights": weights}}
+    assert page_module._start(weights) == "from start.pth weights" and paper._weights(settings) == "start.pth"
+    assert page_module._start("coco") == "from coco weights" and paper._weights({"recipe": {"weights": "coco"}}) == "COCO weights"
+
+
+def test_commands_on_the_page_name_no_folder(runs):
+    run = next(run for run in runs if run.result("attack"))
+    run = SimpleNamespace(name=run.name, config=json.loads(json.dumps(run.config)), header=run.header, size=run.size)
+    run.config["recipe"]["weights"], run.config["data"]["shards"] = "/home/anna/start.pth", ["/home/anna/secret/shards"]
+    commands = "\n".join(page_module._commands(run, None))
+    assert "--weights start.pth" in commands and "anna" not in commands and "secret" not in commands

@@ -30,6 +30,11 @@ def test_the_pictures_are_those_that_the_key_makes(picture, key):
     assert np.abs(shown["ffx"][0] / 255 - seen).max() <= 0.5 / 255
 
 
+def test_the_key_of_published_pictures_is_known_and_depends_on_nobodys(key, other_key):
+    assert preview.throwaway_key() == preview.throwaway_key() and preview.throwaway_key().id == "fc80de8afe23a30d"
+    assert preview.throwaway_key() not in (preview.throwaway_key(1), key, other_key)
+
+
 def test_a_sheet_shows_every_picture_pixel_for_pixel(picture, key):
     shown = preview.encrypted_pictures(picture, key, preview.METHODS, [2, 4])
     sheet = figures.sheet(picture, shown, [2, 4])

@@ -330,6 +330,7 @@ def test_names_that_a_list_gives_relative_to_itself_stand_as_they_are(tmp_path):
 
 def test_what_a_list_names_is_dealt_out_by_how_it_is_listed(tmp_path):
     """As ever, so that no test image of an earlier version becomes one to train on, and adding images moves none."""
+
     def dealt(*lines):
         (tmp_path / "list.txt").write_text("".join(f"{line}\t{line}.png\n" for line in lines))
         splits = sources.find(tmp_path / "list.txt").splits
@@ -338,7 +339,9 @@ def test_what_a_list_names_is_dealt_out_by_how_it_is_listed(tmp_path):
     lines = [f"/home/anna/photos/{number}.jpg" for number in range(60)]
     before = dealt(*lines)
     by_hand = [sources._hash_of(line.lstrip("/")) / 2**64 for line in lines]
-    assert [before[Path(line)] for line in lines] == ["train" if h < 0.8 else "val" if h < 0.9 else "test" for h in by_hand]
+    assert [before[Path(line)] for line in lines] == [
+        "train" if h < 0.8 else "val" if h < 0.9 else "test" for h in by_hand
+    ]
     after = dealt(*lines, "/home/bert/x.jpg", "/mnt/y.jpg", "z.jpg")
     assert before.items() <= after.items() and len(after) == 63
 

@@ -103,7 +103,7 @@ def exhaustive(subject: Subject, budget: Budget, seed: int) -> Result:
         "keys": count, "split": feed.split.header.split, "labelled_images": len(feed), "found": found,
         "rank_of_the_key": rank, "rank_of_the_key_without_labels": blind_rank,
         "second_best": sorted(finalists.values())[-2] if len(finalists) > 1 else None,
-        # Sorted: keys are tried in lexicographic order, so that the place of the best score would be the key.
+        # Sorted: keys are tried in lexicographic order, so the place of the best would be the key.
         "scores": sorted(by_label, reverse=True),
     }  # fmt: skip
     summary = f"all {count:,} keys tried: the key is {'found' if found else 'not found'}"

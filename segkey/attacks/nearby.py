@@ -25,6 +25,7 @@ def nearby(subject: Subject, budget: Budget, seed: int) -> Result:
                 generator = seeded("nearby", seed, share, number)
                 name = f"nearby/{seed}/{share}/{number}" if share < 100 else "correct"
                 values.append(subject.judge(name, sharing(subject.cipher, share / 100, generator))["mean_iou"])
-            curve.append({"share": share, "keys": keys} | spread(values) | {"values": values})
+            # Sorted, as those of wrong keys: the seed tells what was drawn.
+            curve.append({"share": share, "keys": keys} | spread(values) | {"values": sorted(values)})
     half = curve[SHARES.index(50)]
     return Result(half["mean"], f"keys that share half of the right one, mean of {budget.per_level}", {"curve": curve})

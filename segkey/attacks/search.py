@@ -73,7 +73,7 @@ def _climb(subject: Subject, budget: Budget, seed: int, criterion: _Criterion) -
     details = {
         "split": feed.split.header.split, "images": len(feed), "queries": budget.queries, "random_keys": walk.randoms,
         "criterion": criterion.words, "agreement": agreement(own, found), "found": found.same_as(own),
-        # Values alone: whoever knows which queries were accepted, and the seed, has the key that was found.
+        # Values alone: with the seed, the numbers of the queries would be the key that was found.
         "accepted": [value for _, value in accepted],
     }  # fmt: skip
     summary = f"{budget.queries} keys, climbing by {criterion.words}"
@@ -100,8 +100,11 @@ class _Walk:
         return changed(best, round(math.exp(generator.uniform(0, math.log(most)))), generator)
 
     def replay(self, accepted: list[list]) -> Cipher | None:
-        """The key that some accepted queries led to. So their numbers are as secret as a key: only pieces that are kept
-        while an attack is under way hold them, its result does not."""
+        """The key that some accepted queries led to.
+
+        So their numbers are as secret as a key: only pieces that are kept while an attack is under
+        way hold them, its result does not.
+        """
         best = None
         for query, _ in accepted:
             best = self.candidate(best, query)

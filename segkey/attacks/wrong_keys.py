@@ -35,10 +35,11 @@ def wrong_ciphers(own: Cipher, seed: int) -> Iterator[Cipher]:
 
 
 def _wrong_scores(subject: Subject, keys: int, seed: int) -> list[float]:
-    """Mean IoU with each of some wrong keys, the least first; for a model without a key, every key is as good as none.
+    """Mean IoU with each of some wrong keys, the least first.
 
-    Sorted, as results are published: with the seed, which decides the keys, the order would say which key reached what.
-    That names the best of them, and with a hundred scores beside their keys the owner's can be estimated.
+    For a model without a key, every key is as good as none. Sorted, as results are published: with the
+    seed, which decides the keys, the order would say which key reached what. That names the best of
+    them, and from a hundred scores beside their keys the owner's can be estimated.
     """
     values = [
         subject.judge(f"wrong key {seed}/{number}", cipher)["mean_iou"]

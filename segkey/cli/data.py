@@ -56,7 +56,10 @@ def encrypt(
     strict: options.Strict = False,
     force: options.Force = False,
 ) -> None:
-    """Encrypt images, with their masks, into HDF5 shards."""
+    """Encrypt images, with their masks, into HDF5 shards.
+
+    Masks, names, sizes and classes are stored as they are.
+    """
     from segkey import ciphers, encryption, reports, sources
 
     height_width = options.parse_size(size)
@@ -127,7 +130,8 @@ def preview(
         typer.Option(
             "--key",
             "-k",
-            help="Draw with this key, for your own eyes: the sheet gives the key away. A throw-away key, if not given.",
+            help="Draw with this key, for your own eyes: the sheet gives the key away. "
+            "A throw-away key, if not given.",
         ),
     ] = None,
     passphrase_file: options.PassphraseFile = None,
@@ -161,7 +165,7 @@ def preview(
             "draw a sheet to publish without --key and --ffx-password"
         )
     else:
-        console.note("Drawn with a throw-away key that everybody knows: this sheet may be published.")
+        console.note("Drawn with a throw-away key that everybody knows: it gives no key away.")
 
 
 @app.command(
@@ -229,10 +233,11 @@ def _draw_sheet(
         loaded = options.load_key(key, passphrase_file)
         cipher = decryption.cipher_for(split.header, loaded, password, shard)
     protected = split.header.method != "none"
-    with written_whole(sheet, permissions=0o600 if cipher and protected else 0o666, replace=force) as file:
+    permissions = 0o600 if cipher and protected else 0o666
+    with written_whole(sheet, permissions=permissions, replace=force) as file:
         shard_sheet(str(shard), split.header, inspection.first_images(split, cipher)).save(file, "PNG")
     console.note(f"{sheet}: the first images of {shard}")
     if cipher and protected:
         console.warn(f"keep {sheet} to yourself: an image beside its encrypted twin gives the key away")
     elif protected:
-        console.note("It shows encrypted images under their own key, from which the key can be estimated.")
+        console.note("It shows encrypted images, from which their key can be estimated.")

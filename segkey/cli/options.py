@@ -76,7 +76,11 @@ BlockSizes = Annotated[
 ]
 FFXPassword = Annotated[
     str | None,
-    typer.Option(help="Fix FFX's password, as the paper does; it weakens the key. Derived from the key if not given."),
+    typer.Option(
+        help="Fix FFX's password, as the paper does; derived from the key (stronger) if not given. "
+        "Shards and runs hold a hash of it without a random salt: whoever has them finds a password "
+        "that can be guessed."
+    ),
 ]
 KnownFFXPassword = Annotated[
     str | None,

@@ -85,5 +85,7 @@ def reproduce(
     made += figures.write_all(document, reproduction.example(experiment, document), out)
     console.show(paper.Table1(document).as_table(), paper.findings_table(document))
     console.note(f"In {out}/: results.json, {', '.join(path.name for path in made)}")
-    console.note("Encrypted pictures in fig4.png and fig5.png are drawn with a throw-away key: beside the plain image,")
-    console.note("those of the experiment's key would give it away.")
+    console.note(
+        "Encrypted pictures in fig4.png and fig5.png are drawn with a throw-away key: beside the plain "
+        "image, those of the experiment's key would give it away."
+    )

@@ -179,7 +179,12 @@ def _facts(run) -> list[tuple[str, str]]:
 
 
 def _start(weights: str) -> str:
-    return "from random weights" if weights == "none" else f"from {weights} weights"
+    return "from random weights" if weights == "none" else f"from {_last(weights)} weights"
+
+
+def _last(path: str) -> str:
+    """The last name of a path: a page goes to other people."""
+    return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 
 def _verdict(attacked: dict | None, suite: dict | None) -> str:
@@ -196,9 +201,9 @@ def _commands(run, attacked: dict | None) -> list[str]:
     method = "" if header.method == "none" else f" --method {header.method} -M {header.block_size}"
     password = " --ffx-password PASSWORD" if header.password_hash else ""
     size = str(height) if height == width else f"{height}x{width}"
-    shards = " ".join(shlex.quote(visible(path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])) for path in data.get("shards", [])) or "shards"  # fmt: skip
+    shards = " ".join(shlex.quote(visible(_last(path))) for path in data.get("shards", [])) or "shards"  # fmt: skip
     values = " ".join(
-        f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in config["recipe"].items()
+        f"--{name.replace('_', '-')} {shlex.quote(_last(str(value)))}" for name, value in config["recipe"].items()
     )
     made = " --method none" if data.get("on_the_fly") or not method else method + password
     train = f"segkey train {shards} --backbone {config['model']['backbone']} {values} --seed {config['seed']} --name {run.name}"

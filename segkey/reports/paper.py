@@ -212,7 +212,8 @@ class Table1:
 
 def _weights(settings: dict) -> str:
     weights = settings["recipe"]["weights"]
-    return {"none": "random weights", "coco": "COCO weights", "imagenet": "ImageNet weights"}.get(weights, weights)
+    known = {"none": "random weights", "coco": "COCO weights", "imagenet": "ImageNet weights"}
+    return known.get(weights) or weights.replace("\\", "/").rsplit("/", 1)[-1]  # a table goes to other people
 
 
 def _unlike_the_paper(settings: dict) -> list[str]:

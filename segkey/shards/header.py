@@ -15,7 +15,7 @@ MAX_BLOCK = 1 << 12  # pixels; the key has to be stretched over every value of a
 
 @dataclass(frozen=True)
 class Header:
-    """What a shard says about itself; nothing in it is secret.
+    """What a shard says about itself, for whoever gets it to read.
 
     Attributes:
         split: ``train``, ``val``, ``test``, ``all`` or another name.
@@ -24,7 +24,8 @@ class Header:
         channels: c.
         max_value: a loader divides by it.
         key_id: names the key; empty for ``none``.
-        password_hash: names a fixed FFX password; empty where it is derived from the key.
+        password_hash: names a fixed FFX password, and lets guesses be tested; empty where it is
+            derived from the key.
         classes: names, a JSON list in the file; empty without masks.
         ignore_index: the mask value that means void.
         views: V, how often each image occurs.

@@ -131,6 +131,7 @@ def test_nearby_begins_like_a_random_key_and_ends_at_the_right_one(subject):
     wrong = result_of("wrong-keys", subject, keys=20).details
     assert abs(curve[0]["mean"] - wrong["mean"]) < 3 * wrong["std"] * (1 / 4 + 1 / 20) ** 0.5
     assert curve[-2]["mean"] > curve[0]["mean"]
+    assert all(point["values"] == sorted(point["values"]) for point in curve)
 
 
 # ------------------------------------------------------------------ search

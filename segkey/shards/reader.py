@@ -110,7 +110,7 @@ class Shard:
         values["classes"] = tuple(json.loads(values["classes"]))
         header = Header(**values)
         if complaint := header.complaint():
-            raise self._refuse(f"its {complaint}")
+            raise self._refuse(f"its attribute {complaint}")
         return header
 
     def _dataset(self, name: str) -> h5py.Dataset:

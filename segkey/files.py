@@ -148,11 +148,11 @@ def _checksum(document: dict, allow_nan: bool = True) -> str:
 
 
 def finite(value: object) -> object:
-    """A value that JSON gave, with null for what is no number: Python reads NaN, Infinity and 1e999, JSON has none."""
+    """A value with null for what is no number: Python reads and writes NaN and Infinity, and JSON has neither."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, list):
-        return [finite(each) for each in value]
+    if type(value) in (list, tuple):
+        return type(value)(map(finite, value))
     if isinstance(value, dict):
         return {name: finite(each) for name, each in value.items()}
     return value

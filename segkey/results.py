@@ -10,7 +10,6 @@ from segkey.forms import (
     named,
     number,
     or_none,
-    pattern,
     text,
     whole,
 )
@@ -20,11 +19,10 @@ NOTHING_TO_MEASURE = "nothing to measure: every pixel of the test masks is void"
 SCORE = number(0, 1)
 _WON = number()
 _MAYBE = or_none(SCORE)
-_METHOD = pattern("[A-Za-z0-9_.-]{1,64}", "the name of a method")
 _HEAD = {"run": text(), "images": whole()}
 _CONSTANT = {"constant": OBJECT, "constant.class": or_none(NAME)}
 _CORRECT = {"correct": OBJECT, "correct.iou": named(_MAYBE, 255), "correct.pixel_accuracy": _MAYBE}
-_ATTACKED = {"method": _METHOD, "block_size": whole(1, 1 << 12), "key_space_bits": number(0)}
+_ATTACKED = {"method": text(64, 1), "block_size": whole(1, 1 << 12), "key_space_bits": number(0)}
 _KINDS: dict[str, dict[str, Kind]] = {
     "evaluate": {"run": text(), "split": text(64), "images": whole(), "device": text(1000)} | _CORRECT | _CONSTANT,
     "attack": _HEAD | _CORRECT | _CONSTANT | _ATTACKED

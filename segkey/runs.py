@@ -28,7 +28,21 @@ from segkey.files import (
     write_json,
     written_whole,
 )
-from segkey.forms import HEX_64, NAME, OBJECT, YES_OR_NO, many, misfit, named, number, one_of, or_none, pattern, text, whole
+from segkey.forms import (
+    HEX_64,
+    NAME,
+    OBJECT,
+    YES_OR_NO,
+    many,
+    misfit,
+    named,
+    number,
+    one_of,
+    or_none,
+    pattern,
+    text,
+    whole,
+)
 from segkey.pictures import MAX_PIXELS
 from segkey.shards import Header
 from segkey.shards.header import MAX_BLOCK

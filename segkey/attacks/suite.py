@@ -5,6 +5,9 @@ from dataclasses import asdict
 from segkey.attacks.registry import ATTACKS, Budget
 from segkey.attacks.subject import Cost, Subject
 from segkey.errors import SegkeyError
+from segkey.evaluation import why_no_score
+from segkey.files import finite
+from segkey.results import NOTHING_TO_MEASURE
 
 
 def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget | None = None, seed: int = 0) -> dict:
@@ -19,7 +22,8 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
     Returns:
         ``correct`` and ``keyless`` (mean IoU with the owner's key, and the better way to feed plain images), ``attacks``
         (a list: each attack with what it knows, cost and won; ``won`` is the part of the way from keyless to correct,
-        1 for all of it), and ``left_out`` (attacks that do not fit, and why).
+        1 for all of it), and ``left_out`` (attacks that do not fit, and why). Where every pixel of the test masks is
+        void, scores are None, no attack is run, and ``no_score`` says so.
 
     Raises:
         SegkeyError: an attack that was asked for by name does not fit, or the budget is too small.
@@ -33,7 +37,10 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
     with subject.task("correct and plain", len(subject.feed) * (2 + (subject.cipher.max_value != 255))):
         correct = subject.correct()
         by_divisor = {divisor: scores["mean_iou"] for divisor, scores in subject.plain().items()}
-    divisor = max(by_divisor, key=by_divisor.get)
+    nothing = why_no_score(correct["mean_iou"])
+    if nothing:
+        left_out |= {each.name: NOTHING_TO_MEASURE for each in chosen}
+    divisor = 255 if nothing else max(by_divisor, key=by_divisor.get)
     keyless, reached = by_divisor[divisor], correct["mean_iou"]
     lines = []
     for each in chosen:
@@ -45,10 +52,10 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
             {"attack": each.name, "knows": each.knows, "steals": each.steals}
             | asdict(subject.spent)
             | {"mean_iou": result.mean_iou, "won": won(result.mean_iou, keyless, reached), "summary": result.summary}
-            | {"details": result.details}
+            | {"details": finite(result.details)}
         )
     class_name, constant = correct["constant"]
-    return {
+    return nothing | {
         "run": subject.run.name, "method": subject.cipher.method, "block_size": subject.cipher.block_size,
         "fixed_password": bool(subject.cipher.password_hash), "key_space_bits": subject.cipher.key_space_bits,
         "split": subject.settings["split"], "images": len(subject.feed), "settings": subject.settings,

@@ -111,4 +111,3 @@ def shown(value: object, most: int = 40) -> str:
     except (ValueError, RecursionError):  # Python refuses to print the largest whole numbers
         return "something very large"
     return whole_text if len(whole_text) <= most else whole_text[:most] + "…"
-

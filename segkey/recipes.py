@@ -76,7 +76,7 @@ class Recipe:
             return torch.optim.SGD(parameters, momentum=self.momentum, **how)
         return torch.optim.AdamW(parameters, **how)
 
-    def check(self) -> "Recipe":
+    def check(self) -> Recipe:
         """Raise `SegkeyError` for a value that cannot be; returns the recipe."""
         positive = ("lr", "epochs", "batch_size", "crop_scale")
         for name in positive:

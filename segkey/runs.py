@@ -118,7 +118,9 @@ class Run:
             there = sorted(file.parent.name for file in path.parent.glob("*/run.json"))
             near = difflib.get_close_matches(path.name, there, 1)
             hint = "train one with 'segkey train', or give a folder of runs/"
-            raise SegkeyError(f"there is no run at {path}", f"did you mean {word(path.parent / near[0])}?" if near else hint)
+            raise SegkeyError(
+                f"there is no run at {path}", f"did you mean {word(path.parent / near[0])}?" if near else hint
+            )
         config = read_json(path / "run.json", "the description of a run")
         if config.get("format") != FORMAT:
             raise SegkeyError(
@@ -151,7 +153,9 @@ class Run:
             return f"in 'recipe', {problem}"
         (height, width), m = self.size, self.header.block_size
         if height * width > MAX_PIXELS or height % m or width % m:
-            return f"'data.size' is {height}x{width}; expected sides that M = {m} divides, of at most {MAX_PIXELS} pixels"
+            return (
+                f"'data.size' is {height}x{width}; expected sides that M = {m} divides, of at most {MAX_PIXELS} pixels"
+            )
         return ""
 
     @classmethod
@@ -226,8 +230,7 @@ class Run:
         Raises:
             SegkeyError: the weights are missing, damaged, or not this run's.
         """
-        if not self.weights_file.is_file():
-            raise self._without_weights()
+        self.require_weights()
         try:
             with safe_open(self.weights_file, "pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
@@ -243,16 +246,21 @@ class Run:
         model.load_weights(state, str(self.weights_file))
         return model.to(device, memory_format=torch.channels_last).eval()
 
-    def _without_weights(self) -> SegkeyError:
-        """Why there are none, and what to do."""
+    def require_weights(self) -> None:
+        """Raise `SegkeyError` unless there are weights; it says why there are none, and what to do.
+
+        Asked before the folder is held: to whoever holds it, it looks as if its training were under way.
+        """
+        if self.weights_file.is_file():
+            return
         if self.is_worked_on:
-            return SegkeyError(f"{self.path} has no weights yet: its training is under way", "wait until it saves some")
+            raise SegkeyError(f"{self.path} has no weights yet: its training is under way", "wait until it saves some")
         if not self.config["epochs_done"]:
-            return SegkeyError(
+            raise SegkeyError(
                 f"{self.path} has no weights: its training was cut off before it saved any",
                 f"go on with it: {self.how_to_go_on}",
             )
-        return SegkeyError(
+        raise SegkeyError(
             f"{self.path} has no weights (model.safetensors)", "copy them from where it was trained, or train again"
         )
 
@@ -282,10 +290,10 @@ class Run:
             epochs = [without_checksum(line, file) for line in lines]
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise SegkeyError(f"{file} is damaged", "restore it from a backup, or train again") from None
-        for number, epoch in enumerate(epochs, 1):
+        for line, epoch in enumerate(epochs, 1):
             if problem := misfit(epoch, _EPOCH, optional=_EPOCH):
                 raise SegkeyError(
-                    f"{file} is damaged: in line {number}, {problem}", "restore it from a backup, or train again"
+                    f"{file} is damaged: in line {line}, {problem}", "restore it from a backup, or train again"
                 )
         return epochs
 

@@ -1,7 +1,7 @@
 """Shards: what goes in comes out, and whatever is not whole and honest is refused."""
 
-import os
 import json
+import os
 import shutil
 import subprocess
 import sys

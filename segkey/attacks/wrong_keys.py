@@ -110,4 +110,3 @@ def wrong_keys(subject: Subject, budget: Budget, seed: int) -> Result:
     quantiles = {f"{percent} %": float(np.quantile(values, percent / 100)) for percent in (5, 25, 50, 75, 95)}
     details = {"keys": budget.keys} | spread(values) | {"quantiles": quantiles, "values": values}
     return Result(max(values), f"the best of {budget.keys} random keys", details)
-

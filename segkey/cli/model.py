@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from segkey.cli import app, console, options
+from segkey.shell import word
 
 
 @app.command(
@@ -80,7 +81,10 @@ def train(
     from segkey.runs import Run
 
     progress, where = console.TerminalProgress(), devices.choose(device)
-    console.on_interrupt("go on with: segkey train --resume" + (f" --name {name}" if name else ""))
+    where_to = (f" --name {word(name)}" if name else "") + (
+        f" --runs {word(runs)}" if runs != options.DEFAULT_RUNS else ""
+    )
+    console.on_interrupt(f"go on with: segkey train --resume{where_to}")
     values = {
         "weights": weights, "epochs": epochs, "batch_size": batch_size, "lr": lr, "lr_min": lr_min, "restart": restart,
         "optimizer": optimizer, "momentum": momentum, "weight_decay": weight_decay, "crop_scale": crop_scale,

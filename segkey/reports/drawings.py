@@ -51,10 +51,7 @@ def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
     """The chart for some `segkey.reports.Row`; None where nothing was measured."""
     shown = [(row, label) for row, label in zip(rows, labels, strict=True) if row.correct is not None]
     values = [
-        value
-        for row, _ in shown
-        for value in (row.correct, row.plain, row.constant, *_wrong(row))
-        if value is not None
+        value for row, _ in shown for value in (row.correct, row.plain, row.constant, *_wrong(row)) if value is not None
     ]
     if not values:
         return None

@@ -109,7 +109,9 @@ def tables(rows: list[Row], per_class: bool = False) -> list[Table | str]:
     for group in groups_of(rows):
         methods, block_sizes, cells = grid_of(group)
         if block_sizes:
-            table = table_of(f"Mean IoU with the correct key ({about(group)})", "M", *(printable(method_name(m)) for m in methods))
+            table = table_of(
+                f"Mean IoU with the correct key ({about(group)})", "M", *(printable(method_name(m)) for m in methods)
+            )
             for m in block_sizes:
                 table.add_row(str(m), *(cell(cells.get((method, m))) for method in methods))
             if ("none", 1) in cells:
@@ -170,6 +172,7 @@ def as_json(rows: list[Row]) -> list[dict]:
             "constant": {"mean_iou": row.constant},
             "suite": row.suite,
         }
+        | ({"no_score": NOTHING_TO_MEASURE} if row.unmeasured else {})
         for row in rows
     ]
 

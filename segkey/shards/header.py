@@ -75,7 +75,7 @@ class Header:
 
     def attributes(self) -> dict[str, object]:
         """As attributes of a file."""
-        values = asdict(self) | {"classes": json.dumps(self.classes, ensure_ascii=False)}
+        values = asdict(self) | {"classes": json.dumps(self.classes, ensure_ascii=False, allow_nan=False)}
         return {"format": FORMAT, "made_with": f"segkey {VERSION}"} | values
 
     def same_data(self, other: "Header") -> list[str]:
@@ -92,4 +92,4 @@ def sha256(data: bytes) -> str:
 
 def checksum_attributes(attributes: dict[str, object]) -> str:
     """SHA-256 of attributes, whatever their order."""
-    return sha256(json.dumps(attributes, sort_keys=True, ensure_ascii=True).encode())
+    return sha256(json.dumps(attributes, sort_keys=True, allow_nan=False).encode())

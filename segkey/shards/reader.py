@@ -185,7 +185,7 @@ class Shard:
     @property
     def fingerprint(self) -> str:
         """Hex digits that stand for everything in it."""
-        return sha256(json.dumps(self._checksums, sort_keys=True).encode())
+        return sha256(json.dumps(self._checksums, sort_keys=True, allow_nan=False).encode())
 
     @property
     def original_sizes(self) -> np.ndarray:

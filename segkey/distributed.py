@@ -181,7 +181,7 @@ def last_words(error: SegkeyError) -> None:
         extra = {"py_callstack": error.what, "timestamp": str(int(time.time()))}
         with contextlib.suppress(OSError):
             Path(file).write_text(
-                json.dumps({"message": {"message": error.what, "extraInfo": extra}}), encoding="utf-8"
+                json.dumps({"message": {"message": error.what, "extraInfo": extra}}, allow_nan=False), encoding="utf-8"
             )
     if not alone() and (not first() or isinstance(error, LostRankError)):
         time.sleep(_GRACE)

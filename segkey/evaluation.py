@@ -12,6 +12,7 @@ from segkey.errors import SegkeyError
 from segkey.loading import Feed, MemorySplit, as_pixels
 from segkey.models import Segmenter
 from segkey.progress import SILENT, Advance, Progress
+from segkey.results import NOTHING_TO_MEASURE
 from segkey.runs import Run
 from segkey.shards import Split
 
@@ -48,13 +49,13 @@ class Scores:
         matrix: int64 (classes, classes), on the CPU.
         classes: their names.
         images: how many images it was counted on.
-        entropy: mean entropy of the prediction in nats a pixel, 0 (certain) … log(classes); NaN where not asked for.
+        entropy: mean entropy of the prediction in nats a pixel, 0 (certain) … log(classes); None where not asked for.
     """
 
     matrix: Tensor
     classes: tuple[str, ...]
     images: int
-    entropy: float = math.nan
+    entropy: float | None = None
 
     @property
     def iou(self) -> dict[str, float | None]:
@@ -65,22 +66,25 @@ class Scores:
         return {n: float(v) if t > 0 else None for n, v, t in zip(self.classes, values, truth, strict=True)}
 
     @property
-    def mean_iou(self) -> float:
-        """Mean of `iou` over the classes that occur; NaN where nothing but void does."""
+    def mean_iou(self) -> float | None:
+        """Mean of `iou` over the classes that occur; None where nothing but void does."""
         values = [value for value in self.iou.values() if value is not None]
-        return sum(values) / len(values) if values else math.nan
+        return sum(values) / len(values) if values else None
 
     @property
-    def pixel_accuracy(self) -> float:
-        """The part of pixels, void left out, that are right."""
-        return float(self.matrix.diag().sum() / self.matrix.sum())
+    def pixel_accuracy(self) -> float | None:
+        """The part of pixels, void left out, that are right; None where all are void."""
+        pixels = int(self.matrix.sum())
+        return int(self.matrix.diag().sum()) / pixels if pixels else None
 
     @property
-    def constant(self) -> tuple[str, float]:
-        """The best that answering one class everywhere reaches: the class, and its mean IoU."""
+    def constant(self) -> tuple[str | None, float | None]:
+        """The best that answering one class everywhere reaches: the class, and its mean IoU; None where all is void."""
         truth = self.matrix.sum(1)
-        share = truth.max().item() / max(1, truth.sum().item())
-        return self.classes[int(truth.argmax())], share / max(1, int((truth > 0).sum()))
+        occurring = int((truth > 0).sum())
+        if not occurring:
+            return None, None
+        return self.classes[int(truth.argmax())], truth.max().item() / truth.sum().item() / occurring
 
     def summary(self) -> dict:
         """``mean_iou``, ``pixel_accuracy`` and ``iou``, as the JSON documents have them."""
@@ -139,13 +143,18 @@ def score(
             doubt[distributed.rank() + number * ranks] = doubted
             advance(min(batch_size * ranks, len(feed) - number * batch_size * ranks))
     total, doubt = distributed.add_up(total).cpu(), distributed.add_up(doubt).sum()
-    return Scores(total, classes, len(feed), float(doubt) / len(feed) if entropy else math.nan)
+    return Scores(total, classes, len(feed), float(doubt) / len(feed) if entropy else None)
 
 
 def _entropy(logits: Tensor) -> Tensor:
     """Mean entropy a pixel, of logits (N, classes, H, W)."""
     # The network decides at an eighth of the resolution: every fourth pixel tells the same for a sixteenth of the time.
     return torch.distributions.Categorical(logits=logits[..., ::4, ::4].float().movedim(1, -1)).entropy().mean()
+
+
+def why_no_score(mean_iou: float | None) -> dict[str, str]:
+    """For a result without a score, the field ``no_score``, which says why; nothing for others."""
+    return {"no_score": NOTHING_TO_MEASURE} if mean_iou is None else {}
 
 
 def evaluate(
@@ -171,12 +180,14 @@ def evaluate(
         progress: hears of every image.
 
     Returns:
-        The document of ``segkey evaluate --json``.
+        The document of ``segkey evaluate --json``; scores are None where every pixel of the masks is void, and then
+        ``no_score`` says so.
     """
     plain = split.header.method == "none"
     if plain and cipher is None and run.header.method != "none":
         raise SegkeyError("plain images need the key of the run", "give it with --key")
-    distributed.agree({"the weights": run.config["weights_sha256"], "the images": split.fingerprint})
+    # A run that was killed in its first epoch has no weights, which loading the model says.
+    distributed.agree({"the weights": str(run.config.get("weights_sha256")), "the images": split.fingerprint})
     # A rank reads its own images only.
     model, feed = (
         run.load_model(device),
@@ -186,7 +197,7 @@ def evaluate(
         encrypting = cipher if plain else None
         scores = score(model, feed, run.header.max_value, encrypting, batch_size, precise, advance)
     constant, constant_iou = scores.constant
-    return {
+    return why_no_score(scores.mean_iou) | {
         "run": run.name,
         "split": split.header.split,
         "images": scores.images,

@@ -14,6 +14,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import secrets
@@ -266,17 +267,23 @@ def _rename_exclusively(partial: Path, path: Path) -> None:
 def write_json(path: Path, document: dict) -> None:
     """Write ``document`` as readable JSON with its checksum, whole or not at all."""
     with written_whole(path, "w") as file:
-        json.dump(with_checksum(document), file, indent=1, ensure_ascii=False)
+        json.dump(with_checksum(document), file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
 def with_checksum(document: dict) -> dict:
-    """``document`` and, as ``checksum``, what `without_checksum` compares it with: a flipped bit is not always bad JSON."""
-    return document | {"checksum": _checksum(document)}
+    """``document`` and, as ``checksum``, what `without_checksum` compares it with: a flipped bit is not always bad JSON.
+
+    Raises:
+        ValueError: it holds NaN or an infinity, which JSON has not.
+    """
+    return document | {"checksum": _checksum(document, allow_nan=False)}
 
 
 def without_checksum(document: dict, path: Path) -> dict:
     """``document`` as it was given to `with_checksum`; one that has no checksum is taken as it is.
+
+    NaN and the infinities, which earlier versions wrote where there was nothing to measure, become null.
 
     Raises:
         SegkeyError: it is not what was written; ``path`` is named.
@@ -287,12 +294,23 @@ def without_checksum(document: dict, path: Path) -> dict:
             f"{path} does not match its checksum: it is damaged, or was edited by hand",
             "restore it from a backup, or make it again",
         )
-    return document
+    return finite(document)
 
 
-def _checksum(document: dict) -> str:
+def _checksum(document: dict, allow_nan: bool = True) -> str:
     """16 hex digits of SHA-256 over the JSON of a document, whatever the order of its keys, which are text."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(document, sort_keys=True, allow_nan=allow_nan).encode()).hexdigest()[:16]
+
+
+def finite(value: object) -> object:
+    """A value with null for what is no number: Python reads and writes NaN and Infinity, and JSON has neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if type(value) in (list, tuple):
+        return type(value)(map(finite, value))
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    return value
 
 
 def read_json(path: Path, what: str, limit: int = 16 << 20) -> dict:
@@ -311,9 +329,9 @@ def read_json(path: Path, what: str, limit: int = 16 << 20) -> dict:
         document = json.loads(data)
         if not isinstance(document, dict):
             raise ValueError
+        return without_checksum(document, path)
     except (ValueError, RecursionError):
         raise SegkeyError(f"{path} is not {what}", "restore it from a backup, or make it again") from None
-    return without_checksum(document, path)
 
 
 def read_text(path: Path, limit: int = 16 << 20, follow: bool = False) -> str:
@@ -390,6 +408,25 @@ def sole_writer(folder: Path) -> Iterator[None]:
                 if _PARTIAL.fullmatch(left.name) and (left.is_symlink() or not left.is_dir()):
                     remove(left)
         yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a segkey process holds ``folder`` now (see `sole_writer`); nothing is made or changed to find out."""
+    if not fcntl:
+        return False
+    try:  # a link is not followed, and a pipe not waited for: the folder may come from anybody
+        file = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of when the file is closed
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(file)
 
 
 # ------------------------------------------------------------------ names that come from elsewhere

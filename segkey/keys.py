@@ -25,6 +25,7 @@ import numpy as np
 
 from segkey.errors import SealedKeyError, SegkeyError, SegkeyWarning
 from segkey.files import create, explain_os_errors, is_there, make_folder, open_regular, read_text, written_whole
+from segkey.shell import word
 
 FORMAT = "segkey-key-v1"
 SECRET_BYTES = 32
@@ -138,7 +139,7 @@ class Key:
             document["secret"] = base64.b64encode(self._secret).decode()
         else:
             document["sealed"] = _seal(self._secret, passphrase, document)
-        return _Hidden(json.dumps(document, indent=1).encode() + b"\n")
+        return _Hidden(json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
 
     @classmethod
     def load(cls, path: str | Path, passphrase: Passphrase | None = None) -> "Key":
@@ -156,7 +157,7 @@ class Key:
         path = Path(path)
         document = _read_document(path)
         if os.name == "posix" and path.stat().st_mode & 0o077:
-            warnings.warn(f"{path} can be read by others; run: chmod 600 {path}", SegkeyWarning, stacklevel=2)
+            warnings.warn(f"{path} can be read by others; run: chmod 600 {word(path)}", SegkeyWarning, stacklevel=2)
         if "sealed" in document:
             if passphrase is None:
                 raise SealedKeyError(f"{path} is sealed with a passphrase", "give it with --passphrase-file FILE")

@@ -1,12 +1,32 @@
 """How to train: the paper's recipe, one that starts from nothing, and the checks on both."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 
-from segkey import runs
 from segkey.errors import SegkeyError
+from segkey.forms import Kind, misfit, number, one_of, text, whole
+
+if TYPE_CHECKING:
+    from segkey.runs import Run
+
+OPTIMIZERS = ("sgd", "adamw")
+_KINDS: dict[str, Kind] = {  # what a recipe that comes from elsewhere may hold
+    "optimizer": one_of(OPTIMIZERS),
+    "lr": number(0, 1e6, above=True),
+    "lr_min": number(0, 1e6),
+    "restart": whole(0, 10**9),
+    "momentum": number(0, 1e6),
+    "weight_decay": number(0, 1e6),
+    "epochs": whole(1, 10**9),
+    "batch_size": whole(1, 10**9),
+    "weights": text(4096, 1),
+    "crop_scale": number(0, 1, above=True),
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +76,7 @@ class Recipe:
             return torch.optim.SGD(parameters, momentum=self.momentum, **how)
         return torch.optim.AdamW(parameters, **how)
 
-    def check(self) -> "Recipe":
+    def check(self) -> Recipe:
         """Raise `SegkeyError` for a value that cannot be; returns the recipe."""
         positive = ("lr", "epochs", "batch_size", "crop_scale")
         for name in positive:
@@ -67,8 +87,8 @@ class Recipe:
                 raise SegkeyError(f"{name.replace('_', ' ')} must not be below 0, as {getattr(self, name)} is")
         if not self.crop_scale <= 1:
             raise SegkeyError(f"crop scale must be a fraction of the area, not {self.crop_scale}")
-        if self.optimizer not in ("sgd", "adamw"):
-            raise SegkeyError(f"there is no optimizer '{self.optimizer}'", "optimizers: sgd, adamw")
+        if self.optimizer not in OPTIMIZERS:
+            raise SegkeyError(f"there is no optimizer '{self.optimizer}'", f"optimizers: {', '.join(OPTIMIZERS)}")
         return self
 
 
@@ -89,18 +109,24 @@ def recipe(name: str, **overrides: object) -> Recipe:
     return replace(RECIPES[name], **{key: value for key, value in overrides.items() if value is not None}).check()
 
 
-def recipe_of(run: runs.Run) -> Recipe:
-    """The recipe that a run was begun with; a run may come from anybody, so every value is checked.
+def complaint(values: object) -> str:
+    """The field of a recipe that cannot be, and what was expected, or nothing: a run may come from anybody."""
+    if not isinstance(values, dict):
+        return "it is no object"
+    known = [field.name for field in fields(Recipe)]
+    if unknown := [name for name in values if name not in known]:
+        return f"{unknown[0]!r} is unknown; expected {', '.join(known)}"
+    return misfit(values, _KINDS, optional=known)
+
+
+def recipe_of(run: Run) -> Recipe:
+    """The recipe that a run was begun with.
 
     Raises:
         SegkeyError: it is no recipe.
     """
-    try:
-        found = Recipe(**run.config["recipe"])
-        if not all(
-            isinstance(getattr(found, f.name), int | float if f.type is float else f.type) for f in fields(found)
-        ):
-            raise TypeError
-        return found.check()
-    except TypeError:
-        raise SegkeyError(f"{run.path}/run.json is damaged", "restore it from a backup, or train again") from None
+    if problem := complaint(run.config["recipe"]):
+        raise SegkeyError(
+            f"{run.path}/run.json is damaged: in 'recipe', {problem}", "restore it from a backup, or train again"
+        )
+    return Recipe(**run.config["recipe"])

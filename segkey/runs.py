@@ -15,13 +15,14 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from segkey import distributed, models
+from segkey import distributed, models, recipes, results
 from segkey.ciphers import METHODS
 from segkey.errors import SegkeyError
 from segkey.files import (
     create,
     explain_os_errors,
     is_folder_there,
+    is_held,
     is_there,
     make_folder,
     read_json,
@@ -32,30 +33,70 @@ from segkey.files import (
     write_json,
     written_whole,
 )
+from segkey.forms import (
+    HEX_64,
+    NAME,
+    OBJECT,
+    YES_OR_NO,
+    many,
+    misfit,
+    named,
+    number,
+    one_of,
+    or_none,
+    pattern,
+    text,
+    whole,
+)
 from segkey.pictures import MAX_PIXELS
 from segkey.shards import Header
+from segkey.shards.header import MAX_BLOCK
+from segkey.shell import word
 from segkey.sources import Problem
 from segkey.version import VERSION
 
 FORMAT = "segkey-run-v1"
-_KINDS = {  # what run.json always holds
-    "created": str, "precise": bool, "model": dict, "data": dict, "recipe": dict, "seed": int, "epochs_done": int,
-    "seconds": float | int,
-}  # fmt: skip
-
-
-_SCORED = {"correct": ["mean_iou"], "constant": ["mean_iou"]}
-_RESULTS = {  # the numbers that reports and inspect read from results
-    "evaluate": _SCORED,
-    "attack": _SCORED | {"plain": ["mean_iou"], "incorrect": ["keys", "mean", "std", "min", "max"]},
-    "suite": _SCORED | {"keyless": ["mean_iou", "divided_by"]},
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_OF_HEADER = ("method", "block_size", "channels", "max_value", "key_id", "password_hash", "ignore_index")
+_VERSION = text(100)
+_KINDS = {  # what run.json holds; some of it was not there from the first version on
+    "name": pattern(_NAME.pattern, "letters, digits, '.', '_' and '-'"),
+    "created": pattern(r"\d{4}-\d\d-\d\d([T ][0-9:.+Z-]{0,30})?", "a time such as 2024-12-31T12:00:00+00:00"),
+    "versions": named(_VERSION, 50),
+    "device": text(1000),
+    "job": or_none(text(1000)),
+    "precise": YES_OR_NO,
+    "compiled": YES_OR_NO,
+    "windowed": YES_OR_NO,
+    "seed": whole(-(2**63)),
+    "epochs_done": whole(0, 10**9),
+    "seconds": number(0),
+    "model": OBJECT,
+    "model.backbone": one_of(models.BACKBONES),
+    "data": OBJECT,
+    "data.method": one_of(METHODS),
+    "data.block_size": whole(1, MAX_BLOCK),
+    "data.channels": whole(3, 3),
+    "data.classes": many(NAME, 255, 1),
+    "data.size": many(whole(1, MAX_PIXELS), 2, 2),
+    "data.images": named(whole(), 10),
+    "data.views": whole(1, 1 << 20),
+    "data.on_the_fly": YES_OR_NO,
+    "data.shards": many(text(4096), 10_000),
+    "data.fingerprint": or_none(text(1000)),
+    "recipe": OBJECT,
+    "weights_sha256": HEX_64,
+    "best": OBJECT,
+    "best.epoch": whole(1, 10**9),
+    "best.val_loss": or_none(number()),
 }
+_OPTIONAL = (
+    "name", "versions", "device", "job", "compiled", "windowed", "data.images", "data.views", "data.on_the_fly",
+    "data.fingerprint", "weights_sha256", "best", "best.epoch", "best.val_loss",
+)  # fmt: skip
+_LOSS = or_none(number())
+_EPOCH = {"epoch": whole(1, 10**9), "loss": _LOSS, "val_loss": _LOSS, "seconds": number(0), "best": YES_OR_NO}
 _MADE_BY = {"suite": "attack --suite"}
-_SUITE = {"run": str, "method": str, "block_size": int, "images": int, "fixed_password": bool, "left_out": dict}
-_ATTACK = {  # a line of a suite
-    "attack": str, "knows": str, "steals": str, "summary": str, "queries": int, "images": int, "seconds": float | int,
-    "mean_iou": float | int, "won": float | int, "details": dict,
-}  # fmt: skip
 
 
 NAMES = (  # of all files that segkey reads or writes in a run
@@ -93,7 +134,9 @@ class Run:
             there = [found.name for found in folders(path.parent)]
             near = difflib.get_close_matches(path.name, there, 1)
             hint = "train one with 'segkey train', or give a folder of runs/"
-            raise SegkeyError(f"there is no run at {path}", f"did you mean {path.parent / near[0]}?" if near else hint)
+            raise SegkeyError(
+                f"there is no run at {path}", f"did you mean {word(path.parent / near[0])}?" if near else hint
+            )
         config = read_json(path / "run.json", "the description of a run")
         if config.get("format") != FORMAT:
             raise SegkeyError(
@@ -107,28 +150,29 @@ class Run:
 
     def _check(self) -> None:
         """A run may come from anybody, such as who trained it: its form is checked here, for all who use it."""
-        try:
-            header, (height, width), data = self.header, self.size, self.config["data"]
-            fine = (
-                all(isinstance(self.config[name], kind) for name, kind in _KINDS.items())
-                and not header.complaint()
-                and isinstance(height, int)
-                and isinstance(width, int)
-                and min(height, width) > 0
-                and height * width <= MAX_PIXELS
-                and not (height % header.block_size or width % header.block_size)
-                and header.channels == 3
-                and header.method in METHODS
-                and self.config["model"]["backbone"] in models.BACKBONES
-                and len(header.classes) > 0
-                and isinstance(data["shards"], list)
-                and all(isinstance(path, str) and "\0" not in path for path in data["shards"])
-                and isinstance(self.config.get("best", {}).get("val_loss", 0.0), float | int)
+        if not _NAME.fullmatch(self.name):
+            raise SegkeyError(
+                f"{self.path}: a run cannot be called {self.name!r}",
+                "rename the folder; use letters, digits, '.', '_' and '-'",
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            fine = False
-        if not fine:
-            raise SegkeyError(f"{self.path}/run.json is damaged", "restore it from a backup, or train again")
+        if problem := self._complaint():
+            raise SegkeyError(f"{self.path}/run.json is damaged: {problem}", "restore it from a backup, or train again")
+
+    def _complaint(self) -> str:
+        """The field of ``run.json`` that cannot be, and what was expected; or nothing."""
+        if problem := misfit(self.config, _KINDS, _OPTIONAL):
+            return problem
+        missing = [name for name in _OF_HEADER if name not in self.config["data"]]
+        if problem := f"{missing[0]!r} is missing" if missing else self.header.complaint():
+            return f"in 'data', {problem}"
+        if problem := recipes.complaint(self.config["recipe"]):
+            return f"in 'recipe', {problem}"
+        (height, width), m = self.size, self.header.block_size
+        if height * width > MAX_PIXELS or height % m or width % m:
+            return (
+                f"'data.size' is {height}x{width}; expected sides that M = {m} divides, of at most {MAX_PIXELS} pixels"
+            )
+        return ""
 
     @classmethod
     def create(cls, folder: Path, name: str, config: dict) -> "Run":
@@ -148,14 +192,13 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.path.name
+        return self.path.name or self.path.absolute().name
 
     @property
     def header(self) -> Header:
         """What the run was trained on, as a shard would say it."""
         data = self.config["data"]
-        names = ("method", "block_size", "channels", "max_value", "key_id", "password_hash", "ignore_index")
-        return Header(split="train", classes=tuple(data["classes"]), **{name: data[name] for name in names})
+        return Header(split="train", classes=tuple(data["classes"]), **{name: data[name] for name in _OF_HEADER})
 
     @property
     def size(self) -> tuple[int, int]:
@@ -174,8 +217,19 @@ class Run:
     @property
     def epochs_missing(self) -> int:
         """Of the recipe's epochs, those that its training has not come to."""
-        wanted = self.config["recipe"].get("epochs", 0)
-        return max(0, wanted - self.config["epochs_done"]) if isinstance(wanted, int) else 0
+        return max(0, self.config["recipe"].get("epochs", 0) - self.config["epochs_done"])
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether a segkey process, such as its training, is at work in the folder now."""
+        return is_held(self.path)
+
+    @property
+    def how_to_go_on(self) -> str:
+        """The command that goes on with its training."""
+        folder = self.path.absolute().parent if self.path.name == "" else self.path.parent
+        elsewhere = "" if folder == Path("runs") else f" --runs {word(folder)}"
+        return f"segkey train --resume --name {word(self.name)}{elsewhere}"
 
     def save(self) -> None:
         """Write ``run.json``; under torchrun the first rank does, as with all files of a run."""
@@ -197,11 +251,7 @@ class Run:
         Raises:
             SegkeyError: the weights are missing, damaged, or not this run's.
         """
-        if not is_there(self.weights_file):
-            raise SegkeyError(
-                f"{self.path} has no weights (model.safetensors)",
-                f"finish its training: segkey train --resume --name {self.name}",
-            )
+        self.require_weights()
         model = models.Segmenter(self.config["model"]["backbone"], len(self.header.classes))
         try:
             state, expected = models.read_safetensors(self.weights_file, 2 * model.bytes + (1 << 20))
@@ -214,6 +264,24 @@ class Run:
             )
         model.load_weights(state, str(self.weights_file))
         return model.to(device, memory_format=torch.channels_last).eval()
+
+    def require_weights(self) -> None:
+        """Raise `SegkeyError` unless there are weights; it says why there are none, and what to do.
+
+        Asked before the folder is held: to whoever holds it, it looks as if its training were under way.
+        """
+        if is_there(self.weights_file):
+            return
+        if self.is_worked_on:
+            raise SegkeyError(f"{self.path} has no weights yet: its training is under way", "wait until it saves some")
+        if not self.config["epochs_done"]:
+            raise SegkeyError(
+                f"{self.path} has no weights: its training was cut off before it saved any",
+                f"go on with it: {self.how_to_go_on}",
+            )
+        raise SegkeyError(
+            f"{self.path} has no weights (model.safetensors)", "copy them from where it was trained, or train again"
+        )
 
     def damage(self) -> list[str]:
         """Read all that is kept of the run and say what does not match its checksum."""
@@ -239,16 +307,22 @@ class Run:
             return []
         try:
             lines = [json.loads(line) for line in read_text(file).splitlines()]
-            return [without_checksum(line, file) for line in lines]
+            epochs = [without_checksum(line, file) for line in lines]
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise SegkeyError(f"{file} is damaged", "restore it from a backup, or train again") from None
+        for line, epoch in enumerate(epochs, 1):
+            if problem := misfit(epoch, _EPOCH, optional=_EPOCH):
+                raise SegkeyError(
+                    f"{file} is damaged: in line {line}, {problem}", "restore it from a backup, or train again"
+                )
+        return epochs
 
     def write_history(self, epochs: list[dict]) -> None:
         """Write ``history.jsonl``."""
         if not distributed.first():
             return
         with written_whole(self.path / "history.jsonl", "w") as file:
-            file.writelines(json.dumps(with_checksum(epoch)) + "\n" for epoch in epochs)
+            file.writelines(json.dumps(with_checksum(epoch), allow_nan=False) + "\n" for epoch in epochs)
 
     def result(self, name: str) -> dict | None:
         """A result that was kept, such as ``evaluate`` or ``attack``; it may come from anybody, so its form is checked."""
@@ -256,35 +330,18 @@ class Run:
         if not is_there(file):
             return None
         document = read_json(file, "a result")
-        parts = _RESULTS.get(name, {}).items()
-        fine = all(_has_numbers(document.get(part), names) for part, names in parts)
-        fine = fine and isinstance(document.get("images", 0), int)
-        if name == "suite":
-            lines = document.get("attacks")
-            fine = fine and _has_types(document, _SUITE) and isinstance(lines, list)
-            fine = fine and all(isinstance(line, dict) and _has_types(line, _ATTACK) for line in lines)
-        if not fine:
-            command = _MADE_BY.get(name, name)
-            raise SegkeyError(f"{file} is not a result of segkey {command}", f"run segkey {command} {self.path} again")
+        if problem := results.complaint(name, document):
+            command = f"segkey {_MADE_BY.get(name, name)}"
+            raise SegkeyError(
+                f"{file} is not a result of {command}: {problem}",
+                f"make it again: {command} {word(self.path)}",
+            )
         return document
 
     def write_result(self, name: str, document: dict) -> None:
         """Keep a result; under torchrun the first rank does."""
         if distributed.first():
             write_json(self.path / f"{name}.json", document)
-
-
-def _has_types(part: dict, types: dict) -> bool:
-    """Whether a part of a result holds values of some types."""
-    return all(isinstance(part.get(name), kind) for name, kind in types.items())
-
-
-def _has_numbers(part: object, names: list[str]) -> bool:
-    """Whether a part of a result holds some numbers, and numbers or nothing for the classes."""
-    if not isinstance(part, dict) or not isinstance(part.get("iou", {}), dict):
-        return False
-    values = [part.get(name) for name in names] + [v for v in part.get("iou", {}).values() if v is not None]
-    return all(isinstance(value, float | int) for value in values)
 
 
 def _named_by(latest: Path) -> str:
@@ -336,7 +393,7 @@ def free_name(folder: Path, wanted: str) -> str:
 
 def check_name(name: str) -> str:
     """Raise `SegkeyError` unless a run can be called so."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "latest":
+    if not _NAME.fullmatch(name) or name == "latest":
         raise SegkeyError(f"a run cannot be called {name!r}", "use letters, digits, '.', '_' and '-'")
     return name
 
@@ -348,7 +405,7 @@ def folders(folder: Path, file: str = "run.json") -> list[Path]:
     return [path for path in there if os.path.lexists(path / file)]
 
 
-_FILES = ("run.json", "model.safetensors", "resume.pt", "history.jsonl", *(f"{name}.json" for name in _RESULTS))
+_FILES = ("run.json", "model.safetensors", "resume.pt", "history.jsonl", *(f"{name}.json" for name in results.NAMES))
 
 
 def find(folder: Path) -> tuple[list[Run], list[Problem]]:
@@ -408,10 +465,10 @@ def _usable(path: Path) -> Run:
     if path.is_symlink() and path.name != "latest":
         raise SegkeyError(f"{path} is a link", "give the folder that it leads to")
     run = Run.open(path)
-    results = [run.result(name) for name in _RESULTS]
+    found = [run.result(name) for name in results.NAMES]
     run.history()
     # Results may be kept without the weights, which are large.
-    if not any(results) and not run.weights_file.is_file():
+    if not any(found) and not run.weights_file.is_file():
         done = run.config["epochs_done"]
         what = f"{path} has no weights (model.safetensors) and no results"
         raise SegkeyError(what if done else f"{what}: no epoch of its training is finished", "train it again")

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from segkey.errors import SegkeyError
 from segkey.files import explain_os_errors, given_lines, read_given_text, read_text
+from segkey.forms import NAME
 from segkey.pictures import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 PREDICTED_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # of an animated one, the first picture
@@ -499,8 +500,9 @@ def read_classes(file: Path, given: bool = False) -> list[str]:
     except ValueError:
         names = []
     names = [name.strip() for name in names]
-    if not names or len(names) > 255 or not all(names) or len(set(names)) < len(names):
+    if not 0 < len(names) < 256 or not all(map(NAME.fits, names)) or len(set(names)) < len(names):
         raise SegkeyError(
-            f"{file} is not a list of classes", "write 1 to 255 different names, a line each, class 0 first"
+            f"{file} is not a list of classes",
+            "write 1 to 255 different names of at most 200 printable characters, a line each, class 0 first",
         )
     return names

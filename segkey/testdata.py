@@ -15,6 +15,7 @@ from segkey.loading import MemorySplit
 from segkey.preparation import Preparation
 from segkey.runs import Run
 from segkey.shards import Split, find_splits, open_splits
+from segkey.shell import word
 
 
 def cipher_of(run: Run, key: Key | None, password: bytes | None = None) -> Cipher:
@@ -94,7 +95,7 @@ def read_pair(run: Run, image: Path, shard: Path) -> tuple[np.ndarray, np.ndarra
     rows = [row for row, name in enumerate(twins.names) if Path(name).stem == image.stem]
     if not rows:
         raise SegkeyError(
-            f"{shard} holds no image called {image.stem}", f"see the names with: segkey inspect --json {shard}"
+            f"{shard} holds no image called {image.stem}", f"see the names with: segkey inspect --json {word(shard)}"
         )
     preparation = Preparation(twins.size, len(twins.header.classes), twins.header.ignore_index)
     (plain,), _, _ = preparation.load(sources.Item(image.name, image, None))

@@ -271,6 +271,12 @@ def seconds_an_image(
     return min(step(count) for _ in range(2))
 
 
+def _is_void(split: Split | MemorySplit) -> bool:
+    """Whether no mask holds a class; of nearly all data, the first mask that is read tells."""
+    places = ((np.array([row]), view) for view in range(split.header.views) for row in range(len(split)))
+    return all((split.read_batch("masks", *place) == split.header.ignore_index).all() for place in places)
+
+
 def _check_splits(splits: dict[str, Split], cipher: Cipher | None) -> None:
     for name in ("train", "val"):
         if name not in splits:
@@ -281,6 +287,12 @@ def _check_splits(splits: dict[str, Split], cipher: Cipher | None) -> None:
         if not splits[name].has_masks:
             raise SegkeyError(
                 f"the '{name}' split has no masks", "encrypt images together with their masks (--masks DIR)"
+            )
+        if _is_void(splits[name]):
+            raise SegkeyError(
+                f"every pixel of the masks of the '{name}' split is void: there is nothing to "
+                + ("learn" if name == "train" else "measure, so no epoch is the best"),
+                "encrypt images whose masks hold classes (see --ignore-index)",
             )
     if cipher and splits["train"].header.method != "none":
         raise SegkeyError(
@@ -439,11 +451,11 @@ class _Trainer:
                     if line["best"]:
                         best = line["val_loss"]
                         best_state = {name: tensor.detach().clone() for name, tensor in self.model.weights().items()}
-                    if not math.isfinite(line["loss"]) or best_state is None:
-                        raise DivergedError(
-                            f"the loss is {line['loss']} in epoch {epoch + 1}: training diverged",
-                            "take a smaller --lr",
-                        )
+                    for what, value in (("loss", line["loss"]), ("validation loss", line["val_loss"])):
+                        if not math.isfinite(value):
+                            raise DivergedError(
+                                f"the {what} is {value} in epoch {epoch + 1}: training diverged", "take a smaller --lr"
+                            )
                     history, last = [*history, line], epoch + 1 == self.recipe.epochs
                     if distributed.first():
                         finished = history, best, best_state, None if last else self._state(len(history))

@@ -81,7 +81,7 @@ def runs(tmp_path_factory, trained_run):
         if name != "np-m4-2":
             run.write_result("attack", attack_document(name, document["correct"]["mean_iou"]))
         if name == "other":
-            run.config["data"]["classes"] = ["<b>sky</b>", "sea\x1b", "box", "triangle", "ring"]
+            run.config["data"]["classes"] = ["<b>sky</b>", "sea \"&\" [x]", "box", "triangle", "ring"]
             names = dict(zip(trained_run.header.classes, run.config["data"]["classes"], strict=True))
             document["correct"]["iou"] = {names[n]: iou for n, iou in document["correct"]["iou"].items()}
             run.write_result("evaluate", document | {"run": name})

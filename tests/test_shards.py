@@ -1,5 +1,6 @@
 """Shards: what goes in comes out, and whatever is not whole and honest is refused."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -66,7 +67,7 @@ def copy(whole, tmp_path):
 @pytest.mark.parametrize("views", [1, 3])
 def test_round_trip(tmp_path, dtype, masks, views):
     about = dict(
-        method="ffx", block_size=2, max_value=997 if dtype == "uint16" else 255, password_hash="ab", classes=("café", "\n"), ignore_index=7,
+        method="ffx", block_size=2, max_value=997 if dtype == "uint16" else 255, password_hash="ab", classes=("café", "a b"), ignore_index=7,
         views=views, augmented=views > 1, seed=-5, crop_scale=0.3,
     )  # fmt: skip
     path = write(tmp_path / "my-split.h5", masks=masks, dtype=dtype, **about)
@@ -209,20 +210,23 @@ REFUSED = {
     "other format": ("does not say that it is one", attribute("format", "something")),
     "no format": ("does not say that it is one", lambda f: f.attrs.pop("format")),
     "no views": ("damaged", lambda f: f.attrs.pop("views")),
-    "text": ("'views' has a wrong type", attribute("views", "2")),
-    "number": ("'key_id' has a wrong type", attribute("key_id", 7)),
+    "text": ("attribute 'views' is '2'; expected a whole number", attribute("views", "2")),
+    "number": ("attribute 'key_id' is 7; expected 16 hex digits", attribute("key_id", 7)),
     "list": ("'views' is not a single number", attribute("views", [2, 2])),
     "empty": ("single number|damaged", attribute("views", h5py.Empty("i4"))),
-    "long": ("out of its range", attribute("split", np.bytes_(b"x" * 60_000))),
-    "folder": ("out of its range", attribute("split", "..")),
+    "long": ("attribute 'split' is .*expected", attribute("split", np.bytes_(b"x" * 60_000))),
+    "folder": ("attribute 'split' is .*expected", attribute("split", "..")),
     "heap": (
         "'split' is not a single number or text",
         lambda file: file.attrs.create("split", "train", dtype=h5py.string_dtype()),
     ),
-    "negative": ("out of its range", attribute("views", -1)),
-    "zero": ("out of its range", attribute("block_size", 0)),
-    "void": ("out of its range", attribute("ignore_index", 256)),
-    "class numbers": ("out of its range", attribute("classes", "[1, 2]")),
+    "negative": ("attribute 'views' is .*expected", attribute("views", -1)),
+    "zero": ("attribute 'block_size' is .*expected", attribute("block_size", 0)),
+    "void": ("attribute 'ignore_index' is .*expected", attribute("ignore_index", 256)),
+    "a command for a key": ("'key_id' is '\\$\\(id\\)'; expected 16", attribute("key_id", np.bytes_(b"$(id)"))),
+    "a name that moves the cursor": ("'classes' is .*expected", attribute("classes", json.dumps(["\x1b[2J"]))),
+    "a class twice": ("'classes' names a class twice", attribute("classes", '["a", "a"]')),
+    "class numbers": ("attribute 'classes' is .*expected", attribute("classes", "[1, 2]")),
     "no class list": ("damaged", attribute("classes", "7")),
     "edited": ("attributes do not match their checksum", attribute("seed", 5)),
     "added": ("attributes do not match their checksum", attribute("extra", 1)),

@@ -17,7 +17,7 @@ from segkey.attacks import wrong_keys, known_pair, ciphertext_only, exhaustive, 
 from segkey.attacks.registry import ATTACKS, Attack, Budget, Result, attack
 from segkey.attacks.subject import Cost, Subject, ways_of_plain
 from segkey.attacks.suite import merge, run_attacks, won
-from segkey.attacks.wrong_keys import best_of_many, correct_plain_incorrect, wrong_ciphers
+from segkey.attacks.wrong_keys import correct_plain_incorrect, wrong_ciphers
 
 __all__ = [
     "ATTACKS",
@@ -27,7 +27,6 @@ __all__ = [
     "Result",
     "Subject",
     "attack",
-    "best_of_many",
     "correct_plain_incorrect",
     "merge",
     "run_attacks",

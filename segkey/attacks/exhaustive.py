@@ -82,7 +82,8 @@ def exhaustive(subject: Subject, budget: Budget, seed: int) -> Result:
 
             def work(chunk: list[Cipher] = everything[first : first + _CHUNK]) -> list:
                 scores = [subject.score(cipher, feed, entropy=True) for cipher in chunk]
-                return [(each.mean_iou, each.entropy) for each in scores]
+                # Images without a labelled pixel tell their owner nothing: all keys look alike.
+                return [(each.mean_iou or 0.0, each.entropy) for each in scores]
 
             tried += subject.once(f"exhaustive/{len(feed)}/{first}", work)
         by_label, by_doubt = zip(*tried, strict=True)

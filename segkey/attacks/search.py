@@ -30,7 +30,8 @@ class _Criterion:
     entropy: bool
 
 
-_BY_LABELS = _Criterion("search", "mean IoU", lambda scores: scores.mean_iou, False)
+# Images without a labelled pixel tell their owner nothing: all keys look alike.
+_BY_LABELS = _Criterion("search", "mean IoU", lambda scores: scores.mean_iou or 0.0, False)
 _BLIND = _Criterion("search-blind", "entropy of the prediction", lambda scores: -scores.entropy, True)
 
 

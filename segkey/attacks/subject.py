@@ -14,7 +14,7 @@ import torch
 
 from segkey import devices, distributed, evaluation
 from segkey.ciphers import Cipher
-from segkey.files import append, is_there, open_regular, read_text, remove, written_whole
+from segkey.files import append, finite, is_there, open_regular, read_text, remove, written_whole
 from segkey.loading import Feed, MemorySplit
 from segkey.models import Segmenter
 from segkey.progress import SILENT, Progress
@@ -90,7 +90,7 @@ class Kept:
 
 def _line(content: object) -> str:
     """JSON behind its CRC-32: a line that was cut or damaged is done again."""
-    text = json.dumps(content)
+    text = json.dumps(content, allow_nan=False)
     return f"{zlib.crc32(text.encode()):08x} {text}\n"
 
 
@@ -248,7 +248,7 @@ class Subject:
         if piece is None:
             before, self.spent, began = self.spent, Cost(), time.monotonic()
             try:
-                value = work()
+                value = finite(work())  # JSON has no NaN
                 self.spent.seconds += time.monotonic() - began
                 piece = {"value": value, "cost": asdict(self.spent)}
             finally:

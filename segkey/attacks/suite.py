@@ -6,6 +6,9 @@ from segkey.attacks.registry import ATTACKS, Budget
 from segkey.attacks.subject import Cost, Subject
 from segkey.attacks.wrong_keys import better_plain
 from segkey.errors import SegkeyError
+from segkey.evaluation import why_no_score
+from segkey.files import finite
+from segkey.results import NOTHING_TO_MEASURE
 
 
 def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget | None = None, seed: int = 0) -> dict:
@@ -21,7 +24,8 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
         ``correct`` and ``keyless`` (mean IoU with the owner's key, and the better way to feed plain images), ``attacks``
         (a list: each attack with what it knows, the access it requires (``steals``), cost and won; ``won`` is the part
         of the way from keyless to correct, 1 for all of it; ``chosen_on_test`` says that it chose on the images it is
-        judged on), and ``left_out`` (attacks that do not fit, and why).
+        judged on), and ``left_out`` (attacks that do not fit, and why). Where every pixel of the test masks is void,
+        scores are None, no attack is run, and ``no_score`` says so.
 
     Raises:
         SegkeyError: an attack that was asked for by name does not fit, or the budget is too small.
@@ -35,6 +39,9 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
     with subject.task("correct and plain", len(subject.feed) * (1 + subject.ways_of_plain)):
         correct = subject.correct()
         plain = better_plain(subject)
+    nothing = why_no_score(correct["mean_iou"])
+    if nothing:
+        left_out |= {each.name: NOTHING_TO_MEASURE for each in chosen}
     keyless, reached = plain["mean_iou"], correct["mean_iou"]
     lines = []
     for each in chosen:
@@ -46,10 +53,10 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
             {"attack": each.name, "knows": each.knows, "steals": each.steals}
             | asdict(subject.spent)
             | {"mean_iou": result.mean_iou, "won": won(result.mean_iou, keyless, reached), "summary": result.summary}
-            | {"chosen_on_test": result.chosen_on_test, "details": result.details}
+            | {"chosen_on_test": result.chosen_on_test, "details": finite(result.details)}
         )
     class_name, constant = correct["constant"]
-    return {
+    return nothing | {
         "run": subject.run.name, "method": subject.cipher.method, "block_size": subject.cipher.block_size,
         "fixed_password": bool(subject.cipher.password_hash), "key_space_bits": subject.cipher.key_space_bits,
         "split": subject.settings["split"], "images": len(subject.feed), "settings": subject.settings,

@@ -97,10 +97,10 @@ def show_raw(text: str) -> None:
 
 def show_json(document: object) -> None:
     """One JSON document to stdout."""
-    text = json.dumps(document, indent=1, ensure_ascii=False)
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     # Outside of strings there are only line feeds; inside, JSON has escapes of its own, which are read back.
     if not out.quiet:
-        sys.stdout.write("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text) + "\n")
+        sys.stdout.write("".join(c if c.isprintable() or c == "\n" else json.dumps(c, allow_nan=False)[1:-1] for c in text) + "\n")
 
 
 def traceback() -> None:

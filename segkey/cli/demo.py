@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from segkey.cli import app, console, options
+from segkey.shell import word
 
 
 @app.command(
@@ -34,10 +35,12 @@ def demo(
     from segkey.devices import choose
 
     progress = console.TerminalProgress()
-    console.on_interrupt("begin again with: segkey demo --force")
+    console.on_interrupt(
+        "begin again with: segkey demo --force" + (f" --out {word(out)}" if out != Path("demo") else "")
+    )
     runs = demonstration.run(
         out, method or ["ffx", "np", "shf"], block_size, wrong_keys, epochs, choose(device), force, progress
     )
     rows = reports.collect(runs)
     console.show(*reports.tables(rows), reports.demo_sentence(rows))
-    console.note(f"Everything is in {out}/. Now with your own images: segkey keygen, then segkey encrypt --help")
+    console.note(f"Everything is in {word(out)}. Now with your own images: segkey keygen, then segkey encrypt --help")

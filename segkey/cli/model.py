@@ -1,12 +1,12 @@
 """``segkey train``, ``segkey evaluate`` and ``segkey predict``."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from segkey.cli import app, console, options
+from segkey.shell import word
 
 
 @app.command(
@@ -85,9 +85,10 @@ def train(
     from segkey.runs import Run
 
     progress, where = console.TerminalProgress(), devices.choose(device)
-    again = f" --name {shlex.quote(name)}" if name else ""
-    again += f" --runs {shlex.quote(str(runs))}" if runs != options.DEFAULT_RUNS else ""
-    console.on_interrupt(f"go on with: segkey train --resume{again}")
+    where_to = (f" --name {word(name)}" if name else "") + (
+        f" --runs {word(runs)}" if runs != options.DEFAULT_RUNS else ""
+    )
+    console.on_interrupt(f"go on with: segkey train --resume{where_to}")
     values = {
         "weights": weights, "epochs": epochs, "batch_size": batch_size, "lr": lr, "lr_min": lr_min, "restart": restart,
         "optimizer": optimizer, "momentum": momentum, "weight_decay": weight_decay, "crop_scale": crop_scale,

@@ -141,15 +141,16 @@ def parse_block_sizes(texts: list[str] | None) -> list[int]:
 
 
 def open_run(path: Path):
-    """A `segkey.runs.Run` to be used; where its training was cut off, that is said."""
+    """A `segkey.runs.Run` to be used; where its training has not ended, that is said."""
     from segkey.runs import Run
 
     run = Run.open(path)
+    run.require_weights()
     if run.epochs_missing:
-        done = run.config["epochs_done"]
+        alive, done = run.is_worked_on, run.config["epochs_done"]
         console.warn(
-            f"the training of {run.name} was cut off: these are its best weights after {done} of {done + run.epochs_missing}"
-            f" epochs; segkey train --resume --name {run.name} goes on"
+            f"the training of {run.name} {'is under way' if alive else 'was cut off'}: these are its best weights after "
+            f"{done} of {done + run.epochs_missing} epochs" + ("" if alive else f"; go on with: {run.how_to_go_on}")
         )
     return run
 

@@ -4,6 +4,7 @@ from rich.table import Table
 
 from segkey.ciphers import METHODS, Cipher, method_label, method_name
 from segkey.reports.layout import duration, number, per_cent, printable, table_of, visible
+from segkey.results import NOTHING_TO_MEASURE, is_measured
 
 _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best keyless score to the correct key's
 
@@ -54,7 +55,7 @@ def chosen_on_test(line: dict, document: dict) -> bool:
 
 def strongest_first(document: dict) -> list[dict]:
     """The attacks of a suite, by what they won; those that are told a part of the key come last."""
-    return sorted(document["attacks"], key=lambda line: (required_access(line) == _KEY_PART, -line["mean_iou"]))
+    return sorted(document["attacks"], key=lambda line: (required_access(line) == _KEY_PART, -(line["mean_iou"] or 0.0)))
 
 
 def plain_in_words(plain: dict) -> str:
@@ -93,11 +94,10 @@ def suite_table(document: dict) -> Table:
             per_cent(line["won"]),
         )
     table.add_section()
-    table.add_row("the correct key", "", "", "", number(document["correct"]["mean_iou"]), "100 %")
-    table.add_row("plain images", "", "", "", number(document["keyless"]["mean_iou"]), "0 %")
-    table.add_row(
-        f"always '{printable(document['constant']['class'])}'", *[""] * 3, number(document["constant"]["mean_iou"]), ""
-    )
+    all_of_it, nothing = ("100 %", "0 %") if is_measured(document) else ("n/a", "n/a")
+    table.add_row("the correct key", "", "", "", number(document["correct"]["mean_iou"]), all_of_it)
+    table.add_row("plain images", "", "", "", number(document["keyless"]["mean_iou"]), nothing)
+    table.add_row(printable(constant_answer(document)), *[""] * 3, number(document["constant"]["mean_iou"]), "")
     notes = ["keys: tried; images: through the network; won: of the way from plain images to the correct key"]
     notes += [
         f"{line['attack']}: {line['summary']}. Requires {required_access(line)}; the attacker has {line['knows']}."
@@ -115,6 +115,12 @@ def suite_table(document: dict) -> Table:
     return table
 
 
+def constant_answer(document: dict) -> str:
+    """The answer that needs no model, in words."""
+    name = document["constant"]["class"]
+    return "always the same class" if name is None else f"always '{visible(name)}'"
+
+
 def few_images(images: int) -> str:
     """A warning that all that follows rests on little."""
     return f"{images} test images are few: other images may tell otherwise." if images < 20 else ""
@@ -128,6 +134,8 @@ def learned_nothing(correct: float, constant: float) -> bool:
 def nothing_to_judge(document: dict) -> str:
     """Why the results of an attack, or of a suite, tell nothing about a key; empty where they do."""
     correct, constant = document["correct"]["mean_iou"], document["constant"]
+    if not is_measured(document):
+        return NOTHING_TO_MEASURE[0].upper() + NOTHING_TO_MEASURE[1:] + "."
     if document["method"] == "none":
         return "This model is not protected: it works for everybody."
     if learned_nothing(correct, constant["mean_iou"]):

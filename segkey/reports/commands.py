@@ -8,6 +8,7 @@ from rich.table import Table
 from segkey.ciphers import METHODS, has_password, key_space_bits, method_label, method_name, selections
 from segkey.reports.attacks import (
     OPTIMISTIC,
+    constant_answer,
     few_images,
     nothing_to_judge,
     plain_in_words,
@@ -23,6 +24,8 @@ from segkey.reports.layout import (
     table_of,
     visible,
 )
+from segkey.results import NOTHING_TO_MEASURE, is_measured
+from segkey.shell import word
 
 _BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -112,6 +115,8 @@ def inspection_table(document: dict) -> Table:
 
 
 def _short(value: object) -> object:
+    if value is None:
+        return "n/a"
     return f"({len(value)})" if isinstance(value, list) and len(value) > 4 else value
 
 
@@ -121,14 +126,15 @@ def _short(value: object) -> object:
 def describe_training(run) -> str:
     """Where a run is, how it went, and what to do next."""
     best, config, data = run.config["best"], run.config, run.config["data"]
+    folder = word(run.path)
     text = (
         f"run {run.path}: {config['epochs_done']} epochs in {config['seconds']:.0f} s, best validation loss "
-        f"{best['val_loss']:.4f} in epoch {best['epoch']}\nNext: segkey evaluate {run.path}; segkey attack {run.path}"
+        f"{number(best['val_loss'])} in epoch {best['epoch']}\nNext: segkey evaluate {folder}; segkey attack {folder}"
     )
     bits = key_space_bits(data["method"], data["block_size"], data["channels"], bool(data["password_hash"]))
     if 0 < bits < SEARCHABLE_BITS:
         text += (
-            f"\nOnly {bits:.1f} bits of key space: see what a search finds with segkey attack {run.path} --exhaustive "
+            f"\nOnly {bits:.1f} bits of key space: see what a search finds with segkey attack {folder} --exhaustive "
             "(or --search)"
         )
     return text
@@ -143,7 +149,10 @@ def evaluation_table(document: dict) -> Table:
     table.add_row("[bold]mean IoU[/]", f"[bold]{number(document['correct']['mean_iou'])}[/]")
     table.add_row("pixel accuracy", number(document["correct"]["pixel_accuracy"]))
     constant = document["constant"]
-    table.add_row(f"mean IoU of answering '{printable(constant['class'])}' everywhere", number(constant["mean_iou"]))
+    answer = "the same class" if constant["class"] is None else f"'{printable(constant['class'])}'"
+    table.add_row(f"mean IoU of answering {answer} everywhere", number(constant["mean_iou"]))
+    if not is_measured(document):
+        table.footnote = NOTHING_TO_MEASURE
     return table
 
 
@@ -174,7 +183,7 @@ class AttackRow:
     """What one attempt reaches; ``of_correct`` is the part of what the correct key reaches, where that is not 0."""
 
     attempt: str
-    mean_iou: float
+    mean_iou: float | None
     of_correct: float | None
 
     @property
@@ -191,9 +200,11 @@ def attack_rows(document: dict) -> list[AttackRow]:
         (f"incorrect keys, mean of {wrong['keys']}", wrong["mean"]),
         ("  worst", wrong["min"]),
         ("  best", wrong["max"]),
-        (f"always '{visible(constant['class'])}'", constant["mean_iou"]),
+        (constant_answer(document), constant["mean_iou"]),
     ]
-    return [AttackRow(name, value, value / correct if correct else None) for name, value in attempts]
+    return [
+        AttackRow(name, value, value / correct if correct and value is not None else None) for name, value in attempts
+    ]
 
 
 def _divided(plain: dict) -> str:
@@ -227,7 +238,7 @@ def attack_table(document: dict) -> Table:
 def attack_sentence(document: dict) -> str:
     """What the table means, in plain words; it flatters nobody."""
     text = nothing_to_judge(document) or _verdict(document)
-    if document["method"] == "none":
+    if document["method"] == "none" or not is_measured(document):
         return text
     if few := few_images(document["images"]):
         text += " " + few
@@ -272,7 +283,7 @@ def bench_table(rows) -> Table:
         mark = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[row.met]
         sign = "≤" if row.lower_is_better else "≥"
         table.add_row(
-            row.stage,
+            printable(row.stage),
             f"{_rate(row.rate)} {row.unit}",
             _rate(row.limit),
             "" if row.ratio is None else f"{row.ratio:.2f}",

@@ -51,10 +51,7 @@ def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
     """The chart for some `segkey.reports.Row`; None where nothing was measured."""
     shown = [(row, label) for row, label in zip(rows, labels, strict=True) if row.correct is not None]
     values = [
-        value
-        for row, _ in shown
-        for value in (row.correct, row.plain, row.constant, *_wrong(row))
-        if value is not None and not math.isnan(value)
+        value for row, _ in shown for value in (row.correct, row.plain, row.constant, *_wrong(row)) if value is not None
     ]
     if not values:
         return None
@@ -64,7 +61,7 @@ def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
         y = number * _ROW + 36.0
 
         def dot(value: float | None, y: float = y) -> Dot | None:
-            return None if value is None or math.isnan(value) else Dot(value, 100 * value / top, y)
+            return None if value is None else Dot(value, 100 * value / top, y)
 
         mean = row.incorrect["mean"] if row.incorrect else None
         # Up and down in turn, as equal scores would hide each other.
@@ -78,7 +75,7 @@ def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
 
 
 def _wrong(row) -> list[float]:
-    return row.incorrect.get("values", []) if row.incorrect else []
+    return [value for value in row.incorrect.get("values", []) if value is not None] if row.incorrect else []
 
 
 def _nice_top(highest: float, most: int = 5) -> tuple[float, float]:

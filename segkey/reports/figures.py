@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segkey.ciphers import METHODS, method_name
-from segkey.files import written_whole
+from segkey.files import visible, written_whole
+from segkey.reports.layout import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,6 +71,7 @@ _STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "legend.fontsize": 7.5, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
     "lines.linewidth": 1.3, "lines.markersize": 4, "font.family": "sans-serif",
+    "text.parse_math": False, "text.usetex": False,  # names are text: $ in them begins no formula
 }  # fmt: skip
 # Okabe and Ito's colours, which people with any colour vision tell apart; then Tol's, for pictures with more classes.
 _COLOURS = (
@@ -125,9 +127,13 @@ def predictions(example: Example) -> Figure:
     show(1, 0, colours[example.truth], "ground truth")
     for column, (view, name) in enumerate(zip(example.views, names, strict=True), 1):
         show(0, column, view.seen.transpose(1, 2, 0), name)
-        show(1, column, colours[view.predicted], f"mean IoU {view.mean_iou:.4f}")
-    handles = [Patch(color=colours[number] / 255, label=example.classes[number]) for number in shown]
-    figure.legend(handles=handles, loc="lower center", ncols=per_line, frameon=False, handlelength=1, columnspacing=1)
+        show(1, column, colours[view.predicted], f"mean IoU {number(view.mean_iou)}")
+    handles = [Patch(color=colours[n] / 255, label=str(n)) for n in shown]
+    legend = figure.legend(
+        handles=handles, loc="lower center", ncols=per_line, frameon=False, handlelength=1, columnspacing=1
+    )
+    for written, n in zip(legend.get_texts(), shown, strict=True):  # as a label, a name that begins with _ is left out
+        written.set_text(visible(example.classes[n]))
     return figure
 
 
@@ -142,8 +148,8 @@ def _class_colours(example: Example) -> tuple[np.ndarray, list[int]]:
     shown = [int(number) for number in np.argsort(-counts, kind="stable") if counts[number]]
     colours = np.full((256, 3), 255, np.uint8)
     palette = [tuple(int(text[at : at + 2], 16) for at in (1, 3, 5)) for text in _COLOURS]
-    for place, number in enumerate(n for n in shown if n or example.classes[0] != "background"):
-        colours[number] = palette[place % len(palette)]
+    for place, n in enumerate(each for each in shown if each or example.classes[0] != "background"):
+        colours[n] = palette[place % len(palette)]
     if example.classes[0] == "background":
         colours[0] = (222, 222, 222)
     return colours, shown
@@ -178,7 +184,7 @@ def key_charts(document: dict) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     if len(set(all_devices)) > 1:
         handles.append(Line2D([], [], linestyle="", marker="o", color="black", markerfacecolor="white"))
-        labels.append(f"hollow: not on {usual}")
+        labels.append(f"hollow: not on {visible(usual)}")
     columns = 3 if len(methods) > 1 else 2
     figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False, columnspacing=1.5)
     figure.tight_layout(pad=0.3, w_pad=0.8, rect=(0, 0.075 * -(-len(labels) // columns), 1, 1))

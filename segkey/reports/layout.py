@@ -1,6 +1,5 @@
 """How tables, numbers and names look, whatever they say."""
 
-import math
 from collections.abc import Iterable
 
 from rich.markup import escape
@@ -14,7 +13,7 @@ SEARCHABLE_BITS = 40  # a key space that a patient attacker can go through
 
 def number(value: float | None, digits: int = 4) -> str:
     """With a fixed number of digits; n/a where there is none."""
-    return "n/a" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return "n/a" if value is None else f"{value:.{digits}f}"
 
 
 class _Titled(Table):
@@ -55,9 +54,9 @@ def printable(value: object) -> str:
     return escape(visible(value))
 
 
-def per_cent(part: float, digits: int = 0) -> str:
-    """A part of 1 as per cent."""
-    return f"{100 * part:.{digits}f} %"
+def per_cent(part: float | None, digits: int = 0) -> str:
+    """A part of 1 as per cent; n/a where there is none."""
+    return "n/a" if part is None else f"{100 * part:.{digits}f} %"
 
 
 def duration(seconds: float) -> str:
@@ -75,3 +74,36 @@ def in_bytes(count: float) -> str:
         if count < 1000 or unit == "TB":
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
+
+
+# ------------------------------------------------------------------ names in what other programs read
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}",
+    **{c: "\\" + c for c in "_&%$#{}"},
+    **{c: f"{{{c}}}" for c in "[]*"},  # behind the end of a line of a table, they would be its arguments
+}  # fmt: skip
+_MARKDOWN = set("\\`*_[]<>|~$#&!")
+_FORMULA = set("=+-@＝＋－﹣−＠﹢﹦﹫")  # and what a spreadsheet may take for them
+_UNSEEN = " \"'\u00a0\u200b\u200c\u200d\u2060\ufeff\u3000"
+
+
+def latex(text: object) -> str:
+    """Text in which LaTeX finds no command: every character that means something to it is escaped."""
+    return "".join(_LATEX.get(c, c) for c in visible(text))
+
+
+def csv_cell(value: object) -> object:
+    """A cell of a CSV file: numbers as they are; text that a spreadsheet would compute gets an apostrophe in front."""
+    if value is None or isinstance(value, int | float):
+        return "" if value is None else value
+    text = str(value)
+    bare = text.lstrip(_UNSEEN)
+    risky = bare[:1] in _FORMULA or not (bare[:1] or "x").isprintable()
+    return ("'" if bare and risky else "") + visible(text)
+
+
+def markdown(text: object) -> str:
+    """Text that Markdown shows as it is, in a table too: no markup, no HTML, no link."""
+    return "".join("\\" + c if c in _MARKDOWN else c for c in visible(text))

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -13,11 +12,20 @@ from PIL import Image
 
 from segkey.ciphers import METHODS, Cipher, key_space_bits, method_label, method_name
 from segkey.colours import palette_mask, palette_of
-from segkey.reports.attacks import OPTIMISTIC, chosen_on_test, required_access, strongest_first, suite_verdict
+from segkey.reports.attacks import (
+    OPTIMISTIC,
+    chosen_on_test,
+    nothing_to_judge,
+    required_access,
+    strongest_first,
+    suite_verdict,
+)
 from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
 from segkey.reports.layout import duration, number, per_cent, visible
 from segkey.reports.runs import Row, about, cell, collect, grid_of, groups_of
+from segkey.results import is_measured
+from segkey.shell import option, word
 from segkey.sources import Problem
 from segkey.version import VERSION
 
@@ -120,11 +128,11 @@ def _part(row: Row, run, samples) -> Part:
         method_label(row.method, row.block_size),
         _how(run.header),
         _facts(run),
-        _verdict(attacked, row.suite),
+        _verdict(attacked, row.suite, run.result("evaluate")),
         attack_rows(attacked) if attacked else [],
         attack_notes(attacked) if attacked else [],
         _suite_lines(row.suite) if row.suite else [],
-        attacked["incorrect"].get("values", []) if attacked else [],
+        row.incorrect.get("values", []) if row.incorrect else [],
         training_curves(run.history(), run.config.get("best", {}).get("epoch")),
         _commands(run, attacked),
         strip,
@@ -187,37 +195,40 @@ def _last(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 
-def _verdict(attacked: dict | None, suite: dict | None) -> str:
+def _verdict(attacked: dict | None, suite: dict | None, evaluated: dict | None) -> str:
     """The suite's, where there is one: it knows more."""
     if suite:
         return suite_verdict(suite)
-    return attack_sentence(attacked) if attacked else "How much the key is worth has not been measured yet."
+    if attacked:
+        return attack_sentence(attacked)
+    if evaluated and not is_measured(evaluated):
+        return nothing_to_judge(evaluated)
+    return "How much the key is worth has not been measured yet."
 
 
 def _commands(run, attacked: dict | None) -> list[str]:
     """What to type to get the same numbers; folders by their last name, as a page goes to other people."""
     config, header = run.config, run.header
-    data, (height, width) = config["data"], run.size
-    method = "" if header.method == "none" else f" --method {header.method} -M {header.block_size}"
+    data, (height, width), folder = config["data"], run.size, word(f"runs/{run.name}")
+    method = "" if header.method == "none" else f" {option('method', header.method)} -M {header.block_size}"
     password = " --ffx-password PASSWORD" if header.password_hash else ""
     size = str(height) if height == width else f"{height}x{width}"
-    shards = " ".join(shlex.quote(visible(_last(path))) for path in data.get("shards", [])) or "shards"  # fmt: skip
-    values = " ".join(
-        f"--{name.replace('_', '-')} {shlex.quote(_last(str(value)))}" for name, value in config["recipe"].items()
-    )
+    shards = [word(_last(path)) for path in data.get("shards", [])] or ["shards"]
+    settings = config["recipe"] | {"seed": config["seed"], "name": run.name}
+    values = " ".join(option(name, _last(str(value))) for name, value in settings.items())
     made = " --method none" if data.get("on_the_fly") or not method else method + password
-    train = f"segkey train {shards} --backbone {config['model']['backbone']} {values} --seed {config['seed']} --name {run.name}"
+    train = f"segkey train {' '.join(shards)} {option('backbone', config['model']['backbone'])} {values}"
     if data.get("on_the_fly") and method:
         train += f" --key KEY{method}{password}"
     commands = [
-        f"segkey encrypt IMAGES{made} --size {size} --views {data.get('views', 1)} --out {shards.split(' ')[0]}",
+        f"segkey encrypt IMAGES{made} --size {size} --views {data.get('views', 1)} --out {shards[0]}",
         train + (" --precise" if config.get("precise") else ""),
-        f"segkey evaluate runs/{run.name}",
+        f"segkey evaluate {folder}",
     ]
     if attacked:
-        keys, seed = attacked["incorrect"]["keys"], attacked.get("seed", 0)
-        commands.append(f"segkey attack runs/{run.name} --wrong-keys {keys} --seed {seed}{password}")
-    return ([f"# with key {header.key_id}"] if header.key_id else []) + commands
+        keys, seed = attacked["incorrect"]["keys"] or 1, attacked.get("seed", 0)
+        commands.append(f"segkey attack {folder} --wrong-keys {keys} {option('seed', seed)}{password}")
+    return ([f"# with key {visible(header.key_id)}"] if header.key_id else []) + commands
 
 
 # ------------------------------------------------------------------ pictures

@@ -7,16 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
 from segkey.ciphers import METHODS, method_label, method_name
 from segkey.files import write_json, written_whole
 from segkey.recipes import RECIPES
-from segkey.reports.layout import facts_of, in_bytes, number, table_of, visible
-from segkey.reports.runs import latex, latex_table
-from segkey.reproduction.findings import Model, models_of
+from segkey.reports.layout import csv_cell, facts_of, in_bytes, latex, markdown, number, printable, table_of, visible
+from segkey.reports.runs import latex_table
+from segkey.reproduction.findings import Model, has_score, models_of
 from segkey.reproduction.metering import Watch
+from segkey.results import NOTHING_TO_MEASURE
 from segkey.training import in_words
 
 # Table 1 of the paper: mean IoU on the 1449 validation images of PASCAL VOC 2012, correct key.
@@ -117,6 +119,8 @@ class Table1:
             notes.append("±: standard deviation over seeds")
         if self.document.get("left_out"):
             notes.append(f"left out, as their runs or results cannot be used: {', '.join(self.document['left_out'])}")
+        if unmeasured := sum(not has_score(cell) for cell in self.document["cells"]):
+            notes.append(f"{unmeasured} model{'s' * (unmeasured > 1)} missing: {NOTHING_TO_MEASURE}")
         if self.document["diverged"]:
             notes.append(f"missing, as their training diverged: {', '.join(self.document['diverged'])}")
         if len(self.devices) > 1:
@@ -174,10 +178,10 @@ class Table1:
 
     def as_table(self) -> Table:
         """For the terminal."""
-        table = table_of(self.title, *self.header())
+        table = table_of(self.title, *map(printable, self.header()))
         for row in self.rows():
-            table.add_row(*row)
-        table.footnote = "\n".join(self.notes)
+            table.add_row(*map(printable, row))
+        table.footnote = "\n".join(map(visible, self.notes))
         return table
 
     def as_csv(self) -> str:
@@ -187,21 +191,22 @@ class Table1:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["method", "block_size", "device", "seeds", "mean_iou", "std", paper, "difference"])
         for line in self.lines:
-            writer.writerow(["" if value is None else value for value in asdict(line).values()])
+            writer.writerow(map(csv_cell, asdict(line).values()))
         return file.getvalue()
 
     def as_markdown(self) -> str:
         """A table of Markdown, with its notes."""
-        rows = [self.header(), ["---", *["---:"] * (len(self.header()) - 1)], *self.rows()]
-        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-        return "\n\n".join([visible(self.title), table, *(visible(note) for note in self.notes)]) + "\n"
+        rows = [list(map(markdown, row)) for row in (self.header(), *self.rows())]
+        rows.insert(1, ["---", *["---:"] * (len(self.header()) - 1)])
+        table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        return "\n\n".join([markdown(self.title), table, *map(markdown, self.notes)]) + "\n"
 
     def as_latex(self) -> str:
         """A table of booktabs; what it is of stands above it as comments."""
         rows = self.rows("$^{{{}}}$", r" $\pm$ ")
         rows = [[f"${cell}$" if cell[:1] in "+-" else cell for cell in row] for row in rows]
         head = ["$M$", *map(latex, self.header()[1:])]
-        comments = [f"% {visible(line)}" for line in (self.title, *self.notes)]
+        comments = [f"% {latex(line)}" for line in (self.title, *self.notes)]
         return "\n".join([*comments, latex_table(head, rows)])
 
     def as_json(self) -> dict:
@@ -243,10 +248,13 @@ def findings_table(document: dict) -> Table:
         table.add_row(f"[bold]{finding['finding']}. {finding['text']}[/]", _verdict(finding) + judged)
         for claim in claims if told else []:
             if not claim["pairs"]:
-                table.add_row(Padding(claim["claim"], (0, 0, 0, 2)), _verdict(claim))
+                table.add_row(Padding(printable(claim["claim"]), (0, 0, 0, 2)), _verdict(claim))
                 continue
             table.add_row(
-                Group(Padding(claim["claim"], (0, 0, 0, 2)), Padding(_decisive(claim), (0, 0, 0, 4), style="dim")),
+                Group(
+                    Padding(printable(claim["claim"]), (0, 0, 0, 2)),
+                    Padding(escape(_decisive(claim)), (0, 0, 0, 4), style="dim"),
+                ),
                 _verdict(claim),
                 f"{claim['as_claimed']} of {claim['pairs']}",
                 f"{claim['mean_by']:+.4f}",
@@ -260,7 +268,7 @@ def findings_table(document: dict) -> Table:
     if unlearned:
         names = ", ".join(model.label for model in unlearned[:6])
         names += f" and {len(unlearned) - 6} more" if len(unlearned) > 6 else ""
-        table.footnote += f"\nhave learned next to nothing, so that their order is chance: {names}"
+        table.footnote += f"\nhave learned next to nothing, so that their order is chance: {visible(names)}"
     return table
 
 
@@ -273,7 +281,7 @@ def _decisive(claim: dict, most: int = 3) -> str:
     """The pairs that decide a claim, a line each."""
     against = claim["as_claimed"] < claim["pairs"]
     lines = [
-        pair["what"]
+        visible(pair["what"])
         + (" (within the spread of the seeds)" if pair["within_spread"] else "")
         + (" (different devices)" if pair["devices"] else "")
         for pair in claim["decisive"][:most]
@@ -313,7 +321,7 @@ def progress_table(watch: Watch, narrow: bool = False) -> Table:
     table = table_of("Mean IoU with the correct key", "M")
     methods = [m for m in METHODS if m != "none" and any(cell.method == m for cell in watch.cells)]
     for method in methods:
-        table.add_column(method_name(method), justify="right", min_width=None if narrow else 13)
+        table.add_column(printable(method_name(method)), justify="right", min_width=None if narrow else 13)
     for m in sorted({cell.block_size for cell in watch.cells if cell.method != "none"}):
         table.add_row(str(m), *(_state(watch, method, m) for method in methods))
     table.add_section()
@@ -331,7 +339,10 @@ def _state(watch: Watch, method: str, block_size: int) -> str:
         return f"[cyan]{watch.now[1]} {watch.part:.0%}[/]"
     if not done:
         return "[dim]·[/]"
-    return number(sum(done) / len(done)) + (f" ({len(done)}/{len(cells)})" if len(cells) > 1 else "")
+    scores = [score for score in done if score is not None]
+    return number(sum(scores) / len(scores) if scores else None) + (
+        f" ({len(done)}/{len(cells)})" if len(cells) > 1 else ""
+    )
 
 
 # ------------------------------------------------------------------ files
@@ -363,7 +374,10 @@ def _plain_text(table: Table) -> str:
 
 def cell_sentence(cell: dict) -> str:
     """A finished cell in one line."""
-    text = f"{method_label(cell['method'], cell['block_size'])}: {number(cell['correct']['mean_iou'])} with the correct key"
+    label = method_label(cell["method"], cell["block_size"])
+    if not has_score(cell):
+        return f"{label}: {NOTHING_TO_MEASURE}"
+    text = f"{label}: {number(cell['correct']['mean_iou'])} with the correct key"
     wrong = cell["incorrect"]
     if wrong:
         text += (

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from segkey.ciphers import METHODS, method_label, method_name
 from segkey.reports.attacks import suite_table, suite_verdict
-from segkey.reports.layout import number, printable, table_of, visible
+from segkey.reports.layout import csv_cell, latex, number, printable, table_of, visible
+from segkey.results import NOTHING_TO_MEASURE, is_measured
 from segkey.sources import Problem
 
 
@@ -32,6 +33,11 @@ class Row:
     images: int | None
     suite: dict | None = None  # what `segkey attack --suite` found
 
+    @property
+    def unmeasured(self) -> bool:
+        """Whether it was tested, and there was nothing to measure."""
+        return self.images is not None and self.correct is None
+
 
 def collect(runs) -> list[Row]:
     """Read the results of some runs; a run without any has empty cells."""
@@ -51,7 +57,7 @@ def collect(runs) -> list[Row]:
                 result.get("correct", {}).get("mean_iou"),
                 result.get("correct", {}).get("iou", {}),
                 attacked["plain"]["mean_iou"] if attacked else None,
-                attacked["incorrect"] if attacked else None,
+                attacked["incorrect"] if attacked and is_measured(attacked) else None,
                 result.get("constant", {}).get("mean_iou"),
                 result.get("images"),
                 run.result("suite"),
@@ -105,7 +111,9 @@ def tables(rows: list[Row], per_class: bool = False, left_out: Sequence[Problem]
     for group in groups_of(rows):
         methods, block_sizes, cells = grid_of(group)
         if block_sizes:
-            table = table_of(f"Mean IoU with the correct key ({about(group)})", "M", *map(method_name, methods))
+            table = table_of(
+                f"Mean IoU with the correct key ({about(group)})", "M", *(printable(method_name(m)) for m in methods)
+            )
             for m in block_sizes:
                 table.add_row(str(m), *(cell(cells.get((method, m))) for method in methods))
             if ("none", 1) in cells:
@@ -129,17 +137,20 @@ def _comparison(group: list[Row]) -> Table:
         wrong = row.incorrect
         table.add_row(
             printable(row.run),
-            method_label(row.method, row.block_size),
+            printable(method_label(row.method, row.block_size)),
             number(row.correct),
             number(row.plain),
-            f"{wrong['mean']:.4f} ± {wrong['std']:.3f}" if wrong else "n/a",
-            f"{wrong['keys']}: {wrong['max']:.4f}" if wrong else "n/a",
+            f"{number(wrong['mean'])} ± {number(wrong['std'], 3)}" if wrong else "n/a",
+            f"{wrong['keys']}: {number(wrong['max'])}" if wrong else "n/a",
             number(row.constant),
         )
     table.footnote = (
         "incorrect: mean ± standard deviation over random wrong keys; best of: the luckiest of them; "
         "constant: answering the commonest class everywhere"
     )
+    for row in group:
+        if row.unmeasured:
+            table.footnote += f"\n{visible(row.run)}: {NOTHING_TO_MEASURE}"
     return table
 
 
@@ -166,6 +177,7 @@ def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
             "constant": {"mean_iou": row.constant},
             "suite": row.suite,
         }
+        | ({"no_score": NOTHING_TO_MEASURE} if row.unmeasured else {})
         for row in rows
     ]
 
@@ -188,17 +200,9 @@ def as_csv(rows: list[Row]) -> str:
         ]
     )
     for row in rows:
-        wrong = [row.incorrect[name] for name in wrong_names] if row.incorrect else [""] * len(wrong_names)
+        wrong = [row.incorrect[name] for name in wrong_names] if row.incorrect else [None] * len(wrong_names)
         values = [row.correct, row.plain, *wrong, row.constant]
-        writer.writerow(
-            [
-                row.run,
-                row.method,
-                row.block_size,
-                row.images or "",
-                *("" if value is None else value for value in values),
-            ]
-        )
+        writer.writerow(map(csv_cell, [row.run, row.method, row.block_size, row.images, *values]))
     return file.getvalue()
 
 
@@ -209,11 +213,11 @@ def as_latex(rows: list[Row]) -> str:
         methods, block_sizes, cells = grid_of(group)
         if block_sizes:
             lines = [[str(m), *(cell(cells.get((method, m))) or "--" for method in methods)] for m in block_sizes]
-            parts.append(latex_table(["$M$", *map(method_name, methods)], lines))
+            parts.append(latex_table(["$M$", *(latex(method_name(m)) for m in methods)], lines))
         lines = [
             [
                 latex(row.run),
-                method_name(row.method),
+                latex(method_name(row.method)),
                 str(row.block_size) if row.method != "none" else "--",
                 number(row.correct),
                 number(row.plain),
@@ -245,21 +249,19 @@ def latex_table(header: list[str], lines: list[list[str]]) -> str:
     )
 
 
-def latex(text: str) -> str:
-    """Text with what LaTeX would take for commands escaped."""
-    return "".join("\\" + c if c in "_&%$#{}" else c for c in text)
-
-
 def demo_sentence(rows: list[Row]) -> str:
     """What the demo's table shows, from its numbers."""
+    measured = [row for row in rows if row.correct is not None and row.incorrect]
+    if not measured:
+        return f"This shows nothing: {NOTHING_TO_MEASURE}."
     parts = []
-    for row in rows:
+    for row in measured:
         best = max(row.plain, row.incorrect["max"])
         parts.append(
             f"{method_name(row.method)}: {row.correct:.2f} with the right key, {row.incorrect['mean']:.2f} on average with a wrong "
             f"one, {best:.2f} for the best attempt without it (plain images, or the luckiest wrong key)"
         )
-    strongest = max(rows, key=lambda row: row.correct - max(row.plain, row.incorrect["max"]))
+    strongest = max(measured, key=lambda row: row.correct - max(row.plain, row.incorrect["max"]))
     return (
         "What this shows, in mean IoU: " + "; ".join(parts) + ". Whoever holds the key gets the model's full quality; "
         f"here {method_name(strongest.method)} keeps the most of it from everybody else. "

@@ -126,19 +126,25 @@ class Claim:
             "verdict": self.verdict,
             "pairs": len(self.pairs),
             "as_claimed": sum(pair.by > 0 for pair in self.pairs),
-            "mean_by": mean([pair.by for pair in self.pairs]) if self.pairs else None,
+            "mean_by": mean([pair.by for pair in self.pairs]),
             "decisive": [pair.__dict__ for pair in self.decisive()],
             "all": [pair.__dict__ for pair in self.pairs],
         }
 
 
+def has_score(cell: dict) -> bool:
+    """Whether anything could be measured on a cell's test images."""
+    return cell["correct"]["mean_iou"] is not None
+
+
 def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
     """Cells of ``results.json`` put together over seeds, by method and block size and then by device.
 
-    Where a method and block size was computed on several devices, the one with the most seeds is first.
+    Where a method and block size was computed on several devices, the one with the most seeds is first. Cells that have
+    no score, as every pixel of their test masks was void, are passed over.
     """
     groups: dict[tuple, list[dict]] = {}
-    for cell in cells:
+    for cell in filter(has_score, cells):
         groups.setdefault((cell["method"], cell["block_size"], cell["device"]), []).append(cell)
     models: dict[tuple[str, int], list[Model]] = {}
     for (method, block_size, device), group in groups.items():
@@ -280,9 +286,9 @@ def _leaks(grid: _Grid) -> list[Claim]:
 # ------------------------------------------------------------------ numbers
 
 
-def mean(values: Sequence[float]) -> float:
-    """NaN for none."""
-    return math.fsum(values) / len(values) if values else math.nan
+def mean(values: Sequence[float]) -> float | None:
+    """None where there is no value."""
+    return math.fsum(values) / len(values) if values else None
 
 
 def deviation(values: Sequence[float]) -> float | None:

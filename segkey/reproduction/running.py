@@ -19,6 +19,7 @@ from segkey.reproduction.grid import Cell
 from segkey.reproduction.metering import Meter, Watch
 from segkey.reproduction.settings import FORMAT, LEAST, PASSWORD, Settings, check_folder, differences, is_full_voc
 from segkey.shards import Split, open_splits
+from segkey.shell import word
 from segkey.sources import Source
 
 _CELL = {"run": str, "method": str, "block_size": int, "seed": int, "device": str, "seconds": dict, "correct": dict}
@@ -150,7 +151,7 @@ class Experiment:
             if usable < least:
                 raise SegkeyError(
                     f"the split '{name}' has {usable} images that can be used; {least} are needed",
-                    f"see what is wrong: segkey encrypt {self.source.root}",
+                    f"see what is wrong: segkey encrypt {word(self.source.root)}",
                 )
         return splits
 

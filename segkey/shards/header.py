@@ -5,12 +5,30 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 
+from segkey.forms import NAME, YES_OR_NO, many, misfit, number, pattern, text, whole
 from segkey.version import VERSION
 
 FORMAT = "segkey-shard-v1"
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # it becomes the name of a folder
 MAX_SIDE = 1 << 16  # pixels
 MAX_BLOCK = 1 << 12  # pixels; the key has to be stretched over every value of a block
+KEY_ID = pattern("([0-9a-f]{16})?", "16 hex digits, or nothing where there is no key")
+_KINDS = {
+    "split": pattern(SPLIT_NAME.pattern, "1 to 64 letters, digits, '.', '_' and '-'"),
+    "method": text(64, 1),
+    "block_size": whole(1, MAX_BLOCK),
+    "channels": whole(1, 1024),
+    "max_value": whole(1, 65535),
+    "key_id": KEY_ID,
+    "password_hash": pattern("[0-9A-Za-z$:+/=.-]{0,256}", "a hash"),
+    "classes": many(NAME, 255),
+    "ignore_index": whole(0, 255),
+    "views": whole(1, 1 << 20),
+    "augmented": YES_OR_NO,
+    "seed": whole(-(2**63)),
+    "crop_scale": number(0, 1, above=True),
+    "source_id": text(128),
+}
 
 
 @dataclass(frozen=True)
@@ -51,25 +69,14 @@ class Header:
     source_id: str = ""
 
     def complaint(self) -> str:
-        """What is wrong with a header that was read, or nothing: it may come from anybody."""
-        for f in fields(self):
-            if f.type in (int, str, bool, float) and not isinstance(getattr(self, f.name), f.type):
-                return f"attribute {f.name!r} has a wrong type"
-        sane = (
-            1 <= self.block_size <= MAX_BLOCK
-            and 1 <= self.channels <= 1024
-            and 1 <= self.max_value <= 65535
-            and 0 <= self.ignore_index <= 255
-            and 1 <= self.views <= 1 << 20
-            and len(self.classes) <= 255
-            and all(isinstance(name, str) for name in self.classes)
-            and SPLIT_NAME.fullmatch(self.split)
+        """The field that cannot be, and what was expected, or nothing: a header that was read may come from anybody."""
+        return misfit(vars(self), _KINDS) or (
+            "'classes' names a class twice" if len(set(self.classes)) < len(self.classes) else ""
         )
-        return "" if sane else "attribute is out of its range"
 
     def attributes(self) -> dict[str, object]:
         """As attributes of a file."""
-        values = asdict(self) | {"classes": json.dumps(self.classes, ensure_ascii=False)}
+        values = asdict(self) | {"classes": json.dumps(self.classes, ensure_ascii=False, allow_nan=False)}
         return {"format": FORMAT, "made_with": f"segkey {VERSION}"} | values
 
     def same_data(self, other: "Header") -> list[str]:
@@ -86,4 +93,4 @@ def sha256(data: bytes) -> str:
 
 def checksum_attributes(attributes: dict[str, object]) -> str:
     """SHA-256 of attributes, whatever their order."""
-    return sha256(json.dumps(attributes, sort_keys=True, ensure_ascii=True).encode())
+    return sha256(json.dumps(attributes, sort_keys=True, allow_nan=False).encode())

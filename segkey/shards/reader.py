@@ -127,7 +127,7 @@ class Shard:
         values["classes"] = tuple(json.loads(values["classes"]))
         header = Header(**values)
         if complaint := header.complaint():
-            raise self._refuse(f"its {complaint}")
+            raise self._refuse(f"its attribute {complaint}")
         return header
 
     def _dataset(self, name: str) -> h5py.Dataset:
@@ -202,7 +202,7 @@ class Shard:
     @property
     def fingerprint(self) -> str:
         """Hex digits that stand for everything in it."""
-        return sha256(json.dumps(self._checksums, sort_keys=True).encode())
+        return sha256(json.dumps(self._checksums, sort_keys=True, allow_nan=False).encode())
 
     @property
     def original_sizes(self) -> np.ndarray:

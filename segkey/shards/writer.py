@@ -134,7 +134,7 @@ class ShardWriter:
         for name, value in attributes.items():
             self._set(name, value)
         checksums = {name: sha256(table.tobytes()) for name, table in tables.items()}
-        self._set("checksums", json.dumps(checksums | {"attributes": checksum_attributes(attributes)}))
+        self._set("checksums", json.dumps(checksums | {"attributes": checksum_attributes(attributes)}, allow_nan=False))
 
     def _set(self, name: str, value: object) -> None:
         # Text of fixed length: HDF5 keeps variable-length text in a heap without checksum, and may loop on a damaged one.

@@ -188,30 +188,6 @@ def test_the_cost_of_an_attack_does_not_depend_on_where_it_was_cut(small, tmp_pa
     assert [(line["queries"], line["images"]) for line in again["attacks"]] == [(1, 6), (4, 24)]
 
 
-@pytest.mark.parametrize("name, draw", [
-    ("exponential", lambda g, size: 0.03 + 0.01 * g.exponential(size=size)),
-    ("normal", lambda g, size: 0.2 + 0.03 * g.normal(size=size)),
-    ("uniform", lambda g, size: g.uniform(0.1, 0.3, size)),
-])  # fmt: skip
-def test_the_expected_best_of_many_keys(name, draw):
-    """Beside the mean of the best of as many draws, for distributions with a heavy, a light and no tail."""
-    generator = np.random.default_rng(1)
-    for keys in (1_000, 10_000):
-        truth = np.mean([draw(generator, keys).max() for _ in range(100)])
-        guesses = [attacks.best_of_many(draw(generator, 100).tolist(), keys) for _ in range(25)]
-        spread = np.std(draw(generator, 10_000))
-        assert np.median([guess["mean"] for guess in guesses]) == pytest.approx(truth, abs=1.5 * spread)
-        assert np.mean([guess["low"] - spread / 2 <= truth <= guess["high"] + spread / 2 for guess in guesses]) > 0.6
-        assert all(guess["low"] <= guess["mean"] <= guess["high"] <= 1 for guess in guesses)
-
-
-def test_the_best_of_as_many_keys_is_the_best_that_was_seen():
-    values = [0.1, 0.3, 0.2]
-    assert attacks.best_of_many(values, 3)["mean"] == 0.3
-    assert attacks.best_of_many(values, 30) is None  # three scores have no tail
-    assert attacks.best_of_many([0.2] * 100, 10_000)["mean"] == pytest.approx(0.2)
-
-
 def test_a_model_without_protection_scores_the_same_with_every_key(open_run, attacked):
     document = attacks.correct_plain_incorrect(attacked(open_run), wrong_keys=3)
     assert document["plain"] == document["correct"] | {

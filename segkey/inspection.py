@@ -94,9 +94,9 @@ def _shard(path: Path, verify: bool, progress: Progress) -> dict:
 
 
 def _runs(folder: Path, verify: bool) -> list[dict]:
-    from segkey.runs import find
+    from segkey.runs import survey
 
-    found, broken = find(folder)
+    found, broken = survey(folder)
     documents = [_run(run.path, verify) for run in found]
     return documents + [{"path": str(folder / each.name), "kind": "run", "damage": [each.why]} for each in broken]
 

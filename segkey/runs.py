@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors.torch import save
 
 from segkey import distributed, models, recipes, results
 from segkey.ciphers import METHODS
-from segkey.errors import SegkeyError
+from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.files import (
     create,
     explain_os_errors,
@@ -408,7 +409,15 @@ def folders(folder: Path, file: str = "run.json") -> list[Path]:
 _FILES = ("run.json", "model.safetensors", "resume.pt", "history.jsonl", *(f"{name}.json" for name in results.NAMES))
 
 
-def find(folder: Path) -> tuple[list[Run], list[Problem]]:
+def find(folder: Path) -> list[Run]:
+    """All runs in a folder, oldest first; warns of those that cannot be used. See `survey`."""
+    found, left_out = survey(folder)
+    for problem in left_out:
+        warnings.warn(f"left out {problem.name}: {problem.why}", SegkeyWarning, stacklevel=2)
+    return found
+
+
+def survey(folder: Path) -> tuple[list[Run], list[Problem]]:
     """All runs in a folder, oldest first, and those that cannot be used, with the reason.
 
     A folder that is a run itself is the only one.

@@ -22,7 +22,7 @@ from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.loading import Feed
 from segkey.pictures import random_crops, seeded
 from segkey.progress import Progress
-from segkey.runs import Run, find
+from segkey.runs import Run, find, survey
 from segkey.shards import Header, open_splits
 
 CPU = torch.device("cpu")
@@ -416,7 +416,9 @@ def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatc
         assert result.stderr.count("left out") == 10 and f"and {len(told) - 10} more" in result.stderr
         return result.stdout
 
-    found, left_out = find(Path("runs"))
+    with pytest.warns(SegkeyWarning, match="left out .*: runs/"):
+        assert [run.name for run in find(Path("runs"))] == ["whole"]
+    found, left_out = survey(Path("runs"))
     assert [run.name for run in found] == ["whole"]
     assert {problem.name for problem in left_out} == told.keys()
     assert all(told[problem.name] in problem.why and problem.why for problem in left_out)
@@ -442,12 +444,12 @@ def test_where_all_runs_are_broken_that_is_the_error(broken_runs):
     with pytest.raises(
         SegkeyError, match=rf"none of the {len(told) + 1} runs in .* can be used; another: .*segkey-run-v9"
     ):
-        find(folder)
+        survey(folder)
     (folder / "link").unlink()
     for name in told.keys() - {"another", "link"} | {"whole"}:
         shutil.rmtree(folder / name)
     with pytest.raises(SegkeyError, match="the run in .* cannot be used; another"):
-        find(folder)
+        survey(folder)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -455,7 +457,7 @@ def test_a_run_that_may_not_be_read_is_left_out(broken_runs):
     folder, _ = broken_runs
     (folder / "cut").chmod(0)
     try:
-        found, left_out = find(folder)
+        found, left_out = survey(folder)
     finally:
         (folder / "cut").chmod(0o700)
     assert [run.name for run in found] == ["whole"]

@@ -44,13 +44,13 @@ def report(
     Runs that cannot be used are named with the reason, and left out.
     """
     from segkey import reports
-    from segkey.runs import find
+    from segkey.runs import survey
 
     if as_json + as_csv + as_latex + bool(html) > 1:
         raise typer.BadParameter("choose one of --html, --json, --csv and --latex")
     if not html and (key or shards):
         raise typer.BadParameter("--key and --shards belong to --html")
-    found, broken = find(runs)
+    found, broken = survey(runs)
     console.left_out(broken)
     if html:
         _write_page(found, broken, html, key, passphrase_file, options.encode(ffx_password), shards, device)

@@ -79,6 +79,8 @@ YES_OR_NO = Kind("true or false", lambda value: isinstance(value, bool))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 ANY = Kind("a value", lambda value: True)
 NAME = text(200, 1)
+# Whatever the file system allows: the user's own folders may have any name, and are shown and quoted with care.
+PATH = Kind("a path", lambda value: isinstance(value, str) and 0 < len(value) <= 4096 and "\0" not in value)
 HEX_64 = pattern("[0-9a-f]{64}", "64 hex digits")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segkey.errors import SegkeyError
-from segkey.forms import Kind, misfit, number, one_of, text, whole
+from segkey.forms import PATH, Kind, misfit, number, one_of, whole
 
 if TYPE_CHECKING:
     from segkey.runs import Run
@@ -24,7 +24,7 @@ _KINDS: dict[str, Kind] = {  # what a recipe that comes from elsewhere may hold
     "weight_decay": number(0, 1e6),
     "epochs": whole(1, 10**9),
     "batch_size": whole(1, 10**9),
-    "weights": text(4096, 1),
+    "weights": PATH,
     "crop_scale": number(0, 1, above=True),
 }
 

@@ -113,7 +113,7 @@ def test_commands_after_a_training_and_in_hints_are_quoted(tmp_path, monkeypatch
         ({"data.classes": ["x" * 201, "b"]}, "'data.classes'"),
         ({"data.images": {"train": "12"}}, "'data.images'"),
         ({"data.views": True}, "'data.views' is True; expected a whole number from 1"),
-        ({"data.shards": ["a\nb"]}, "'data.shards'"),
+        ({"data.shards": ["a\0b"]}, "'data.shards'"),
         ({"data.block_size": 5}, "'data.size' is 32x32; expected sides that M = 5 divides"),
         ({"recipe.lr; touch PWNED": 1}, "'lr; touch PWNED' is unknown; expected optimizer, lr"),
         ({"recipe.lr": "0.1; touch PWNED"}, "'lr' is '0.1; touch PWNED'; expected a number above 0"),

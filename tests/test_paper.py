@@ -89,6 +89,30 @@ def test_seeds_give_mean_and_deviation_and_devices_stay_apart():
     assert r"0.6717 $\pm$ 0.0020$^{a}$" in table.as_latex()
 
 
+def test_cells_made_differently_stand_apart_in_table_1_and_are_hollow_in_figure_6():
+    how = {"augmented": True, "views": 1, "test images": 1449}
+    cells = [cell | {"conditions": how} for cell in cells_of(seeds=2, block_sizes=(2, 4))]
+    odd = next(cell for cell in cells if (cell["method"], cell["seed"], cell["block_size"]) == ("np", 1, 2))
+    odd["conditions"] = how | {"views": 3}
+    document = document_of(cells)
+    table = paper.Table1(document)
+    assert table.rows()[0][4] == "0.6316 (a) / 0.6336 (b)"  # no mean of the two
+    assert table.rows()[1][4] == "0.5805 ± 0.0014 (a)"
+    assert table.notes[-1] == (
+        "trained or tested differently, which are not averaged: a: views 1; b: views 3"
+    )  # fmt: skip
+    assert "over 1 to 2 seeds" in table.notes[-2]
+    (line,) = (line for line in csv.DictReader(io.StringIO(table.as_csv())) if line["differs_in"])
+    assert (line["method"], line["seeds"], line["differs_in"]) == ("np", "1", "views 3 (not 1)")
+    for cell in cells:
+        if cell["method"] == "np" and cell["block_size"] == 4:
+            cell["conditions"] = how | {"views": 3}
+    figure = figures.key_charts(document_of(cells))
+    assert "hollow: other views" in [text.get_text() for text in figure.legends[0].get_texts()]
+    told = paper._plain_text(paper.findings_table(document_of(cells)))
+    assert "not alike: views 3 (not 1)" in re.sub(r"[\s│]+", " ", told)
+
+
 def test_missing_cells_are_empty_and_block_sizes_of_the_users_own_have_no_paper():
     cells = [cell for cell in cells_of() if (cell["method"], cell["block_size"]) != ("np", 4)]
     own = next(cell for cell in cells if cell["method"] == "shf") | {"block_size": 6}

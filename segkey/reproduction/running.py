@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from segkey import attacks, ciphers, distributed, encryption, evaluation, runs, training
+from segkey import attacks, ciphers, conditions, distributed, encryption, evaluation, runs, training
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.files import make_folder, read_json, write_json
 from segkey.keys import Key
@@ -199,6 +199,7 @@ class Experiment:
             "best": run.config["best"],
             "weights_sha256": run.config["weights_sha256"],
             "images": result["images"],
+            "conditions": _conditions(run, result),
             "correct": result["correct"],
             "plain": result.get("plain"),
             "incorrect": result.get("incorrect"),
@@ -251,3 +252,9 @@ class Experiment:
         if cell.method == "none":
             return 1
         return 1 + attacks.ways_of_plain(self.cipher(cell)) + self.settings.wrong_keys
+
+
+def _conditions(run: runs.Run, result: dict) -> dict:
+    """Under which a cell was made; its classes are those of the settings."""
+    found = conditions.of_run(run.config, result)
+    return {name: value for name, value in found.items() if name != "classes"}

@@ -27,6 +27,7 @@ def line(name, mean_iou, steals="the model", queries=10, seconds=30.0):
     return {
         "attack": name, "knows": f"what {name} knows", "steals": steals, "queries": queries, "images": 320,
         "seconds": seconds, "mean_iou": mean_iou, "won": won, "summary": f"how {name} did it", "details": {},
+        "chosen_on_test": False,
     }  # fmt: skip
 
 

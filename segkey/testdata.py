@@ -64,10 +64,9 @@ def warn_of_known_images(
     found = _places(split, dealt, from_files)
     for name, use in (("train", "was trained on"), ("val", "chose its best epoch by")):
         if common := found.get(name):
-            some = ", ".join(common[:5]) + (", …" if len(common) > 5 else "")
             warn(
                 f"{len(common)} of {len(split)} test images have the names or masks of images that run {run.name} {use} "
-                f"({some}): if they are the same, this says little of new images"
+                f"({_some(common)}): if they are the same, this says little of new images"
             )
     if unclear := found.get(_UNCLEAR):
         warn(
@@ -188,11 +187,16 @@ def read_pair(run: Run, image: Path, shard: Path) -> tuple[np.ndarray, np.ndarra
     rows = [row for row, name in enumerate(twins.names) if Path(name).stem == image.stem]
     if not rows:
         raise SegkeyError(
-            f"{shard} holds no image called {image.stem}", f"see the names with: segkey inspect --json {shard}"
+            f"{shard} holds no image called {image.stem}", f"names there: {_some(twins.names)}"
         )
     preparation = Preparation(twins.size, len(twins.header.classes), twins.header.ignore_index)
     (plain,), _, _ = preparation.load(sources.Item(image.name, image, None))
     return plain[None], twins.read("images", rows[0])[None]
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    """The first of some names."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def split_from_shards(run: Run, shards: list[Path], name: str = "test") -> Split:
@@ -246,7 +250,9 @@ def split_from_images(run: Run, images: Path, masks: Path | None, name: str = "t
         )
     items = [item for item in source.splits.get(name, source.splits.get(sources.ALL)) if item.mask]
     if not items:
-        raise SegkeyError(f"{images} has no masks to compare with", "give the folder of masks with --masks")
+        listed = images.is_file() and images.suffix.lower() in sources.LISTS
+        how = "name each mask behind its image and a tab" if listed else "give the folder of masks with --masks"
+        raise SegkeyError(f"{images} has no masks to compare with", how)
     if source.classes:
         _check_classes(tuple(source.classes), run, images)
     preparation = Preparation(run.size, len(run.header.classes), run.header.ignore_index)

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -274,3 +276,58 @@ def test_names_are_neither_markup_nor_escapes():
 def test_tables_fit_the_terminal(width):
     text = shown(*reports.tables([row("a-very-long-name-of-a-run-that-somebody-chose")], per_class=True), width=width)
     assert max(map(len, text.splitlines())) <= width
+
+
+# ------------------------------------------------------------------ advice
+
+
+@pytest.mark.parametrize("method, m, password, advised, not_advised", [
+    ("np", 2, "", ["--exhaustive", "--search"], ["--ffx-password"]),
+    ("shf", 2, "", ["--search"], ["--exhaustive"]),
+    ("ffx", 2, "ab", ["--exhaustive --ffx-password PASSWORD", "--search"], []),
+    ("ffx", 2, "", [], ["key space", "--search"]),
+    ("np", 8, "", [], ["key space"]),
+])  # fmt: skip
+def test_after_a_training_no_search_is_advised_that_would_be_refused(method, m, password, advised, not_advised):
+    data = {"method": method, "block_size": m, "channels": 3, "password_hash": password}
+    best = {"val_loss": 0.5, "epoch": 1}
+    run = SimpleNamespace(path="runs/x", config={"data": data, "best": best, "epochs_done": 1, "seconds": 1.0})
+    text = reports.describe_training(run)
+    assert all(words in text for words in advised)
+    assert not any(words in text for words in not_advised)
+
+
+def test_advice_of_keygen_is_not_refused():
+    from segkey.attacks import too_many_keys
+
+    assert "NP has only 924 keys" in reports.KEY_SPACE_ADVICE and "segkey attack --exhaustive" in reports.KEY_SPACE_ADVICE
+    assert not too_many_keys("np", 2) and not too_many_keys("ffx", 2, fixed_password=True)
+
+
+def test_a_name_that_is_taken_is_to_be_gone_on_with_only_if_it_can(tmp_path, trained_run):
+    from segkey import runs
+    from segkey.errors import SegkeyError
+
+    def hint(path) -> str:
+        with pytest.raises(SegkeyError) as caught:
+            runs.check_free(path)
+        return caught.value.hint
+
+    assert "--resume" not in hint(trained_run.path)  # it has all its epochs
+    (tmp_path / "file").write_text("")
+    assert "--resume" not in hint(tmp_path / "file")
+    cut = runs.Run(tmp_path / "cut", json.loads(json.dumps(trained_run.config)) | {"epochs_done": 1})
+    cut.path.mkdir()
+    cut.save()
+    assert "--resume" in hint(cut.path)
+
+
+def test_a_list_is_not_advised_to_take_a_folder_of_masks(tmp_path, trained_run, scenes_folder):
+    from segkey import testdata
+    from segkey.errors import SegkeyError
+
+    file = tmp_path / "photos.txt"
+    file.write_text("\n".join(map(str, sorted((scenes_folder / "images/test").iterdir()))))
+    with pytest.raises(SegkeyError) as caught:
+        testdata.split_from_images(trained_run, file, None)
+    assert "a tab" in caught.value.hint and "--masks" not in caught.value.hint

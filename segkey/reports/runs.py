@@ -85,9 +85,9 @@ def about(group: list[Row]) -> str:
 def apart(groups: list[list[Row]]) -> list[str]:
     """For each group, in what it differs from the one before it that is most like it; empty for the first."""
     told = [""]
-    for number, group in enumerate(groups[1:], 1):
-        found = [conditions.differences(group[0].data, earlier[0].data) for earlier in groups[:number]]
-        nearest = min(range(number), key=lambda n: len(found[n]))
+    for place, group in enumerate(groups[1:], 1):
+        found = [conditions.differences(group[0].data, earlier[0].data) for earlier in groups[:place]]
+        nearest = min(range(place), key=lambda n: len(found[n]))
         told.append(f"differs from part {nearest + 1} in: {conditions.joined(found[nearest])}")
     return told
 

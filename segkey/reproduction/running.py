@@ -110,7 +110,7 @@ class Experiment:
             if usable < least:
                 raise SegkeyError(
                     f"the split '{name}' has {usable} images that can be used; {least} are needed",
-                    f"see what is wrong: segkey encrypt {self.source.root}",
+                    "give more images, or mend those that are left out (they are named above, with the reason)",
                 )
         return splits
 

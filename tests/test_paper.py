@@ -164,6 +164,21 @@ def test_figure_6_has_a_panel_a_method_with_every_wrong_key(tmp_path, methods):
     assert image.width == round(300 * (7.16 if len(methods) > 1 else 3.5))
 
 
+def test_figure_6_says_where_plain_images_were_fed_in_one_way_only():
+    def labels(cells):
+        figure = figures.key_charts(document_of(cells))
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    cells = cells_of()
+    assert "plain images (FFX's divided by 255 only)" in labels(cells)
+    for cell in cells:
+        if cell["method"] == "ffx":
+            cell["plain"] |= {"divided_by": 999, "by_divisor": {"255": 0.01, "999": cell["plain"]["mean_iou"]}}
+    assert "plain images" in labels(cells)
+    told = paper._plain_text(paper.findings_table(document_of(cells)))
+    assert "fed in the better of two ways" in " ".join(told.split())
+
+
 def test_figure_6_marks_points_of_another_device():
     document = document_of([*cells_of(block_sizes=(2, 4)), *cells_of("cpu", block_sizes=(8,), methods=("np",))[1:]])
     figure = figures.key_charts(document)

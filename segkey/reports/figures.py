@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segkey import conditions
 from segkey.ciphers import METHODS, method_name
 from segkey.files import written_whole
+from segkey.reports.attacks import plain_one_way
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,6 +178,8 @@ def key_charts(document: dict) -> Figure:
     panels[0].set_ylabel("mean IoU")
     panels[0].set_ylim(bottom=0)
     handles, labels = panels[0].get_legend_handles_labels()
+    if any(plain_one_way(cell["method"], cell["plain"] or {}) for cell in document["cells"]):
+        labels = [label + " (FFX's divided by 255 only)" * (label == "plain images") for label in labels]
     if len(set(made)) > 1:
         handles.append(Line2D([], [], linestyle="", marker="o", color="black", markerfacecolor="white"))
         labels.append(f"hollow: {_unlike(list(models.values()), usual)}")

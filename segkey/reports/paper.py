@@ -302,6 +302,10 @@ def findings_table(document: dict) -> Table:
         "that decide: those against it, the clearest first, or the narrowest where all are as claimed; keeps: of what is above the constant "
         "answer; finding 4 is tested on models that reach 1.5 times that answer"
     )
+    if any(len((cell["plain"] or {}).get("by_divisor", {})) > 1 for cell in document["cells"]):
+        table.footnote += (
+            "; plain images of FFX are fed in the better of two ways, chosen on the test images: optimistic for the attacker"
+        )
     if older := [note for cell in document["cells"] if (note := plain_one_way(cell["method"], cell["plain"] or {}))]:
         table.footnote += f"\n{older[0]}"
     unlearned = [m for several in models_of(document["cells"]).values() for m in several if not m.has_learned]

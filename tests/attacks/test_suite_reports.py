@@ -45,7 +45,7 @@ def test_the_table_has_the_strongest_attack_first_and_what_only_teaches_last():
         line("wrong-keys", 0.2), line("nearby", 0.45, steals=""), line("exhaustive", 0.5, queries=924),
         left_out={"search": "for some reason"},
     )  # fmt: skip
-    text = shown(reports.suite_table(table))
+    text = shown(reports.suite_table(table), width=200)
     places = [text.index(name) for name in ("exhaustive", "wrong-keys", "nearby", "the correct key")]
     assert places == sorted(places)
     row = next(row for row in text.splitlines() if "exhaustive" in row)

@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import os
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +27,36 @@ _SEVERAL = {".gif", ".png", ".tif", ".tiff", ".webp"}  # kinds of file that can 
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
 
 
+class _QuietPillow:
+    """While any thread is in it, Pillow does not warn: sizes are checked here, the rest is about harmless metadata.
+
+    `warnings.catch_warnings` in each thread would not do: threads that overlap give each other's filters back, and one
+    that ignores everything stays behind and swallows all later warnings.
+    """
+
+    def __init__(self):
+        self._lock, self._inside, self._caught = threading.Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\b")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._caught.__exit__(*error)
+
+
+_QUIET_PILLOW = _QuietPillow()
+if hasattr(os, "register_at_fork"):  # a process that forks while a thread is in it leaves the child a lock nobody opens
+    os.register_at_fork(after_in_child=_QUIET_PILLOW.__init__)
+
+
 def _decode(path: Path) -> Image.Image:
     """Read a file as a picture of at most `MAX_PIXELS`.
 
@@ -36,8 +68,7 @@ def _decode(path: Path) -> Image.Image:
         if path.exists() and not path.is_file():
             raise SegkeyError(f"{path}: not a file")
         # Opened here, as Pillow would map uncompressed TIFFs into memory and then turn them wrongly.
-        with open_regular(path, follow=True) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size is checked below; the rest is about harmless metadata
+        with open_regular(path, follow=True) as file, _QUIET_PILLOW:
             picture = Image.open(file, formats=_FORMATS)
             if picture.width * picture.height > MAX_PIXELS:
                 raise too_large

@@ -122,19 +122,22 @@ class Model:
         return ciphers.from_key(header.method, key, header.block_size, header.channels, password)
 
     @torch.inference_mode()
-    def masks(self, pixels: np.ndarray, sizes: list[tuple[int, int]], cipher: Cipher | None) -> list[np.ndarray]:
+    def masks(
+        self, pixels: np.ndarray, sizes: list[tuple[int, int]], cipher: Cipher | None, divided_by: int = 255
+    ) -> list[np.ndarray]:
         """Masks of some images of the network's size.
 
         Args:
             pixels: uint8 (N, 3, h, w), plain.
             sizes: (H, W) of each mask.
             cipher: from `cipher`, or a thief's; None feeds the images as they are.
+            divided_by: what images are divided by that are fed as they are.
 
         Returns:
             uint8 (H, W) each.
         """
         images = torch.from_numpy(pixels).to(self.device)
-        images, max_value = (cipher.encrypt(images), cipher.max_value) if cipher else (images, 255)
+        images, max_value = (cipher.encrypt(images), cipher.max_value) if cipher else (images, divided_by)
         with devices.mixed_precision(self.device, not self.precise):
             logits = self._network(as_pixels(images, max_value)).float()
         return [classes_at(each, size).cpu().numpy() for each, size in zip(logits, sizes, strict=True)]

@@ -381,7 +381,15 @@ def is_taken(path: Path) -> bool:
 def check_free(path: Path) -> None:
     """Raise `SegkeyError` if a run cannot be made at ``path``."""
     if is_taken(path):
-        raise SegkeyError(f"{path} already exists", "choose another --name, or go on with it: --resume")
+        raise SegkeyError(f"{path} already exists", "choose another --name" + (", or go on with it: --resume" * _can_go_on(path)))
+
+
+def _can_go_on(path: Path) -> bool:
+    """Whether there is a run whose training has not ended."""
+    try:
+        return Run.open(path).epochs_missing > 0
+    except SegkeyError:
+        return False
 
 
 def free_name(folder: Path, wanted: str) -> str:

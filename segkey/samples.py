@@ -66,7 +66,8 @@ def take(
         # With a password of its own as well: the owner's would be half of the key.
         stranger = ciphers.from_key(cipher.method, preview.throwaway_key(), cipher.block_size, cipher.channels)
         shown = (stranger.encrypt(pixels).astype(np.uint32) * 255 // stranger.max_value).astype(np.uint8)
-    masks = {way: model.masks(pixels, sizes, chosen) for way, chosen in ways.items()}
+    divided_by = _better_divisor(model.run, cipher)
+    masks = {way: model.masks(pixels, sizes, chosen, divided_by) for way, chosen in ways.items()}
     masks["truth"] = list(truth.cpu().numpy())
     return [
         Sample(
@@ -74,6 +75,12 @@ def take(
         )
         for n, index in enumerate(order)
     ]
+
+
+def _better_divisor(run: Run, cipher: Cipher) -> int:
+    """By what plain images are divided: in the way that `segkey attack` found to be the better one, where it was run."""
+    plain = (run.result("attack") or {}).get("plain", {})
+    return cipher.max_value if plain.get("divided_by") == cipher.max_value else 255
 
 
 def _another(cipher: Cipher, password: bytes | None) -> Cipher:

@@ -1,8 +1,10 @@
 """The images a run is tested on, from shards or from files, and the run's cipher from the key."""
 
+import contextlib
 import warnings
+import zlib
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -15,7 +17,6 @@ from segkey.loading import MemorySplit
 from segkey.preparation import Preparation
 from segkey.runs import Run
 from segkey.shards import Split, find_splits, open_splits
-from segkey.shell import word
 
 
 def cipher_of(run: Run, key: Key | None, password: bytes | None = None) -> Cipher:
@@ -32,11 +33,102 @@ def open_test_split(
 ) -> Split | MemorySplit:
     """What a run is tested on: images with masks, or some shards, or those it was trained on."""
     if images:
-        return split_from_images(run, images, masks, name)
-    split = split_from_shards(run, shards or own_shards(run), name)
-    if not shards:
-        _warn_of_other_shards(run)
+        split = split_from_images(run, images, masks, name)
+    else:
+        split = split_from_shards(run, shards or own_shards(run), name)
+        if not shards:
+            _warn_of_other_shards(run)
+    warn_of_known_images(run, split, shards, from_files=bool(images))
     return split
+
+
+def warn_of_known_images(
+    run: Run, split: Split | MemorySplit, shards: list[Path] | None = None, from_files: bool = False
+) -> None:
+    """Say how many of the images that a run is tested on it was trained on: what it scores on those flatters it.
+
+    Images are told by their names, which the shards of the training hold, and files also by their masks, unless those
+    in the shards are augmented. Training images that were renamed may stay unseen.
+
+    Args:
+        run: the run.
+        split: what it is tested on.
+        shards: where the shards of its training are; where they were, if not given.
+        from_files: whether the images are files, which nobody has dealt into training and test images.
+    """
+
+    def warn(text: str) -> None:
+        warnings.warn(text, SegkeyWarning, stacklevel=4)
+
+    dealt = _as_dealt(run, shards)
+    found = _places(split, dealt, from_files)
+    for name, use in (("train", "was trained on"), ("val", "chose its best epoch by")):
+        if common := found.get(name):
+            warn(
+                f"{len(common)} of {len(split)} test images have the names or masks of images that run {run.name} {use} "
+                f"({_some(common)}): if they are the same, this says little of new images"
+            )
+    if unclear := found.get(_UNCLEAR):
+        warn(
+            f"{len(unclear)} of {len(split)} test images have names that several images of the training shards have: it "
+            f"cannot be told whether run {run.name} was trained on them"
+        )
+    if from_files and "train" not in dealt:
+        warn(
+            f"the training shards of run {run.name} are not at hand (--shards FOLDER): it cannot be told whether it was "
+            "trained on some of these test images"
+        )
+
+
+_UNCLEAR = "unclear"
+
+
+def _as_dealt(run: Run, shards: list[Path] | None) -> dict[str, Split]:
+    """The splits that a run was trained with: those of some shards, or of its own; whichever are at hand and readable."""
+    for paths in (lambda: shards or [], lambda: own_shards(run)):
+        with contextlib.suppress(SegkeyError):
+            found = open_splits(paths())
+            if "train" in found:
+                return found
+    return {}
+
+
+def _places(split: Split | MemorySplit, dealt: dict[str, Split], by_masks: bool) -> dict[str, list[str]]:
+    """Names of images by the split in which they were dealt out; those that may have been in several are unclear."""
+    by_stem: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+    for name, known in dealt.items():
+        for path in map(_reversed, known.names):
+            by_stem.setdefault(path[0], []).append((path, name))
+    masks = {
+        int(checksum): name
+        for name, known in dealt.items()
+        if by_masks and not known.header.augmented
+        for shard in known.shards
+        for checksum in shard.mask_checksums
+    }
+    places: dict[str, list[str]] = {}
+    for number, name in enumerate(split.names):
+        own = _reversed(name)
+        alike = [(path, place) for path, place in by_stem.get(own[0], []) if own[: len(path)] == path[: len(own)]]
+        alike = [(path, place) for path, place in alike if path == own] or alike
+        place = alike[0][1] if len(alike) == 1 else masks.get(_checksum(split, number)) if masks else None
+        if place or any(place == "train" for _, place in alike):
+            places.setdefault(place or _UNCLEAR, []).append(name)
+    return places
+
+
+def _reversed(name: str) -> tuple[str, ...]:
+    """An image's name without its suffix, and the folders in front of it, the nearest first.
+
+    The same image is ``JPEGImages/a.jpg`` seen from a devkit, and ``a.png`` seen from a folder of copies.
+    """
+    return tuple(reversed(PurePosixPath(name).with_suffix("").parts)) if PurePosixPath(name).name else ("",)
+
+
+def _checksum(split: MemorySplit, number: int) -> int | None:
+    """As shards have it of a mask; None of a mask of one class, which many images may have."""
+    (mask,) = split.read_batch("masks", np.array([number]))
+    return zlib.crc32(np.ascontiguousarray(mask)) if mask.min() < mask.max() else None
 
 
 def _warn_of_other_shards(run: Run) -> None:
@@ -95,11 +187,16 @@ def read_pair(run: Run, image: Path, shard: Path) -> tuple[np.ndarray, np.ndarra
     rows = [row for row, name in enumerate(twins.names) if Path(name).stem == image.stem]
     if not rows:
         raise SegkeyError(
-            f"{shard} holds no image called {image.stem}", f"see the names with: segkey inspect --json {word(shard)}"
+            f"{shard} holds no image called {image.stem}", f"names there: {_some(twins.names)}"
         )
     preparation = Preparation(twins.size, len(twins.header.classes), twins.header.ignore_index)
     (plain,), _, _ = preparation.load(sources.Item(image.name, image, None))
     return plain[None], twins.read("images", rows[0])[None]
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    """The first of some names."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def split_from_shards(run: Run, shards: list[Path], name: str = "test") -> Split:
@@ -153,7 +250,9 @@ def split_from_images(run: Run, images: Path, masks: Path | None, name: str = "t
         )
     items = [item for item in source.splits.get(name, source.splits.get(sources.ALL)) if item.mask]
     if not items:
-        raise SegkeyError(f"{images} has no masks to compare with", "give the folder of masks with --masks")
+        listed = images.is_file() and images.suffix.lower() in sources.LISTS
+        how = "name each mask behind its image and a tab" if listed else "give the folder of masks with --masks"
+        raise SegkeyError(f"{images} has no masks to compare with", how)
     if source.classes:
         _check_classes(tuple(source.classes), run, images)
     preparation = Preparation(run.size, len(run.header.classes), run.header.ignore_index)

@@ -1,8 +1,11 @@
 """Scores against counting by hand, and what a run may be tested on."""
 
+import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segkey import ciphers, encryption, evaluation, scenes, testdata
-from segkey.errors import KeyMismatchError, SegkeyError
+from segkey import ciphers, encryption, evaluation, scenes, sources, testdata
+from segkey.errors import KeyMismatchError, SegkeyError, SegkeyWarning
 from segkey.evaluation import Scores, confusion_matrix
 from segkey.loading import Feed
+from segkey.runs import Run
 from segkey.shards import Packed, ShardWriter, open_splits
 
 CPU = torch.device("cpu")
@@ -152,11 +156,13 @@ def test_images_are_taken_from_the_split_that_was_asked_for_or_all_where_there_a
 ):
     masks = scenes_folder / "masks"
     assert len(testdata.open_test_split(trained_run, None, scenes_folder / "images", masks)) == 6
-    assert len(testdata.open_test_split(trained_run, None, scenes_folder / "images", masks, "val")) == 4
+    with pytest.warns(SegkeyWarning, match="chose its best epoch by"):
+        assert len(testdata.open_test_split(trained_run, None, scenes_folder / "images", masks, "val")) == 4
     shutil.copytree(scenes_folder / "images/val", tmp_path / "images")
     shutil.copytree(scenes_folder / "masks/val", tmp_path / "masks")
     shutil.copy(scenes_folder / "classes.txt", tmp_path)
-    split = testdata.open_test_split(trained_run, None, tmp_path, None)
+    with pytest.warns(SegkeyWarning, match="chose its best epoch by"):
+        split = testdata.open_test_split(trained_run, None, tmp_path, None)
     assert (len(split), split.header.split) == (4, "all")
     with pytest.raises(SegkeyError, match="no split 'holdout'"):
         testdata.open_test_split(trained_run, None, scenes_folder, None, "holdout")
@@ -222,3 +228,110 @@ def test_a_mistyped_run_is_answered_with_the_nearest(trained_run):
     with pytest.raises(SegkeyError) as told:
         Run.open(trained_run.path.parent / "something-else")
     assert "segkey train" in told.value.hint
+
+
+# ------------------------------------------------------------------ images that the model knows
+
+
+def told(run, *args) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        testdata.open_test_split(run, *args)
+    return [str(each.message) for each in caught if issubclass(each.category, SegkeyWarning)]
+
+
+def undealt(out, scenes_folder, splits=("train", "val", "test"), rename="{split}-{name}"):
+    """The scenes in one folder, as they were before anybody dealt them out."""
+    for kind in ("images", "masks"):
+        (out / kind).mkdir(parents=True)
+        for split in splits:
+            for file in sorted((scenes_folder / kind / split).iterdir()):
+                shutil.copy(file, out / kind / rename.format(split=split, name=file.name))
+    shutil.copy(scenes_folder / "classes.txt", out)
+    return out
+
+
+@pytest.fixture
+def run_of_undealt(tmp_path, trained_run, scenes_folder, key):
+    """A run whose shards were dealt out from one folder of images, and that folder."""
+    folder = undealt(tmp_path / "data", scenes_folder)
+    cipher, source = ciphers.from_key("np", key, 4), sources.find(folder)
+    encryption.encrypt(
+        encryption.plan_shards(source, tmp_path / "shards", cipher, key.id, size=(32, 32)), cipher, workers=1
+    )
+    run = Run(trained_run.path, json.loads(json.dumps(trained_run.config)))
+    run.config["data"] |= {
+        "shards": [str(tmp_path / "shards")],
+        "fingerprint": open_splits([tmp_path / "shards"])["train"].fingerprint,
+    }
+    return run, folder, {name: len(items) for name, items in source.splits.items()}
+
+
+def test_testing_on_training_images_is_said_with_their_number(run_of_undealt):
+    run, folder, counts = run_of_undealt
+    train, val = told(run, None, folder, None)
+    assert train.startswith(f"{counts['train']} of 22 test images have the names or masks of images that run small was")
+    assert val.startswith(f"{counts['val']} of 22 test images") and "chose its best epoch by" in val
+
+
+def test_copies_elsewhere_are_known_by_their_names(run_of_undealt, tmp_path):
+    run, folder, counts = run_of_undealt
+    shutil.copytree(folder / "images", tmp_path / "copies/images/deep/in/it")
+    shutil.copytree(folder / "masks", tmp_path / "copies/masks/deep/in/it")
+    train, val = told(run, None, tmp_path / "copies", None)
+    assert train.startswith(f"{counts['train']} of 22") and val.startswith(f"{counts['val']} of 22")
+
+
+def test_images_that_are_new_raise_no_warning(tmp_path, trained_run, scenes_folder):
+    """Their names without folders are those of training images, too: masks tell them apart."""
+    assert told(trained_run, None, scenes_folder, None) == []  # its split test
+    assert told(trained_run, None, undealt(tmp_path, scenes_folder, ["test"], "{name}"), None) == []
+    assert told(trained_run, None, None, None) == []
+
+
+def test_a_name_that_several_images_have_is_unclear(tmp_path, trained_run, scenes_folder):
+    """Masks of training images are augmented in these shards, and so tell nothing."""
+    folder = undealt(tmp_path, scenes_folder, ["train"], "{name}")
+    known, unclear = sorted(told(trained_run, None, folder, None))
+    assert known.startswith("6 of 12 test images have names that several images of the training shards have")
+    assert unclear.startswith("6 of 12 test images have the names or masks of images that run small was trained on")
+
+
+def test_renamed_images_are_known_by_their_masks(tmp_path, trained_run, scenes_folder):
+    (val,) = told(trained_run, None, undealt(tmp_path, scenes_folder, ["val", "test"], "x{split}{name}"), None)
+    assert "4 of 10 test images" in val
+
+
+@pytest.mark.parametrize("name, use", [("train", "was trained on"), ("val", "chose its best epoch by")])
+def test_another_split_than_test_is_said_to_be_known(trained_run, scenes_folder, shards_folder, name, use):
+    for args in ((None, None, None), ([shards_folder], None, None), (None, scenes_folder, None)):
+        (warning,) = told(trained_run, *args, name)
+        count = {"train": 12, "val": 4}[name]
+        assert f"{count} of {count} test images" in warning and use in warning
+
+
+def test_shards_dealt_out_anew_hold_images_that_the_run_knows(tmp_path, trained_run, scenes_source, key):
+    """They are given with --shards; the run's own lie where they were."""
+    splits = scenes_source.splits
+    source = replace(scenes_source, splits={"test": [*splits["test"], *splits["train"][:3]]})
+    cipher = ciphers.from_key("np", key, 4)
+    encryption.encrypt(encryption.plan_shards(source, tmp_path, cipher, key.id, size=(32, 32)), cipher, workers=1)
+    (warning,) = told(trained_run, [tmp_path], None, None)
+    assert "3 of 9 test images" in warning and "was trained on" in warning
+
+
+def test_without_the_training_shards_it_is_said_that_nothing_can_be_told(tmp_path, trained_run, scenes_folder):
+    run = Run(trained_run.path, json.loads(json.dumps(trained_run.config)))
+    run.config["data"]["shards"] = [str(tmp_path / "gone")]
+    (warning,) = told(run, None, undealt(tmp_path, scenes_folder), None)
+    assert "it cannot be told whether" in warning and "--shards FOLDER" in warning
+
+
+@pytest.mark.parametrize("own, known, same", [
+    ("a.png", "JPEGImages/a.jpg", True), ("JPEGImages/a.jpg", "a.png", True), ("x/a.jpg", "x/a.jpg", True),
+    ("test/a.jpg", "train/a.jpg", False), ("b.jpg", "a.jpg", False), ("a.b.jpg", "a.jpg", False),
+    ("a.jpg", "home/anna/photos/a.jpg", True), ("photos/a.jpg", "home/anna/photos/a.jpg", True), ("", "a.jpg", False),
+])  # fmt: skip
+def test_names_of_one_image_seen_from_different_folders(own, known, same):
+    dealt = {"train": SimpleNamespace(names=[known], shards=[])}
+    assert testdata._places(SimpleNamespace(names=[own]), dealt, False) == ({"train": [own]} if same else {})

@@ -127,3 +127,32 @@ def test_results_of_different_devices_are_never_averaged_and_pairs_across_them_m
     (pair,) = claim(cells, 1)["all"]
     assert pair["by"] == pytest.approx(0.15)  # of device b, which has more seeds
     assert pair["devices"] is True
+
+
+def test_cells_made_under_other_conditions_are_not_put_together():
+    """Seeds are; whatever else differs, such as how images were augmented or the number of test images, is not."""
+    how = {"augmented": True, "views": 1, "crop scale": 0.08, "training in": "float32", "test images": 60}
+    cells = [cell("np", 2, 0.5, seed=n) | {"conditions": how} for n in range(2)]
+    cells += [cell("np", 2, 0.9, seed=2) | {"conditions": how | change} for change in (
+        {"views": 3, "crop scale": 0.9}, {"augmented": False}, {"training in": "bfloat16"}, {"test images": 30},
+    )]  # fmt: skip
+    several = models_of(cells)["np", 2]
+    assert [len(model.correct) for model in several] == [2, 1, 1, 1, 1]
+    assert several[0].accuracy == pytest.approx(0.5)
+    cells.append(cell("np", 4, 0.4) | {"conditions": how | {"views": 3}})
+    (pair,) = claim(cells, 1)["all"]
+    assert pair["differs"] == "views 3 (not 1)" and pair["devices"] is False
+
+
+def test_a_cell_of_an_earlier_version_is_put_together_with_its_like_only():
+    known = {"conditions": {"augmented": True, "trained on": "cpu"}}
+    several = models_of([cell("np", 2, 0.5), cell("np", 2, 0.6, seed=1), cell("np", 2, 0.7, seed=2) | known])["np", 2]
+    assert [model.correct for model in several] == [(0.5, 0.6), (0.7,)]
+
+
+def test_plain_images_of_ffx_count_as_they_are_fed_best():
+    both = {"mean_iou": 0.0969, "divided_by": 999, "by_divisor": {"255": 0.0694, "999": 0.0969}}
+    early, fresh = cell("ffx", 2, 0.4, 0.0694), cell("ffx", 2, 0.4, seed=1) | {"plain": both}
+    (model,) = models_of([early, fresh])["ffx", 2]
+    assert model.with_plain == 0.0969
+    assert models_of([early])["ffx", 2][0].with_plain == 0.0694

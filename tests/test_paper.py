@@ -89,6 +89,30 @@ def test_seeds_give_mean_and_deviation_and_devices_stay_apart():
     assert r"0.6717 $\pm$ 0.0020$^{a}$" in table.as_latex()
 
 
+def test_cells_made_differently_stand_apart_in_table_1_and_are_hollow_in_figure_6():
+    how = {"augmented": True, "views": 1, "test images": 1449}
+    cells = [cell | {"conditions": how} for cell in cells_of(seeds=2, block_sizes=(2, 4))]
+    odd = next(cell for cell in cells if (cell["method"], cell["seed"], cell["block_size"]) == ("np", 1, 2))
+    odd["conditions"] = how | {"views": 3}
+    document = document_of(cells)
+    table = paper.Table1(document)
+    assert table.rows()[0][4] == "0.6316 (a) / 0.6336 (b)"  # no mean of the two
+    assert table.rows()[1][4] == "0.5805 ± 0.0014 (a)"
+    assert table.notes[-1] == (
+        "trained or tested differently, which are not averaged: a: views 1; b: views 3"
+    )  # fmt: skip
+    assert "over 1 to 2 seeds" in table.notes[-2]
+    (line,) = (line for line in csv.DictReader(io.StringIO(table.as_csv())) if line["differs_in"])
+    assert (line["method"], line["seeds"], line["differs_in"]) == ("np", "1", "views 3 (not 1)")
+    for cell in cells:
+        if cell["method"] == "np" and cell["block_size"] == 4:
+            cell["conditions"] = how | {"views": 3}
+    figure = figures.key_charts(document_of(cells))
+    assert "hollow: other views" in [text.get_text() for text in figure.legends[0].get_texts()]
+    told = paper._plain_text(paper.findings_table(document_of(cells)))
+    assert "not alike: views 3 (not 1)" in re.sub(r"[\s│]+", " ", told)
+
+
 def test_missing_cells_are_empty_and_block_sizes_of_the_users_own_have_no_paper():
     cells = [cell for cell in cells_of() if (cell["method"], cell["block_size"]) != ("np", 4)]
     own = next(cell for cell in cells if cell["method"] == "shf") | {"block_size": 6}
@@ -138,6 +162,21 @@ def test_figure_6_has_a_panel_a_method_with_every_wrong_key(tmp_path, methods):
         assert correct[0] == pytest.approx(paper.papers_value(method, 2) + 0.011)
     image = Image.open(figures.save(figure, tmp_path / "fig6.png"))
     assert image.width == round(300 * (7.16 if len(methods) > 1 else 3.5))
+
+
+def test_figure_6_says_where_plain_images_were_fed_in_one_way_only():
+    def labels(cells):
+        figure = figures.key_charts(document_of(cells))
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    cells = cells_of()
+    assert "plain images (FFX's divided by 255 only)" in labels(cells)
+    for cell in cells:
+        if cell["method"] == "ffx":
+            cell["plain"] |= {"divided_by": 999, "by_divisor": {"255": 0.01, "999": cell["plain"]["mean_iou"]}}
+    assert "plain images" in labels(cells)
+    told = paper._plain_text(paper.findings_table(document_of(cells)))
+    assert "fed in the better of two ways" in " ".join(told.split())
 
 
 def test_figure_6_marks_points_of_another_device():

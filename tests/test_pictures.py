@@ -1,7 +1,9 @@
 """Pictures: formats, modes, orientation, what is refused, crops, resizing."""
 
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -235,3 +237,24 @@ def test_image_and_mask_are_cut_alike(seed, height, width, axis):
     off = np.abs(image.astype(int) - as_array(Image.fromarray(ramp), (48, 32), crop))
     # Half a step for nearest, half for rounding; at the rim bilinear filtering has only one side to average.
     assert off[4:-4, 4:-4].max() <= np.ceil(max(height / 48, width / 32) / 2) + 1
+
+
+def test_decoding_in_threads_leaves_warnings_as_they_were(tmp_path):
+    """Threads that overlap in `warnings.catch_warnings` leave a filter behind that swallows every later warning."""
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(8) as pool:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        list(pool.map(load_image, [tmp_path / "photo.png"] * 400))
+        assert list(warnings.filters) == before
+        warnings.warn("still heard", stacklevel=1)
+    assert [str(each.message) for each in caught] == ["still heard"]
+
+
+def test_pillow_does_not_warn_of_what_is_harmless(tmp_path, monkeypatch):
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 * 6)  # a photograph of 960 pixels is more than that
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_image(tmp_path / "photo.png")
+    assert caught == []

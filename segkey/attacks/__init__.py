@@ -14,10 +14,25 @@ The modules ``wrong_keys`` … ``nearby`` hold the attacks; ``registry``, ``subj
 
 # Imported to register themselves, in the order in which a suite runs them: what is cheap and telling comes first.
 from segkey.attacks import wrong_keys, known_pair, ciphertext_only, exhaustive, fine_tune, search, nearby  # noqa: F401, I001
+from segkey.attacks.exhaustive import too_many_keys
+from segkey.attacks.key_parts import changeable_parts, secret_parts_of
 from segkey.attacks.registry import ATTACKS, Attack, Budget, Result, attack
 from segkey.attacks.subject import Cost, Subject, ways_of_plain
 from segkey.attacks.suite import merge, run_attacks, won
 from segkey.attacks.wrong_keys import correct_plain_incorrect, wrong_ciphers
+from segkey.ciphers import METHODS
+
+
+
+def searches_that_fit(method: str, block_size: int, channels: int = 3, fixed_password: bool = False) -> list[str]:
+    """Options of ``segkey attack`` that search for the key of a method and block size, and do not refuse it."""
+    fitting = []
+    if method in METHODS and not too_many_keys(method, block_size, channels, fixed_password):
+        fitting.append("--exhaustive")
+    if method in METHODS and not changeable_parts(secret_parts_of(METHODS[method], fixed_password)):
+        fitting.append("--search")
+    return fitting
+
 
 __all__ = [
     "ATTACKS",
@@ -30,6 +45,8 @@ __all__ = [
     "correct_plain_incorrect",
     "merge",
     "run_attacks",
+    "searches_that_fit",
+    "too_many_keys",
     "ways_of_plain",
     "won",
     "wrong_ciphers",

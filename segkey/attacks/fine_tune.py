@@ -66,9 +66,10 @@ def _numbers_of_images(images: int, percents: tuple[float, ...]) -> dict[float, 
     counts = {percent: round(images * percent / 100) for percent in sorted(set(percents))}
     enough = {percent: count for percent, count in counts.items() if count >= _LEAST_IMAGES}
     if not enough:
+        least = math.ceil(100 * _LEAST_IMAGES / images)
         raise SegkeyError(
             f"{max(percents):g} % of {images} training images are too few to fine-tune on",
-            f"give --fine-tune {math.ceil(100 * _LEAST_IMAGES / images)} or more",
+            f"give --fine-tune {least} or more" if least <= 100 else "leave --fine-tune out: it needs two images",
         )
     return enough
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from segkey.cli import app, console, options
+from segkey.errors import SegkeyError
 
 Queries = Annotated[int, typer.Option(min=10, help="How many keys a search may try.")]
 Few = Annotated[int, typer.Option("--few", min=2, help="How many images an attacker has who needs a few.")]
@@ -94,6 +95,13 @@ def attack(
     console.left_out(getattr(tested, "problems", []))
     console.on_interrupt("what was finished is kept; run the same command again to go on")
     own, shown = testdata.is_own_test(split, shards, images, limit), []
+    earlier = None
+    if own and (suite or names):  # before anything is computed
+        try:
+            earlier = opened.result("suite")
+        except SegkeyError:
+            if not suite:  # which is what the message advises; it replaces what cannot be read
+                raise
     with distributed.sole_writer(opened.path):
         subject = attacks.Subject.create(
             opened, tested, cipher, where, limit, splits=testdata.attackers_splits(opened, shards), precise=precise,
@@ -108,7 +116,7 @@ def attack(
         if suite or names:
             document = attacks.run_attacks(subject, names or None, budget, seed)
             if own:
-                document = attacks.merge(opened.result("suite"), document)
+                document = attacks.merge(earlier, document)
                 opened.write_result("suite", document)
             shown = [reports.suite_table(document), reports.suite_verdict(document)]
         subject.kept.remove()

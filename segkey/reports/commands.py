@@ -85,7 +85,7 @@ def describe_encryption(result, problems, out: Path, cipher) -> str:
         text += f"; {len(problems)} left out"
     if 0 < cipher.key_space_bits < SEARCHABLE_BITS:
         text += (
-            f"\nOnly {cipher.key_space_bits:.1f} bits of key space: a search finds this key quickly. Take a larger M."
+            f"\nOnly {cipher.key_space_bits:.1f} bits of key space: somebody who is patient tries all keys. Take a larger M."
         )
     return text
 
@@ -133,11 +133,22 @@ def describe_training(run) -> str:
     )
     bits = key_space_bits(data["method"], data["block_size"], data["channels"], bool(data["password_hash"]))
     if 0 < bits < SEARCHABLE_BITS:
-        text += (
-            f"\nOnly {bits:.1f} bits of key space: see what a search finds with segkey attack {folder} --exhaustive "
-            "(or --search)"
-        )
+        text += f"\nOnly {bits:.1f} bits of key space" + _searches(run)
     return text
+
+
+def _searches(run) -> str:
+    """The command that shows what a search finds of a run's key; none that would be refused."""
+    from segkey.attacks import searches_that_fit  # imports torch, which a training has done
+
+    data = run.config["data"]
+    fixed = bool(data["password_hash"])
+    options = searches_that_fit(data["method"], data["block_size"], data["channels"], fixed)
+    if not options:
+        return ". Take a larger M."
+    password = " --ffx-password PASSWORD" if fixed else ""
+    others = f" (or {' or '.join(options[1:])})" if options[1:] else ""
+    return f": see what a search finds with segkey attack {run.path} {options[0]}{password}{others}"
 
 
 def evaluation_table(document: dict) -> Table:

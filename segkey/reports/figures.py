@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from segkey import conditions
 from segkey.ciphers import METHODS, method_name
 from segkey.files import visible, written_whole
+from segkey.reports.attacks import plain_one_way
 from segkey.reports.layout import number
 
 if TYPE_CHECKING:
@@ -160,8 +162,8 @@ def key_charts(document: dict) -> Figure:
     """The paper's Figure 6, a panel a method: correct, plain and incorrect by M, with every wrong key as a dot.
 
     Args:
-        document: what ``results.json`` holds. Of a method and block size that was computed on several devices, the one
-            with the most seeds is shown; points of another device than most are hollow.
+        document: what ``results.json`` holds. Of a method and block size that was made under several conditions, those
+            with the most seeds are shown; points of other conditions than most are hollow.
     """
     from matplotlib.lines import Line2D
 
@@ -170,8 +172,8 @@ def key_charts(document: dict) -> Figure:
     models = {place: several[0] for place, several in models_of(document["cells"]).items()}
     baseline = models.pop(("none", 1), None)
     methods = [m for m in METHODS if any(method == m for method, _ in models)]
-    all_devices = [model.device for model in models.values()]
-    usual = max(dict.fromkeys(all_devices), key=all_devices.count, default="")
+    made = [conditions.key(model.conditions) for model in models.values()]
+    usual = max(dict.fromkeys(made), key=made.count, default="")
     wide = _PAGE if len(methods) > 1 else _COLUMN
     figure = _figure(wide, 2.6)
     panels = figure.subplots(1, max(1, len(methods)), sharey=True, squeeze=False)[0]
@@ -182,13 +184,23 @@ def key_charts(document: dict) -> Figure:
     panels[0].set_ylabel("mean IoU")
     panels[0].set_ylim(bottom=0)
     handles, labels = panels[0].get_legend_handles_labels()
-    if len(set(all_devices)) > 1:
+    if any(plain_one_way(cell["method"], cell["plain"] or {}) for cell in document["cells"]):
+        labels = [label + " (FFX's divided by 255 only)" * (label == "plain images") for label in labels]
+    if len(set(made)) > 1:
         handles.append(Line2D([], [], linestyle="", marker="o", color="black", markerfacecolor="white"))
-        labels.append(f"hollow: not on {visible(usual)}")
+        labels.append(f"hollow: {visible(_unlike(list(models.values()), usual))}")
     columns = 3 if len(methods) > 1 else 2
     figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False, columnspacing=1.5)
     figure.tight_layout(pad=0.3, w_pad=0.8, rect=(0, 0.075 * -(-len(labels) // columns), 1, 1))
     return figure
+
+
+def _unlike(models: list[Model], usual: str) -> str:
+    """In what some models differ from most, in the few words that a legend has room for."""
+    names = conditions.varying([model.conditions for model in models])
+    if set(names) <= {"trained on", "tested on"}:
+        return f"not on {next(model.device for model in models if conditions.key(model.conditions) == usual)}"
+    return "other " + conditions.joined(names, 3)
 
 
 def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) -> None:
@@ -207,7 +219,7 @@ def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) ->
     ):
         axes.plot(places, values, style, color=colour, zorder=3)
         for place, (model, value) in enumerate(zip(line, values, strict=True)):
-            face = colour if model.device == usual else "white"
+            face = colour if conditions.key(model.conditions) == usual else "white"
             axes.plot(place, value, marker, color=colour, markerfacecolor=face, zorder=4)
         axes.plot([], [], style + marker, color=colour, label=label)
     spreads = [model.spread or 0.0 for model in line]

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from segkey.ciphers import METHODS, Cipher, key_space_bits, method_label, method_name
+from segkey.ciphers import METHODS, Cipher, key_space_bits, method_label
 from segkey.colours import palette_mask, palette_of
 from segkey.reports.attacks import (
     OPTIMISTIC,
@@ -23,7 +23,7 @@ from segkey.reports.attacks import (
 from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
 from segkey.reports.layout import duration, number, per_cent, visible
-from segkey.reports.runs import Row, about, cell, collect, grid_of, groups_of
+from segkey.reports.runs import AVERAGED, Row, baseline_of, cell, collect, grid_of, groups_of, notes_on, titled
 from segkey.results import is_measured
 from segkey.shell import option, word
 from segkey.sources import Problem
@@ -73,6 +73,8 @@ class Group:
     """Runs whose numbers can be compared."""
 
     about: str
+    differs: str
+    notes: list[str]
     parts: list[Part]
     methods: list[str]
     grid: list[tuple[int, list[str]]]
@@ -91,7 +93,7 @@ def html_page(runs: list, samples=None, left_out: Sequence[Problem] = ()) -> str
     """
     rows = collect(runs)
     by_name = {run.name: run for run in runs}
-    groups = [_group(group, by_name, samples) for group in groups_of(rows)]
+    groups = [_group(group, name, differs, by_name, samples) for group, name, differs in titled(groups_of(rows))]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -100,16 +102,19 @@ def html_page(runs: list, samples=None, left_out: Sequence[Problem] = ()) -> str
     return environment.from_string(template).render(groups=groups, left_out=left_out, version=VERSION).lstrip()
 
 
-def _group(rows: list[Row], by_name: dict, samples) -> Group:
+def _group(rows: list[Row], name: str, differs: str, by_name: dict, samples) -> Group:
     rows = sorted(rows, key=lambda row: (row.method, row.block_size, row.run))
     methods, block_sizes, cells = grid_of(rows)
     labels = [_label(row) for row in rows]
+    several = any(len(values) > 1 for values in cells.values())
     return Group(
-        about(rows),
+        name,
+        differs,
+        ([AVERAGED] if several else []) + notes_on(rows),
         [_part(row, by_name[row.run], samples) for row in rows],
-        [method_name(method) for method in methods],
+        methods,
         [(m, [cell(cells.get((method, m))) for method in methods]) for m in block_sizes],
-        cell(cells.get(("none", 1))),
+        baseline_of(cells),
         key_chart(rows, labels),
         rows[0].classes,
     )
@@ -125,7 +130,7 @@ def _part(row: Row, run, samples) -> Part:
     strip = [_tiles(sample, row.classes) for sample in (samples.taken.get(row.run, []) if samples else [])]
     return Part(
         row,
-        method_label(row.method, row.block_size),
+        method_label(row.method, row.block_size) + (", password fixed" if row.password_fixed else ""),
         _how(run.header),
         _facts(run),
         _verdict(attacked, row.suite, run.result("evaluate")),

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from segkey import conditions
 from segkey.ciphers import METHODS, method_label, method_name
 from segkey.files import write_json, written_whole
 from segkey.recipes import RECIPES
+from segkey.reports.attacks import plain_one_way
 from segkey.reports.layout import csv_cell, facts_of, in_bytes, latex, markdown, number, printable, table_of, visible
 from segkey.reports.runs import latex_table
 from segkey.reproduction.findings import Model, has_score, models_of
@@ -35,7 +38,7 @@ _MARKS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Line:
-    """A method and block size on one device, with the paper's value.
+    """A method and block size under one set of conditions, with the paper's value.
 
     Attributes:
         method, block_size, device: which.
@@ -43,6 +46,8 @@ class Line:
         mean, std: mean IoU with the correct key over them; std is None for one.
         paper: the paper's, on PASCAL VOC 2012; None where it has none.
         difference: ``mean`` less ``paper``; None where the images are not the paper's.
+        differs: in which conditions it differs from most of the table, in words.
+        variant: the number of its conditions among those of the table, from 0.
     """
 
     method: str
@@ -53,6 +58,8 @@ class Line:
     std: float | None
     paper: float | None
     difference: float | None
+    differs: str = ""
+    variant: int = 0
 
 
 def papers_value(method: str, block_size: int) -> float | None:
@@ -61,16 +68,36 @@ def papers_value(method: str, block_size: int) -> float | None:
 
 
 def lines_of(document: dict) -> list[Line]:
-    """A line for each method, block size and device of an experiment."""
+    """A line for each method and block size of an experiment, and for each of the conditions it was made under."""
+    several = variants_of(document)
+    usual = usual_of(document)
 
     def line(model: Model) -> Line:
         paper = papers_value(model.method, model.block_size)
         difference = model.accuracy - paper if document["full_voc"] and paper is not None else None
         return Line(
-            model.method, model.block_size, model.device, len(model.correct), model.accuracy, model.spread, paper, difference
+            model.method, model.block_size, model.device, len(model.correct), model.accuracy, model.spread, paper, difference,
+            conditions.joined(conditions.differences(model.conditions, usual)),
+            list(several).index(conditions.key(model.conditions)),
         )  # fmt: skip
 
     return [line(model) for several in models_of(document["cells"]).values() for model in several]
+
+
+def variants_of(document: dict) -> dict[str, dict]:
+    """The conditions under which cells of an experiment were made, by their key, with the device as it describes itself."""
+    found: dict[str, dict] = {}
+    for cell in document["cells"]:
+        made = conditions.of_cell(cell)
+        found.setdefault(conditions.key(made), made | {"device": cell["device"]})
+    return found
+
+
+def usual_of(document: dict) -> dict:
+    """The conditions that most cells have."""
+    found = [conditions.of_cell(cell) for cell in document["cells"]]
+    counts = Counter(map(conditions.key, found))
+    return max(found, key=lambda made: counts[conditions.key(made)], default={})
 
 
 class Table1:
@@ -86,7 +113,7 @@ class Table1:
         methods = {line.method for line in self.lines} - {"none"}
         self.methods = [m for m in METHODS if m in methods] + sorted(methods - set(METHODS))
         self.block_sizes = sorted({line.block_size for line in self.lines if line.method != "none"})
-        self.devices = document["devices"]
+        self.variants = list(variants_of(document).values())
 
     @property
     def title(self) -> str:
@@ -115,18 +142,32 @@ class Table1:
                 "paper: measured on PASCAL VOC 2012 with COCO weights, other images than these; compare the order and the "
                 "trend, not the values"
             )
-        if max((line.seeds for line in self.lines), default=1) > 1:
-            notes.append("±: standard deviation over seeds")
+        seeds = sorted({line.seeds for line in self.lines})
+        if seeds and seeds[-1] > 1:
+            number_of = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+            notes.append(f"±: mean and standard deviation over {number_of} seeds, which differ in nothing else")
         if self.document.get("left_out"):
             notes.append(f"left out, as their runs or results cannot be used: {', '.join(self.document['left_out'])}")
         if unmeasured := sum(not has_score(cell) for cell in self.document["cells"]):
             notes.append(f"{unmeasured} model{'s' * (unmeasured > 1)} missing: {NOTHING_TO_MEASURE}")
         if self.document["diverged"]:
             notes.append(f"missing, as their training diverged: {', '.join(self.document['diverged'])}")
-        if len(self.devices) > 1:
-            marks = "; ".join(f"{_MARKS[n]}: {device}" for n, device in enumerate(self.devices))
-            notes.append(f"computed on different devices, which are not averaged: {marks}")
+        if len(self.variants) > 1:
+            notes.append(self._variants())
         return notes
+
+    def _variants(self) -> str:
+        """What the letters of the table mean."""
+        varying = conditions.varying(self.variants)
+        others = [name for name in varying if name not in ("device", "trained on", "tested on")]
+
+        def told(variant: dict) -> str:
+            words = [variant["device"]] if "device" in varying else []
+            return ", ".join([*words, *(conditions.in_words(name, variant.get(name)) for name in others)])
+
+        marks = "; ".join(f"{_mark(n)}: {told(variant)}" for n, variant in enumerate(self.variants))
+        how = "trained or tested differently" if others else "computed on different devices"
+        return f"{how}, which are not averaged: {marks}"
 
     def header(self) -> list[str]:
         """Names of the columns of `rows`."""
@@ -138,7 +179,7 @@ class Table1:
         """The cells of the table as text, a row a block size.
 
         Args:
-            mark: how a device's letter is shown, where there are several.
+            mark: how the letter of a line's conditions is shown, where there are several.
             plus_minus: between mean and standard deviation.
         """
 
@@ -158,11 +199,11 @@ class Table1:
         return [line for line in self.lines if (line.method, line.block_size) == (method, m)]
 
     def _own(self, method: str, m: int, mark: str = " ({})", plus_minus: str = " ± ") -> str:
-        """What was measured here; on each device, where there are several."""
+        """What was measured here; under each of the conditions, where there are several."""
         return " / ".join(
             number(line.mean)
             + (f"{plus_minus}{line.std:.4f}" if line.std is not None else "")
-            + (mark.format(_MARKS[self.devices.index(line.device)]) if len(self.devices) > 1 else "")
+            + (mark.format(_mark(line.variant)) if len(self.variants) > 1 else "")
             for line in self._lines(method, m)
         )
 
@@ -185,13 +226,15 @@ class Table1:
         return table
 
     def as_csv(self) -> str:
-        """A line a method, block size and device, with all digits."""
+        """A line for each method, block size and set of conditions, with all digits."""
         paper = "paper" if self.full else "paper_on_pascal_voc_2012"
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["method", "block_size", "device", "seeds", "mean_iou", "std", paper, "difference"])
+        writer.writerow(["method", "block_size", "device", "seeds", "mean_iou", "std", paper, "difference", "differs_in"])
         for line in self.lines:
-            writer.writerow(map(csv_cell, asdict(line).values()))
+            values = asdict(line)
+            del values["variant"]
+            writer.writerow(map(csv_cell, values.values()))
         return file.getvalue()
 
     def as_markdown(self) -> str:
@@ -213,6 +256,12 @@ class Table1:
         """All of it for programs."""
         lines = [asdict(line) for line in self.lines]
         return {"title": self.title, "notes": self.notes, "full_voc": self.full, "rows": lines}
+
+
+def _mark(variant: int) -> str:
+    """A letter for conditions; two from the 27th on."""
+    more, last = divmod(variant, len(_MARKS))
+    return (_MARKS[more - 1] if more else "") + _MARKS[last]
 
 
 def _weights(settings: dict) -> str:
@@ -264,6 +313,12 @@ def findings_table(document: dict) -> Table:
         "that decide: those against it, the clearest first, or the narrowest where all are as claimed; keeps: of what is above the constant "
         "answer; finding 4 is tested on models that reach 1.5 times that answer"
     )
+    if any(len((cell["plain"] or {}).get("by_divisor", {})) > 1 for cell in document["cells"]):
+        table.footnote += (
+            "; plain images of FFX are fed in the better of two ways, chosen on the test images: optimistic for the attacker"
+        )
+    if older := [note for cell in document["cells"] if (note := plain_one_way(cell["method"], cell["plain"] or {}))]:
+        table.footnote += f"\n{older[0]}"
     unlearned = [m for several in models_of(document["cells"]).values() for m in several if not m.has_learned]
     if unlearned:
         names = ", ".join(model.label for model in unlearned[:6])
@@ -283,12 +338,19 @@ def _decisive(claim: dict, most: int = 3) -> str:
     lines = [
         visible(pair["what"])
         + (" (within the spread of the seeds)" if pair["within_spread"] else "")
-        + (" (different devices)" if pair["devices"] else "")
+        + _apart(pair)
         for pair in claim["decisive"][:most]
     ]
     if against and len(claim["decisive"]) > most:
         lines.append(f"and {len(claim['decisive']) - most} more")
     return "\n".join(lines)
+
+
+def _apart(pair: dict) -> str:
+    """What a pair says whose models were not trained and tested alike."""
+    if pair.get("differs"):
+        return f" (not alike: {pair['differs']})"
+    return " (different devices)" if pair["devices"] else ""
 
 
 def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
@@ -334,15 +396,16 @@ def progress_table(watch: Watch, narrow: bool = False) -> Table:
 def _state(watch: Watch, method: str, block_size: int) -> str:
     """What became of the cells of a method and block size so far."""
     cells = [cell for cell in watch.cells if (cell.method, cell.block_size) == (method, block_size)]
-    done = [watch.results[cell.name]["correct"]["mean_iou"] for cell in cells if cell.name in watch.results]
+    results = [watch.results[cell.name] for cell in cells if cell.name in watch.results]
+    done: dict[str, list[float]] = {}  # what was made under other conditions is not averaged
+    for result in results:
+        done.setdefault(conditions.key(conditions.of_cell(result)), []).append(result["correct"]["mean_iou"])
     if watch.now and watch.now[0] in cells:
         return f"[cyan]{watch.now[1]} {watch.part:.0%}[/]"
     if not done:
         return "[dim]·[/]"
-    scores = [score for score in done if score is not None]
-    return number(sum(scores) / len(scores) if scores else None) + (
-        f" ({len(done)}/{len(cells)})" if len(cells) > 1 else ""
-    )
+    shown = " / ".join(number(sum(values) / len(values)) for values in done.values())
+    return shown + (f" ({len(results)}/{len(cells)})" if len(cells) > 1 else "")
 
 
 # ------------------------------------------------------------------ files

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from segkey import conditions
 from segkey.ciphers import METHODS, method_label, method_name
-from segkey.reports.attacks import suite_table, suite_verdict
+from segkey.reports.attacks import plain_one_way, suite_table, suite_verdict
 from segkey.reports.layout import csv_cell, latex, number, printable, table_of, visible
 from segkey.results import NOTHING_TO_MEASURE, is_measured
 from segkey.sources import Problem
@@ -21,9 +22,7 @@ class Row:
     run: str
     method: str
     block_size: int
-    data: (
-        tuple  # what must agree for two runs to stand in one table: classes, size, test images, and how it was trained
-    )
+    data: dict  # conditions that must agree for two runs to stand in one table, see `segkey.conditions`
     classes: tuple[str, ...]
     correct: float | None
     iou: dict[str, float | None]
@@ -32,6 +31,13 @@ class Row:
     constant: float | None
     images: int | None
     suite: dict | None = None  # what `segkey attack --suite` found
+    password_fixed: bool = False
+    plain_note: str = ""  # where plain images were fed in one way only
+
+    @property
+    def variant(self) -> str:
+        """The method as the head of a column: FFX with a fixed password is another method than FFX without."""
+        return method_name(self.method) + (", password fixed" if self.password_fixed else "")
 
     @property
     def unmeasured(self) -> bool:
@@ -52,7 +58,7 @@ def collect(runs) -> list[Row]:
                 run.name,
                 header.method,
                 header.block_size,
-                (header.classes, run.size, result.get("images"), *_training(run)),
+                conditions.of_run(run.config, result),
                 header.classes,
                 result.get("correct", {}).get("mean_iou"),
                 result.get("correct", {}).get("iou", {}),
@@ -61,41 +67,79 @@ def collect(runs) -> list[Row]:
                 result.get("constant", {}).get("mean_iou"),
                 result.get("images"),
                 run.result("suite"),
+                password_fixed=bool(header.password_hash),
+                plain_note=plain_one_way(header.method, attacked["plain"]) if attacked else "",
             )
         )
     return rows
 
 
-def _training(run) -> tuple:
-    """Backbone, finished epochs and recipe of a run."""
-    config = run.config
-    return config["model"]["backbone"], config["epochs_done"], tuple(sorted(map(str, config["recipe"].items())))
-
-
 def groups_of(rows: list[Row]) -> list[list[Row]]:
     """Runs on the same data, trained alike, together: other numbers cannot be compared."""
-    groups: dict[tuple, list[Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.data, []).append(row)
+        groups.setdefault(conditions.key(row.data), []).append(row)
     return list(groups.values())
 
 
 def about(group: list[Row]) -> str:
-    height, width = group[0].data[1]
-    trained = f"{group[0].data[3]}, {group[0].data[4]} epochs, " if len(group[0].data) > 3 else ""
+    """What the runs of a group have in common, in short."""
+    made = group[0].data
+    trained = f"{made['network']}, {made['epochs done']} epochs, " if "network" in made else ""
     images = f"{group[0].images} test images" if group[0].images else "not evaluated yet"
-    return f"{trained}{len(group[0].classes)} classes, {height}x{width}, {images}"
+    return f"{trained}{len(group[0].classes)} classes, {made['size']}, {images}"
+
+
+def apart(groups: list[list[Row]]) -> list[str]:
+    """For each group, in what it differs from the one before it that is most like it; empty for the first."""
+    told = [""]
+    for place, group in enumerate(groups[1:], 1):
+        found = [conditions.differences(group[0].data, earlier[0].data) for earlier in groups[:place]]
+        nearest = min(range(place), key=lambda n: len(found[n]))
+        told.append(f"differs from part {nearest + 1} in: {conditions.joined(found[nearest])}")
+    return told
+
+
+def titled(groups: list[list[Row]]) -> list[tuple[list[Row], str, str]]:
+    """Each group with its name, and what tells it from the others."""
+    names = [about(group) for group in groups]
+    if len(groups) > 1:
+        names = [f"part {number}: {name}" for number, name in enumerate(names, 1)]
+    return list(zip(groups, names, apart(groups), strict=True))
 
 
 def grid_of(group: list[Row]) -> tuple[list[str], list[int], dict[tuple[str, int], list[float]]]:
-    """Methods, block sizes, and the mean IoU of every run in each cell."""
+    """Methods as they head columns, block sizes, and the mean IoU of every run in each cell; a plain run is in none."""
     cells: dict[tuple[str, int], list[float]] = {}
     for row in group:
         if row.correct is not None:
-            cells.setdefault((row.method, row.block_size), []).append(row.correct)
-    methods = [method for method in (*METHODS, *{r.method for r in group} - set(METHODS)) if method != "none"]
-    methods = [method for method in methods if any(m == method for m, _ in cells)]
-    return methods, sorted({m for method, m in cells if method != "none"}), cells
+            cells.setdefault((row.variant, row.block_size), []).append(row.correct)
+    order = {method: number for number, method in enumerate(METHODS)}
+    protected = sorted(
+        (row for row in group if row.method != "none" and row.correct is not None),
+        key=lambda row: (order.get(row.method, len(order)), row.method, row.password_fixed),
+    )
+    methods = list(dict.fromkeys(row.variant for row in protected))
+    return methods, sorted({row.block_size for row in protected}), cells
+
+
+def baseline_of(cells: dict[tuple[str, int], list[float]]) -> str:
+    """The mean IoU of plain runs, of what `grid_of` gives."""
+    return cell(cells.get((method_name("none"), 1)))
+
+
+AVERAGED = "(n runs): the mean of n runs, which differ in their seed or key and in nothing else"
+
+
+def notes_on(group: list[Row]) -> list[str]:
+    """What a reader must know to compare the rows of a group: what was not measured alike."""
+    counts = sorted({row.incorrect["keys"] for row in group if row.incorrect})
+    notes = []
+    if len(counts) > 1:
+        notes.append(
+            f"different numbers of wrong keys were tried ({', '.join(map(str, counts))}): the best of more keys is better"
+        )
+    return notes + list(dict.fromkeys(row.plain_note for row in group if row.plain_note))
 
 
 def cell(values: list[float] | None) -> str:
@@ -108,20 +152,20 @@ def cell(values: list[float] | None) -> str:
 def tables(rows: list[Row], per_class: bool = False, left_out: Sequence[Problem] = ()) -> list[Table | str]:
     """Method × M like the paper's Table 1, correct beside plain and incorrect like its Figure 6, IoU by class, attacks."""
     made = []
-    for group in groups_of(rows):
+    for group, name, differs in titled(groups_of(rows)):
         methods, block_sizes, cells = grid_of(group)
         if block_sizes:
-            table = table_of(
-                f"Mean IoU with the correct key ({about(group)})", "M", *(printable(method_name(m)) for m in methods)
-            )
+            table = table_of(f"Mean IoU with the correct key ({name})", "M", *map(printable, methods))
             for m in block_sizes:
                 table.add_row(str(m), *(cell(cells.get((method, m))) for method in methods))
-            if ("none", 1) in cells:
-                table.footnote = f"baseline, nothing encrypted: {cell(cells['none', 1])}"
+            baseline = baseline_of(cells)
+            notes = [f"baseline, nothing encrypted: {baseline}"] if baseline else []
+            notes += [AVERAGED] if any(len(values) > 1 for values in cells.values()) else []
+            table.footnote = "\n".join(notes)
             made.append(table)
-        made.append(_comparison(group))
+        made.append(_comparison(group, name, differs))
         if per_class:
-            made.append(_per_class(group))
+            made.append(_per_class(group, name))
         for row in group:
             if row.suite:
                 made += [suite_table(row.suite), suite_verdict(row.suite)]
@@ -130,14 +174,14 @@ def tables(rows: list[Row], per_class: bool = False, left_out: Sequence[Problem]
     return made
 
 
-def _comparison(group: list[Row]) -> Table:
+def _comparison(group: list[Row], name: str, differs: str) -> Table:
     columns = ("run", "method", "correct", "plain", "incorrect", "best of", "constant")
-    table = table_of(f"What the key is worth: mean IoU ({about(group)})", *columns, left=2)
+    table = table_of(f"What the key is worth: mean IoU ({name})", *columns, left=2)
     for row in sorted(group, key=lambda row: (row.method, row.block_size, row.run)):
         wrong = row.incorrect
         table.add_row(
             printable(row.run),
-            printable(method_label(row.method, row.block_size)),
+            printable(method_label(row.method, row.block_size)) + (", password fixed" if row.password_fixed else ""),
             number(row.correct),
             number(row.plain),
             f"{number(wrong['mean'])} ± {number(wrong['std'], 3)}" if wrong else "n/a",
@@ -148,28 +192,39 @@ def _comparison(group: list[Row]) -> Table:
         "incorrect: mean ± standard deviation over random wrong keys; best of: the luckiest of them; "
         "constant: answering the commonest class everywhere"
     )
-    for row in group:
-        if row.unmeasured:
-            table.footnote += f"\n{visible(row.run)}: {NOTHING_TO_MEASURE}"
+    notes = [*notes_on(group), *([f"this part {differs}; their numbers cannot be compared"] if differs else [])]
+    notes += [f"{row.run}: {NOTHING_TO_MEASURE}" for row in group if row.unmeasured]
+    table.footnote = visible("\n".join([table.footnote, *notes]), keep="\n")
     return table
 
 
-def _per_class(group: list[Row]) -> Table:
-    table = table_of(f"IoU by class, correct key ({about(group)})", "class", *(printable(row.run) for row in group))
+def _per_class(group: list[Row], name: str) -> Table:
+    table = table_of(f"IoU by class, correct key ({name})", "class", *(printable(row.run) for row in group))
     for name in group[0].classes:
         table.add_row(printable(name), *(number(row.iou.get(name)) for row in group))
     return table
 
 
+def _parts(rows: list[Row]) -> dict[str, tuple[int, str]]:
+    """By run, the number of the part that it stands in, from 1, and in what that differs from another part."""
+    told = titled(groups_of(rows))
+    return {row.run: (number, differs) for number, (group, _, differs) in enumerate(told, 1) for row in group}
+
+
 def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
     """One object a run; of a run that cannot be used, its name and why it is left out."""
+    parts = _parts(rows)
     broken = [{"run": problem.name, "left_out": problem.why} for problem in left_out]
     return broken + [
         {
             "run": row.run,
             "method": row.method,
             "block_size": row.block_size,
-            "size": list(row.data[1]),
+            "size": [int(side) for side in row.data["size"].split("x")],
+            "password_fixed": row.password_fixed,
+            "part": parts[row.run][0],
+            "differs": parts[row.run][1],
+            "conditions": row.data,
             "images": row.images,
             "correct": {"mean_iou": row.correct, "iou": row.iou},
             "plain": {"mean_iou": row.plain},
@@ -197,11 +252,16 @@ def as_csv(rows: list[Row]) -> str:
             "plain",
             *(f"incorrect_{n}" for n in wrong_names),
             "constant",
+            "password_fixed",
+            "part",
+            "differs",
         ]
     )
+    parts = _parts(rows)
     for row in rows:
         wrong = [row.incorrect[name] for name in wrong_names] if row.incorrect else [None] * len(wrong_names)
         values = [row.correct, row.plain, *wrong, row.constant]
+        values += [int(row.password_fixed), *parts[row.run]]
         writer.writerow(map(csv_cell, [row.run, row.method, row.block_size, row.images, *values]))
     return file.getvalue()
 
@@ -209,15 +269,18 @@ def as_csv(rows: list[Row]) -> str:
 def as_latex(rows: list[Row]) -> str:
     """The method × M table and the comparison as booktabs tables."""
     parts = []
-    for group in groups_of(rows):
+    for group, name, differs in titled(groups_of(rows)):
         methods, block_sizes, cells = grid_of(group)
+        several = any(len(values) > 1 for values in cells.values())
+        notes = [name, *([differs] if differs else []), *([AVERAGED] if several else []), *notes_on(group)]
+        parts.append("\n".join(f"% {visible(note)}" for note in notes))
         if block_sizes:
             lines = [[str(m), *(cell(cells.get((method, m))) or "--" for method in methods)] for m in block_sizes]
-            parts.append(latex_table(["$M$", *(latex(method_name(m)) for m in methods)], lines))
+            parts.append(latex_table(["$M$", *map(latex, methods)], lines))
         lines = [
             [
                 latex(row.run),
-                latex(method_name(row.method)),
+                latex(row.variant),
                 str(row.block_size) if row.method != "none" else "--",
                 number(row.correct),
                 number(row.plain),

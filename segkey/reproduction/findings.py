@@ -5,10 +5,12 @@ where every pair is as claimed, partly where at least half of them are, and cann
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
+from segkey import conditions
 from segkey.ciphers import METHODS, method_label, method_name
 
 HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "cannot be told"
@@ -20,7 +22,7 @@ LEARNED = 1.5  # a model has learned something where it reaches this many times 
 
 @dataclass(frozen=True)
 class Model:
-    """What a method and block size reached on one device: the mean over seeds, which devices are never mixed in.
+    """What a method and block size reached under the same conditions: the mean over seeds, and over nothing else.
 
     Attributes:
         method, block_size, device: which.
@@ -28,6 +30,7 @@ class Model:
         plain: with plain images, one value a seed; empty for the baseline.
         wrong: with wrong keys, all of them of all seeds; empty for the baseline.
         constant: what a constant answer reaches.
+        conditions: under which it was trained and tested, see `segkey.conditions`.
     """
 
     method: str
@@ -37,6 +40,7 @@ class Model:
     plain: tuple[float, ...]
     wrong: tuple[float, ...]
     constant: float
+    conditions: dict = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -92,12 +96,14 @@ class Pair:
         by: how clearly it is as claimed; negative where it is not.
         within_spread: whether the difference is smaller than the spread of the seeds; None for single seeds.
         devices: whether they were computed on different devices.
+        differs: all conditions in which they differ, in words; empty where they can be compared.
     """
 
     what: str
     by: float
     within_spread: bool | None = None
     devices: bool = False
+    differs: str = ""
 
 
 @dataclass
@@ -138,30 +144,42 @@ def has_score(cell: dict) -> bool:
 
 
 def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
-    """Cells of ``results.json`` put together over seeds, by method and block size and then by device.
+    """Cells of ``results.json`` put together over seeds, by method and block size and then by their conditions.
 
-    Where a method and block size was computed on several devices, the one with the most seeds is first. Cells that have
-    no score, as every pixel of their test masks was void, are passed over.
+    Where a method and block size was trained or tested under several conditions, those with the most seeds are first,
+    and of as many seeds those that most cells have. Cells that have no score, as every pixel of their test masks was
+    void, are passed over.
     """
+    cells = list(cells)
+    usual = Counter(conditions.key(conditions.of_cell(cell)) for cell in cells)
     groups: dict[tuple, list[dict]] = {}
     for cell in filter(has_score, cells):
-        groups.setdefault((cell["method"], cell["block_size"], cell["device"]), []).append(cell)
+        alike = conditions.key(conditions.of_cell(cell))
+        groups.setdefault((cell["method"], cell["block_size"], alike), []).append(cell)
     models: dict[tuple[str, int], list[Model]] = {}
-    for (method, block_size, device), group in groups.items():
+    for (method, block_size, _), group in groups.items():
         models.setdefault((method, block_size), []).append(
             Model(
                 method,
                 block_size,
-                device,
+                group[0]["device"],
                 tuple(cell["correct"]["mean_iou"] for cell in group),
-                tuple(cell["plain"]["mean_iou"] for cell in group if cell["plain"]),
+                _plain_scores(group),
                 tuple(value for cell in group if cell["incorrect"] for value in cell["incorrect"]["values"]),
                 mean([cell["constant"]["mean_iou"] for cell in group]),
+                conditions.of_cell(group[0]),
             )
         )
     for several in models.values():
-        several.sort(key=lambda model: -len(model.correct))
+        several.sort(key=lambda model: (-len(model.correct), -usual[conditions.key(model.conditions)]))
     return models
+
+
+def _plain_scores(group: list[dict]) -> tuple[float, ...]:
+    """With plain images, fed in the better way: earlier versions tried one way, which counts only if all did."""
+    scores = [cell["plain"] for cell in group if cell["plain"]]
+    both = [plain for plain in scores if "by_divisor" in plain]
+    return tuple(plain["mean_iou"] for plain in both or scores)
 
 
 def examine(cells: Iterable[dict]) -> list[dict]:
@@ -209,19 +227,27 @@ def _higher(a: Model, b: Model) -> Pair:
     by, within = a.accuracy - b.accuracy, None
     if a.spread is not None and b.spread is not None:
         within = abs(by) < math.hypot(a.spread, b.spread)
-    return Pair(f"{a.label} {a.accuracy:.4f}, {b.label} {b.accuracy:.4f}", by, within, a.device != b.device)
+    return Pair(f"{a.label} {a.accuracy:.4f}, {b.label} {b.accuracy:.4f}", by, within, **_apart(a, b))
 
 
 def _wider(a: Model, b: Model) -> Pair:
     """The claim that ``a`` has the wider gap between the correct key and none."""
     what = f"{a.label} {a.gap:.4f}, {b.label} {b.gap:.4f}"
-    return Pair(what, a.gap - b.gap, None, a.device != b.device)
+    return Pair(what, a.gap - b.gap, **_apart(a, b))
 
 
 def _keeps_more(a: Model, b: Model) -> Pair:
     """The claim that ``a`` keeps a larger part without the key than ``b``."""
     what = f"{a.label} ({a.accuracy:.4f}) keeps {a.left:.0%}, {b.label} ({b.accuracy:.4f}) {b.left:.0%}"
-    return Pair(what, a.left - b.left, None, a.device != b.device)
+    return Pair(what, a.left - b.left, **_apart(a, b))
+
+
+def _apart(*models: Model) -> dict:
+    """What a pair must say where its models were not trained and tested alike."""
+    first, *others = models
+    differing = [each for other in others for each in conditions.differences(other.conditions, first.conditions)]
+    devices = len({conditions.device_kind(model.device) for model in models}) > 1
+    return {"devices": devices, "differs": conditions.joined(list(dict.fromkeys(differing)))}
 
 
 def _falling(grid: _Grid) -> list[Claim]:
@@ -237,8 +263,7 @@ def _falling(grid: _Grid) -> list[Claim]:
             (shf, its), (shf_end, its_end) = ends
             fall, its_fall = shf.accuracy - shf_end.accuracy, its.accuracy - its_end.accuracy
             what = f"M={common[0]} to {common[-1]}: SHF falls by {fall:.4f}, {method_name(other)} by {its_fall:.4f}"
-            devices = len({model.device for end in ends for model in end}) > 1
-            steep.pairs.append(Pair(what, fall - its_fall, None, devices))
+            steep.pairs.append(Pair(what, fall - its_fall, **_apart(*(model for end in ends for model in end))))
     return [falls, steep]
 
 

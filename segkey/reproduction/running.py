@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from segkey import attacks, ciphers, distributed, encryption, evaluation, models, runs, training
+from segkey import attacks, ciphers, conditions, distributed, encryption, evaluation, models, runs, training
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.files import is_folder_there, is_there, make_folder, read_json, write_json
 from segkey.keys import Key
@@ -19,7 +19,6 @@ from segkey.reproduction.grid import Cell
 from segkey.reproduction.metering import Meter, Watch
 from segkey.reproduction.settings import FORMAT, LEAST, PASSWORD, Settings, check_folder, differences, is_full_voc
 from segkey.shards import Split, open_splits
-from segkey.shell import word
 from segkey.sources import Source
 
 _CELL = {"run": str, "method": str, "block_size": int, "seed": int, "device": str, "seconds": dict, "correct": dict}
@@ -151,7 +150,7 @@ class Experiment:
             if usable < least:
                 raise SegkeyError(
                     f"the split '{name}' has {usable} images that can be used; {least} are needed",
-                    f"see what is wrong: segkey encrypt {word(self.source.root)}",
+                    "give more images, or mend those that are left out (they are named above, with the reason)",
                 )
         return splits
 
@@ -247,6 +246,7 @@ class Experiment:
             "best": run.config["best"],
             "weights_sha256": run.config["weights_sha256"],
             "images": result["images"],
+            "conditions": _conditions(run, result),
             "correct": result["correct"],
             "plain": result.get("plain"),
             "incorrect": result.get("incorrect"),
@@ -300,3 +300,9 @@ class Experiment:
         if cell.method == "none":
             return 1
         return 1 + attacks.ways_of_plain(self.cipher(cell)) + self.settings.wrong_keys
+
+
+def _conditions(run: runs.Run, result: dict) -> dict:
+    """Under which a cell was made; its classes are those of the settings."""
+    found = conditions.of_run(run.config, result)
+    return {name: value for name, value in found.items() if name != "classes"}

@@ -1,5 +1,6 @@
 """Each attack where its truth is known, and all of them together."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from segkey import attacks, ciphers
-from segkey.attacks import key_parts
+from segkey.attacks import fine_tune, key_parts
 from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers, too_many_keys
 from segkey.errors import SegkeyError
 from segkey.pictures import seeded
@@ -261,6 +262,30 @@ def test_won():
 def test_too_small_a_budget(subject, bad):
     with pytest.raises(SegkeyError):
         attacks.run_attacks(subject, ["plain"], attacks.Budget(**bad))
+
+
+@pytest.mark.parametrize("method, block_size, password, fitting", [
+    ("np", 2, None, ["--exhaustive", "--search"]), ("shf", 2, None, ["--search"]), ("ffx", 2, None, ["--search"]),
+    ("ffx", 2, b"fixed", ["--exhaustive", "--search"]), ("shf", 1, None, ["--exhaustive", "--search"]), ("own", 2, None, []),
+])  # fmt: skip
+def test_searches_that_are_advised_are_not_refused(subject, key, method, block_size, password, fitting):
+    assert attacks.searches_that_fit(method, block_size, 3, bool(password)) == fitting
+    if fitting:
+        target = replace(subject, cipher=ciphers.from_key(method, key, block_size, 3, password))
+        for option in ("--exhaustive", "--search"):
+            refused = attacks.ATTACKS[option.removeprefix("--")].obstacle(target)
+            assert bool(refused) == (option not in fitting)
+
+
+def test_fine_tuning_advises_a_share_that_it_accepts(subject):
+    for images in range(1, 60):
+        try:
+            fine_tune._numbers_of_images(images, (0.001,))
+        except SegkeyError as error:
+            share = re.search(r"--fine-tune (\d+) or more", error.hint)
+            assert bool(share) == (images >= 2)
+            if share:
+                assert fine_tune._numbers_of_images(images, (float(share[1]),))
 
 
 def test_unknown_attacks(subject):

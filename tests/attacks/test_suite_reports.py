@@ -27,6 +27,7 @@ def line(name, mean_iou, steals="the model", queries=10, seconds=30.0):
     return {
         "attack": name, "knows": f"what {name} knows", "steals": steals, "queries": queries, "images": 320,
         "seconds": seconds, "mean_iou": mean_iou, "won": won, "summary": f"how {name} did it", "details": {},
+        "chosen_on_test": False,
     }  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def test_the_table_has_the_strongest_attack_first_and_what_only_teaches_last():
         line("wrong-keys", 0.2), line("nearby", 0.45, steals=""), line("exhaustive", 0.5, queries=924),
         left_out={"search": "for some reason"},
     )  # fmt: skip
-    text = shown(reports.suite_table(table))
+    text = shown(reports.suite_table(table), width=200)
     places = [text.index(name) for name in ("exhaustive", "wrong-keys", "nearby", "the correct key")]
     assert places == sorted(places)
     row = next(row for row in text.splitlines() if "exhaustive" in row)
@@ -201,6 +202,17 @@ def test_a_suite_from_anybody_is_refused_in_words(ready, spoil):
         assert result.exit_code == 1 and "suite.json is not a result of segkey attack --suite" in result.stderr
 
 
+def test_the_advice_to_run_the_suite_again_is_not_refused(ready, monkeypatch):
+    """It replaces a suite.json that cannot be read, without reading it."""
+    Run.open(ready).write_result("suite", {"attacks": "none"})
+    refused = segkey("attack", ready, "--plain")
+    assert "run segkey attack --suite" in refused.stderr
+    for name in set(attacks.ATTACKS) - {"plain", "wrong-keys"}:
+        monkeypatch.delitem(attacks.ATTACKS, name)
+    assert segkey("attack", ready, "--suite", "--wrong-keys", 1).exit_code == 0
+    assert {each["attack"] for each in Run.open(ready).result("suite")["attacks"]} == {"plain", "wrong-keys"}
+
+
 def test_on_other_images_nothing_is_kept(ready):
     assert segkey("attack", ready, "--plain", "--limit", 4).exit_code == 0
     assert not (ready / "suite.json").exists()
@@ -217,6 +229,7 @@ def test_a_pair_from_files(ready, np_run, learnable):
     assert bad.exit_code == 1 and "do not belong together: in the block in row 0, column" in bad.stderr
     missing = segkey("attack", ready, "--pair", ready / "nobody.png", shards / "test.h5")
     assert missing.exit_code == 1 and "no image called nobody" in missing.stderr
+    assert f"names there: {items[0].name}" in missing.stderr
     assert sorted(ready.rglob("*")) == before  # nothing is written
 
 

@@ -1,6 +1,7 @@
 """A run: one training in one folder, with its weights, configuration, history and results."""
 
 import difflib
+import hmac
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from segkey.files import (
     write_json,
     written_whole,
 )
+from segkey.keys import Key
 from segkey.pictures import MAX_PIXELS
 from segkey.shards import Header
 from segkey.version import VERSION
@@ -149,6 +151,17 @@ class Run:
         return self.path / "model.safetensors"
 
     @property
+    def weights_checksum(self) -> str | None:
+        """What ``model.safetensors`` states, and `load_model` compares with the weights; None where there are none."""
+        if not self.weights_file.is_file():
+            return None
+        try:
+            with safe_open(self.weights_file, "pt") as file:
+                return (file.metadata() or {}).get("sha256")
+        except (SafetensorError, OSError, ValueError):
+            return None
+
+    @property
     def state_file(self) -> Path:
         """What a training goes on from; there until it has ended."""
         return self.path / "resume.pt"
@@ -246,10 +259,28 @@ class Run:
             raise SegkeyError(f"{file} is not a result of segkey {command}", f"run segkey {command} {self.path} again")
         return document
 
-    def write_result(self, name: str, document: dict) -> None:
-        """Keep a result; under torchrun the first rank does."""
+    def write_result(self, name: str, document: dict, key: Key | None = None) -> None:
+        """Keep a result, authenticated with the owner's key where that is given; under torchrun the first rank does."""
         if distributed.first():
-            write_json(self.path / f"{name}.json", document)
+            write_json(self.path / f"{name}.json", authenticated(name, document, key))
+
+
+def authenticated(what: str, document: dict, key: Key | None) -> dict:
+    """A document with an ``hmac`` that only a holder of the key can make; without a key, as it is."""
+    document = {name: value for name, value in document.items() if name != "hmac"}
+    return document | ({"hmac": key.authenticate(what, document)} if key else {})
+
+
+def is_authentic(what: str, document: dict, key: Key | None) -> bool:
+    """Whether a document is as `authenticated` made it with this key."""
+    content = {name: value for name, value in document.items() if name != "hmac"}
+    stated = document.get("hmac")
+    return bool(key) and isinstance(stated, str) and same_text(stated, key.authenticate(what, content))
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts are the same, in a time that does not tell how much of them is."""
+    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode())
 
 
 def _has_types(part: dict, types: dict) -> bool:

@@ -32,12 +32,13 @@ def demo(
     """The whole way in a few minutes, with no data and no key of your own: scenes, key, training, attack, report."""
     from segkey import demonstration, reports
     from segkey.devices import choose
+    from segkey.keys import Key
 
     progress = console.TerminalProgress()
     console.on_interrupt("begin again with: segkey demo --force")
     runs = demonstration.run(
         out, method or ["ffx", "np", "shf"], block_size, wrong_keys, epochs, choose(device), force, progress
     )
-    rows = reports.collect(runs)
+    rows = reports.collect(runs, Key.load(out / "keys" / "demo.key"))
     console.show(*reports.tables(rows), reports.demo_sentence(rows))
     console.note(f"Everything is in {out}/. Now with your own images: segkey keygen, then segkey encrypt --help")

@@ -68,7 +68,7 @@ def _write_page(runs, html: Path, key: Path | None, passphrase_file, password, s
     from segkey.files import written_whole
     from segkey.reports.page import html_page
 
-    shown = None
+    shown = loaded = None
     if key:
         loaded = options.load_key(key, passphrase_file)
         shown = samples.of_runs(runs, loaded, shards, devices.choose(device), password, console.TerminalProgress())
@@ -76,7 +76,7 @@ def _write_page(runs, html: Path, key: Path | None, passphrase_file, password, s
             console.warn(f"{name}: {why}")
     else:
         console.note("No test images are shown: they need the model's key, --key FILE.")
-    page = html_page(runs, shown).encode("utf-8", "replace")
+    page = html_page(runs, shown, loaded).encode("utf-8", "replace")
     with written_whole(html) as file:
         file.write(page)
     console.show(

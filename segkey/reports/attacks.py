@@ -4,6 +4,7 @@ from rich.table import Table
 
 from segkey.ciphers import method_label
 from segkey.reports.layout import duration, number, per_cent, printable, table_of, visible
+from segkey.reports.provenance import tested_on
 
 _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best keyless score to the correct key's
 
@@ -35,7 +36,8 @@ def suite_table(document: dict) -> Table:
     table.add_row(
         f"always '{printable(document['constant']['class'])}'", *[""] * 3, number(document["constant"]["mean_iou"]), ""
     )
-    notes = ["keys: tried; images: through the network; won: of the way from plain images to the correct key"]
+    notes = [tested_on(document)] if "tested" in document else []
+    notes += ["keys: tried; images: through the network; won: of the way from plain images to the correct key"]
     notes += [
         f"{line['attack']}: {line['summary']}. The attacker has {line['knows']}." for line in strongest_first(document)
     ]

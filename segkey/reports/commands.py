@@ -17,6 +17,7 @@ from segkey.reports.layout import (
     table_of,
     visible,
 )
+from segkey.reports.provenance import tested_on
 
 _BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -138,6 +139,7 @@ def evaluation_table(document: dict) -> Table:
     table.add_row("pixel accuracy", number(document["correct"]["pixel_accuracy"]))
     constant = document["constant"]
     table.add_row(f"mean IoU of answering '{printable(constant['class'])}' everywhere", number(constant["mean_iou"]))
+    table.footnote = tested_on(document)
     return table
 
 
@@ -201,6 +203,7 @@ def attack_table(document: dict) -> Table:
         if row.attempt.startswith("incorrect"):
             std = document["incorrect"]["std"] if document["incorrect"]["keys"] > 1 else None
             table.add_row("  standard deviation", number(std), "")
+    table.footnote = tested_on(document)
     return table
 
 

@@ -16,6 +16,7 @@ from segkey.reports.attacks import strongest_first, suite_verdict
 from segkey.reports.commands import attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
 from segkey.reports.layout import duration, number, per_cent, visible
+from segkey.reports.provenance import NOT_CHECKED, tested_on
 from segkey.reports.runs import Row, about, cell, collect, grid_of, groups_of
 from segkey.version import VERSION
 
@@ -70,14 +71,15 @@ class Group:
     classes: tuple[str, ...]
 
 
-def html_page(runs: list, samples=None) -> str:
+def html_page(runs: list, samples=None, key=None) -> str:
     """The page about some runs.
 
     Args:
         runs: from `segkey.runs.find`.
         samples: test images to show, from `segkey.samples.of_runs`; none, if not given.
+        key: tells which results its owner made.
     """
-    rows = collect(runs)
+    rows = collect(runs, key)
     by_name = {run.name: run for run in runs}
     groups = [_group(group, by_name, samples) for group in groups_of(rows)]
     environment = jinja2.Environment(
@@ -109,13 +111,13 @@ def _label(row: Row) -> str:
 
 
 def _part(row: Row, run, samples) -> Part:
-    attacked = run.result("attack")
+    attacked = row.attack
     strip = [_tiles(sample, row.classes) for sample in (samples.taken.get(row.run, []) if samples else [])]
     return Part(
         row,
         method_label(row.method, row.block_size),
         _how(run.header),
-        _facts(run),
+        _facts(run) + _provenance(row),
         _verdict(attacked, row.suite),
         attack_rows(attacked) if attacked else [],
         [line | {"won": per_cent(line["won"])} for line in strongest_first(row.suite)] if row.suite else [],
@@ -160,6 +162,17 @@ def _facts(run) -> list[tuple[str, str]]:
         ("trained", f"{config['epochs_done']} epochs of {recipe.get('epochs', '?')}, {duration(config.get('seconds', 0))}, {config.get('device', 'unknown device')}"),
         ("made", f"{config.get('created', '')[:10]}, {', '.join(f'{name} {v}' for name, v in config.get('versions', {}).items())}"),
     ]  # fmt: skip
+    return [(name, visible(value)) for name, value in facts]
+
+
+def _provenance(row: Row) -> list[tuple[str, str]]:
+    """On what the run was tested, and what is known of who did it."""
+    if not row.result:
+        return []
+    authentic = [f"{name}.json" for name, made in (row.authentic or {}).items() if made]
+    checked = f"{', '.join(authentic)}: made by the owner of the key (authenticated)" if authentic else NOT_CHECKED
+    facts = [("tested on", tested_on(row.result, full=False).removeprefix("tested on ")), ("checked", checked)]
+    facts += [("note", note) for note in row.notes]
     return [(name, visible(value)) for name, value in facts]
 
 

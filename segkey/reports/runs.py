@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from segkey.ciphers import METHODS, method_label, method_name
+from segkey.keys import Key
+from segkey.reports import provenance
 from segkey.reports.attacks import suite_table, suite_verdict
-from segkey.reports.layout import number, printable, table_of
+from segkey.reports.layout import number, printable, table_of, visible
 
 
 @dataclass(frozen=True)
@@ -29,22 +31,29 @@ class Row:
     constant: float | None
     images: int | None
     suite: dict | None = None  # what `segkey attack --suite` found
+    attack: dict | None = None  # what `segkey attack` found
+    result: dict | None = None  # where the score of the correct key is from
+    notes: tuple[str, ...] = ()  # what is wrong with the results, see `segkey.reports.provenance`
+    authentic: dict[str, bool] | None = None  # by result, whether the key's owner made it; None: not checked
 
 
-def collect(runs) -> list[Row]:
-    """Read the results of some runs; a run without any has empty cells."""
+def collect(runs, key: Key | None = None) -> list[Row]:
+    """Read the results of some runs; a run without any has empty cells.
+
+    Args:
+        runs: from `segkey.runs.find`.
+        key: tells which results its owner made; without it, none is checked.
+    """
     rows = []
     for run in runs:
-        header, evaluated, attacked = run.header, run.result("evaluate"), run.result("attack")
-        result = evaluated or attacked or {}
-        if attacked and evaluated and attacked["images"] != evaluated["images"]:
-            result = attacked  # of other test images than the evaluation: one row holds numbers of the same images
+        header, found = run.header, provenance.find(run, key)
+        attacked, result = found.attacked, found.result
         rows.append(
             Row(
                 run.name,
                 header.method,
                 header.block_size,
-                (header.classes, run.size, result.get("images"), *_training(run)),
+                (header.classes, run.size, result.get("images"), *_training(run), _labels(result)),
                 header.classes,
                 result.get("correct", {}).get("mean_iou"),
                 result.get("correct", {}).get("iou", {}),
@@ -52,7 +61,11 @@ def collect(runs) -> list[Row]:
                 attacked["incorrect"] if attacked else None,
                 result.get("constant", {}).get("mean_iou"),
                 result.get("images"),
-                run.result("suite"),
+                found.suite,
+                attacked,
+                result or None,
+                tuple(found.notes),
+                found.authentic if key else None,
             )
         )
     return rows
@@ -62,6 +75,22 @@ def _training(run) -> tuple:
     """Backbone, finished epochs and recipe of a run."""
     config = run.config
     return config["model"]["backbone"], config["epochs_done"], tuple(sorted(map(str, config["recipe"].items())))
+
+
+def _labels(result: dict) -> str:
+    """What stands for the names and masks of the test images: numbers measured on others cannot be compared."""
+    return str(provenance.conditions(result).get("labels", ""))
+
+
+def provenance_of(rows: list[Row], full: bool = True) -> list[str]:
+    """Lines that say on what some runs were tested, what is wrong with their results, and whether they were checked."""
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        for line in [*([provenance.tested_on(row.result, full)] if row.result else []), *row.notes]:
+            lines.setdefault(line, []).append(row.run)
+    told = [f"{', '.join(names)}: {line}" for line, names in lines.items()]
+    unchecked = any(row.result and row.authentic is None for row in rows)
+    return [visible(line) for line in told] + ([provenance.NOT_CHECKED] if unchecked else [])
 
 
 def groups_of(rows: list[Row]) -> list[list[Row]]:
@@ -136,6 +165,7 @@ def _comparison(group: list[Row]) -> Table:
         "incorrect: mean ± standard deviation over random wrong keys; best of: the luckiest of them; "
         "constant: answering the commonest class everywhere"
     )
+    table.footnote = "\n".join([table.footnote, *provenance_of(group)])
     return table
 
 
@@ -160,6 +190,9 @@ def as_json(rows: list[Row]) -> list[dict]:
             "incorrect": row.incorrect,
             "constant": {"mean_iou": row.constant},
             "suite": row.suite,
+            "tested": provenance.conditions(row.result or {}) or None,
+            "authentic": row.authentic,
+            "notes": list(row.notes),
         }
         for row in rows
     ]
@@ -180,6 +213,8 @@ def as_csv(rows: list[Row]) -> str:
             "plain",
             *(f"incorrect_{n}" for n in wrong_names),
             "constant",
+            "test_fingerprint",
+            "notes",
         ]
     )
     for row in rows:
@@ -192,6 +227,8 @@ def as_csv(rows: list[Row]) -> str:
                 row.block_size,
                 row.images or "",
                 *("" if value is None else value for value in values),
+                str(provenance.conditions(row.result or {}).get("fingerprint", "")),
+                "; ".join(row.notes),
             ]
         )
     return file.getvalue()

@@ -188,6 +188,11 @@ class Shard:
         return sha256(json.dumps(self._checksums, sort_keys=True).encode())
 
     @property
+    def mask_checksums(self) -> np.ndarray:
+        """The CRC-32 of each mask, (N·V,); none where there are no masks."""
+        return self._tables.get("masks_crc32", np.empty(0, np.uint32))
+
+    @property
     def original_sizes(self) -> np.ndarray:
         """(N, 2) heights and widths before resizing."""
         return self._tables["sizes"]

@@ -10,10 +10,11 @@ import torch
 
 from segkey import attacks, ciphers, evaluation, testdata
 from segkey.errors import SegkeyError
+from segkey.keys import Key
 from segkey.preparation import Preparation
 from segkey.progress import Progress
 
-CPU = torch.device("cpu")
+CPU, KEY = torch.device("cpu"), Key(bytes(range(32)))  # the key of the fixture ``key``
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +121,9 @@ class KilledAfter(Progress):
         return nullcontext(advance)
 
 
-def keeping(subject, keep, images=None):
-    return replace(subject, keep=keep, progress=KilledAfter(images) if images else Progress())
+def keeping(subject, keep, images=None, **how):
+    how = {"key": KEY} | how
+    return replace(subject, keep=keep, **how, progress=KilledAfter(images) if images else Progress())
 
 
 def test_an_attack_that_was_killed_goes_on_and_ends_with_the_same_numbers(small, tmp_path, monkeypatch):

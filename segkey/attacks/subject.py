@@ -144,6 +144,7 @@ _WORDS = {
     "images": "the number of test images",
     "fingerprint": "the test images or masks",
     "labels": "the names or masks of the test images",
+    "dtype": "the data type of the computation",
     "precise": "the precision",
     "batch_size": "the batch size",
     "versions": "the version of segkey or torch",

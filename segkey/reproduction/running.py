@@ -250,7 +250,7 @@ class Experiment:
             "seconds": seconds,
             "epochs": run.config["epochs_done"],
             "best": run.config["best"],
-            "weights_sha256": run.config["weights_sha256"],
+            "weights_sha256": result["tested"]["weights_sha256"],
             "trained_on": run.config["data"].get("fingerprint"),
             "tested": result["tested"],
             "images": result["images"],

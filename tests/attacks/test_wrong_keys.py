@@ -10,9 +10,8 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from segkey import attacks, ciphers, encryption, evaluation, sources, testdata
+from segkey import attacks, ciphers, evaluation, testdata
 from segkey.attacks.subject import plain_feed
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.keys import Key
@@ -218,23 +217,8 @@ def test_an_owners_piece_does_not_pass_under_another_name_or_in_another_attack(s
         assert len(keeping(small, keep).kept) == 0
 
 
-@pytest.fixture(scope="module")
-def corrected(tmp_path_factory, scenes_folder, key):
-    """The shards of `trained_run` made anew after one mask of a test image was corrected; no name has changed."""
-    data, out = tmp_path_factory.mktemp("corrected") / "data", tmp_path_factory.mktemp("shards")
-    shutil.copytree(scenes_folder, data)
-    file = sorted((data / "masks/test").iterdir())[0]
-    mask = np.array(Image.open(file))
-    mask[:24] = 1
-    Image.fromarray(mask).save(file)
-    cipher = ciphers.from_key("np", key, 4)
-    plans = encryption.plan_shards(sources.find(data), out, cipher, key.id, size=(32, 32))
-    encryption.encrypt(plans, cipher, workers=1)
-    return out
-
-
 def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
-    small, trained_run, corrected, key, tmp_path, monkeypatch
+    small, trained_run, corrected_shards, key, tmp_path, monkeypatch
 ):
     """Every name stays as it was; what stands behind it changes."""
     keep = tmp_path / "attack.partial.jsonl"
@@ -245,7 +229,7 @@ def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
 
     keeping(small, keep).kept.add("correct", {"value": 1})
     assert len(keeping(small, keep).kept) == 1
-    split = testdata.open_test_split(trained_run, [corrected], None, None)
+    split = testdata.open_test_split(trained_run, [corrected_shards], None, None)
     assert split.names == small.feed.split.names and split.origin["training_data"] == "same"
     refused("the test images or masks", feed=plain_feed(split, small.cipher, CPU))
     refused("the attacker's own images", splits=small.splits | {"val": split})

@@ -66,8 +66,9 @@ def run(
             shards=[shards], device=device, backbone="resnet14", progress=progress,
         )  # fmt: skip
         test = testdata.open_test_split(trained, None, None, None)
-        trained.write_result("evaluate", evaluation.evaluate(trained, test, cipher, device, progress=progress))
+        evaluated = evaluation.evaluate(trained, test, cipher, device, progress=progress)
+        trained.write_result("evaluate", evaluated, key)
         subject = attacks.Subject.create(trained, test, cipher, device, progress=progress)
-        trained.write_result("attack", attacks.correct_plain_incorrect(subject, wrong_keys))
+        trained.write_result("attack", attacks.correct_plain_incorrect(subject, wrong_keys), key)
         runs.append(trained)
     return runs

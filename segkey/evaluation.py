@@ -15,6 +15,7 @@ from segkey.progress import SILENT, Advance, Progress
 from segkey.results import NOTHING_TO_MEASURE
 from segkey.runs import Run
 from segkey.shards import Split
+from segkey.version import VERSION
 
 
 def confusion_matrix(truth: Tensor, predicted: Tensor, classes: int, ignore_index: int) -> Tensor:
@@ -157,6 +158,45 @@ def why_no_score(mean_iou: float | None) -> dict[str, str]:
     return {"no_score": NOTHING_TO_MEASURE} if mean_iou is None else {}
 
 
+# What may differ between two measurements that give the same numbers all the same, or of which ranks have their own.
+_APART = ("run", "device", "dtype", "versions")
+
+
+def conditions(
+    run: Run, split: Split | MemorySplit, device: torch.device, images: int, batch_size: int, precise: bool
+) -> dict:
+    """All that decides a score: two scores stand for the same thing only where these agree.
+
+    Args:
+        run: the run.
+        split: what it is tested on; its content counts, not its names alone.
+        device: where it is computed.
+        images: how many are used.
+        batch_size: images per batch.
+        precise: float32 even where the device computes in bfloat16.
+    """
+    reduced = isinstance(devices.mixed_precision(device, not precise), torch.autocast)
+    return {
+        "run": run.name,
+        "weights_sha256": run.weights_checksum,
+        "network": run.config["model"]["backbone"],
+        "split": split.header.split,
+        "images": images,
+        "fingerprint": split.fingerprint,
+        "labels": split.labels_fingerprint,
+        "device": devices.describe(device),
+        "dtype": "bfloat16" if reduced else "float32",
+        "precise": precise,
+        "batch_size": batch_size,
+        "versions": {"segkey": VERSION, "torch": str(torch.__version__)},
+    }
+
+
+def agree_on(settings: dict) -> None:
+    """Raise `SegkeyError` unless all ranks measure the same; their devices may differ."""
+    distributed.agree({what.replace("_", " "): str(settings[what]) for what in settings if what not in _APART})
+
+
 def evaluate(
     run: Run,
     split: Split | MemorySplit,
@@ -186,8 +226,9 @@ def evaluate(
     plain = split.header.method == "none"
     if plain and cipher is None and run.header.method != "none":
         raise SegkeyError("plain images need the key of the run", "give it with --key")
-    # A run that was killed in its first epoch has no weights, which loading the model says.
-    distributed.agree({"the weights": str(run.config.get("weights_sha256")), "the images": split.fingerprint})
+    count = min(limit or len(split), len(split))
+    settings = conditions(run, split, device, count, batch_size, precise)
+    agree_on(settings)
     # A rank reads its own images only.
     model, feed = (
         run.load_model(device),
@@ -203,5 +244,6 @@ def evaluate(
         "images": scores.images,
         "correct": scores.summary(),
         "constant": {"class": constant, "mean_iou": constant_iou},
-        "device": devices.describe(device),
+        "device": settings["device"],
+        "tested": settings | split.origin,
     }

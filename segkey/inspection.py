@@ -125,6 +125,7 @@ def _run(path: Path, verify: bool) -> dict:
         result = run.result(name)
         if result:
             document[name] = {part: result[part]["mean_iou"] for part in ("correct", "plain") if part in result}
+            document["results"] = "as found in the folder, not checked"
     if verify:
         document["damage"] = run.damage()
     return document

@@ -93,6 +93,17 @@ class Key:
         """The 32-byte password of the Feistel cipher, where the user fixes none."""
         return self.stream(b"ffx-password", 32)
 
+    def authenticate(self, what: str, content: object) -> str:
+        """64 hex digits that only a holder of the key can make for ``content`` (HMAC-SHA-256).
+
+        Args:
+            what: which kind of content it is, so that none passes for another kind.
+            content: anything that JSON can hold; the order of its keys does not matter.
+        """
+        # To JSON and back first: what is read from a file later has text for every key.
+        text = json.dumps(json.loads(json.dumps(content)), sort_keys=True)
+        return hmac.new(self.stream(b"journal", 32), f"{what}\0{text}".encode(), "sha256").hexdigest()
+
     def __repr__(self) -> str:
         return f"<segkey.Key {self.id}>"
 

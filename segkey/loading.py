@@ -1,10 +1,14 @@
 """Splits as batches on a device: kept there whole where they fit, read ahead by threads where not."""
 
+import functools
+import hashlib
+import json
 import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -16,7 +20,8 @@ from segkey.ciphers import signed
 from segkey.errors import SegkeyError
 from segkey.preparation import Preparation
 from segkey.shards import Header, Split
-from segkey.sources import Item, Problem, digest
+from segkey.shards.splits import labels_fingerprint
+from segkey.sources import Item, Problem
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -35,10 +40,12 @@ class MemorySplit:
 
     Attributes:
         problems: images that could not be used; the others are there.
+        origin: where it came from and who named it, as `segkey.testdata.open_test_split` found out.
     """
 
     def __init__(self, items: list[Item], preparation: Preparation, header: Header):
         self.header, self.size, self.dtype, self.problems = header, preparation.size, "uint8", []
+        self.origin: dict = {}
 
         def load(item: Item):
             try:
@@ -60,11 +67,20 @@ class MemorySplit:
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """Hex digits that stand for all images, masks and names."""
-        parts = [zlib.crc32(part) for _, *row in self._rows for part in row if part is not None]
-        return digest([*self.names, *map(str, parts)])
+        """Hex digits that stand for all images, masks and names, and for what they say about themselves."""
+        content = hashlib.sha256(json.dumps([asdict(self.header), self.size, self.names]).encode())
+        for _, *row in self._rows:
+            for part in row:
+                content.update(b"" if part is None else np.ascontiguousarray(part))
+        return content.hexdigest()
+
+    @functools.cached_property
+    def labels_fingerprint(self) -> str:
+        """Hex digits that stand for all names and masks: those of `segkey.shards.Split` for the same ones."""
+        masks = [mask for _, _, mask in self._rows if mask is not None]
+        return labels_fingerprint(self.names, [zlib.crc32(np.ascontiguousarray(mask)) for mask in masks])
 
     def read_batch(self, kind: str, indices: np.ndarray, view: int = 0) -> np.ndarray:
         """The images or the masks at ``indices``."""

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
 from torchvision.models._utils import IntermediateLayerGetter
@@ -208,6 +208,15 @@ def read_safetensors(
     with open_regular(file, limit, follow), safe_open(file, "pt") as opened:  # it maps the file, and takes no open one
         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dictionary
         return state, (opened.metadata() or {}).get("sha256")
+
+
+def stated_checksum(file: Path) -> str | None:
+    """The checksum that segkey's own safetensors file carries, without reading the weights; None if it has none."""
+    try:
+        with open_regular(file), safe_open(file, "pt") as opened:
+            return (opened.metadata() or {}).get("sha256")
+    except (SafetensorError, OSError, ValueError):
+        return None
 
 
 def read_archive(file: Path, device: torch.device | str = "cpu", limit: int | None = None) -> dict:

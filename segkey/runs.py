@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import hmac
 import json
 import os
 import re
@@ -50,6 +51,7 @@ from segkey.forms import (
     text,
     whole,
 )
+from segkey.keys import Key
 from segkey.pictures import MAX_PIXELS
 from segkey.shards import Header
 from segkey.shards.header import MAX_BLOCK
@@ -212,6 +214,13 @@ class Run:
         return self.path / "model.safetensors"
 
     @property
+    def weights_checksum(self) -> str | None:
+        """What ``model.safetensors`` states, and `load_model` compares with the weights; None where there are none."""
+        if not is_there(self.weights_file):
+            return None
+        return models.stated_checksum(self.weights_file)
+
+    @property
     def state_file(self) -> Path:
         """What a training goes on from; there until it has ended."""
         return self.path / "resume.pt"
@@ -340,10 +349,28 @@ class Run:
             )
         return document
 
-    def write_result(self, name: str, document: dict) -> None:
-        """Keep a result; under torchrun the first rank does."""
+    def write_result(self, name: str, document: dict, key: Key | None = None) -> None:
+        """Keep a result, authenticated with the owner's key where that is given; under torchrun the first rank does."""
         if distributed.first():
-            write_json(self.path / f"{name}.json", document)
+            write_json(self.path / f"{name}.json", authenticated(name, document, key))
+
+
+def authenticated(what: str, document: dict, key: Key | None) -> dict:
+    """A document with an ``hmac`` that only a holder of the key can make; without a key, as it is."""
+    document = {name: value for name, value in document.items() if name != "hmac"}
+    return document | ({"hmac": key.authenticate(what, document)} if key else {})
+
+
+def is_authentic(what: str, document: dict, key: Key | None) -> bool:
+    """Whether a document is as `authenticated` made it with this key."""
+    content = {name: value for name, value in document.items() if name != "hmac"}
+    stated = document.get("hmac")
+    return bool(key) and isinstance(stated, str) and same_text(stated, key.authenticate(what, content))
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts are the same, in a time that does not tell how much of them is."""
+    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode())
 
 
 def _named_by(latest: Path) -> str:

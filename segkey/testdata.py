@@ -12,6 +12,7 @@ from segkey import sources
 from segkey.ciphers import Cipher
 from segkey.decryption import cipher_for
 from segkey.errors import KeyMismatchError, SegkeyError, SegkeyWarning
+from segkey.files import explain_os_errors
 from segkey.keys import Key
 from segkey.loading import MemorySplit
 from segkey.preparation import Preparation
@@ -34,10 +35,17 @@ def open_test_split(
     """What a run is tested on: images with masks, or some shards, or those it was trained on."""
     if images:
         split = split_from_images(run, images, masks, name)
+
+        named = [images, masks] if masks else [images]
+        split.origin = {"source": [str(path) for path in named], "named_by": "user", "training_data": "unknown"}
     else:
-        split = split_from_shards(run, shards or own_shards(run), name)
-        if not shards:
-            _warn_of_other_shards(run)
+        paths = shards or own_shards(run)
+        split = split_from_shards(run, paths, name)
+        split.origin = {
+            "source": [str(path) for path in paths],
+            "named_by": "user" if shards else "run",
+            "training_data": _compare_with_training(run, split),
+        }
     warn_of_known_images(run, split, shards, from_files=bool(images))
     return split
 
@@ -131,16 +139,36 @@ def _checksum(split: MemorySplit, number: int) -> int | None:
     return zlib.crc32(np.ascontiguousarray(mask)) if mask.min() < mask.max() else None
 
 
-def _warn_of_other_shards(run: Run) -> None:
-    """Where shards were made anew, images that the run was trained on may be among those it is tested on now."""
-    paths, trained_on = own_shards(run), run.config["data"].get("fingerprint")
-    train = open_splits(paths, ("train",)).get("train")
-    if trained_on and train and train.fingerprint != trained_on:
+def _compare_with_training(run: Run, split: Split) -> str:
+    """Whether the training images beside the tested ones are those that the run says it was trained on.
+
+    It rests on the shards that are tested, wherever the run says that its own were.
+
+    Returns:
+        ``same``; ``other``, with a warning: the run may have seen some of the images it is tested on; or ``unknown``.
+    """
+    data, folders = run.config["data"], sorted({path.parent for path in split.shards.paths})
+    files = [file for folder in folders for file in sorted(folder.glob("train*.h5"))]
+    try:
+        train = open_splits(files, ("train",)).get("train") if files else None
+    except SegkeyError as error:
         warnings.warn(
-            f"the shards in {paths[0]} are not those that run {run.name} was trained on: it may know some of these test images",
+            f"nobody can tell whether run {run.name} was trained on some of these test images: {error.what}",
             SegkeyWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
+        return "unknown"
+    trained_on_plain = run.header.method == "none" or data.get("on_the_fly")
+    if not train or not data.get("fingerprint") or (train.header.method == "none") != bool(trained_on_plain):
+        return "unknown"  # the fingerprint is that of encrypted images, these are plain, or the other way round
+    if train.fingerprint == data["fingerprint"]:
+        return "same"
+    warnings.warn(
+        f"the shards in {folders[0]} are not those that run {run.name} was trained on: it may know some of these test images",
+        SegkeyWarning,
+        stacklevel=3,
+    )
+    return "other"
 
 
 def own_shards(run: Run) -> list[Path]:
@@ -151,7 +179,9 @@ def own_shards(run: Run) -> list[Path]:
     """
     paths = [Path(path) for path in run.config["data"]["shards"]]
     for path in paths:
-        if not path.exists():
+        with explain_os_errors(path):  # the run may come from anybody: a name may be too long for any system
+            there = path.exists()
+        if not there:
             raise SegkeyError(
                 f"the shards that run {run.name} was trained on are not at {path}",
                 "say where they are now: --shards FOLDER (or, for 'segkey train --resume', FOLDER alone)",
@@ -166,7 +196,10 @@ def attackers_splits(run: Run, shards: list[Path] | None = None) -> dict[str, Sp
         found = find_splits(paths)
     except SegkeyError:  # not at hand; what is there but damaged is not passed over
         return {}
-    return {name: split_from_shards(run, paths, name) for name in ("train", "val") if name in found}
+    splits = {name: split_from_shards(run, paths, name) for name in ("train", "val") if name in found}
+    for split in splits.values():
+        split.origin = {"source": [str(path) for path in paths], "named_by": "user" if shards else "run"}
+    return splits
 
 
 def read_pair(run: Run, image: Path, shard: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -285,6 +318,10 @@ def _check_classes(classes: tuple[str, ...], run: Run, where: Path) -> None:
         )
 
 
-def is_own_test(name: str, shards: list[Path] | None, images: Path | None, limit: int | None) -> bool:
-    """Whether a result is the run's own (all of the test split it came with), and is to be kept with it."""
-    return name == "test" and shards is None and images is None and limit is None
+def is_own_test(
+    tested: Split | MemorySplit, name: str, shards: list[Path] | None, images: Path | None, limit: int | None
+) -> bool:
+    """Whether a result is the run's own, and is to be kept with it: on all of the test split that belongs to what the
+    run was trained on, in the shards that it names, or in the same ones where the user names them."""
+    same = shards is None or tested.origin.get("training_data") == "same"
+    return name == "test" and images is None and limit is None and same

@@ -64,3 +64,23 @@ def trained_run(tmp_path_factory, shards_folder):
         open_splits([shards_folder], ("train", "val")), tmp_path_factory.mktemp("runs"), recipe,
         shards=[shards_folder], device=torch.device("cpu"), backbone="resnet14", name="small",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def corrected_shards(tmp_path_factory, scenes_folder, key) -> Path:
+    """`shards_folder` made anew after one mask of a test image was corrected; no name has changed."""
+    import shutil
+
+    import numpy as np
+    from PIL import Image
+
+    data, out = tmp_path_factory.mktemp("corrected") / "data", tmp_path_factory.mktemp("corrected-shards")
+    shutil.copytree(scenes_folder, data)
+    file = sorted((data / "masks/test").iterdir())[0]
+    mask = np.array(Image.open(file))
+    mask[:24] = 1
+    Image.fromarray(mask).save(file)
+    cipher = ciphers.from_key("np", key, 4)
+    plans = encryption.plan_shards(sources.find(data), out, cipher, key.id, size=(32, 32))
+    encryption.encrypt(plans, cipher, workers=1)
+    return out

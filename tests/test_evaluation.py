@@ -92,8 +92,13 @@ def test_encrypted_plain_and_files_give_the_same_scores(
     assert documents[0]["images"] == 6
     assert documents[0]["split"] == "test"
     assert set(documents[0]["correct"]["iou"]) == set(scenes.CLASSES)
-    assert documents[0] == documents[1] == documents[2]
     assert evaluation.evaluate(trained_run, ways[0], None, CPU) == documents[0]  # encrypted shards need no key
+    tested = [document.pop("tested") for document in documents]
+    assert documents[0] == documents[1] == documents[2]
+    assert len({each["fingerprint"] for each in tested}) == 3  # other bytes
+    assert len({each["labels"] for each in tested}) == 1  # the same masks
+    assert [each["named_by"] for each in tested] == ["run", "user", "user"]
+    assert [each["training_data"] for each in tested] == ["same", "unknown", "unknown"]
 
 
 def test_limit_takes_the_first_images(trained_run, key):
@@ -187,9 +192,9 @@ def test_another_void_value_of_the_test_shards_is_theirs(tmp_path, trained_run, 
     source = replace(scenes_source, ignore_index=0)
     cipher = testdata.cipher_of(trained_run, key)
     encryption.encrypt(encryption.plan_shards(source, tmp_path, cipher, key.id, (32, 32)), cipher, workers=1)
-    document = evaluation.evaluate(
-        trained_run, testdata.open_test_split(trained_run, [tmp_path], None, None), None, CPU
-    )
+    with pytest.warns(SegkeyWarning, match="are not those that run small was trained on"):
+        split = testdata.open_test_split(trained_run, [tmp_path], None, None)
+    document = evaluation.evaluate(trained_run, split, None, CPU)
     assert document["correct"]["iou"]["ground"] is None  # class 0 is void there
 
 

@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from segkey import attacks, ciphers, encryption, preview, recipes, reproduction, scenes, sources, training
+from segkey import attacks, ciphers, encryption, preview, recipes, reproduction, runs, scenes, sources, training
 from segkey.attacks import known_pair
 from segkey.cli import app
 from segkey.errors import SegkeyError
-from segkey.files import write_json
+from segkey.files import read_json, write_json
 from segkey.progress import Progress
+from segkey.reproduction import running
 from segkey.reproduction.settings import PASSWORD
 from segkey.runs import Run
 
@@ -228,6 +229,79 @@ def test_an_interrupted_attack_goes_on_without_training_again(tmp_path, monkeypa
     assert len(scored) == 2
     assert numbers(out) == numbers(whole)
     assert document["cells"][-1]["seconds"]["attack"] is None  # a part of it was not seen here
+
+
+def copied(whole, tmp_path, monkeypatch) -> Path:
+    """A copy of the experiment, in which nothing may be trained or encrypted again."""
+    monkeypatch.setattr(training, "train", None)
+    return Path(shutil.copytree(whole, tmp_path / "results", symlinks=True))
+
+
+def test_results_that_somebody_planted_do_not_count(tmp_path, monkeypatch, whole, scenes_folder, key_file, other_key):
+    out = copied(whole, tmp_path, monkeypatch)
+    for name, forger in (("shf-m4", None), ("ffx-m4", other_key)):
+        cell = read_json(out / "runs" / name / "cell.json", "a cell")
+        cell["correct"]["mean_iou"], cell["incorrect"]["mean"] = 0.99, 0.015
+        write_json(out / "runs" / name / "cell.json", runs.authenticated("cell", cell, forger) if forger else cell)
+    results = read_json(out / "results.json", "results")
+    write_json(out / "results.json", results | {"cells": [cell | {"correct": 0.99} for cell in results["cells"]]})
+    said = reproduce(scenes_folder, out, key_file)
+    assert said.count("cell.json does not count: it was not made with key") == 2
+    assert "1 of 3 models are finished already" in said
+    assert numbers(out) == numbers(whole)
+
+
+def test_results_on_other_weights_or_of_another_version_are_measured_again(
+    tmp_path, monkeypatch, whole, scenes_folder, key_file
+):
+    out = copied(whole, tmp_path, monkeypatch)
+    run = Run.open(out / "runs/shf-m4")
+    state = run.load_model(torch.device("cpu")).weights()
+    state["classifier.4.weight"] *= 0
+    state["classifier.4.bias"] = torch.arange(5.0)  # the last class, whatever the image
+    run.save_weights(state)
+    said = reproduce(scenes_folder, out, key_file)
+    assert "shf-m4/cell.json does not count: since it was made, the weights changed" in " ".join(said.split())
+    assert "2 of 3 models are finished already" in said
+    before, after = (next(c for c in numbers(each) if c["run"] == "shf-m4") for each in (whole, out))
+    assert after["correct"] != before["correct"] and after["weights_sha256"] == run.weights_checksum
+    monkeypatch.setattr(running, "VERSION", "9.9.9")
+    monkeypatch.setattr(reproduction.Experiment, "_train_and_attack", lambda self, cell, splits: None)
+    said = reproduce(scenes_folder, out, key_file, "--methods", "shf")
+    assert "since it was made, the version of segkey changed" in " ".join(said.split())
+
+
+def test_corrected_masks_do_not_go_into_an_experiment_that_was_begun_without_them(
+    tmp_path, monkeypatch, whole, scenes_folder, key_file
+):
+    """The masks of the source change, and then those of its plain shards; every name stays."""
+    out, data = copied(whole, tmp_path, monkeypatch), tmp_path / "data"
+    shutil.copytree(scenes_folder, data)
+    mask = sorted((data / "masks/test").iterdir())[0]
+    Image.fromarray(np.ones_like(np.array(Image.open(mask)))).save(mask)
+    said = refused(data, out, "-k", str(key_file))
+    assert "holds results of other settings: data: content: test" in said
+    source, plain = reproduction.open_data(data, 1), ciphers.from_key("none", None, 1)
+    plans = encryption.plan_shards(source, out / "plain", plain, size=(32, 32), views=1)
+    encryption.encrypt([plan for plan in plans if plan.header.split == "test"], plain, 1, force=True)
+    said = reproduce(scenes_folder, out, key_file)
+    assert said.count("since it was made, the test images or masks changed") == 3
+    assert all(a["correct"] != b["correct"] for a, b in zip(numbers(out), numbers(whole), strict=True))
+    for split in ("train", "val"):
+        mask = sorted((data / "masks" / split).iterdir())[0]
+        Image.fromarray(np.ones_like(np.array(Image.open(mask)))).save(mask)
+    encryption.encrypt(plans, plain, 1, force=True)
+    said = refused(scenes_folder, out, "-k", str(key_file))
+    assert "was trained on other images or masks than those in" in said
+
+
+def test_settings_of_an_earlier_version_are_read(tmp_path, monkeypatch, whole, scenes_folder, key_file):
+    out = copied(whole, tmp_path, monkeypatch)
+    document = read_json(out / "settings.json", "settings")
+    content = document["settings"]["data"].pop("content")
+    write_json(out / "settings.json", document)
+    assert "does not say what the images and masks held" in reproduce(scenes_folder, out, key_file)
+    assert read_json(out / "settings.json", "settings")["settings"]["data"]["content"] == content
 
 
 def test_a_cell_that_was_killed_before_it_had_anything_begins_anew(tmp_path, whole, scenes_folder, key_file):

@@ -2,8 +2,8 @@
 
 import contextlib
 import json
+import os
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,12 +15,12 @@ import torch
 from segkey import devices, distributed, evaluation
 from segkey.ciphers import Cipher
 from segkey.files import append, finite, is_there, open_regular, read_text, remove, written_whole
+from segkey.keys import Key
 from segkey.loading import Feed, MemorySplit
 from segkey.models import Segmenter
 from segkey.progress import SILENT, Progress
-from segkey.runs import Run
+from segkey.runs import Run, same_text
 from segkey.shards import Split
-from segkey.sources import digest
 
 _MAX_KEPT = 64 << 20  # bytes of finished pieces, which are under 1 kB each
 
@@ -47,27 +47,31 @@ class Cost:
 
 
 class Kept:
-    """Finished pieces of an attack, kept in a file as long as it is under way: a line of JSON each, after the settings.
+    """Finished pieces of an attack, kept in a file as long as it is under way: one line of JSON each, after the settings.
+
+    The file lies in the run's folder, which may have been at somebody else's: every line is authenticated with the owner's
+    key, together with the settings. So only pieces that the owner made, under the same settings, are used again.
 
     Args:
-        path: where; nowhere, if not given. Under torchrun the first rank reads and writes it for all.
+        path: where; nowhere, if not given.
         settings: what must agree for a piece to be of use again.
+        key: the owner's. Without it nothing is read or written, as a piece could come from anybody.
+
+    Under torchrun the first rank reads and writes the file for all.
     """
 
-    def __init__(self, path: Path | None, settings: dict):
-        self._head, self._begun = _line(settings), False
-        self.path = path if distributed.first() else None
-        lines = distributed.share(_whole_lines(self.path) if self.path else [])
-        ours = distributed.share(
-            bool(lines) and lines[0] == self._head
-        )  # otherwise it is of another attack, and worth nothing here
-        self._pieces = dict(json.loads(line[9:]) for line in lines[1:]) if ours else {}
+    def __init__(self, path: Path | None, settings: dict, key: Key | None = None):
+        self.path, self._settings, self._key = path if distributed.first() and key else None, settings, key
+        self._begun = False
+        if path and not key and os.path.lexists(path) and distributed.first():
+            devices.warn(f"{path} is not used: without a key nobody can tell who wrote it")
+        self._pieces = distributed.share(self._read() if self.path and is_there(self.path) else {})
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def get(self, name: str) -> dict | None:
-        """A piece, where it is there."""
+        """A piece, if it is there."""
         return self._pieces.get(name)
 
     def add(self, name: str, piece: dict) -> None:
@@ -75,34 +79,80 @@ class Kept:
         self._pieces[name] = piece
         if not self.path:
             return
-        if not self._begun:  # written anew, without a line that a kill has cut
+        if not self._begun:  # written anew, without lines that a kill has cut or that are not the owner's
             self._begun = True
             with written_whole(self.path, "w") as file:
-                file.writelines([self._head, *map(_line, self._pieces.items())])
+                file.write(self._line("settings", self._settings))
+                file.writelines(self._line("piece", each) for each in self._pieces.items())
             return
-        append(self.path, _line([name, piece]))
+        append(self.path, self._line("piece", (name, piece)))
 
     def remove(self) -> None:
         """Forget all: the results are written."""
         if self.path:
             remove(self.path)
 
+    def _line(self, kind: str, content: object) -> str:
+        return f"{self._authenticate(kind, content)} {json.dumps(content, allow_nan=False)}\n"
 
-def _line(content: object) -> str:
-    """JSON behind its CRC-32: a line that was cut or damaged is done again."""
-    text = json.dumps(content, allow_nan=False)
-    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+    def _authenticate(self, kind: str, content: object) -> str:
+        # A piece belongs to its settings; the settings stand for themselves, so that one can say how they differ.
+        bound = [content, self._settings] if kind == "piece" else content
+        return self._key.authenticate(f"attack journal, {kind}", bound)
+
+    def _read(self) -> dict[str, dict]:
+        """The pieces in the file that the owner made under these settings; what is not used is told."""
+        open_regular(self.path, limit=_MAX_KEPT).close()
+        try:
+            lines = read_text(self.path, _MAX_KEPT).splitlines(keepends=True)
+        except ValueError:
+            lines = []
+        whole = [line for line in lines if line.endswith("\n")]  # a kill may have cut the last one
+        head = self._content("settings", whole[0]) if whole else None
+        if head is None:
+            devices.warn(f"{self.path} is not used: it is damaged, or was not written with key {self._key.id}")
+            return {}
+        # To JSON and back, as what was read was.
+        if different := differences(head, json.loads(json.dumps(self._settings))):
+            devices.warn(f"{self.path} is not used: since it was written, {' and '.join(different)} changed")
+            return {}
+        pieces = [self._content("piece", line) for line in whole[1:]]
+        if None in pieces:
+            devices.warn(
+                f"{pieces.count(None)} of {len(pieces)} lines of {self.path} are not used: they are damaged, or were not "
+                f"written with key {self._key.id}"
+            )
+        return dict(piece for piece in pieces if piece)
+
+    def _content(self, kind: str, line: str) -> Any:
+        """What a line holds, or None unless the owner wrote it."""
+        stated, _, text = line.rstrip("\n").partition(" ")
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        return content if same_text(stated, self._authenticate(kind, content)) else None
 
 
-def _whole_lines(path: Path) -> list[str]:
-    if not is_there(path):
-        return []
-    open_regular(path, limit=_MAX_KEPT).close()
-    try:
-        lines = read_text(path, _MAX_KEPT).splitlines(keepends=True)
-    except UnicodeDecodeError:
-        return []
-    return [line for line in lines if line[:9] == f"{zlib.crc32(line[9:-1].encode()):08x} " and line.endswith("\n")]
+def differences(before: dict, now: dict) -> list[str]:
+    """In words, what differs between the settings of two measurements."""
+    names = [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
+    return [_WORDS.get(name, f"the {name.replace('_', ' ')}") for name in names]
+
+
+_WORDS = {
+    "run": "the run's name",
+    "weights_sha256": "the weights",
+    "images": "the number of test images",
+    "fingerprint": "the test images or masks",
+    "labels": "the names or masks of the test images",
+    "dtype": "the data type of the computation",
+    "precise": "the precision",
+    "batch_size": "the batch size",
+    "versions": "the version of segkey or torch",
+    "attackers_images": "the attacker's own images",
+    "start": "the weights that its training began with",
+}
 
 
 @dataclass
@@ -119,6 +169,7 @@ class Subject:
         batch_size: images a batch.
         pair: a plain image, uint8 (1, C, H, W), and its encrypted twin, for `known_pair`.
         keep: a file for finished pieces of work, so that an attack that was killed goes on.
+        key: the owner's; authenticates those pieces, and without it none are kept.
         progress: hears of every image.
         spent: by the attack that is under way.
     """
@@ -132,19 +183,25 @@ class Subject:
     batch_size: int = 32
     pair: tuple[np.ndarray, np.ndarray] | None = None
     keep: Path | None = None
+    key: Key | None = None
     progress: Progress = SILENT
 
     def __post_init__(self):
         self.spent, self._advance, self._feeds = Cost(), _unheard, {}
-        self.settings = {
-            "run": self.run.name, "weights": self.run.config.get("weights_sha256"), "images": len(self.feed),
-            "names": digest(self.feed.split.names), "split": self.feed.split.header.split,
-            "device": devices.describe(self.feed.device), "precise": self.precise, "batch_size": self.batch_size,
-        }  # fmt: skip
-        distributed.agree(
-            {what.replace("_", " "): str(self.settings[what]) for what in self.settings if what != "device"}
-        )
-        self.kept = Kept(self.keep, self.settings)
+        self.settings = evaluation.conditions(
+            self.run, self.feed.split, self.feed.device, len(self.feed), self.batch_size, self.precise
+        ) | {
+            "method": self.cipher.method,
+            "block_size": self.cipher.block_size,
+            "key": self.run.header.key_id,
+            "password": self.cipher.password_hash,
+            "attackers_images": {name: split.fingerprint for name, split in self.splits.items()},
+            "start": self.run.config["recipe"].get("weights"),
+        }
+        evaluation.agree_on(self.settings)
+        others = {name: split.origin for name, split in self.splits.items() if split.origin}
+        self.tested = self.settings | self.feed.split.origin | {"attackers_images_from": others}
+        self.kept = Kept(self.keep, self.settings, self.key)
 
     @classmethod
     def create(
@@ -164,7 +221,7 @@ class Subject:
             cipher: the owner's, from `segkey.testdata.cipher_of`.
             device: where to compute.
             limit: only the first so many images.
-            how: ``splits``, ``precise``, ``batch_size``, ``pair``, ``keep`` and ``progress``, as above.
+            how: ``splits``, ``precise``, ``batch_size``, ``pair``, ``keep``, ``key`` and ``progress``, as above.
         """
         return cls(run, run.load_model(device), plain_feed(split, cipher, device, limit), cipher, **how)
 

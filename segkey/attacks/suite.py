@@ -1,14 +1,18 @@
 """All attacks that fit a run, one after another, and what they won."""
 
+import json
 from dataclasses import asdict
 
+from segkey import devices
 from segkey.attacks.registry import ATTACKS, Budget
-from segkey.attacks.subject import Cost, Subject
+from segkey.attacks.subject import Cost, Subject, differences
 from segkey.attacks.wrong_keys import better_plain
 from segkey.errors import SegkeyError
 from segkey.evaluation import why_no_score
 from segkey.files import finite
+from segkey.keys import Key
 from segkey.results import NOTHING_TO_MEASURE
+from segkey.runs import is_authentic
 
 
 def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget | None = None, seed: int = 0) -> dict:
@@ -63,6 +67,7 @@ def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget
         "correct": {"mean_iou": reached}, "keyless": {name: plain[name] for name in ("mean_iou", "divided_by", "by_divisor")},
         "constant": {"class": class_name, "mean_iou": constant}, "attacks": lines, "left_out": left_out,
         "budget": asdict(budget), "seed": seed, "device": subject.settings["device"],
+        "tested": subject.tested,
     }  # fmt: skip
 
 
@@ -73,9 +78,24 @@ def won(mean_iou: float, keyless: float, correct: float) -> float:
     return (mean_iou - keyless) / (correct - keyless)
 
 
-def merge(earlier: dict | None, document: dict) -> dict:
-    """Results of another call on the same model and images, replaced by those that are new."""
-    if not earlier or earlier.get("settings") != document["settings"]:
+def merge(earlier: dict | None, document: dict, key: Key | None = None) -> dict:
+    """Add the owner's earlier results on the same model and images, except for those that are new.
+
+    Args:
+        earlier: what the run's folder holds, if anything; it may come from anybody.
+        document: from `run_attacks`.
+        key: the owner's. What was not authenticated with it, or was measured under other settings, is left out, and
+            that is told.
+    """
+    if not earlier:
+        return document
+    if not is_authentic("suite", earlier, key):
+        why = f"it was not made with key {key.id}" if key else "without a key nobody can tell who made it"
+        devices.warn(f"the earlier suite.json of {document['run']} is replaced: {why}")
+        return document
+    # To JSON and back, as what was read was.
+    if different := differences(earlier["settings"], json.loads(json.dumps(document["settings"]))):
+        devices.warn(f"the earlier suite.json of {document['run']} is replaced: {' and '.join(different)} changed")
         return document
     fresh = {line["attack"] for line in document["attacks"]}
     kept = [line for line in earlier["attacks"] if line["attack"] not in fresh]

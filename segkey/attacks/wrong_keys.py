@@ -95,6 +95,7 @@ def correct_plain_incorrect(subject: Subject, wrong_keys: int = 100, seed: int =
         "key_space_bits": own.key_space_bits,
         "seed": seed,
         "device": subject.settings["device"],
+        "tested": subject.tested,
     }
 
 

@@ -33,6 +33,7 @@ def demo(
     """The whole way in a few minutes, with no data and no key of your own: scenes, key, training, attack, report."""
     from segkey import demonstration, reports
     from segkey.devices import choose
+    from segkey.keys import Key
 
     progress = console.TerminalProgress()
     console.on_interrupt(
@@ -41,6 +42,6 @@ def demo(
     runs = demonstration.run(
         out, method or ["ffx", "np", "shf"], block_size, wrong_keys, epochs, choose(device), force, progress
     )
-    rows = reports.collect(runs)
+    rows = reports.collect(runs, Key.load(out / "keys" / "demo.key"))
     console.show(*reports.tables(rows), reports.demo_sentence(rows))
     console.note(f"Everything is in {word(out)}. Now with your own images: segkey keygen, then segkey encrypt --help")

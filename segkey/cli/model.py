@@ -150,7 +150,7 @@ def evaluate(
 
     where, opened = devices.choose(device), options.open_run(run)
     tested = testdata.open_test_split(opened, shards, images, masks, split)
-    cipher = None
+    loaded = cipher = None
     # Images encrypted as the run was trained need no key; one that is given must be the right one all the same.
     if opened.header.method != "none" and (tested.header.method == "none" or key):
         loaded = options.load_key(key, passphrase_file, opened.header.key_id)
@@ -159,8 +159,8 @@ def evaluate(
     document = evaluation.evaluate(
         opened, tested, cipher, where, limit, batch_size or 32, precise, console.TerminalProgress()
     )
-    if testdata.is_own_test(split, shards, images, limit):
-        opened.write_result("evaluate", document)
+    if testdata.is_own_test(tested, split, shards, images, limit):
+        opened.write_result("evaluate", document, loaded)
     else:
         console.note("This is not kept with the run: segkey report shows results on all of its own test split.")
     if as_json:

@@ -73,7 +73,7 @@ def _write_page(runs, broken, html: Path, key: Path | None, passphrase_file, pas
     from segkey.reports.page import html_page
 
     is_there(html)  # nothing but a file is replaced; said before the work is done
-    shown = None
+    shown = loaded = None
     if key:
         loaded = options.load_key(key, passphrase_file)
         shown = samples.of_runs(runs, loaded, shards, devices.choose(device), password, console.TerminalProgress())
@@ -81,7 +81,7 @@ def _write_page(runs, broken, html: Path, key: Path | None, passphrase_file, pas
             console.warn(f"{name}: {why}")
     else:
         console.note("No test images are shown: they need the model's key, --key FILE.")
-    page = html_page(runs, shown, broken).encode("utf-8", "replace")
+    page = html_page(runs, shown, broken, loaded).encode("utf-8", "replace")
     with written_whole(html) as file:
         file.write(page)
     console.show(

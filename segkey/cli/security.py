@@ -94,7 +94,7 @@ def attack(
     cipher = testdata.cipher_of(opened, loaded, options.encode(ffx_password))
     console.left_out(getattr(tested, "problems", []))
     console.on_interrupt("what was finished is kept; run the same command again to go on")
-    own, shown = testdata.is_own_test(split, shards, images, limit), []
+    own, shown = testdata.is_own_test(tested, split, shards, images, limit), []
     earlier = None
     if own and (suite or names):  # before anything is computed
         try:
@@ -106,18 +106,18 @@ def attack(
         subject = attacks.Subject.create(
             opened, tested, cipher, where, limit, splits=testdata.attackers_splits(opened, shards), precise=precise,
             batch_size=batch_size or 32, keep=opened.path / "attack.partial.jsonl", progress=console.TerminalProgress(),
-            pair=testdata.read_pair(opened, *pair) if pair else None,
+            pair=testdata.read_pair(opened, *pair) if pair else None, key=loaded,
         )  # fmt: skip
         if suite or not names:
             document = attacks.correct_plain_incorrect(subject, wrong_keys, seed)
             shown = [reports.attack_table(document), reports.attack_sentence(document)]
             if own:
-                opened.write_result("attack", document)
+                opened.write_result("attack", document, loaded)
         if suite or names:
             document = attacks.run_attacks(subject, names or None, budget, seed)
             if own:
-                document = attacks.merge(earlier, document)
-                opened.write_result("suite", document)
+                document = attacks.merge(earlier, document, loaded)
+                opened.write_result("suite", document, loaded)
             shown = [reports.suite_table(document), reports.suite_verdict(document)]
         subject.kept.remove()
     if not own:

@@ -4,6 +4,7 @@ from rich.table import Table
 
 from segkey.ciphers import METHODS, Cipher, method_label, method_name
 from segkey.reports.layout import duration, number, per_cent, printable, table_of, visible
+from segkey.reports.provenance import tested_on
 from segkey.results import NOTHING_TO_MEASURE, is_measured
 
 _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best keyless score to the correct key's
@@ -98,7 +99,8 @@ def suite_table(document: dict) -> Table:
     table.add_row("the correct key", "", "", "", number(document["correct"]["mean_iou"]), all_of_it)
     table.add_row("plain images", "", "", "", number(document["keyless"]["mean_iou"]), nothing)
     table.add_row(printable(constant_answer(document)), *[""] * 3, number(document["constant"]["mean_iou"]), "")
-    notes = ["keys: tried; images: through the network; won: of the way from plain images to the correct key"]
+    notes = [tested_on(document)] if "tested" in document else []
+    notes += ["keys: tried; images: through the network; won: of the way from plain images to the correct key"]
     notes += [
         f"{line['attack']}: {line['summary']}. Requires {required_access(line)}; the attacker has {line['knows']}."
         + (f" {OPTIMISTIC.capitalize()}." if chosen_on_test(line, document) else "")

@@ -24,6 +24,7 @@ from segkey.reports.layout import (
     table_of,
     visible,
 )
+from segkey.reports.provenance import tested_on
 from segkey.results import NOTHING_TO_MEASURE, is_measured
 from segkey.shell import word
 
@@ -162,8 +163,8 @@ def evaluation_table(document: dict) -> Table:
     constant = document["constant"]
     answer = "the same class" if constant["class"] is None else f"'{printable(constant['class'])}'"
     table.add_row(f"mean IoU of answering {answer} everywhere", number(constant["mean_iou"]))
-    if not is_measured(document):
-        table.footnote = NOTHING_TO_MEASURE
+    nothing = [] if is_measured(document) else [NOTHING_TO_MEASURE]
+    table.footnote = "\n".join([*nothing, tested_on(document)])
     return table
 
 
@@ -242,7 +243,7 @@ def attack_table(document: dict) -> Table:
         if row.attempt.startswith("incorrect"):
             std = document["incorrect"]["std"] if document["incorrect"]["keys"] > 1 else None
             table.add_row("  standard deviation", number(std), "")
-    table.footnote = "\n".join(attack_notes(document))
+    table.footnote = "\n".join([*attack_notes(document), tested_on(document)])
     return table
 
 

@@ -23,6 +23,7 @@ from segkey.reports.attacks import (
 from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
 from segkey.reports.layout import duration, number, per_cent, visible
+from segkey.reports.provenance import NOT_CHECKED, tested_on
 from segkey.reports.runs import AVERAGED, Row, baseline_of, cell, collect, grid_of, groups_of, notes_on, titled
 from segkey.results import is_measured
 from segkey.shell import option, word
@@ -83,15 +84,16 @@ class Group:
     classes: tuple[str, ...]
 
 
-def html_page(runs: list, samples=None, left_out: Sequence[Problem] = ()) -> str:
+def html_page(runs: list, samples=None, left_out: Sequence[Problem] = (), key=None) -> str:
     """The page about some runs.
 
     Args:
         runs: from `segkey.runs.find`.
         samples: test images to show, from `segkey.samples.of_runs`; none, if not given.
         left_out: runs that cannot be used, and why.
+        key: tells which results its owner made.
     """
-    rows = collect(runs)
+    rows = collect(runs, key)
     by_name = {run.name: run for run in runs}
     groups = [_group(group, name, differs, by_name, samples) for group, name, differs in titled(groups_of(rows))]
     environment = jinja2.Environment(
@@ -126,13 +128,13 @@ def _label(row: Row) -> str:
 
 
 def _part(row: Row, run, samples) -> Part:
-    attacked = run.result("attack")
+    attacked = row.attack
     strip = [_tiles(sample, row.classes) for sample in (samples.taken.get(row.run, []) if samples else [])]
     return Part(
         row,
         method_label(row.method, row.block_size) + (", password fixed" if row.password_fixed else ""),
         _how(run.header),
-        _facts(run),
+        _facts(run) + _provenance(row),
         _verdict(attacked, row.suite, run.result("evaluate")),
         attack_rows(attacked) if attacked else [],
         attack_notes(attacked) if attacked else [],
@@ -188,6 +190,17 @@ def _facts(run) -> list[tuple[str, str]]:
         ("trained", f"{config['epochs_done']} epochs of {recipe.get('epochs', '?')}, {duration(config.get('seconds', 0))}, {config.get('device', 'unknown device')}"),
         ("made", f"{config.get('created', '')[:10]}, {', '.join(f'{name} {v}' for name, v in config.get('versions', {}).items())}"),
     ]  # fmt: skip
+    return [(name, visible(value)) for name, value in facts]
+
+
+def _provenance(row: Row) -> list[tuple[str, str]]:
+    """On what the run was tested, and what is known of who did it."""
+    if not row.result:
+        return []
+    authentic = [f"{name}.json" for name, made in (row.authentic or {}).items() if made]
+    checked = f"{', '.join(authentic)}: made by the owner of the key (authenticated)" if authentic else NOT_CHECKED
+    facts = [("tested on", tested_on(row.result, full=False).removeprefix("tested on ")), ("checked", checked)]
+    facts += [("note", note) for note in row.notes]
     return [(name, visible(value)) for name, value in facts]
 
 

@@ -404,7 +404,8 @@ def _state(watch: Watch, method: str, block_size: int) -> str:
         return f"[cyan]{watch.now[1]} {watch.part:.0%}[/]"
     if not done:
         return "[dim]·[/]"
-    shown = " / ".join(number(sum(values) / len(values)) for values in done.values())
+    scores = [[value for value in values if value is not None] for values in done.values()]
+    shown = " / ".join(number(sum(values) / len(values) if values else None) for values in scores)
     return shown + (f" ({len(results)}/{len(cells)})" if len(cells) > 1 else "")
 
 

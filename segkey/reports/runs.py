@@ -9,6 +9,8 @@ from rich.table import Table
 
 from segkey import conditions
 from segkey.ciphers import METHODS, method_label, method_name
+from segkey.keys import Key
+from segkey.reports import provenance
 from segkey.reports.attacks import plain_one_way, suite_table, suite_verdict
 from segkey.reports.layout import csv_cell, latex, number, printable, table_of, visible
 from segkey.results import NOTHING_TO_MEASURE, is_measured
@@ -31,6 +33,10 @@ class Row:
     constant: float | None
     images: int | None
     suite: dict | None = None  # what `segkey attack --suite` found
+    attack: dict | None = None  # what `segkey attack` found
+    result: dict | None = None  # where the score of the correct key is from
+    notes: tuple[str, ...] = ()  # what is wrong with the results, see `segkey.reports.provenance`
+    authentic: dict[str, bool] | None = None  # by result, whether the key's owner made it; None: not checked
     password_fixed: bool = False
     plain_note: str = ""  # where plain images were fed in one way only
 
@@ -45,14 +51,17 @@ class Row:
         return self.images is not None and self.correct is None
 
 
-def collect(runs) -> list[Row]:
-    """Read the results of some runs; a run without any has empty cells."""
+def collect(runs, key: Key | None = None) -> list[Row]:
+    """Read the results of some runs; a run without any has empty cells.
+
+    Args:
+        runs: from `segkey.runs.find`.
+        key: tells which results its owner made; without it, none is checked.
+    """
     rows = []
     for run in runs:
-        header, evaluated, attacked = run.header, run.result("evaluate"), run.result("attack")
-        result = evaluated or attacked or {}
-        if attacked and evaluated and attacked["images"] != evaluated["images"]:
-            result = attacked  # of other test images than the evaluation: one row holds numbers of the same images
+        header, found = run.header, provenance.find(run, key)
+        attacked, result = found.attacked, found.result
         rows.append(
             Row(
                 run.name,
@@ -66,12 +75,27 @@ def collect(runs) -> list[Row]:
                 attacked["incorrect"] if attacked and is_measured(attacked) else None,
                 result.get("constant", {}).get("mean_iou"),
                 result.get("images"),
-                run.result("suite"),
-                password_fixed=bool(header.password_hash),
-                plain_note=plain_one_way(header.method, attacked["plain"]) if attacked else "",
+                found.suite,
+                attacked,
+                result or None,
+                tuple(found.notes),
+                found.authentic if key else None,
+                bool(header.password_hash),
+                plain_one_way(header.method, attacked["plain"]) if attacked else "",
             )
         )
     return rows
+
+
+def provenance_of(rows: list[Row], full: bool = True) -> list[str]:
+    """Lines that say on what some runs were tested, what is wrong with their results, and whether they were checked."""
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        for line in [*([provenance.tested_on(row.result, full)] if row.result else []), *row.notes]:
+            lines.setdefault(line, []).append(row.run)
+    told = [f"{', '.join(names)}: {line}" for line, names in lines.items()]
+    unchecked = any(row.result and row.authentic is None for row in rows)
+    return [visible(line) for line in told] + ([provenance.NOT_CHECKED] if unchecked else [])
 
 
 def groups_of(rows: list[Row]) -> list[list[Row]]:
@@ -194,6 +218,7 @@ def _comparison(group: list[Row], name: str, differs: str) -> Table:
     )
     notes = [*notes_on(group), *([f"this part {differs}; their numbers cannot be compared"] if differs else [])]
     notes += [f"{row.run}: {NOTHING_TO_MEASURE}" for row in group if row.unmeasured]
+    notes += provenance_of(group)
     table.footnote = visible("\n".join([table.footnote, *notes]), keep="\n")
     return table
 
@@ -231,6 +256,9 @@ def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
             "incorrect": row.incorrect,
             "constant": {"mean_iou": row.constant},
             "suite": row.suite,
+            "tested": provenance.conditions(row.result or {}) or None,
+            "authentic": row.authentic,
+            "notes": list(row.notes),
         }
         | ({"no_score": NOTHING_TO_MEASURE} if row.unmeasured else {})
         for row in rows
@@ -255,6 +283,8 @@ def as_csv(rows: list[Row]) -> str:
             "password_fixed",
             "part",
             "differs",
+            "test_fingerprint",
+            "notes",
         ]
     )
     parts = _parts(rows)
@@ -262,6 +292,7 @@ def as_csv(rows: list[Row]) -> str:
         wrong = [row.incorrect[name] for name in wrong_names] if row.incorrect else [None] * len(wrong_names)
         values = [row.correct, row.plain, *wrong, row.constant]
         values += [int(row.password_fixed), *parts[row.run]]
+        values += [provenance.conditions(row.result or {}).get("fingerprint"), "; ".join(row.notes)]
         writer.writerow(map(csv_cell, [row.run, row.method, row.block_size, row.images, *values]))
     return file.getvalue()
 

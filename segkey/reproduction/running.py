@@ -20,6 +20,7 @@ from segkey.reproduction.metering import Meter, Watch
 from segkey.reproduction.settings import FORMAT, LEAST, PASSWORD, Settings, check_folder, differences, is_full_voc
 from segkey.shards import Split, open_splits
 from segkey.sources import Source
+from segkey.version import VERSION
 
 _CELL = {"run": str, "method": str, "block_size": int, "seed": int, "device": str, "seconds": dict, "correct": dict}
 _TRAIN_UNITS = 3.0  # a training image takes about three times as long as one that is only scored
@@ -84,6 +85,7 @@ class Experiment:
         self.device, self.watch, self.workers = device, watch or Watch(), workers
         self.diverged: list[str] = []  # cells whose training did, in this run
         self.left_out: dict[str, str] = {}  # cells that cannot be used, and why
+        self._said: set[str] = set()
 
     def run(self, cells: Sequence[Cell]) -> dict:
         """Train and attack what is missing of some cells.
@@ -102,7 +104,7 @@ class Experiment:
                 self._claim()
             splits = self._open_plain_shards()
             names = {cell.name for cell in cells}
-            known = distributed.share(self._finished())
+            known = distributed.share(self._finished(splits))
             finished = {name: result for name, result in known.items() if name in names}
             before = [cell for cell in cells if cell.name in finished]
             self.watch.start(cells, finished, Meter(self._units(cells), self._units(before)))
@@ -119,13 +121,22 @@ class Experiment:
                     except _BrokenRunError as error:  # so are they here; nothing that is there is written over
                         self.watch.say(f"{cell.name} is left out: {error.what}")
                         self.left_out[cell.name] = error.what
-            return self.write()
+            return self.write(splits)
 
     def _claim(self) -> None:
         """Write the settings down before anything is made with them, or see that they are those written down."""
         file, wanted = self.out / "settings.json", self.settings.document(self.source, self.key.id)
         if is_there(file):
-            different = differences(read_json(file, "the settings of an experiment")["settings"], wanted)
+            document = read_json(file, "the settings of an experiment")
+            kept = document["settings"]
+            if isinstance(kept.get("data"), dict) and "content" not in kept["data"]:
+                self.watch.say(
+                    f"{file} is of an earlier version and does not say what the images and masks held: "
+                    "they are taken to be the same, and compared from now on"
+                )
+                kept["data"]["content"] = wanted["data"]["content"]
+                write_json(file, document)
+            different = differences(kept, wanted)
             if different:
                 raise SegkeyError(
                     f"{self.out} holds results of other settings: {'; '.join(different[:5])}",
@@ -154,18 +165,52 @@ class Experiment:
                 )
         return splits
 
-    def _finished(self) -> dict[str, dict]:
-        """Results of all finished cells in the folder, by the name of their runs; what cannot be used is left out."""
+    def _finished(self, splits: dict[str, Split]) -> dict[str, dict]:
+        """Results of all finished cells in the folder, by the name of their runs; what cannot be used is left out.
+
+        A result counts only if the owner of the key made it, from the images and the weights that are there now, with
+        this version; otherwise that is told, and the cell is measured again.
+        """
         results, self.left_out = {}, {n: why for n, why in self.left_out.items() if not self._result_file(n).exists()}
         for folder in runs.folders(self.out / "runs", "cell.json"):
+            file = folder / "cell.json"
             try:
-                results[folder.name] = _read_cell(folder / "cell.json")
+                cell = _read_cell(file)
             except SegkeyError as error:
                 self.left_out[folder.name] = error.what
+                continue
+            if why := self._stale(folder, cell, splits):
+                self._say_once(f"{file} does not count: {why}")
+            else:
+                results[folder.name] = {name: value for name, value in cell.items() if name != "hmac"}
         return results
 
     def _result_file(self, name: str) -> Path:
         return self.out / "runs" / name / "cell.json"
+
+    def _stale(self, folder: Path, cell: dict, splits: dict[str, Split]) -> str:
+        """Why the result of a cell does not count; empty where it does."""
+        if not runs.is_authentic("cell", cell, self.key):
+            return f"it was not made with key {self.key.id}"
+        try:
+            run = runs.Run.open(folder)
+        except SegkeyError as error:
+            return error.what
+        now = {
+            "the weights": run.weights_checksum,
+            "the test images or masks": splits["test"].fingerprint,
+            "the training images or masks": splits["train"].fingerprint,
+            "the version of segkey": VERSION,
+        }
+        tested = cell["tested"]
+        before = (tested["weights_sha256"], tested["fingerprint"], cell["trained_on"], tested["versions"]["segkey"])
+        changed = [name for (name, value), other in zip(now.items(), before, strict=True) if value != other]
+        return f"since it was made, {' and '.join(changed)} changed" if changed else ""
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.watch.say(text)
 
     def _train_and_attack(self, cell: Cell, splits: dict[str, Split]) -> None:
         cipher = self.cipher(cell)
@@ -174,24 +219,24 @@ class Experiment:
         # Held while results are written, so that what a kill left half-written there goes.
         with distributed.sole_writer(run.path):
             document = self._attack(cell, run, cipher, splits["test"])
-            if distributed.first():
-                write_json(run.path / "cell.json", document)  # the last: with it the cell is finished
+            if distributed.first():  # the last: with it the cell is finished
+                write_json(run.path / "cell.json", runs.authenticated("cell", document, self.key))
         self.watch.finish(cell, document, self._units([cell]))
-        self.write()
+        self.write(splits)
 
     def _attack(self, cell: Cell, run: runs.Run, cipher: ciphers.Cipher, test: Split) -> dict:
         """Try a cell's model, and tell all that is known of it."""
-        keep, started_at = run.path / "attack.partial.jsonl", time.monotonic()
-        resumed = is_there(keep)
+        keep, started_at, resumed = run.path / "attack.partial.jsonl", time.monotonic(), False
         if cell.method == "none":
             result = evaluation.evaluate(run, test, None, self.device, self.settings.limit, progress=self.watch)
-            run.write_result("evaluate", result)
+            run.write_result("evaluate", result, self.key)
         else:
             subject = attacks.Subject.create(
-                run, test, cipher, self.device, self.settings.limit, keep=keep, progress=self.watch
+                run, test, cipher, self.device, self.settings.limit, keep=keep, key=self.key, progress=self.watch
             )
+            resumed = len(subject.kept) > 0
             result = attacks.correct_plain_incorrect(subject, self.settings.wrong_keys, cell.seed)
-            run.write_result("attack", result)
+            run.write_result("attack", result, self.key)
             subject.kept.remove()
         seconds = {
             "train": run.config["seconds"],
@@ -215,6 +260,7 @@ class Experiment:
         done = begun.config["epochs_done"] if begun else 0
         self.watch.begin(cell, "training", self._training_unit(), recipe.epochs * images, done * images)
         if begun and done == recipe.epochs:
+            self._check_training(begun, splits)
             return begun
         how = {"device": self.device, "cipher": cipher, "key_id": self.key.id, "progress": self.watch}
         if begun:
@@ -233,6 +279,15 @@ class Experiment:
             **how,
         )
 
+    def _check_training(self, run: runs.Run, splits: dict[str, Split]) -> None:
+        """Raise `SegkeyError` where a finished run was trained on other images; one that is not finished says so itself."""
+        trained_on = run.config["data"].get("fingerprint")
+        if trained_on and trained_on != splits["train"].fingerprint:
+            raise SegkeyError(
+                f"{run.path} was trained on other images or masks than those in {self.out / 'plain'}",
+                "remove its folder to train it again, or choose another folder with --out",
+            )
+
     def _describe(self, cell: Cell, run: runs.Run, result: dict, seconds: dict) -> dict:
         """All that is known of a finished cell."""
         trained_on, tested_on = run.config["device"], result["device"]
@@ -244,7 +299,9 @@ class Experiment:
             "seconds": seconds,
             "epochs": run.config["epochs_done"],
             "best": run.config["best"],
-            "weights_sha256": run.config["weights_sha256"],
+            "weights_sha256": result["tested"]["weights_sha256"],
+            "trained_on": run.config["data"].get("fingerprint"),
+            "tested": result["tested"],
             "images": result["images"],
             "conditions": _conditions(run, result),
             "correct": result["correct"],
@@ -254,11 +311,11 @@ class Experiment:
             "key_space_bits": result.get("key_space_bits"),
         }
 
-    def write(self) -> dict:
+    def write(self, splits: dict[str, Split]) -> dict:
         """Write ``results.json`` from all finished cells, and return it."""
         order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
         cells = sorted(
-            self._finished().values(),
+            self._finished(splits).values(),
             key=lambda c: (order.get(c["method"], 99), c["method"], c["block_size"], c["seed"]),
         )
         settings = read_json(self.out / "settings.json", "the settings of an experiment")["settings"]

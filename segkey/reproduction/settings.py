@@ -1,6 +1,8 @@
 """How every cell of an experiment is made: the data, and all else that must agree before results stand in one table."""
 
+import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from segkey.errors import SegkeyError
 from segkey.files import is_folder_there, is_there, read_json
 from segkey.keys import Key
 from segkey.recipes import Recipe
-from segkey.sources import Source, digest
+from segkey.sources import Item, Source, digest
 
 FORMAT = "segkey-reproduction-v1"
 PASSWORD = "segkey reproduce"  # FFX's, fixed as in the paper; no secret
@@ -46,12 +48,29 @@ class Settings:
             "data": {
                 "images": {split: len(items) for split, items in source.splits.items()},
                 "names": {split: digest(item.name for item in items) for split, items in source.splits.items()},
+                "content": {split: _content(items) for split, items in source.splits.items()},
                 "classes": source.classes,
                 "ignore_index": source.ignore_index,
             },
             "key_id": key_id,
             "ffx_password": PASSWORD,
         }
+
+
+def _content(items: list[Item]) -> str:
+    """16 hex digits that stand for the bytes of some images and masks, whatever their files are called."""
+
+    def of(file: Path | None) -> str:
+        if file is None:
+            return ""
+        try:
+            with open(file, "rb") as opened:
+                return hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError:  # such an image is left out when shards are made, and named there
+            return "unreadable"
+
+    with ThreadPoolExecutor() as pool:
+        return digest(pool.map(of, [file for item in items for file in (item.image, item.mask)]))
 
 
 def open_data(path: Path, workers: int | None = None) -> Source:

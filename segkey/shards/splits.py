@@ -1,9 +1,10 @@
 """Splits: one or more shards as one sequence of images."""
 
+import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +88,14 @@ class Split:
 
     Args:
         shards: in order.
+
+    Attributes:
+        origin: where it came from and who named it, as `segkey.testdata.open_test_split` found out.
     """
 
     def __init__(self, shards: Shards):
         self.shards, first = shards, shards.first
+        self.origin: dict = {}
         self.header, self.size, self.dtype = first.header, first.size, first.dtype
         self.has_masks = first.has_masks
         self._ends = np.cumsum([entry.images for entry in shards.entries])
@@ -107,6 +112,14 @@ class Split:
     def fingerprint(self) -> str:
         """Hex digits that stand for everything in its shards."""
         return sha256("".join(entry.fingerprint for entry in self.shards.entries).encode())
+
+    @property
+    def labels_fingerprint(self) -> str:
+        """Hex digits that stand for all names and masks: the same however the images are encrypted, or cut into shards."""
+        shards = list(self.shards)
+        return labels_fingerprint(
+            [name for shard in shards for name in shard.names], [sums for shard in shards for sums in shard.mask_checksums]
+        )
 
     @property
     def row_bytes(self) -> int:
@@ -133,6 +146,11 @@ class Split:
     def close(self) -> None:
         """Close all files."""
         self.shards.close()
+
+
+def labels_fingerprint(names: list[str], mask_checksums: Iterable[int]) -> str:
+    """Hex digits that stand for images' names and the CRC-32s of their masks."""
+    return sha256(json.dumps([names, [int(checksum) for checksum in mask_checksums]]).encode())
 
 
 def check_alike(a: Shard, b: Shard) -> None:

@@ -1,6 +1,9 @@
 """Wrong keys are wrong, deterministic and counted; a run that was killed goes on."""
 
+import hashlib
 import json
+import shutil
+import zlib
 from dataclasses import replace
 from itertools import islice
 
@@ -9,11 +12,14 @@ import pytest
 import torch
 
 from segkey import attacks, ciphers, evaluation, testdata
-from segkey.errors import SegkeyError
+from segkey.attacks.subject import plain_feed
+from segkey.errors import SegkeyError, SegkeyWarning
+from segkey.keys import Key
 from segkey.preparation import Preparation
 from segkey.progress import Progress
+from segkey.runs import Run
 
-CPU = torch.device("cpu")
+CPU, KEY = torch.device("cpu"), Key(bytes(range(32)))  # the key of the fixture ``key``
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +147,9 @@ class KilledAfter(Progress):
         return nullcontext(advance)
 
 
-def keeping(subject, keep, images=None):
-    return replace(subject, keep=keep, progress=KilledAfter(images) if images else Progress())
+def keeping(subject, keep, images=None, **how):
+    how = {"key": KEY} | how
+    return replace(subject, keep=keep, **how, progress=KilledAfter(images) if images else Progress())
 
 
 def test_an_attack_that_was_killed_goes_on_and_ends_with_the_same_numbers(small, tmp_path, monkeypatch):
@@ -169,9 +176,91 @@ def test_kept_scores_of_another_attack_are_not_mixed_in(small, tmp_path):
         attacks.correct_plain_incorrect(keeping(small, keep, 20), wrong_keys=2, seed=1)
     expected = attacks.correct_plain_incorrect(small, wrong_keys=2, seed=2)
     assert attacks.correct_plain_incorrect(keeping(small, keep), wrong_keys=2, seed=2) == expected
-    assert len(replace(small, keep=keep, precise=True).kept) == 0
+    with pytest.warns(SegkeyWarning, match="since it was written, .*the precision changed"):
+        assert len(keeping(small, keep, precise=True).kept) == 0
     keep.write_text("{ damaged")
-    assert attacks.correct_plain_incorrect(keeping(small, keep), wrong_keys=2, seed=2) == expected
+    with pytest.warns(SegkeyWarning, match="it is damaged, or was not written with key"):
+        assert attacks.correct_plain_incorrect(keeping(small, keep), wrong_keys=2, seed=2) == expected
+
+
+def made_by_a_provider(line: str) -> str:
+    """What somebody without the key can make of a line: its content, and a code of some kind."""
+    text = json.dumps(json.loads(line.partition(" ")[2]))
+    return f"{hashlib.sha256(text.encode()).hexdigest()} {text}\n"
+
+
+FORGED = {"correct": 0.99, "plain": 0.02, "wrong key 0/0": 0.015, "wrong key 0/1": 0.015}
+
+
+@pytest.mark.parametrize("how", ["as an earlier version wrote it", "another key", "pieces below a head of the owner's"])
+def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
+    """A run that comes back from a provider holds an attack that never was."""
+    keep, expected = tmp_path / "attack.partial.jsonl", attacks.correct_plain_incorrect(small, wrong_keys=2)
+    pieces = {
+        name: {"value": expected["correct"] | {"mean_iou": value, "constant": ["ground", 0.1]},
+               "cost": {"queries": 1, "images": 6, "seconds": 1.0}}
+        for name, value in FORGED.items()
+    }  # fmt: skip
+    stranger = Key(bytes(range(1, 33)))
+    if how == "another key":
+        forger = keeping(small, keep, key=stranger)
+        for name, piece in pieces.items():
+            forger.kept.add(name, piece)
+    else:
+        head = json.dumps(small.settings)
+        lines = [json.dumps(piece) for piece in pieces.items()]
+        keep.write_text("".join(f"{zlib.crc32(each.encode()):08x} {each}\n" for each in [head, *lines]))
+    if how == "pieces below a head of the owner's":
+        lines = keep.read_text().splitlines(keepends=True)
+        keep.unlink()
+        keeping(small, keep).kept.add("nothing", {})
+        own = keep.read_text().splitlines(keepends=True)
+        keep.write_text("".join([*own, *map(made_by_a_provider, lines[1:])]))
+    with pytest.warns(SegkeyWarning, match="not used.* not written with key|are not used: they are damaged"):
+        again = keeping(small, keep)
+    assert attacks.correct_plain_incorrect(again, wrong_keys=2) == expected
+    with pytest.warns(SegkeyWarning, match="without a key nobody can tell who wrote it"):
+        assert len(replace(small, keep=keep).kept) == 0
+
+
+def test_an_owners_piece_does_not_pass_under_another_name_or_in_another_attack(small, tmp_path):
+    keep = tmp_path / "attack.partial.jsonl"
+    for number, name in enumerate(("correct", "wrong key 0/0")):
+        keeping(small, keep).kept.add(name, {"value": number})
+    head, correct, wrong = keep.read_text().splitlines(keepends=True)
+    keep.write_text(head + correct.replace('"correct"', '"wrong key 0/0"') + wrong)
+    with pytest.warns(SegkeyWarning, match="1 of 2 lines"):
+        assert keeping(small, keep).kept.get("wrong key 0/0") == {"value": 1}
+    other = tmp_path / "other.jsonl"
+    keeping(small, other, batch_size=7).kept.add("correct", {"value": 2})
+    keep.write_text(head + other.read_text().splitlines(keepends=True)[1])
+    with pytest.warns(SegkeyWarning, match="1 of 1 lines"):
+        assert len(keeping(small, keep).kept) == 0
+
+
+def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
+    small, trained_run, corrected_shards, key, tmp_path, monkeypatch
+):
+    """Every name stays as it was; what stands behind it changes."""
+    keep = tmp_path / "attack.partial.jsonl"
+
+    def refused(what: str, **how):
+        with pytest.warns(SegkeyWarning, match=f"since it was written, .*{what}.* changed"):
+            assert len(keeping(small, keep, **how).kept) == 0
+
+    keeping(small, keep).kept.add("correct", {"value": 1})
+    assert len(keeping(small, keep).kept) == 1
+    split = testdata.open_test_split(trained_run, [corrected_shards], None, None)
+    assert split.names == small.feed.split.names and split.origin["training_data"] == "same"
+    refused("the test images or masks", feed=plain_feed(split, small.cipher, CPU))
+    refused("the attacker's own images", splits=small.splits | {"val": split})
+    run = Run(shutil.copytree(trained_run.path, tmp_path / "small"), dict(trained_run.config))
+    assert len(keeping(small, keep, run=run).kept) == 1
+    run.save_weights({name: tensor + 1 for name, tensor in small.model.weights().items()})
+    run.config = trained_run.config  # whoever exchanges weights need not say so in run.json
+    refused("the weights", run=run)
+    monkeypatch.setattr(evaluation, "VERSION", "9.9.9")
+    refused("the version of segkey")
 
 
 def test_the_cost_of_an_attack_does_not_depend_on_where_it_was_cut(small, tmp_path):

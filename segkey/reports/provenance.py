@@ -1,0 +1,112 @@
+"""Where the numbers of a report come from: what was tested, and whether the owner of the key measured it.
+
+A run's folder may have been at somebody else's, and its results with it. They are shown as what they are.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+from segkey.attacks.subject import differences
+from segkey.files import visible
+from segkey.keys import Key
+from segkey.runs import Run, is_authentic
+
+NOT_CHECKED = (
+    "Results are as found in the folders of the runs and are not checked: whoever had a folder may have written them."
+)
+_NUMBERS = (  # what must agree before two results stand for the same measurement
+    "weights_sha256", "split", "images", "fingerprint", "labels", "dtype", "precise", "batch_size", "versions",
+)  # fmt: skip
+
+
+@dataclass
+class Found:
+    """What a run's folder holds that can stand in one row.
+
+    Attributes:
+        evaluated, attacked, suite: results on the run's present weights.
+        result: the one that the row takes the correct key's score from.
+        notes: what was left out, and what does not go together, in words.
+        authentic: by result, whether the owner of the key made it; empty without a key.
+    """
+
+    evaluated: dict | None = None
+    attacked: dict | None = None
+    suite: dict | None = None
+    result: dict = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    authentic: dict[str, bool] = field(default_factory=dict)
+
+
+def find(run: Run, key: Key | None = None) -> Found:
+    """Read a run's results, and compare what they say about themselves."""
+    found, documents, weights = Found(), {}, run.weights_checksum
+    for name in ("evaluate", "attack", "suite"):
+        document = run.result(name)
+        if not document:
+            continue
+        stated = conditions(document).get("weights_sha256")
+        if stated and weights and stated != weights:
+            found.notes.append(f"{name}.json is left out: it was measured on other weights than those in the folder")
+            continue
+        documents[name] = document
+        if key and run.header.key_id == key.id:
+            found.authentic[name] = is_authentic(name, document, key)
+            if not found.authentic[name]:
+                found.notes.append(
+                    f"{name}.json is not authenticated with key {key.id}: whoever had the folder may have written it"
+                )
+        elif key:
+            found.notes.append(f"{name}.json is not checked: the run does not belong to key {key.id}")
+    found.evaluated, found.attacked, found.suite = map(documents.get, ("evaluate", "attack", "suite"))
+    found.result = found.evaluated or found.attacked or {}
+    if found.evaluated and found.attacked and (different := _different(found.evaluated, found.attacked)):
+        found.result = found.attacked  # numbers in one row are of one measurement
+        found.notes.append(f"evaluate.json is left out: it differs from attack.json in {different}")
+    reference = found.attacked or found.evaluated
+    if found.suite and reference and (different := _different(reference, found.suite)):
+        found.notes.append(f"suite.json differs from the results beside it in {different}")
+    return found
+
+
+def conditions(document: dict) -> dict:
+    """What a result says it was measured on; empty if an earlier version made it."""
+    tested = document.get("tested")
+    return tested if isinstance(tested, dict) else {}
+
+
+def _different(one: dict, other: dict) -> str:
+    """In what two results of a run differ, in words; empty where they can stand beside each other."""
+    mine, theirs = conditions(one), conditions(other)
+    if mine and theirs:
+        wanted = [{name: each.get(name) for name in _NUMBERS} for each in (mine, theirs)]
+        return " and ".join(differences(*wanted))
+    if one.get("images") != other.get("images"):
+        return "the number of test images"
+    # Results of earlier versions do not say more; the same images give the correct key the same score.
+    return "" if _score(one) == _score(other) else "the score of the correct key"
+
+
+def _score(document: dict) -> float | None:
+    value = document["correct"].get("mean_iou")
+    return None if value is None else round(value, 6)
+
+
+def tested_on(document: dict, full: bool = True) -> str:
+    """The images that a result was measured on, in a few words.
+
+    Args:
+        document: of ``segkey evaluate`` or ``segkey attack``.
+        full: folders as they were given; their last names, if not, for what goes to other people.
+    """
+    tested = conditions(document)
+    if not tested:
+        return "an earlier version of segkey measured this and did not record which images"
+    source = tested.get("source")
+    names = [str(path) for path in source] if isinstance(source, list) else []
+    names = names if full else [PurePath(path.replace("\\", "/")).name for path in names]
+    by = {"run": " (named by the run itself)", "user": ""}.get(str(tested.get("named_by")), "")
+    text = f"tested on {', '.join(names) or 'images'}{by}, fingerprint {str(tested.get('fingerprint'))[:16]}"
+    if tested.get("training_data") == "other":
+        text += "; the training images beside them are not those that the run was trained on"
+    return visible(text)

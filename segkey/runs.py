@@ -1,7 +1,6 @@
 """A run: one training in one folder, with its weights, configuration, history and results."""
 
 import difflib
-import hmac
 import json
 import os
 import re
@@ -29,6 +28,7 @@ from segkey.files import (
     written_whole,
 )
 from segkey.keys import Key
+from segkey.measurements import authenticated
 from segkey.pictures import MAX_PIXELS
 from segkey.shards import Header
 from segkey.version import VERSION
@@ -263,24 +263,6 @@ class Run:
         """Keep a result, authenticated with the owner's key where that is given; under torchrun the first rank does."""
         if distributed.first():
             write_json(self.path / f"{name}.json", authenticated(name, document, key))
-
-
-def authenticated(what: str, document: dict, key: Key | None) -> dict:
-    """A document with an ``hmac`` that only a holder of the key can make; without a key, as it is."""
-    document = {name: value for name, value in document.items() if name != "hmac"}
-    return document | ({"hmac": key.authenticate(what, document)} if key else {})
-
-
-def is_authentic(what: str, document: dict, key: Key | None) -> bool:
-    """Whether a document is as `authenticated` made it with this key."""
-    content = {name: value for name, value in document.items() if name != "hmac"}
-    stated = document.get("hmac")
-    return bool(key) and isinstance(stated, str) and same_text(stated, key.authenticate(what, content))
-
-
-def same_text(one: str, other: str) -> bool:
-    """Whether two texts are the same, in a time that does not tell how much of them is."""
-    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode())
 
 
 def _has_types(part: dict, types: dict) -> bool:

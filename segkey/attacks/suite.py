@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 from segkey import devices
 from segkey.attacks.registry import ATTACKS, Budget
-from segkey.attacks.subject import Cost, Subject, differences
+from segkey.attacks.subject import Cost, Subject
 from segkey.errors import SegkeyError
 from segkey.keys import Key
-from segkey.runs import is_authentic
+from segkey.measurements import differences, is_authentic
 
 
 def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget | None = None, seed: int = 0) -> dict:

@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import hmac
 import json
 import os
 import re
@@ -52,6 +51,7 @@ from segkey.forms import (
     whole,
 )
 from segkey.keys import Key
+from segkey.measurements import authenticated
 from segkey.pictures import MAX_PIXELS
 from segkey.shards import Header
 from segkey.shards.header import MAX_BLOCK
@@ -355,22 +355,6 @@ class Run:
             write_json(self.path / f"{name}.json", authenticated(name, document, key))
 
 
-def authenticated(what: str, document: dict, key: Key | None) -> dict:
-    """A document with an ``hmac`` that only a holder of the key can make; without a key, as it is."""
-    document = {name: value for name, value in document.items() if name != "hmac"}
-    return document | ({"hmac": key.authenticate(what, document)} if key else {})
-
-
-def is_authentic(what: str, document: dict, key: Key | None) -> bool:
-    """Whether a document is as `authenticated` made it with this key."""
-    content = {name: value for name, value in document.items() if name != "hmac"}
-    stated = document.get("hmac")
-    return bool(key) and isinstance(stated, str) and same_text(stated, key.authenticate(what, content))
-
-
-def same_text(one: str, other: str) -> bool:
-    """Whether two texts are the same, in a time that does not tell how much of them is."""
-    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode())
 
 
 def _named_by(latest: Path) -> str:

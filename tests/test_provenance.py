@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from segkey import runs
+from segkey import measurements
 from segkey.cli import app
 from segkey.errors import SegkeyWarning
 from segkey.files import read_json, write_json
@@ -57,7 +57,7 @@ def test_a_planted_suite_is_not_merged_with_the_owners_and_the_owners_is(returne
     assert [line["attack"] for line in read_json(returned / "suite.json", "")["attacks"]] == ["plain", "known-pair"]
     planted = genuine | {"attacks": [*genuine["attacks"], forged]}
     without = {name: value for name, value in planted.items() if name != "hmac"}
-    for document in (without, planted, runs.authenticated("suite", planted, other_key)):
+    for document in (without, planted, measurements.authenticated("suite", planted, other_key)):
         write_json(returned / "suite.json", document)
         told = segkey(*ATTACK, "--known-pair")[1]
         assert "the earlier suite.json of small is replaced: it was not made with key" in told
@@ -66,11 +66,11 @@ def test_a_planted_suite_is_not_merged_with_the_owners_and_the_owners_is(returne
 
 def test_another_kind_of_result_does_not_pass_for_a_suite(returned, key):
     document = {"attacks": [], "n": {1: 2}}
-    made = json.loads(json.dumps(runs.authenticated("suite", document, key)))
-    assert runs.is_authentic("suite", made, key)
-    assert not runs.is_authentic("attack", made, key)
-    assert not runs.is_authentic("suite", made | {"attacks": [1]}, key)
-    assert not runs.is_authentic("suite", made | {"hmac": ["a"]}, key) and not runs.is_authentic("suite", made, None)
+    made = json.loads(json.dumps(measurements.authenticated("suite", document, key)))
+    assert measurements.is_authentic("suite", made, key)
+    assert not measurements.is_authentic("attack", made, key)
+    assert not measurements.is_authentic("suite", made | {"attacks": [1]}, key)
+    assert not measurements.is_authentic("suite", made | {"hmac": ["a"]}, key) and not measurements.is_authentic("suite", made, None)
 
 
 def test_a_suite_on_masks_that_were_corrected_since_is_replaced(returned, corrected_shards):

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from segkey import attacks, ciphers, encryption, preview, recipes, reproduction, runs, scenes, sources, training
+from segkey import attacks, ciphers, encryption, measurements, preview, recipes, reproduction, scenes, sources, training
 from segkey.attacks import known_pair
 from segkey.cli import app
 from segkey.errors import SegkeyError
@@ -242,7 +242,7 @@ def test_results_that_somebody_planted_do_not_count(tmp_path, monkeypatch, whole
     for name, forger in (("shf-m4", None), ("ffx-m4", other_key)):
         cell = read_json(out / "runs" / name / "cell.json", "a cell")
         cell["correct"]["mean_iou"], cell["incorrect"]["mean"] = 0.99, 0.015
-        write_json(out / "runs" / name / "cell.json", runs.authenticated("cell", cell, forger) if forger else cell)
+        write_json(out / "runs" / name / "cell.json", measurements.authenticated("cell", cell, forger) if forger else cell)
     results = read_json(out / "results.json", "results")
     write_json(out / "results.json", results | {"cells": [cell | {"correct": 0.99} for cell in results["cells"]]})
     said = reproduce(scenes_folder, out, key_file)

@@ -17,9 +17,10 @@ from segkey.ciphers import Cipher
 from segkey.files import append, finite, is_there, open_regular, read_text, remove, written_whole
 from segkey.keys import Key
 from segkey.loading import Feed, MemorySplit
+from segkey.measurements import differences, same_text
 from segkey.models import Segmenter
 from segkey.progress import SILENT, Progress
-from segkey.runs import Run, same_text
+from segkey.runs import Run
 from segkey.shards import Split
 
 _MAX_KEPT = 64 << 20  # bytes of finished pieces, which are under 1 kB each
@@ -132,27 +133,6 @@ class Kept:
         except (ValueError, RecursionError):
             return None
         return content if same_text(stated, self._authenticate(kind, content)) else None
-
-
-def differences(before: dict, now: dict) -> list[str]:
-    """In words, what differs between the settings of two measurements."""
-    names = [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
-    return [_WORDS.get(name, f"the {name.replace('_', ' ')}") for name in names]
-
-
-_WORDS = {
-    "run": "the run's name",
-    "weights_sha256": "the weights",
-    "images": "the number of test images",
-    "fingerprint": "the test images or masks",
-    "labels": "the names or masks of the test images",
-    "dtype": "the data type of the computation",
-    "precise": "the precision",
-    "batch_size": "the batch size",
-    "versions": "the version of segkey or torch",
-    "attackers_images": "the attacker's own images",
-    "start": "the weights that its training began with",
-}
 
 
 @dataclass

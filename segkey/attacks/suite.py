@@ -5,14 +5,14 @@ from dataclasses import asdict
 
 from segkey import devices
 from segkey.attacks.registry import ATTACKS, Budget
-from segkey.attacks.subject import Cost, Subject, differences
+from segkey.attacks.subject import Cost, Subject
 from segkey.attacks.wrong_keys import better_plain
 from segkey.errors import SegkeyError
 from segkey.evaluation import why_no_score
 from segkey.files import finite
 from segkey.keys import Key
+from segkey.measurements import differences, is_authentic
 from segkey.results import NOTHING_TO_MEASURE
-from segkey.runs import is_authentic
 
 
 def run_attacks(subject: Subject, names: list[str] | None = None, budget: Budget | None = None, seed: int = 0) -> dict:

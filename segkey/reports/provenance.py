@@ -6,10 +6,9 @@ A run's folder may have been at somebody else's, and its results with it. They a
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from segkey.attacks.subject import differences
 from segkey.files import visible
 from segkey.keys import Key
-from segkey.runs import Run, is_authentic
+from segkey.measurements import differences, is_authentic
 
 NOT_CHECKED = (
     "Results are as found in the folders of the runs and are not checked: whoever had a folder may have written them."
@@ -38,8 +37,8 @@ class Found:
     authentic: dict[str, bool] = field(default_factory=dict)
 
 
-def find(run: Run, key: Key | None = None) -> Found:
-    """Read a run's results, and compare what they say about themselves."""
+def find(run, key: Key | None = None) -> Found:
+    """Read the results of a `segkey.runs.Run`, and compare what they say about themselves."""
     found, documents, weights = Found(), {}, run.weights_checksum
     for name in ("evaluate", "attack", "suite"):
         document = run.result(name)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
-from segkey import attacks, ciphers, conditions, distributed, encryption, evaluation, models, runs, training
+from segkey import (
+    attacks, ciphers, conditions, distributed, encryption, evaluation, measurements, models, runs, training
+)
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.files import is_folder_there, is_there, make_folder, read_json, write_json
 from segkey.keys import Key
@@ -190,7 +192,7 @@ class Experiment:
 
     def _stale(self, folder: Path, cell: dict, splits: dict[str, Split]) -> str:
         """Why the result of a cell does not count; empty where it does."""
-        if not runs.is_authentic("cell", cell, self.key):
+        if not measurements.is_authentic("cell", cell, self.key):
             return f"it was not made with key {self.key.id}"
         try:
             run = runs.Run.open(folder)
@@ -220,7 +222,7 @@ class Experiment:
         with distributed.sole_writer(run.path):
             document = self._attack(cell, run, cipher, splits["test"])
             if distributed.first():  # the last: with it the cell is finished
-                write_json(run.path / "cell.json", runs.authenticated("cell", document, self.key))
+                write_json(run.path / "cell.json", measurements.authenticated("cell", document, self.key))
         self.watch.finish(cell, document, self._units([cell]))
         self.write(splits)
 

@@ -147,10 +147,9 @@ def run_folder(tmp_path_factory, trained_run):
     wrong = {"keys": 2, "mean": 8 / 63, "std": 0.02, "min": 1 / 9, "max": 1 / 7}
     constant = {"class": "ground", "mean_iou": 0.2}
     run.write_result("evaluate", {"run": "run", "split": "test", "images": 6, "correct": scores, "constant": constant})
-    run.write_result(
-        "attack",
-        {"correct": scores, "plain": scores, "incorrect": {"values": [1 / 7, 1 / 9]} | wrong, "constant": constant},
-    )
+    about = {"run": "run", "method": "np", "block_size": 4, "images": 6, "key_space_bits": 44.9}
+    wrong |= {"values": [1 / 7, 1 / 9]}
+    run.write_result("attack", about | {"correct": scores, "plain": scores, "incorrect": wrong, "constant": constant})
     return folder
 
 

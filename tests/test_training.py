@@ -416,7 +416,7 @@ def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatc
         assert result.stderr.count("left out") == 10 and f"and {len(told) - 10} more" in result.stderr
         return result.stdout
 
-    with pytest.warns(SegkeyWarning, match="left out .*: runs/"):
+    with pytest.warns(SegkeyWarning, match="left out "):
         assert [run.name for run in find(Path("runs"))] == ["whole"]
     found, left_out = survey(Path("runs"))
     assert [run.name for run in found] == ["whole"]

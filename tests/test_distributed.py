@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -41,7 +42,15 @@ def ranks(folder: Path, *steps: dict, restarts: int = 0) -> Outcome:
     command += [f"--max-restarts={restarts}", str(HERE / "ranks.py"), str(folder / "plan.json")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
     began = time.monotonic()
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        # A shell that starts tests in the background lets them ignore Ctrl-C, and they hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     return Outcome(folder, process, time.monotonic() - began)
 
 

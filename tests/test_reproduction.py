@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from segkey import attacks, encryption, recipes, reproduction, scenes, sources, training
 from segkey.cli import app
-from segkey.errors import SegkeyError
+from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.files import write_json
 from segkey.progress import Progress
 from segkey.reports import paper
@@ -420,7 +420,8 @@ def test_a_training_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch, shards
         )
     first = Run.open(tmp_path / "a").config["device"]
     monkeypatch.setattr(training.devices, "describe", lambda device: "another device")
-    run = training.resume(Run.open(tmp_path / "a"), splits, **how)
+    with pytest.warns(SegkeyWarning, match=f"device another device .before: {first}."):
+        run = training.resume(Run.open(tmp_path / "a"), splits, **how)
     assert run.config["device"] == Run.open(tmp_path / "a").config["device"] == f"{first}, then another device"
     with pytest.raises(SegkeyError):
         training.resume(run, splits, **how)

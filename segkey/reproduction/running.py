@@ -123,7 +123,9 @@ class Experiment:
             document = self.write()
             if self.left_out and not document["cells"]:
                 name, why = next(iter(self.left_out.items()))
-                raise SegkeyError(f"no model can be used; {name}: {why}", "restore its folder, or remove it to begin anew")
+                raise SegkeyError(
+                    f"no model can be used; {name}: {why}", "restore its folder, or remove it to begin anew"
+                )
             return document
 
     def _claim(self) -> None:

@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 from segkey import attacks, ciphers, encryption, measurements, preview, recipes, reproduction, scenes, sources, training
 from segkey.attacks import known_pair
 from segkey.cli import app
-from segkey.errors import SegkeyError
+from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.files import read_json, write_json
 from segkey.progress import Progress
+from segkey.reports import paper
 from segkey.reproduction import running
 from segkey.reproduction.settings import PASSWORD
 from segkey.runs import Run
@@ -185,6 +186,42 @@ def test_a_killed_experiment_goes_on_and_ends_with_the_same_numbers(tmp_path, wh
     for name in CELLS:
         mine, theirs = (Run.open(folder / "runs" / name).config["weights_sha256"] for folder in (out, whole))
         assert mine == theirs
+
+
+@pytest.mark.parametrize("broken", ["run.json", "weights", "cell.json"])
+def test_a_broken_cell_is_named_and_the_others_are_made(tmp_path, monkeypatch, whole, scenes_folder, key, broken):
+    """A damaged run is left out, and stays as it is; a damaged result is measured again."""
+    out, said = tmp_path / "results", []
+    shutil.copytree(whole, out, symlinks=True)
+    for name in ("shf-m4", "ffx-m4"):
+        (out / "runs" / name / "cell.json").unlink()
+    cell = out / "runs/shf-m4"
+    file = {"run.json": cell / "run.json", "weights": cell / "model.safetensors", "cell.json": cell / "cell.json"}[
+        broken
+    ]
+    file.write_text("{")
+    settings = reproduction.Settings((32, 32), recipes.recipe("scratch", epochs=2, batch_size=6), "resnet14", 2)
+    source, cells = reproduction.open_data(scenes_folder, 1), reproduction.grid(["shf", "ffx"], [4], (32, 32))
+    watch = reproduction.Watch()
+    watch.say = said.append
+    monkeypatch.setattr(training, "train", None)
+    document = reproduction.Experiment(source, settings, key, out, torch.device("cpu"), watch).run(cells)
+    if broken == "cell.json":
+        assert numbers(out) == numbers(whole) and not document["left_out"]
+        assert any("shf-m4 is measured again" in line and "cell.json" in line for line in said)
+    else:
+        assert [cell["run"] for cell in document["cells"]] == ["plain", "ffx-m4"]
+        assert file.name in document["left_out"]["shf-m4"] and file.read_text() == "{"
+        assert any("shf-m4 is left out" in line and file.name in line for line in said)
+        assert "left out, as their runs or results cannot be used: shf-m4" in " ".join(paper.Table1(document).notes)
+
+
+def test_a_model_that_cannot_be_loaded_is_left_out_of_the_figures(tmp_path, whole, scenes_folder, key_file):
+    out = tmp_path / "results"
+    shutil.copytree(whole, out, symlinks=True)
+    (out / "runs/plain/model.safetensors").unlink()
+    assert "plain is left out of the figures" in reproduce(scenes_folder, out, key_file)
+    assert numbers(out) == numbers(whole)
 
 
 class Killed(BaseException):
@@ -493,7 +530,8 @@ def test_a_training_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch, shards
         )
     first = Run.open(tmp_path / "a").config["device"]
     monkeypatch.setattr(training.devices, "describe", lambda device: "another device")
-    run = training.resume(Run.open(tmp_path / "a"), splits, **how)
+    with pytest.warns(SegkeyWarning, match=f"device another device .before: {first}."):
+        run = training.resume(Run.open(tmp_path / "a"), splits, **how)
     assert run.config["device"] == Run.open(tmp_path / "a").config["device"] == f"{first}, then another device"
     with pytest.raises(SegkeyError):
         training.resume(run, splits, **how)

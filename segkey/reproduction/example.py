@@ -11,6 +11,7 @@ import torch
 
 from segkey import devices, preview
 from segkey.ciphers import METHODS
+from segkey.errors import SegkeyError
 from segkey.evaluation import Scores, confusion_matrix
 from segkey.loading import as_pixels
 from segkey.reproduction.grid import Cell
@@ -76,11 +77,12 @@ def example(experiment: Experiment, document: dict) -> Example:
     made = {(cell["method"], cell["block_size"]): cell for cell in reversed(document["cells"])}  # the first seed's
     block_sizes = sorted({m for method, m in made if method != "none"})
     methods = [method for method in METHODS if method != "none" and any(each == method for each, _ in made)]
-    views = [
-        _view(experiment, made[place], plain, truth, split.header)
-        for place in [("none", 1), *((method, m) for m in block_sizes[:1] for method in methods)]
-        if place in made
-    ]
+    views = []
+    for place in [("none", 1), *((method, m) for m in block_sizes[:1] for method in methods)]:
+        try:
+            views += [_view(experiment, made[place], plain, truth, split.header)] if place in made else []
+        except SegkeyError as error:  # its result is kept, but not what made it
+            experiment.watch.say(f"{made[place]['run']} is left out of the figures: {error.what}")
     encrypted = _pictures(plain, methods, block_sizes)
     return Example(
         split.names[index], plain, truth, split.header.classes, split.header.ignore_index, block_sizes, encrypted, views

@@ -96,7 +96,8 @@ class Experiment:
             What ``results.json`` holds: everything measured in this folder, in this run or an earlier one.
 
         Raises:
-            SegkeyError: the folder holds results of other settings, of another version, or something else.
+            SegkeyError: the folder holds results of other settings, of another version, or something else; or every cell
+            is broken.
         """
         check_folder(self.out)
         make_folder(self.out)
@@ -123,7 +124,13 @@ class Experiment:
                     except _BrokenRunError as error:  # so are they here; nothing that is there is written over
                         self.watch.say(f"{cell.name} is left out: {error.what}")
                         self.left_out[cell.name] = error.what
-            return self.write(splits)
+            document = self.write(splits)
+            if self.left_out and not document["cells"]:
+                name, why = next(iter(self.left_out.items()))
+                raise SegkeyError(
+                    f"no model can be used; {name}: {why}", "restore its folder, or remove it to begin anew"
+                )
+            return document
 
     def _claim(self) -> None:
         """Write the settings down before anything is made with them, or see that they are those written down."""

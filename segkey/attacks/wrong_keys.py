@@ -52,7 +52,7 @@ def correct_plain_incorrect(subject: Subject, wrong_keys: int = 100, seed: int =
         seed: decides the wrong keys.
 
     Returns:
-        The document described in the README: ``correct``, ``plain``, ``incorrect``, ``key_space_bits`` and more.
+        The document described in segkey/FORMATS.md: ``correct``, ``plain``, ``incorrect``, ``key_space_bits`` and more.
     """
     if wrong_keys < 1:
         raise SegkeyError(f"{wrong_keys} wrong keys are too few", "give at least 1 with --wrong-keys")

@@ -1,6 +1,6 @@
 """The secret key: made, saved, sealed, loaded, and everything that is derived from it.
 
-The derivation is fixed for ever (see "Formats" in the README): SHAKE-256, never a random generator of
+The derivation is fixed for ever (described in segkey/FORMATS.md): SHAKE-256, never a random generator of
 NumPy or torch, so the same key means the same transformation on every platform and version.
 """
 

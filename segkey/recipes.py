@@ -93,7 +93,7 @@ class Recipe:
 
 
 RECIPES = {
-    # The paper's table (section 4.1); the starting weights follow from its baseline, see "The paper" in the README.
+    # The paper's table (section 4.1); the starting weights follow from its baseline, see examples/results/README.md.
     "paper": Recipe(),
     "scratch": Recipe(
         optimizer="adamw", lr=0.001, lr_min=0.0, restart=0, weight_decay=0.01, epochs=100, batch_size=16,

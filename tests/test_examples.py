@@ -1,5 +1,6 @@
 """The examples run, on built-in scenes and in small; what they promise is true."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -106,6 +107,27 @@ def test_a_method_of_one_s_own_is_known_to_the_command_line(run_example, scenes_
     (here / "sub/json.py").touch()
     with pytest.raises(AssertionError, match="json.py has the name of another module"):
         run_example("segkey", "keygen", "k", SEGKEY_METHODS="sub/json.py")
+
+
+def test_scenes_are_drawn_into_a_folder(run_example):
+    run_example(sys.executable, EXAMPLES / "scenes.py", "scenes", 3, 1, 2, 32)
+    assert len(list((run_example.here / "scenes/images/train").iterdir())) == 3
+    assert len(list((run_example.here / "scenes/masks/test").iterdir())) == 2
+    assert Image.open(sorted((run_example.here / "scenes/images/val").iterdir())[0]).size == (32, 32)
+
+
+def test_the_picture_of_the_readme_is_drawn_from_a_demo(run_example, trained_run, scenes_folder, key):
+    demo = run_example.here / "demo"
+    shutil.copytree(scenes_folder, demo / "scenes")
+    shutil.copytree(trained_run.path, demo / "runs/np-m4")
+    key.save(demo / "keys/demo.key")
+    scores = {"correct": {"mean_iou": 0.7}, "plain": {"mean_iou": 0.2}, "incorrect": {"keys": 20, "mean": 0.1}}
+    (demo / "runs/np-m4/attack.json").write_text(json.dumps(scores))
+    run_example(sys.executable, EXAMPLES / "pictures.py", "demo", "np-m4", "overlay.png")
+    drawn, kept = Image.open(run_example.here / "overlay.png"), Image.open(EXAMPLES / "overlay.png")
+    assert drawn.size == kept.size
+    assert len(drawn.convert("RGB").getcolors(1 << 20)) > 20
+    assert (EXAMPLES / "overlay.png").stat().st_size < 150_000
 
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.sh")), ids=lambda path: path.name)

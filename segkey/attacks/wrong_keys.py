@@ -69,7 +69,7 @@ def correct_plain_incorrect(subject: Subject, wrong_keys: int = 100, seed: int =
         seed: decides the wrong keys.
 
     Returns:
-        The document described in the README: ``correct``, ``plain`` (see `better_plain`), ``incorrect``,
+        The document described in segkey/FORMATS.md: ``correct``, ``plain`` (see `better_plain`), ``incorrect``,
         ``key_space_bits`` and more. Where every pixel of the test masks is void, scores are None, no wrong key is
         tried, and ``no_score`` says so.
     """

@@ -1,4 +1,4 @@
-"""The shard format ``segkey-shard-v1``: write, read, verify. The layout is described in the README.
+"""The shard format ``segkey-shard-v1``: write, read, verify. The layout is described in segkey/FORMATS.md.
 
 One HDF5 file::
 

@@ -1,8 +1,9 @@
 """What somebody learns of a key from encrypted images alone, by method and block size.
 
-Run it: ``python examples/keys_from_encrypted_images.py [FOLDER] [SIZE]``. A key is made and forgotten again; the images of
-the folder (built-in scenes, where none is given) are encrypted with it, and `segkey.attacks` estimates the key from that.
-What is printed is the fraction of each part of the key that is right in the best of the few estimates that remain.
+Run it: ``python examples/keys_from_encrypted_images.py [FOLDER] [SIZE]``. A key is made and
+forgotten again; the images of the folder (built-in scenes, where none is given) are encrypted with
+it, and `segkey.attacks` estimates the key from that. What is printed is the fraction of each part
+of the key that is right in the best of the few estimates that remain.
 """
 
 import sys
@@ -13,13 +14,18 @@ from pathlib import Path
 import numpy as np
 
 import segkey
-from segkey import ciphers, scenes, sources
 from segkey.attacks.ciphertext_only import MOST_IMAGES, MOST_SHUFFLED, estimate
 from segkey.attacks.key_parts import agreement
-from segkey.preparation import Preparation
+from segkey.crypto import ciphers
+from segkey.data import scenes, sources
+from segkey.data.preparation import Preparation
 
 with tempfile.TemporaryDirectory() as folder:
-    given = Path(sys.argv[1]) if len(sys.argv) > 1 else scenes.write(Path(folder), train=0, val=0, test=64, size=64)
+    given = (
+        Path(sys.argv[1])
+        if len(sys.argv) > 1
+        else scenes.write(Path(folder), train=0, val=0, test=64, size=64)
+    )
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 64
     splits = sources.find(given).splits
     items = splits.get("test") or [item for split in splits.values() for item in split]

@@ -1,19 +1,20 @@
 """A method of your own: a class of 20 lines, then usable everywhere as ``--method add``.
 
-Run it (``python examples/own_method.py``), step through its cells in an editor that knows ``# %%``, or let the
-command line know the method::
+Run it (``python examples/own_method.py``), step through its cells in an editor that knows ``# %%``,
+or let the command line know the method::
 
     export SEGKEY_METHODS=examples/own_method.py
     segkey encrypt photos/ --method add -M 4
 
-Every command that meets shards or a run of this method needs SEGKEY_METHODS: a file can name a method, never code.
+Every command that meets shards or a run of this method needs SEGKEY_METHODS: a file can name a
+method, never code.
 """
 
 # %% The method: to every value of a block, add a secret number, modulo 256
 
 import numpy as np
 
-from segkey import ciphers
+from segkey.crypto import ciphers
 
 
 @ciphers.register
@@ -27,7 +28,9 @@ class Add(ciphers.Cipher):
 
     @classmethod
     def from_key(cls, key, block_size, channels, password=None):
-        label = f"add/M={block_size}/c={channels}".encode()  # a stream of the key's that nothing else uses
+        label = (
+            f"add/M={block_size}/c={channels}".encode()
+        )  # a stream of the key's that nothing else uses
         return cls(np.frombuffer(key.stream(label, channels * block_size**2), np.uint8), block_size)
 
     def _encrypt(self, images):  # NumPy arrays and tensors alike; uint8 wraps around
@@ -54,7 +57,9 @@ if __name__ == "__main__":
     key, other = segkey.Key.generate(), segkey.Key.generate()
     add = ciphers.from_key("add", key, block_size=4)
     assert np.array_equal(add.decrypt(add.encrypt(images)), images)
-    assert not np.array_equal(ciphers.from_key("add", other, 4).decrypt(add.encrypt(images)), images)
+    assert not np.array_equal(
+        ciphers.from_key("add", other, 4).decrypt(add.encrypt(images)), images
+    )
 
 # %% What is it worth? Train on built-in scenes, then try plain images and wrong keys
 
@@ -63,8 +68,11 @@ if __name__ == "__main__":
     import tempfile
     from pathlib import Path
 
-    from segkey import attacks, devices, encryption, recipes, reports, scenes, sources, testdata, training
-    from segkey.shards import open_splits
+    from segkey import attacks, reports
+    from segkey.data import scenes, sources
+    from segkey.model import recipes, test_splits, training
+    from segkey.shards import encryption, open_splits
+    from segkey.system import devices
 
     counts = [int(count) for count in os.environ.get("SCENES", "200, 30, 60").split(",")]
     epochs, wrong_keys = int(os.environ.get("EPOCHS", 8)), int(os.environ.get("WRONG_KEYS", 20))
@@ -72,14 +80,23 @@ if __name__ == "__main__":
 
     source = sources.find(scenes.write(folder / "scenes", *counts, size=96))
     plans = encryption.plan_shards(source, folder / "shards", add, key.id, size=(64, 64))
-    encryption.encrypt(plans, add, workers=1)  # one process: a class of a notebook cannot be sent to another
+    encryption.encrypt(
+        plans, add, workers=1
+    )  # one process: a class of a notebook cannot be sent to another
     run = training.train(
-        open_splits([folder / "shards"], ("train", "val")), folder / "runs", recipes.recipe("scratch", epochs=epochs),
-        shards=[folder / "shards"], device=device, backbone="resnet14",
-    )  # fmt: skip
-    test = testdata.open_test_split(run, None, None, None)
-    subject = attacks.Subject.create(run, test, testdata.cipher_of(run, key), device)
-    document = attacks.correct_plain_incorrect(subject, wrong_keys)
-    print(f"{document['run']}: {document['correct']['mean_iou']:.4f} with the key, {document['plain']['mean_iou']:.4f} "
-          f"plain, {document['incorrect']['mean']:.4f} with wrong keys")  # fmt: skip
+        open_splits([folder / "shards"], ("train", "val")),
+        folder / "runs",
+        recipes.recipe("scratch", epochs=epochs),
+        shards=[folder / "shards"],
+        device=device,
+        backbone="resnet14",
+    )
+    test = test_splits.open_test_split(run, None, None, None)
+    target = attacks.Target.create(run, test, test_splits.cipher_of(run, key), device)
+    document = attacks.correct_plain_incorrect(target, wrong_keys)
+    print(
+        f"{document['run']}: {document['correct']['mean_iou']:.4f} with the key, "
+        f"{document['plain']['mean_iou']:.4f} "
+        f"plain, {document['incorrect']['mean']:.4f} with wrong keys"
+    )
     print(reports.attack_sentence(document))

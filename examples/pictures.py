@@ -1,7 +1,9 @@
-"""Draw ``overlay.png`` from a finished demo: scenes segmented with the key, without it, and with a wrong key.
+"""Draw ``overlay.png`` from a finished demo: scenes segmented with the key, without it, and with a
+wrong key.
 
-Run it: ``segkey demo``, then ``python examples/pictures.py [DEMO [RUN [PICTURE]]]``. The first two test images are shown,
-whatever they look like; the wrong key is 256 zero bits; the scores are those that the demo measured on all test images.
+Run it: ``segkey demo``, then ``python examples/pictures.py [DEMO [RUN [PICTURE]]]``. The first two
+test images are shown, whatever they look like; the wrong key is 256 zero bits; the scores are those
+that the demo measured on all test images.
 """
 
 import json
@@ -45,12 +47,20 @@ def draw(demo: Path, run: str) -> Image.Image:
     for title, key, score in (
         ("with the key", own, f"mean IoU {attacked['correct']['mean_iou']:.2f}"),
         ("plain image", None, f"mean IoU {attacked['plain']['mean_iou']:.2f}"),
-        ("with a wrong key", wrong, f"{incorrect['keys']} keys: {incorrect['mean']:.2f} on average"),
+        (
+            "with a wrong key",
+            wrong,
+            f"{incorrect['keys']} keys: {incorrect['mean']:.2f} on average",
+        ),
     ):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", segkey.SegkeyWarning)  # that this is not the model's key
+            warnings.simplefilter(
+                "ignore", segkey.SegkeyWarning
+            )  # that this is not the model's key
             masks = [as_mask(mask, palette) for mask in model.predict(images, key)]
-        columns.append((title, score, [coloured(*pair) for pair in zip(images, masks, strict=True)]))
+        columns.append(
+            (title, score, [coloured(*pair) for pair in zip(images, masks, strict=True)])
+        )
     return sheet(columns, model.classes, palette)
 
 
@@ -66,10 +76,16 @@ def sheet(
         pen.text((x, 5), title, "black", FONT)
         pen.text((x, 28), score, (80, 80, 80), SMALL)
         for row, picture in enumerate(pictures):
-            whole.paste(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR), (x, top + step * row))
+            whole.paste(
+                picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR), (x, top + step * row)
+            )
     x, y = GAP, top + step * ROWS + 4
     for number, name in enumerate(classes):
-        pen.rectangle((x, y, x + 16, y + 16), tuple(palette[3 * number : 3 * number + 3]), outline=(110, 110, 110))
+        pen.rectangle(
+            (x, y, x + 16, y + 16),
+            tuple(palette[3 * number : 3 * number + 3]),
+            outline=(110, 110, 110),
+        )
         pen.text((x + 24, y - 2), name, "black", FONT)
         x += 56 + round(FONT.getlength(name))
     return whole

@@ -1,9 +1,10 @@
-"""Draw built-in scenes as a folder of images and masks: ``python examples/scenes.py FOLDER [TRAIN VAL TEST [SIZE]]``."""
+"""Draw built-in scenes as a folder of images and masks: ``python examples/scenes.py FOLDER [TRAIN
+VAL TEST [SIZE]]``."""
 
 import sys
 from pathlib import Path
 
-from segkey import scenes
+from segkey.data import scenes
 
 if __name__ == "__main__":
     folder, *numbers = sys.argv[1:]

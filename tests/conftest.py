@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from segkey import ciphers, encryption, scenes, sources
-from segkey.keys import Key
+from segkey.crypto import ciphers
+from segkey.crypto.keys import Key
+from segkey.data import scenes, sources
+from segkey.data.items import Source
+from segkey.shards import encryption
 
 settings.register_profile("segkey", derandomize=True, deadline=None, max_examples=25)
 settings.load_profile("segkey")
@@ -34,47 +37,61 @@ def data_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def scenes_folder(tmp_path_factory) -> Path:
-    """Built-in scenes with masks and classes.txt: 12 train, 4 val, 6 test images of 48x48 pixels."""
+    """Built-in scenes with masks and classes.txt: 12 train, 4 val, 6 test images of 48x48
+    pixels."""
     return scenes.write(tmp_path_factory.mktemp("scenes"), train=12, val=4, test=6, size=48)
 
 
 @pytest.fixture(scope="session")
-def scenes_source(scenes_folder) -> sources.Source:
+def scenes_source(scenes_folder) -> Source:
     return sources.find(scenes_folder)
 
 
 @pytest.fixture(scope="session")
 def shards_folder(tmp_path_factory, scenes_source, key) -> Path:
-    """The scenes encrypted with `key`, method np, M = 4, to 32x32: train.h5 (4 views), val.h5, test.h5."""
+    """The scenes encrypted with `key`, method np, M = 4, to 32x32: train.h5 (4 views), val.h5,
+    test.h5."""
     out, cipher = tmp_path_factory.mktemp("shards"), ciphers.from_key("np", key, 4)
-    encryption.encrypt(encryption.plan_shards(scenes_source, out, cipher, key.id, size=(32, 32)), cipher, workers=1)
+    encryption.encrypt(
+        encryption.plan_shards(scenes_source, out, cipher, key.id, size=(32, 32)), cipher, workers=1
+    )
     return out
 
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory, shards_folder):
-    """Two epochs of resnet14 on `shards_folder`; enough to have weights and results, not to be good."""
+    """Two epochs of resnet14 on `shards_folder`; enough to have weights and results, not to be
+    good."""
     import torch
 
-    from segkey import recipes, training
+    from segkey.model import recipes, training
     from segkey.shards import open_splits
 
     recipe = recipes.recipe("scratch", epochs=2, batch_size=4)
     return training.train(
-        open_splits([shards_folder], ("train", "val")), tmp_path_factory.mktemp("runs"), recipe,
-        shards=[shards_folder], device=torch.device("cpu"), backbone="resnet14", name="small",
-    )  # fmt: skip
+        open_splits([shards_folder], ("train", "val")),
+        tmp_path_factory.mktemp("runs"),
+        recipe,
+        shards=[shards_folder],
+        device=torch.device("cpu"),
+        backbone="resnet14",
+        name="small",
+    )
 
 
 @pytest.fixture(scope="session")
 def corrected_shards(tmp_path_factory, scenes_folder, key) -> Path:
-    """`shards_folder` made anew after one mask of a test image was corrected; no name has changed."""
+    """`shards_folder` made anew after one mask of a test image was corrected; no name has
+    changed."""
     import shutil
 
     import numpy as np
     from PIL import Image
 
-    data, out = tmp_path_factory.mktemp("corrected") / "data", tmp_path_factory.mktemp("corrected-shards")
+    data, out = (
+        tmp_path_factory.mktemp("corrected") / "data",
+        tmp_path_factory.mktemp("corrected-shards"),
+    )
     shutil.copytree(scenes_folder, data)
     file = sorted((data / "masks/test").iterdir())[0]
     mask = np.array(Image.open(file))

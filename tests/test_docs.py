@@ -1,4 +1,5 @@
-"""The pages are executed: commands parse, Python runs, links lead somewhere, formats are those of the code."""
+"""The pages are executed: commands parse, Python runs, links lead somewhere, formats are those of
+the code."""
 
 import json
 import re
@@ -11,8 +12,9 @@ import pytest
 import typer
 from PIL import Image
 
-from segkey import ciphers, keys, runs
 from segkey.cli import app
+from segkey.crypto import ciphers, keys
+from segkey.model import runs
 from segkey.shards import FORMAT, Header, index
 
 ROOT = Path(__file__).parents[1]
@@ -30,13 +32,17 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands() -> list:
-    """Each distinct ``segkey`` command of all pages, with the page it is from; also those under torchrun."""
+    """Each distinct ``segkey`` command of all pages, with the page it is from; also those under
+    torchrun."""
     found = {}
     for name, page in PAGES.items():
         for block in blocks(page, "console"):
             found |= {line: name for line in re.findall(r"^\$ segkey (.*)$", block, re.M)}
         for block in blocks(page, "sh"):
-            found |= {line.strip(): name for line in re.findall(r"(?:-m segkey|time segkey) ([^#;\n]+)", block)}
+            found |= {
+                line.strip(): name
+                for line in re.findall(r"(?:-m segkey|time segkey) ([^#;\n]+)", block)
+            }
     return [pytest.param(line, id=f"{name}: {line}") for line, name in found.items()]
 
 
@@ -47,13 +53,22 @@ def test_all_pages_are_read():
 @pytest.mark.parametrize("command", commands())
 def test_commands_parse(command):
     name, *arguments = shlex.split(command)
-    typer.main.get_command(app).commands[name].make_context(name, arguments)  # raises for an unknown option
+    typer.main.get_command(app).commands[name].make_context(
+        name, arguments
+    )  # raises for an unknown option
 
 
 def test_options_in_the_text_exist():
     segkey = typer.main.get_command(app).commands.values()
-    known = {option for command in segkey for parameter in command.params for option in parameter.opts}
-    known |= {"--help", "--install-completion", "--nproc-per-node", "--max-restarts"}  # typer's and torchrun's
+    known = {
+        option for command in segkey for parameter in command.params for option in parameter.opts
+    }
+    known |= {
+        "--help",
+        "--install-completion",
+        "--nproc-per-node",
+        "--max-restarts",
+    }  # typer's and torchrun's
     for name, page in PAGES.items():
         for text in re.findall(r"`([^`\n]*--[^`\n]*)`", page):
             used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
@@ -81,7 +96,9 @@ def workplace(tmp_path, trained_run, key, scenes_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("source", [block for page in PAGES.values() for block in blocks(page, "(?:python|py)")])
+@pytest.mark.parametrize(
+    "source", [block for page in PAGES.values() for block in blocks(page, "(?:python|py)")]
+)
 def test_python_runs(source, workplace):
     names = {}
     exec(source, names)
@@ -105,7 +122,11 @@ def test_links_lead_somewhere(name):
     text = re.sub(r"^```.*?^```", "", page, flags=re.S | re.M)
     used = {label or word for word, label in re.findall(r"\[([^\[\]]+)\]\[([^\]]*)\]", text)}
     assert used == set(defined)
-    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text) + [*defined.values()]
+    links = (
+        re.findall(r"\]\(([^)\s]+)\)", text)
+        + re.findall(r'(?:src|href)="([^"]+)"', text)
+        + [*defined.values()]
+    )
     for link in links:
         if link.startswith(("http://", "https://")):
             continue

@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkey.keys import Key
-from segkey.runs import Run
+from segkey.crypto.keys import Key
+from segkey.model.runs import Run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SMALL = {"SCENES": "12, 4, 6", "SIZE": "32", "EPOCHS": "1", "WRONG_KEYS": "2", "OMP_NUM_THREADS": "1"}
+SMALL = {
+    "SCENES": "12, 4, 6",
+    "SIZE": "32",
+    "EPOCHS": "1",
+    "WRONG_KEYS": "2",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 @pytest.fixture
@@ -31,9 +37,19 @@ def run_example(tmp_path):
     here.mkdir()
 
     def run(command: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
-        variables = os.environ | SMALL | {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": path} | environment
+        variables = (
+            os.environ
+            | SMALL
+            | {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": path}
+            | environment
+        )
         done = subprocess.run(
-            [command, *map(str, arguments)], cwd=here, env=variables, capture_output=True, text=True, timeout=300
+            [command, *map(str, arguments)],
+            cwd=here,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done
@@ -56,24 +72,39 @@ def test_a_customer_gets_masks_from_a_model_on_own_photographs(run_example):
 
 def test_photographs_without_masks_are_encrypted_and_shown(run_example, scenes_folder, tmp_path):
     shutil.copytree(scenes_folder / "images/test", tmp_path / "photos")
-    done = run_example("sh", EXAMPLES / "own_photographs.sh", tmp_path / "photos", "out", METHOD="shf")
+    done = run_example(
+        "sh", EXAMPLES / "own_photographs.sh", tmp_path / "photos", "out", METHOD="shf"
+    )
     assert "nothing to train on" in done.stdout
     assert (run_example.here / "out/shards/all.h5").is_file()
 
 
 def test_a_training_provider_never_sees_the_key_or_the_test_images(run_example):
     done = run_example("sh", EXAMPLES / "training_provider.sh")
-    sent, provider = run_example.here / "training_provider.owner/sent", run_example.here / "training_provider"
+    sent, provider = (
+        run_example.here / "training_provider.owner/sent",
+        run_example.here / "training_provider",
+    )
     assert {path.name for path in sent.iterdir()} == {"train.h5", "val.h5"}
     key = Key.load(run_example.here / "training_provider.owner/owner.key")
-    secret = (run_example.here / "training_provider.owner/owner.key").read_text().split('"secret": "')[1].split('"')[0]
+    secret = (
+        (run_example.here / "training_provider.owner/owner.key")
+        .read_text()
+        .split('"secret": "')[1]
+        .split('"')[0]
+    )
     for file in [*provider.rglob("*"), *sent.iterdir()]:
         if file.is_file():
             assert secret.encode() not in file.read_bytes()
             assert key._secret not in file.read_bytes()
     assert Run.open(provider / "runs/latest").config["data"]["key_id"] == key.id
     assert "incorrect keys, mean of 2" in done.stdout  # the owner tests what came back
-    part = (EXAMPLES / "training_provider.sh").read_text().split("# The provider:")[1].split("if [ -n")[0]
+    part = (
+        (EXAMPLES / "training_provider.sh")
+        .read_text()
+        .split("# The provider:")[1]
+        .split("if [ -n")[0]
+    )
     assert "segkey train" in part
     assert "--key" not in part
     assert ".key" not in part
@@ -96,8 +127,12 @@ def test_a_method_of_one_s_own_is_known_to_the_command_line(run_example, scenes_
     command = ("segkey", "encrypt", scenes_folder, "--method", "add", "--size", 32, "--workers", 2)
     run_example(*command, **method)
     run_example("segkey", "decrypt", "shards/test.h5", "--out", "back", **method)
-    plain = Image.open(sorted((scenes_folder / "images/test").iterdir())[0]).resize((32, 32), Image.Resampling.BILINEAR)
-    assert np.array_equal(np.asarray(Image.open(sorted((here / "back/test").iterdir())[0])), np.asarray(plain))
+    plain = Image.open(sorted((scenes_folder / "images/test").iterdir())[0]).resize(
+        (32, 32), Image.Resampling.BILINEAR
+    )
+    assert np.array_equal(
+        np.asarray(Image.open(sorted((here / "back/test").iterdir())[0])), np.asarray(plain)
+    )
     with pytest.raises(AssertionError, match="there is no method 'add'"):
         run_example(*command, "--out", "other")
     (here / "broken.py").write_text("1 / 0\n")
@@ -113,15 +148,24 @@ def test_scenes_are_drawn_into_a_folder(run_example):
     run_example(sys.executable, EXAMPLES / "scenes.py", "scenes", 3, 1, 2, 32)
     assert len(list((run_example.here / "scenes/images/train").iterdir())) == 3
     assert len(list((run_example.here / "scenes/masks/test").iterdir())) == 2
-    assert Image.open(sorted((run_example.here / "scenes/images/val").iterdir())[0]).size == (32, 32)
+    assert Image.open(sorted((run_example.here / "scenes/images/val").iterdir())[0]).size == (
+        32,
+        32,
+    )
 
 
-def test_the_picture_of_the_readme_is_drawn_from_a_demo(run_example, trained_run, scenes_folder, key):
+def test_the_picture_of_the_readme_is_drawn_from_a_demo(
+    run_example, trained_run, scenes_folder, key
+):
     demo = run_example.here / "demo"
     shutil.copytree(scenes_folder, demo / "scenes")
     shutil.copytree(trained_run.path, demo / "runs/np-m4")
     key.save(demo / "keys/demo.key")
-    scores = {"correct": {"mean_iou": 0.7}, "plain": {"mean_iou": 0.2}, "incorrect": {"keys": 20, "mean": 0.1}}
+    scores = {
+        "correct": {"mean_iou": 0.7},
+        "plain": {"mean_iou": 0.2},
+        "incorrect": {"keys": 20, "mean": 0.1},
+    }
     (demo / "runs/np-m4/attack.json").write_text(json.dumps(scores))
     run_example(sys.executable, EXAMPLES / "pictures.py", "demo", "np-m4", "overlay.png")
     drawn, kept = Image.open(run_example.here / "overlay.png"), Image.open(EXAMPLES / "overlay.png")
@@ -138,11 +182,20 @@ def test_scripts_are_plain_sh(script):
 
 
 def test_words_that_are_not_true_stand_nowhere():
-    """Half of the values that NP and FFX store are plain ones; git ignores what a .gitignore covers; one salt for all is none."""
+    """Half of the values that NP and FFX store are plain ones; git ignores what a .gitignore
+    covers; one salt for all is none."""
     root = EXAMPLES.parent
-    files = [file for folder in ("segkey", "examples", "keys") for file in (root / folder).rglob("*")]
+    files = [
+        file for folder in ("segkey", "examples", "keys") for file in (root / folder).rglob("*")
+    ]
     texts = [file.read_text() for file in files if file.suffix in (".py", ".md", ".html", ".sh")]
     assert len(texts) > 80
     said = " ".join(" ".join(texts).split()).lower()
-    for words in ("no plain pixel", "ignored by git", "git ignores them", "salted", "neither the key nor a picture"):
+    for words in (
+        "no plain pixel",
+        "ignored by git",
+        "git ignores them",
+        "salted",
+        "neither the key nor a picture",
+    ):
         assert words not in said

@@ -1,7 +1,8 @@
 """Encrypted images alone: what neighbours in a natural image have in common gives the key away.
 
-All blocks of all images are encrypted alike, so that every position of a block can be watched over thousands of
-blocks. Values of neighbouring pixels, and of the channels of one pixel, rise and fall together:
+All blocks of all images are encrypted alike, so that every position of a block can be watched over
+thousands of blocks. Values of neighbouring pixels, and of the channels of one pixel, rise and fall
+together:
 
 - NP: where they rise and fall against each other, one of them is turned over;
 - SHF: how strongly positions go together tells how near they were;
@@ -18,23 +19,27 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-from segkey import distributed
 from segkey.attacks.key_parts import agreement
-from segkey.attacks.likeness import psnr, ssim
 from segkey.attacks.registry import ENCRYPTED, Budget, Result, attack
-from segkey.attacks.subject import Subject
-from segkey.ciphers import Cipher
+from segkey.attacks.similarity import psnr, ssim
+from segkey.attacks.target import Target
+from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
+from segkey.system import distributed
 
 MOST_IMAGES = 256  # encrypted images that are looked at
-MOST_SHUFFLED = 1000  # positions of a block; the assignment is cubic in them: 768 (M = 16) take seconds
+MOST_SHUFFLED = (
+    1000  # positions of a block; the assignment is cubic in them: 768 (M = 16) take seconds
+)
 
 
 def estimate(own: Cipher, encrypted: np.ndarray) -> list[Cipher]:
-    """Ciphers that may have made some encrypted images; what the images cannot tell apart, several of them.
+    """Ciphers that may have made some encrypted images; what the images cannot tell apart, several
+    of them.
 
     Args:
-        own: says the method, M, c and, where it is fixed, FFX's table; nothing else of it is looked at.
+        own: says the method, M, c and, where it is fixed, FFX's table; nothing else of it is looked
+            at.
         encrypted: uint8, or uint16 for FFX, (N, c, H, W).
     """
     height, width = encrypted.shape[-2:]
@@ -48,7 +53,11 @@ def estimate(own: Cipher, encrypted: np.ndarray) -> list[Cipher]:
 def _grid_of_blocks(images: np.ndarray, m: int) -> np.ndarray:
     """(N, c, H, W) as (N, H/M, W/M, c, M, M), float32."""
     n, c, height, width = images.shape
-    return images.reshape(n, c, height // m, m, width // m, m).transpose(0, 2, 4, 1, 3, 5).astype(np.float32)
+    return (
+        images.reshape(n, c, height // m, m, width // m, m)
+        .transpose(0, 2, 4, 1, 3, 5)
+        .astype(np.float32)
+    )
 
 
 def _standardised(blocks: np.ndarray) -> np.ndarray:
@@ -58,43 +67,49 @@ def _standardised(blocks: np.ndarray) -> np.ndarray:
     return (blocks - blocks.mean(over)) / np.where(spread > 0, spread, 1)
 
 
-# ------------------------------------------------------------------ NP
-
-
 def _estimate_negative_positive(own: Cipher, encrypted: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """Positions are told apart along the spanning tree of the surest neighbours; which of the two halves is turned
-    over, the images do not say."""
+    """Positions are told apart along the spanning tree of the surest neighbours; which of the two
+    halves is turned over, the images do not say."""
     c, m = own.channels, own.block_size
     z = _standardised(_grid_of_blocks(encrypted, m))
     number = np.arange(c * m * m).reshape(c, m, m)
     pairs = [(number[1:], number[:-1], z[..., 1:, :, :], z[..., :-1, :, :])]
     pairs += [(number[:, 1:], number[:, :-1], z[..., 1:, :], z[..., :-1, :])]
     pairs += [(number[..., 1:], number[..., :-1], z[..., 1:], z[..., :-1])]
-    together = [np.einsum("nhwcyx,nhwcyx->cyx", a, b) / (z.shape[0] * z.shape[1] * z.shape[2]) for *_, a, b in pairs]
+    together = [
+        np.einsum("nhwcyx,nhwcyx->cyx", a, b) / (z.shape[0] * z.shape[1] * z.shape[2])
+        for *_, a, b in pairs
+    ]
     start = np.concatenate([a.ravel() for a, *_ in pairs])
     end = np.concatenate([b.ravel() for _, b, *_ in pairs])
     together = np.concatenate([each.ravel() for each in together])
-    graph = coo_array((2 - np.abs(together), (start, end)), (number.size,) * 2)  # sure is near, and 0 is no edge
+    graph = coo_array(
+        (2 - np.abs(together), (start, end)), (number.size,) * 2
+    )  # sure is near, and 0 is no edge
     order, before = breadth_first_order(minimum_spanning_tree(graph), 0, directed=False)
-    against = {pair: value < 0 for pair, value in zip(zip(start, end, strict=True), together, strict=True)}
+    against = {
+        pair: value < 0 for pair, value in zip(zip(start, end, strict=True), together, strict=True)
+    }
     selected = np.zeros(number.size, bool)
     for place in order[1:]:
         previous = before[place]
-        selected[place] = selected[previous] ^ against.get((place, previous), against.get((previous, place)))
+        selected[place] = selected[previous] ^ against.get(
+            (place, previous), against.get((previous, place))
+        )
     return [{"selected": selected}, {"selected": ~selected}]
 
 
-# ------------------------------------------------------------------ SHF
-
-_FADING = 3.0  # pixels over which natural images are taken to fade out; short, as only near neighbours tell much
+# pixels over which natural images are taken to fade out; short, as only near neighbours tell much
+_FADING = 3.0
 _ACROSS = 0.97  # how much neighbouring channels are taken to have in common
 
 
 def _estimate_shuffle(own: Cipher, encrypted: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """The arrangement whose expected correlations fit best, within blocks and to the blocks on the right and below.
+    """The arrangement whose expected correlations fit best, within blocks and to the blocks on the
+    right and below.
 
-    A quadratic assignment, solved by FAQ (Vogelstein et al. 2015). The three channels are alike: all their orders are
-    returned.
+    A quadratic assignment, solved by FAQ (Vogelstein et al. 2015). The three channels are alike:
+    all their orders are returned.
     """
     c, m = own.channels, own.block_size
     n = c * m * m
@@ -109,13 +124,16 @@ def _estimate_shuffle(own: Cipher, encrypted: np.ndarray) -> list[dict[str, np.n
     common = _ACROSS ** np.abs(channel[:, None] - channel)
 
     def expected(down: int, right: int) -> np.ndarray:
-        return common * np.exp(-np.hypot(row - row[:, None] + down, column - column[:, None] + right) / _FADING)
+        return common * np.exp(
+            -np.hypot(row - row[:, None] + down, column - column[:, None] + right) / _FADING
+        )
 
     model = [expected(0, 0), expected(0, m), expected(m, 0)]
     places = _assign([each - each.mean() for each in seen], [each - each.mean() for each in model])
     orders = itertools.permutations(range(c))
     return [
-        {"permutation": np.array(order)[channel[places]] * m * m + row[places] * m + column[places]} for order in orders
+        {"permutation": np.array(order)[channel[places]] * m * m + row[places] * m + column[places]}
+        for order in orders
     ]
 
 
@@ -124,14 +142,17 @@ def _block_grid(images: np.ndarray, m: int) -> tuple[int, int, int]:
 
 
 def _assign(seen: list[np.ndarray], model: list[np.ndarray], most_steps: int = 60) -> np.ndarray:
-    """FAQ: the place of each item, maximising Σ tr(Aᵀ P B Pᵀ) over several pairs of matrices at once.
+    """FAQ: the place of each item, maximising Σ tr(Aᵀ P B Pᵀ) over several pairs of matrices at
+    once.
 
     scipy's ``quadratic_assignment`` takes one pair only.
     """
     n = len(seen[0])
     weights = np.full((n, n), 1 / n)
     for _ in range(most_steps):
-        gradient = sum(a @ weights @ b.T + a.T @ weights @ b for a, b in zip(seen, model, strict=True))
+        gradient = sum(
+            a @ weights @ b.T + a.T @ weights @ b for a, b in zip(seen, model, strict=True)
+        )
         corner = np.zeros_like(weights)
         corner[linear_sum_assignment(gradient, maximize=True)] = 1
         step = corner - weights
@@ -144,20 +165,21 @@ def _assign(seen: list[np.ndarray], model: list[np.ndarray], most_steps: int = 6
     return linear_sum_assignment(weights, maximize=True)[1]
 
 
-# ------------------------------------------------------------------ FFX
-
-
 def _estimate_ffx(own: Cipher, encrypted: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """Positions that ever hold more than 255 are selected; a code is worth what its plain neighbours are on average."""
+    """Positions that ever hold more than 255 are selected; a code is worth what its plain
+    neighbours are on average."""
     blocks = _grid_of_blocks(encrypted, own.block_size)
     selected = (blocks.max((0, 1, 2)) > 255).reshape(-1)
     if own.password_hash:
         return [{"selected": selected}]
-    return [{"selected": selected, "values": _estimate_table(encrypted.astype(np.int32), selected, own)}]
+    return [
+        {"selected": selected, "values": _estimate_table(encrypted.astype(np.int32), selected, own)}
+    ]
 
 
 def _estimate_table(encrypted: np.ndarray, selected: np.ndarray, own: Cipher) -> np.ndarray:
-    """uint16 (256,): codes in the order of their neighbours' medians; exact in order where every value occurs."""
+    """uint16 (256,): codes in the order of their neighbours' medians; exact in order where every
+    value occurs."""
     c, m = own.channels, own.block_size
     height, width = encrypted.shape[-2:]
     plane = np.tile(selected.reshape(c, m, m), (1, height // m, width // m))
@@ -166,10 +188,14 @@ def _estimate_table(encrypted: np.ndarray, selected: np.ndarray, own: Cipher) ->
         for code_first in (True, False):
             ends = [slice(None, -1), slice(1, None)]
             codes, plains = ends if code_first else ends[::-1]
-            at_codes, at_plains = [(Ellipsis, part, *[slice(None)] * (-1 - axis)) for part in (codes, plains)]
+            at_codes, at_plains = [
+                (Ellipsis, part, *[slice(None)] * (-1 - axis)) for part in (codes, plains)
+            ]
             where = plane[at_codes] & ~plane[at_plains]
             seen, value = encrypted[at_codes][:, where], encrypted[at_plains][:, where]
-            beside += np.bincount((seen * 256 + value).ravel(), minlength=256_000).reshape(1000, 256)
+            beside += np.bincount((seen * 256 + value).ravel(), minlength=256_000).reshape(
+                1000, 256
+            )
     counts = beside.sum(1)
     codes = np.flatnonzero(counts)
     if not codes.size:
@@ -191,18 +217,13 @@ _ESTIMATES: dict[str, Callable] = {
 }
 
 
-# ------------------------------------------------------------------ the attack
-
-
-def _obstacle(subject: Subject) -> str:
-    own = subject.cipher
+def _obstacle(target: Target) -> str:
+    own = target.cipher
     if own.method not in (*_ESTIMATES, "none"):
         return f"nobody has written down how to estimate the key of {own.method}"
     size = own.channels * own.block_size**2
     if own.method == "shf" and size > MOST_SHUFFLED:
-        return (
-            f"its assignment takes at most {MOST_SHUFFLED} positions of a block, here are {size}; this proves nothing"
-        )
+        return f"its assignment takes at most {MOST_SHUFFLED} positions of a block, here are {size}; this proves nothing"
     return ""
 
 
@@ -212,37 +233,59 @@ def _obstacle(subject: Subject) -> str:
     obstacle=_obstacle,
     steals=ENCRYPTED,
 )
-def ciphertext_only(subject: Subject, budget: Budget, seed: int) -> Result:
-    """Estimate the key from encrypted images alone; let the entropy of the prediction choose among what is left."""
-    own = subject.cipher
-    plain = np.concatenate([batch.cpu().numpy() for batch, _ in subject.feed.batches(64)])[:MOST_IMAGES]
-    encrypted, feed = own.encrypt(plain), subject.images_of("val", budget.images)
-    candidates = distributed.share(estimate(own, encrypted))  # another machine may round in another way
-    with subject.task("ciphertext only", len(candidates) * len(feed) + len(subject.feed)):
-        doubts = subject.once(
-            f"ciphertext-only/{len(feed)}",
-            lambda: [subject.score(each, feed, entropy=True).entropy for each in candidates],
+def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
+    """Estimate the key from encrypted images alone; let the entropy of the prediction choose among
+    what is left."""
+    own = target.cipher
+    plain = np.concatenate([batch.cpu().numpy() for batch, _ in target.loader.batches(64)])[
+        :MOST_IMAGES
+    ]
+    encrypted, loader = own.encrypt(plain), target.images_of("val", budget.images)
+    candidates = distributed.broadcast(
+        estimate(own, encrypted)
+    )  # another machine may round in another way
+    with target.task("ciphertext only", len(candidates) * len(loader) + len(target.loader)):
+        doubts = target.cached(
+            f"ciphertext-only/{len(loader)}",
+            lambda: [target.score(each, loader, entropy=True).entropy for each in candidates],
         )
         cipher = candidates[int(np.argmin(doubts))]
         # The owner's key need not be tried again under another name.
-        scores = subject.correct() if cipher.same_as(own) else subject.judge(f"ciphertext-only/all {len(feed)}", cipher)
+        scores = (
+            target.correct()
+            if cipher.same_as(own)
+            else target.evaluate(f"ciphertext-only/all {len(loader)}", cipher)
+        )
     images, restored = torch.from_numpy(plain), torch.from_numpy(_restore(cipher, encrypted))
     likeness = psnr(images, restored)
     agree = agreement(own, cipher)
     details = {
-        "encrypted_images": len(encrypted), "candidates": len(candidates), "agreement": agree,
-        "found": cipher.same_as(own), "restored_exactly": math.isinf(likeness),
-        "psnr": None if math.isinf(likeness) else likeness, "ssim": ssim(images, restored),
-    }  # fmt: skip
-    right = "the key" if details["found"] else ", ".join(f"{100 * part:.0f} % of the {k}" for k, part in agree.items())
-    how = "images restored exactly" if math.isinf(likeness) else f"PSNR {likeness:.1f} dB, SSIM {details['ssim']:.2f}"
+        "encrypted_images": len(encrypted),
+        "candidates": len(candidates),
+        "agreement": agree,
+        "found": cipher.same_as(own),
+        "restored_exactly": math.isinf(likeness),
+        "psnr": None if math.isinf(likeness) else likeness,
+        "ssim": ssim(images, restored),
+    }
+    right = (
+        "the key"
+        if details["found"]
+        else ", ".join(f"{100 * part:.0f} % of the {k}" for k, part in agree.items())
+    )
+    how = (
+        "images restored exactly"
+        if math.isinf(likeness)
+        else f"PSNR {likeness:.1f} dB, SSIM {details['ssim']:.2f}"
+    )
     summary = f"{len(encrypted)} encrypted images give {right or 'all'}; {how}"
-    by_test = len(candidates) > 1 and subject.is_judged_on(feed)
+    by_test = len(candidates) > 1 and target.is_judged_on(loader)
     return Result(scores["mean_iou"], summary, details, chosen_on_test=by_test)
 
 
 def _restore(cipher: Cipher, encrypted: np.ndarray) -> np.ndarray:
-    """Decrypt with an estimate: what it says no image can hold is taken for the nearest that one can."""
+    """Decrypt with an estimate: what it says no image can hold is taken for the nearest that one
+    can."""
     if cipher.method != "ffx":
         return cipher.decrypt(encrypted)
     plane = cipher._plane(cipher.selected, *encrypted.shape[-2:])

@@ -8,8 +8,8 @@ import numpy as np
 
 from segkey.attacks.key_parts import secret_parts, secret_parts_of
 from segkey.attacks.registry import LABELLED, Budget, Result, attack
-from segkey.attacks.subject import Subject
-from segkey.ciphers import METHODS, Cipher, key_space_bits, selections
+from segkey.attacks.target import Target
+from segkey.crypto.ciphers import METHODS, Cipher, key_space_bits, selections
 
 MOST_KEYS = 20_000  # half an hour for a laptop; NP has 924 keys at M = 2, and 3 · 10¹³ at M = 4
 _FINALISTS = 5
@@ -17,7 +17,8 @@ _CHUNK = 32  # keys between two savings
 
 
 def all_ciphers(own: Cipher) -> Iterator[Cipher]:
-    """Every cipher of the method and block size, in lexicographic order: C(n, n//2) selections or n! permutations."""
+    """Every cipher of the method and block size, in lexicographic order: C(n, n//2) selections or
+    n! permutations."""
     n = own.channels * own.block_size**2
     if secret_parts(own) == ("selected",):
         for positions in itertools.combinations(range(n), n // 2):
@@ -46,7 +47,9 @@ def _number(parts: tuple[str, ...], block_size: int, channels: int) -> float:
     return known.get(parts, math.inf)
 
 
-def too_many_keys(method: str, block_size: int, channels: int = 3, fixed_password: bool = False) -> str:
+def too_many_keys(
+    method: str, block_size: int, channels: int = 3, fixed_password: bool = False
+) -> str:
     """Why this attack refuses a method and block size; empty if it goes through all of their keys.
 
     All advice to use this attack asks here; the attack itself asks the same of a cipher.
@@ -58,59 +61,74 @@ def too_many_keys(method: str, block_size: int, channels: int = 3, fixed_passwor
 
 
 def _refusal(number: float, bits: float) -> str:
-    return "" if number <= MOST_KEYS else f"there are 2^{bits:.0f} keys; it tries at most {MOST_KEYS:,}"
+    return (
+        ""
+        if number <= MOST_KEYS
+        else f"there are 2^{bits:.0f} keys; it tries at most {MOST_KEYS:,}"
+    )
 
 
-def _obstacle(subject: Subject) -> str:
-    return _refusal(number_of_ciphers(subject.cipher), subject.cipher.key_space_bits)
+def _obstacle(target: Target) -> str:
+    return _refusal(number_of_ciphers(target.cipher), target.cipher.key_space_bits)
 
 
-@attack("exhaustive", "the method and M, and a few labelled images", obstacle=_obstacle, steals=LABELLED)
-def exhaustive(subject: Subject, budget: Budget, seed: int) -> Result:
-    """Try every key on a few images, the best of them on all that the attacker has, and the best of those on the test images.
+@attack(
+    "exhaustive", "the method and M, and a few labelled images", obstacle=_obstacle, steals=LABELLED
+)
+def exhaustive(target: Target, budget: Budget, seed: int) -> Result:
+    """Try every key on a few images, the best of them on all that the attacker has, and the best of
+    those on the test images.
 
-    The attacker's images are validation images, where those are at hand. With their masks, keys are ranked by mean IoU;
-    what an attacker without masks would do, ranking by the entropy of the prediction, is told beside it.
+    The attacker's images are validation images, where those are at hand. With their masks, keys are
+    ranked by mean IoU; what an attacker without masks would do, ranking by the entropy of the
+    prediction, is told beside it.
     """
-    own, count = subject.cipher, int(number_of_ciphers(subject.cipher))
-    feed, whole = subject.images_of("val", budget.images), subject.images_of("val")
+    own, count = target.cipher, int(number_of_ciphers(target.cipher))
+    loader, whole = target.images_of("val", budget.images), target.images_of("val")
     tried: list[tuple[float, float]] = []
     everything = list(all_ciphers(own))
-    images = count * len(feed) + min(_FINALISTS, count) * len(whole) + len(subject.feed)
-    with subject.task("exhaustive", images):
+    images = count * len(loader) + min(_FINALISTS, count) * len(whole) + len(target.loader)
+    with target.task("exhaustive", images):
         for first in range(0, count, _CHUNK):
 
             def work(chunk: list[Cipher] = everything[first : first + _CHUNK]) -> list:
-                scores = [subject.score(cipher, feed, entropy=True) for cipher in chunk]
+                scores = [target.score(cipher, loader, entropy=True) for cipher in chunk]
                 # Images without a labelled pixel tell their owner nothing: all keys look alike.
                 return [(each.mean_iou or 0.0, each.entropy) for each in scores]
 
-            tried += subject.once(f"exhaustive/{len(feed)}/{first}", work)
+            tried += target.cached(f"exhaustive/{len(loader)}/{first}", work)
         by_label, by_doubt = zip(*tried, strict=True)
         ranked = sorted(range(count), key=lambda number: -by_label[number])
         finalists = {
-            number: subject.once(
-                f"exhaustive/{len(feed)}/finalist {number}",
-                lambda cipher=everything[number]: subject.score(cipher, whole).mean_iou,
+            number: target.cached(
+                f"exhaustive/{len(loader)}/finalist {number}",
+                lambda cipher=everything[number]: target.score(cipher, whole).mean_iou,
             )
             for number in ranked[:_FINALISTS]
         }
         best = max(finalists, key=finalists.get)
-        mean_iou = subject.judge(f"exhaustive/all {best}", everything[best])["mean_iou"]
+        mean_iou = target.evaluate(f"exhaustive/all {best}", everything[best])["mean_iou"]
     right = next(number for number, cipher in enumerate(everything) if cipher.same_as(own))
     rank, blind_rank = _rank(by_label, right, -1), _rank(by_doubt, right, 1)
     found = best == right
     details = {
-        "keys": count, "split": feed.split.header.split, "labelled_images": len(feed), "found": found,
-        "rank_of_the_key": rank, "rank_of_the_key_without_labels": blind_rank,
+        "keys": count,
+        "split": loader.split.header.split,
+        "labelled_images": len(loader),
+        "found": found,
+        "rank_of_the_key": rank,
+        "rank_of_the_key_without_labels": blind_rank,
         "second_best": sorted(finalists.values())[-2] if len(finalists) > 1 else None,
         # Sorted: keys are tried in lexicographic order, so the place of the best would be the key.
         "scores": sorted(by_label, reverse=True),
-    }  # fmt: skip
+    }
     summary = f"all {count:,} keys tried: the key is {'found' if found else 'not found'}"
-    return Result(mean_iou, summary, details, chosen_on_test=count > 1 and subject.is_judged_on(whole))
+    return Result(
+        mean_iou, summary, details, chosen_on_test=count > 1 and target.is_judged_on(whole)
+    )
 
 
 def _rank(values: tuple[float, ...], chosen: int, sign: int) -> int:
-    """The place of one value, 1 for the first, among those that are better (smaller, for ``sign`` 1)."""
+    """The place of one value, 1 for the first, among those that are better (smaller, for ``sign``
+    1)."""
     return 1 + sum(sign * value < sign * values[chosen] for value in values)

@@ -1,7 +1,7 @@
 """Keys as what they mean for blocks: guess, change and compare the parts of a cipher.
 
-Parts are those of `segkey.ciphers.Cipher.PARTS`: a ``permutation``, a selection (``selected``), a table of ``values``.
-A kind of part that is new needs a line in ``_KINDS``.
+Parts are those of `segkey.ciphers.Cipher.PARTS`: a ``permutation``, a selection (``selected``), a
+table of ``values``. A kind of part that is new needs a line in ``_KINDS``.
 """
 
 import hashlib
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segkey.ciphers import Cipher
-from segkey.keys import Key
+from segkey.crypto.ciphers import Cipher
+from segkey.crypto.keys import Key
 
 DIGITS = 1000  # FFX's three digits
 
@@ -39,13 +39,21 @@ def changeable(cipher: Cipher) -> str:
 def changeable_parts(parts: tuple[str, ...]) -> str:
     """`changeable`, of the names of parts."""
     unknown = set(parts) - set(_KINDS)
-    return f"this does not know how to change a part of a key like {', '.join(sorted(unknown))}" if unknown else ""
+    return (
+        f"this does not know how to change a part of a key like {', '.join(sorted(unknown))}"
+        if unknown
+        else ""
+    )
 
 
 def sharing(cipher: Cipher, share: float, generator: np.random.Generator) -> Cipher:
-    """A random cipher that is given ``share`` (0 … 1) of the positions of each secret part, and draws the others."""
+    """A random cipher that is given ``share`` (0 … 1) of the positions of each secret part, and
+    draws the others."""
     return cipher.with_parts(
-        **{name: _KINDS[name].complete(getattr(cipher, name), share, generator) for name in secret_parts(cipher)}
+        **{
+            name: _KINDS[name].complete(getattr(cipher, name), share, generator)
+            for name in secret_parts(cipher)
+        }
     )
 
 
@@ -58,7 +66,10 @@ def changed(cipher: Cipher, pairs: int, generator: np.random.Generator) -> Ciphe
 
 def agreement(cipher: Cipher, other: Cipher) -> dict[str, float]:
     """For each secret part, the fraction of its positions in which two ciphers agree."""
-    return {name: float(np.mean(getattr(cipher, name) == getattr(other, name))) for name in secret_parts(cipher)}
+    return {
+        name: float(np.mean(getattr(cipher, name) == getattr(other, name)))
+        for name in secret_parts(cipher)
+    }
 
 
 def _given(size: int, share: float, generator: np.random.Generator) -> np.ndarray:
@@ -68,14 +79,18 @@ def _given(size: int, share: float, generator: np.random.Generator) -> np.ndarra
     return given
 
 
-def _complete_permutation(own: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+def _complete_permutation(
+    own: np.ndarray, share: float, generator: np.random.Generator
+) -> np.ndarray:
     drawn = own.copy()
     rest = np.flatnonzero(~_given(own.size, share, generator))
     drawn[rest] = own[generator.permutation(rest)]
     return drawn
 
 
-def _complete_selection(own: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+def _complete_selection(
+    own: np.ndarray, share: float, generator: np.random.Generator
+) -> np.ndarray:
     """Half of all positions are selected: of the rest, as many as are missing."""
     given = _given(own.size, share, generator)
     drawn, rest = own & given, np.flatnonzero(~given)
@@ -94,21 +109,28 @@ def _complete_table(own: np.ndarray, share: float, generator: np.random.Generato
 def _swap(values: np.ndarray, pairs: int, generator: np.random.Generator) -> np.ndarray:
     drawn, places = values.copy(), generator.permutation(values.size)
     pairs = min(pairs, values.size // 2)
-    drawn[places[:pairs]], drawn[places[pairs : 2 * pairs]] = values[places[pairs : 2 * pairs]], values[places[:pairs]]
+    drawn[places[:pairs]], drawn[places[pairs : 2 * pairs]] = (
+        values[places[pairs : 2 * pairs]],
+        values[places[:pairs]],
+    )
     return drawn
 
 
 def _swap_selected(own: np.ndarray, pairs: int, generator: np.random.Generator) -> np.ndarray:
     """Selected positions become unselected, and as many the other way."""
     drawn = own.copy()
-    chosen, others = generator.permutation(np.flatnonzero(own)), generator.permutation(np.flatnonzero(~own))
+    chosen, others = (
+        generator.permutation(np.flatnonzero(own)),
+        generator.permutation(np.flatnonzero(~own)),
+    )
     pairs = min(pairs, chosen.size, others.size)
     drawn[chosen[:pairs]], drawn[others[:pairs]] = False, True
     return drawn
 
 
 class _Kind(NamedTuple):
-    """What an attacker can do with a part: draw what is not given of it, and change some of its positions."""
+    """What an attacker can do with a part: draw what is not given of it, and change some of its
+    positions."""
 
     complete: Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
     change: Callable[[np.ndarray, int, np.random.Generator], np.ndarray]

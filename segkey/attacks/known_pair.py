@@ -7,8 +7,8 @@ import numpy as np
 
 from segkey.attacks.key_parts import DIGITS
 from segkey.attacks.registry import PAIR, Budget, Result, attack
-from segkey.attacks.subject import Subject
-from segkey.ciphers import Cipher
+from segkey.attacks.target import Target
+from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 
 
@@ -20,26 +20,34 @@ def blocks_of(images: np.ndarray, block_size: int) -> np.ndarray:
     """(N, c, H, W) as flattened blocks (N·H/M·W/M, c·M·M), picture by picture, row by row."""
     n, c, height, width = images.shape
     m = block_size
-    return images.reshape(n, c, height // m, m, width // m, m).transpose(0, 2, 4, 1, 3, 5).reshape(-1, c * m * m)
+    return (
+        images.reshape(n, c, height // m, m, width // m, m)
+        .transpose(0, 2, 4, 1, 3, 5)
+        .reshape(-1, c * m * m)
+    )
 
 
 def solve(own: Cipher, plain: np.ndarray, encrypted: np.ndarray) -> tuple[Cipher, dict[str, float]]:
     """The cipher that turned some plain images into some encrypted ones, as far as they tell.
 
     Args:
-        own: says the method, M, c and, where it is fixed, FFX's table; nothing else of it is looked at.
+        own: says the method, M, c and, where it is fixed, FFX's table; nothing else of it is looked
+            at.
         plain: uint8 (N, c, H, W).
         encrypted: uint8, or uint16 for FFX, of the same shape.
 
     Returns:
-        A cipher that fits the pairs, and for each of its secret parts the fraction of positions that are certain;
-        positions that are not are filled with a choice that fits the pairs as well.
+        A cipher that fits the pairs, and for each of its secret parts the fraction of positions
+        that are certain; positions that are not are filled with a choice that fits the pairs as
+        well.
 
     Raises:
         NoPairError: nothing fits; it names the first block that contradicts.
     """
     if plain.shape != encrypted.shape:
-        raise NoPairError(f"the images have different sizes: {plain.shape[-2:]} and {encrypted.shape[-2:]}")
+        raise NoPairError(
+            f"the images have different sizes: {plain.shape[-2:]} and {encrypted.shape[-2:]}"
+        )
     x, y = (blocks_of(images, own.block_size).astype(np.int32) for images in (plain, encrypted))
     if own.method == "none":
         _contradict((x != y).any(1), plain, own, "values have changed")
@@ -57,27 +65,39 @@ def _contradict(wrong: np.ndarray, plain: np.ndarray, own: Cipher, why: str) -> 
     row, column = divmod(place, columns)
     which = f"of pair {picture + 1} " if len(plain) > 1 else ""
     raise NoPairError(
-        f"these images do not belong together: in the block in row {row}, column {column} {which}{why}",
+        f"these images do not belong together: in the block in row {row}, column {column} "
+        f"{which}{why}",
         "give an image and its own encrypted twin, with the model's method and block size",
     )
 
 
 def _solve_negative_positive(own, x, y, plain):
     # 255 is odd, so that x and 255 - x always differ: one block tells all.
-    _contradict(((y != x) & (y != 255 - x)).any(1), plain, own, "a value is neither kept nor turned over")
+    _contradict(
+        ((y != x) & (y != 255 - x)).any(1), plain, own, "a value is neither kept nor turned over"
+    )
     selected = y[0] != x[0]
-    _contradict(((y != x) != selected).any(1), plain, own, "other positions are turned over than in the first block")
+    _contradict(
+        ((y != x) != selected).any(1),
+        plain,
+        own,
+        "other positions are turned over than in the first block",
+    )
     return {"selected": selected}, {"selected": 1.0}
 
 
 def _solve_ffx(own, x, y, plain):
-    """Positions whose values change are selected, and tell the table; the others stay, or hold values that the table keeps."""
+    """Positions whose values change are selected, and tell the table; the others stay, or hold
+    values that the table keeps."""
     if not _explains_ffx(own, x, y):
         first = _first(len(x), lambda count: _explains_ffx(own, x[:count], y[:count]))
-        _contradict(np.arange(len(x)) == first, plain, own, "a value is not what it became elsewhere")
+        _contradict(
+            np.arange(len(x)) == first, plain, own, "a value is not what it became elsewhere"
+        )
     selected, table = _ffx_parts(own, x, y)
     known = table >= 0
-    # A position that stays is certain as soon as it holds a value that a selected one would have changed.
+    # A position that stays is certain as soon as it holds a value that a selected one would have
+    # changed.
     certain = selected | (known[x] & (table[x] != x)).any(0)
     solved = {"selected": _half(selected, certain)}
     told = {"selected": float(certain.mean())}
@@ -88,7 +108,8 @@ def _solve_ffx(own, x, y, plain):
 
 
 def _ffx_parts(own: Cipher, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The positions that change, bool, and what values become there, int32 (256,); -1 where that is not seen."""
+    """The positions that change, bool, and what values become there, int32 (256,); -1 where that is
+    not seen."""
     selected = (x != y).any(0)
     if own.password_hash:
         return selected, own.values.astype(np.int32)
@@ -100,11 +121,14 @@ def _ffx_parts(own: Cipher, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, n
 def _explains_ffx(own: Cipher, x: np.ndarray, y: np.ndarray) -> bool:
     selected, table = _ffx_parts(own, x, y)
     codes = table[table >= 0]
-    return bool((np.where(selected, table[x], x) == y).all()) and np.unique(codes).size == codes.size
+    return (
+        bool((np.where(selected, table[x], x) == y).all()) and np.unique(codes).size == codes.size
+    )
 
 
 def _half(selected: np.ndarray, certain: np.ndarray) -> np.ndarray:
-    """Half of all positions are selected: what is missing is taken from those that are not certain."""
+    """Half of all positions are selected: what is missing is taken from those that are not
+    certain."""
     missing = max(0, selected.size // 2 - int(selected.sum()))
     filled = selected.copy()
     filled[np.flatnonzero(~certain)[:missing]] = True
@@ -112,7 +136,8 @@ def _half(selected: np.ndarray, certain: np.ndarray) -> np.ndarray:
 
 
 def _fill_table(table: np.ndarray) -> np.ndarray:
-    """Values that were never seen become what the nearest value that was seen becomes; uint16 (256,)."""
+    """Values that were never seen become what the nearest value that was seen becomes; uint16
+    (256,)."""
     seen = np.flatnonzero(table >= 0)
     if not seen.size:
         return np.arange(256, dtype=np.uint16)
@@ -121,13 +146,22 @@ def _fill_table(table: np.ndarray) -> np.ndarray:
 
 
 def _solve_shuffle(own, x, y, plain):
-    """Position i of every encrypted block holds what some position j of the plain one holds: the same column of values."""
+    """Position i of every encrypted block holds what some position j of the plain one holds: the
+    same column of values."""
     _contradict(
-        (np.sort(x, 1) != np.sort(y, 1)).any(1), plain, own, "the values are not the same ones in another order"
+        (np.sort(x, 1) != np.sort(y, 1)).any(1),
+        plain,
+        own,
+        "the values are not the same ones in another order",
     )
     if not _explains_shuffle(x, y):
         first = _first(len(x), lambda count: _explains_shuffle(x[:count], y[:count]))
-        _contradict(np.arange(len(x)) == first, plain, own, "the order is another one than in the blocks before")
+        _contradict(
+            np.arange(len(x)) == first,
+            plain,
+            own,
+            "the order is another one than in the blocks before",
+        )
     of_plain, of_encrypted = _columns(x, y)
     # Equal columns cannot be told apart; any order among them fits these images as well.
     permutation = np.empty(of_plain.size, np.int64)
@@ -160,12 +194,14 @@ def _first(blocks: int, explains: Callable[[int], bool]) -> int:
 _SOLVERS = {"np": _solve_negative_positive, "ffx": _solve_ffx, "shf": _solve_shuffle}
 
 
-def _obstacle(subject: Subject) -> str:
-    method = subject.cipher.method
+def _obstacle(target: Target) -> str:
+    method = target.cipher.method
     if method not in (*_SOLVERS, "none"):
         return f"nobody has written down how to solve {method} for its key"
-    if subject.pair:
-        solve(subject.cipher, *subject.pair)  # images that do not belong together are refused before anything is done
+    if target.pair:
+        solve(
+            target.cipher, *target.pair
+        )  # images that do not belong together are refused before anything is done
     return ""
 
 
@@ -175,28 +211,36 @@ def _obstacle(subject: Subject) -> str:
     obstacle=_obstacle,
     steals=PAIR,
 )
-def known_pair(subject: Subject, budget: Budget, seed: int) -> Result:
-    """Solve for the key from one pair, two, ten; validation images, where those are at hand, or a pair that is given."""
-    own, found = subject.cipher, []
-    if subject.pair:
+def known_pair(target: Target, budget: Budget, seed: int) -> Result:
+    """Solve for the key from one pair, two, ten; validation images, where those are at hand, or a
+    pair that is given."""
+    own, found = target.cipher, []
+    if target.pair:
         # Named by what it holds: a score that was kept of another pair is not this one's.
-        (images, encrypted), origin = subject.pair, "given"
+        (images, encrypted), origin = target.pair, "given"
         name = f"given {zlib.crc32(images.tobytes() + encrypted.tobytes()):08x}"
     else:
-        feed = subject.images_of("val", max(budget.pairs))
-        images = np.concatenate([batch.cpu().numpy() for batch, _ in feed.batches(64)])
-        encrypted, origin = own.encrypt(images), feed.split.header.split
+        loader = target.images_of("val", max(budget.pairs))
+        images = np.concatenate([batch.cpu().numpy() for batch, _ in loader.batches(64)])
+        encrypted, origin = own.encrypt(images), loader.split.header.split
         name = origin
     counts = sorted({min(count, len(images)) for count in budget.pairs})
-    with subject.task("known pair", len(counts) * len(subject.feed)):
+    with target.task("known pair", len(counts) * len(target.loader)):
         for count in counts:
             cipher, certain = solve(own, images[:count], encrypted[:count])
             same = cipher.same_as(own)
             # The owner's key need not be tried again under another name.
-            scores = subject.correct() if same else subject.judge(f"known-pair/{name}/{count}", cipher)
-            found.append({"pairs": count, "certain": certain, "found": same, "mean_iou": scores["mean_iou"]})
+            scores = (
+                target.correct() if same else target.evaluate(f"known-pair/{name}/{count}", cipher)
+            )
+            found.append(
+                {"pairs": count, "certain": certain, "found": same, "mean_iou": scores["mean_iou"]}
+            )
     first = found[0]
-    parts = ", ".join(f"{100 * part:.0f} % of the {_WORDS.get(name, name)}" for name, part in first["certain"].items())
+    parts = ", ".join(
+        f"{100 * part:.0f} % of the {_WORDS.get(name, name)}"
+        for name, part in first["certain"].items()
+    )
     summary = f"{first['pairs']} pair{'s' if first['pairs'] > 1 else ''}: {parts or 'nothing to find'} certain"
     return Result(first["mean_iou"], summary, {"pairs_from": origin, "by_pairs": found})
 

@@ -1,9 +1,10 @@
-"""What an attack is: a function of a subject, a budget and a seed, registered with what its attacker knows."""
+"""What an attack is: a function of a target, a budget and a seed, registered with what its attacker
+knows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from segkey.attacks.subject import Subject
+from segkey.attacks.target import Target
 from segkey.errors import SegkeyError
 
 
@@ -43,15 +44,24 @@ class Budget:
                 )
         if not self.percents or not all(0 < percent <= 100 for percent in self.percents):
             listed = ", ".join(f"{percent:g}" for percent in self.percents) or "none"
-            raise SegkeyError(f"percentages of images lie between 0 and 100, not {listed}", "give --fine-tune 1 … 100")
+            raise SegkeyError(
+                f"percentages of images lie between 0 and 100, not {listed}",
+                "give --fine-tune 1 … 100",
+            )
         if not self.pairs or min(self.pairs) < 1:
-            raise SegkeyError("an attack on pairs needs at least one", "give numbers of pairs from 1 on")
+            raise SegkeyError(
+                "an attack on pairs needs at least one", "give numbers of pairs from 1 on"
+            )
 
 
 _LEAST = {  # and how a user gives it
-    "keys": (1, "--wrong-keys"), "queries": (10, "--queries"), "images": (2, "--few"), "epochs": (1, "--epochs"),
-    "steps": (1, ""), "per_level": (1, "--per-level"),
-}  # fmt: skip
+    "keys": (1, "--wrong-keys"),
+    "queries": (10, "--queries"),
+    "images": (2, "--few"),
+    "epochs": (1, "--epochs"),
+    "steps": (1, ""),
+    "per_level": (1, "--per-level"),
+}
 
 
 @dataclass
@@ -62,8 +72,8 @@ class Result:
         mean_iou: on all test images, with the best that the attack has found.
         summary: that, in a few words.
         details: whatever else is worth telling; JSON can hold it.
-        chosen_on_test: whether the attack chose among candidates by their score on the images it is judged on, which
-            no attacker can do and which flatters it.
+        chosen_on_test: whether the attack chose among candidates by their score on the images it is
+            judged on, which no attacker can do and which flatters it.
     """
 
     mean_iou: float
@@ -72,7 +82,8 @@ class Result:
     chosen_on_test: bool = False
 
 
-# What must get into the wrong hands for an attack, for `Attack.steals`: classes of required access, the least first.
+# What must get into the wrong hands for an attack, for `Attack.steals`: classes of required access,
+# the least first.
 MODEL = "the model alone"
 UNLABELLED = "the model and unlabelled images"
 LABELLED = "the model and labelled images"
@@ -80,17 +91,18 @@ ENCRYPTED = "encrypted images"
 PAIR = "a plain/encrypted pair"
 KEY_PART = "part of the key"  # nobody has just that, but it teaches how much of the key suffices
 
-AttackFunction = Callable[[Subject, Budget, int], Result]
+AttackFunction = Callable[[Target, Budget, int], Result]
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A registered attack; the attributes are the arguments of `attack`, and the function itself."""
+    """A registered attack; the attributes are the arguments of `attack`, and the function
+    itself."""
 
     name: str
     knows: str
     function: AttackFunction
-    obstacle: Callable[[Subject], str]
+    obstacle: Callable[[Target], str]
     steals: str
 
 
@@ -98,18 +110,23 @@ ATTACKS: dict[str, Attack] = {}
 
 
 def attack(
-    name: str, knows: str, obstacle: Callable[[Subject], str] = lambda subject: "", steals: str = MODEL
+    name: str,
+    knows: str,
+    obstacle: Callable[[Target], str] = lambda target: "",
+    steals: str = MODEL,
 ) -> Callable[[AttackFunction], AttackFunction]:
-    """Register an attack: a function of a `Subject`, a `Budget` and a seed that returns a `Result`.
+    """Register an attack: a function of a `Target`, a `Budget` and a seed that returns a `Result`.
 
-    It is deterministic by its seed, asks `Subject.once` to keep what takes long, and `Subject.judge` for what it won.
+    It is deterministic by its seed, asks `Target.once` to keep what takes long, and `Target.judge`
+    for what it won.
 
     Args:
         name: as in ``segkey attack --attack NAME``.
-        knows: what the attacker is assumed to know and have, besides the model; shown beside every figure.
-        obstacle: says why the attack does not fit a subject, or nothing ("") where it fits.
-        steals: the access it requires, for the verdict: one of the classes above, or words of one's own; empty for
-            what nobody can do, but which teaches something.
+        knows: what the attacker is assumed to know and have, besides the model; shown beside every
+            figure.
+        obstacle: says why the attack does not fit a target, or nothing ("") where it fits.
+        steals: the access it requires, for the verdict: one of the classes above, or words of one's
+            own; empty for what nobody can do, but which teaches something.
 
     Raises:
         ValueError: there is an attack of that name.

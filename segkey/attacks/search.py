@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 from segkey.attacks.key_parts import agreement, changeable, changed, random_key, secret_parts
 from segkey.attacks.registry import LABELLED, UNLABELLED, Budget, Result, attack
-from segkey.attacks.subject import Subject
-from segkey.ciphers import Cipher
-from segkey.evaluation import Scores
-from segkey.loading import Feed
-from segkey.pictures import seeded
+from segkey.attacks.target import Target
+from segkey.crypto.ciphers import Cipher
+from segkey.model.batches import BatchLoader
+from segkey.model.evaluation import Scores
+from segkey.system.seeds import seeded
 
 _CHUNK = 25  # queries between two savings
-_RANDOM = 0.2  # the part of the queries that go to random keys; the climb starts from the best of them
+_RANDOM = (
+    0.2  # the part of the queries that go to random keys; the climb starts from the best of them
+)
 
 
-def _obstacle(subject: Subject) -> str:
-    return changeable(subject.cipher)
+def _obstacle(target: Target) -> str:
+    return changeable(target.cipher)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class _Criterion:
 
 # Images without a labelled pixel tell their owner nothing: all keys look alike.
 _BY_LABELS = _Criterion("search", "mean IoU", lambda scores: scores.mean_iou or 0.0, False)
-_BLIND = _Criterion("search-blind", "entropy of the prediction", lambda scores: -scores.entropy, True)
+_BLIND = _Criterion(
+    "search-blind", "entropy of the prediction", lambda scores: -scores.entropy, True
+)
 
 
 @attack(
@@ -41,9 +45,9 @@ _BLIND = _Criterion("search-blind", "entropy of the prediction", lambda scores: 
     obstacle=_obstacle,
     steals=LABELLED,
 )
-def search(subject: Subject, budget: Budget, seed: int) -> Result:
+def search(target: Target, budget: Budget, seed: int) -> Result:
     """Climb towards the key by the mean IoU of a few labelled images."""
-    return _climb(subject, budget, seed, _BY_LABELS)
+    return _climb(target, budget, seed, _BY_LABELS)
 
 
 @attack(
@@ -52,33 +56,42 @@ def search(subject: Subject, budget: Budget, seed: int) -> Result:
     obstacle=_obstacle,
     steals=UNLABELLED,
 )
-def search_blind(subject: Subject, budget: Budget, seed: int) -> Result:
-    """Climb towards the key by the entropy of the model's prediction: a model that is given what it knows is certain."""
-    return _climb(subject, budget, seed, _BLIND)
+def search_blind(target: Target, budget: Budget, seed: int) -> Result:
+    """Climb towards the key by the entropy of the model's prediction: a model that is given what it
+    knows is certain."""
+    return _climb(target, budget, seed, _BLIND)
 
 
-def _climb(subject: Subject, budget: Budget, seed: int, criterion: _Criterion) -> Result:
-    """The best of some random keys, then changes of some pairs of its positions, kept unless they make it worse."""
-    own, feed = subject.cipher, subject.images_of("val", budget.images)
+def _climb(target: Target, budget: Budget, seed: int, criterion: _Criterion) -> Result:
+    """The best of some random keys, then changes of some pairs of its positions, kept unless they
+    make it worse."""
+    own, loader = target.cipher, target.images_of("val", budget.images)
     walk = _Walk(own, max(1, round(_RANDOM * budget.queries)), seed)
-    name = f"{criterion.name}/{seed}/{len(feed)}/{budget.queries}"
+    name = f"{criterion.name}/{seed}/{len(loader)}/{budget.queries}"
     accepted: list[list] = []
-    with subject.task(criterion.name.replace("-", " "), len(feed) * budget.queries + len(subject.feed)):
+    with target.task(
+        criterion.name.replace("-", " "), len(loader) * budget.queries + len(target.loader)
+    ):
         for first in range(0, budget.queries, _CHUNK):
             queries = range(first, min(first + _CHUNK, budget.queries))
             # The chunk and what was accepted before it are bound now, not when the work is done.
-            work = _Chunk(subject, feed, walk, criterion, queries, accepted)
-            accepted = subject.once(f"{name}/{first}", work)
+            work = _Chunk(target, loader, walk, criterion, queries, accepted)
+            accepted = target.cached(f"{name}/{first}", work)
         found = walk.replay(accepted)
-        mean_iou = subject.judge(f"{name}/all", found)["mean_iou"]
+        mean_iou = target.evaluate(f"{name}/all", found)["mean_iou"]
     details = {
-        "split": feed.split.header.split, "images": len(feed), "queries": budget.queries, "random_keys": walk.randoms,
-        "criterion": criterion.words, "agreement": agreement(own, found), "found": found.same_as(own),
+        "split": loader.split.header.split,
+        "images": len(loader),
+        "queries": budget.queries,
+        "random_keys": walk.randoms,
+        "criterion": criterion.words,
+        "agreement": agreement(own, found),
+        "found": found.same_as(own),
         # Values alone: with the seed, the numbers of the queries would be the key that was found.
         "accepted": [value for _, value in accepted],
-    }  # fmt: skip
+    }
     summary = f"{budget.queries} keys, climbing by {criterion.words}"
-    return Result(mean_iou, summary, details, chosen_on_test=subject.is_judged_on(feed))
+    return Result(mean_iou, summary, details, chosen_on_test=target.is_judged_on(loader))
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,8 @@ class _Walk:
             return self.own.rekeyed(random_key("segkey-search", self.seed, query))
         generator = seeded("search", self.seed, query)
         most = max(1, self.own.channels * self.own.block_size**2 // 8)
-        # Log-uniform: large steps far from the key, small ones near it, and nobody knows where that is.
+        # Log-uniform: large steps far from the key, small ones near it, and nobody knows where that
+        # is.
         return changed(best, round(math.exp(generator.uniform(0, math.log(most)))), generator)
 
     def replay(self, accepted: list[list]) -> Cipher | None:
@@ -116,8 +130,8 @@ class _Walk:
 class _Chunk:
     """Some queries in a row; gives all that were accepted so far, as [query, value]."""
 
-    subject: Subject
-    feed: Feed
+    target: Target
+    loader: BatchLoader
     walk: _Walk
     criterion: _Criterion
     queries: range
@@ -127,7 +141,9 @@ class _Chunk:
         accepted, best = list(self.before), self.walk.replay(self.before)
         for query in self.queries:
             candidate = self.walk.candidate(best, query)
-            value = self.criterion.value(self.subject.score(candidate, self.feed, entropy=self.criterion.entropy))
+            value = self.criterion.value(
+                self.target.score(candidate, self.loader, entropy=self.criterion.entropy)
+            )
             if not accepted or value >= accepted[-1][1]:
                 accepted.append([query, value])
                 best = candidate

@@ -8,17 +8,19 @@ import numpy as np
 
 from segkey.attacks.key_parts import random_key
 from segkey.attacks.registry import Budget, Result, attack
-from segkey.attacks.subject import Subject
-from segkey.ciphers import Cipher
+from segkey.attacks.target import Target
+from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.evaluation import why_no_score
+from segkey.model.evaluation import why_no_score
 
 
 def wrong_ciphers(own: Cipher, seed: int) -> Iterator[Cipher]:
-    """Ciphers of random keys, none of which means what the owner's does; without end, decided by ``seed``.
+    """Ciphers of random keys, none of which means what the owner's does; without end, decided by
+    ``seed``.
 
-    A wrong key that means the owner's transformation by chance (1 in 924 for NP at M = 2) is passed over.
-    A fixed FFX password is known to the attacker. Where there is a single key, there is no wrong one.
+    A wrong key that means the owner's transformation by chance (1 in 924 for NP at M = 2) is passed
+    over. A fixed FFX password is known to the attacker. Where there is a single key, there is no
+    wrong one.
 
     Raises:
         SegkeyError: a protected method whose block size leaves it a single key.
@@ -26,7 +28,9 @@ def wrong_ciphers(own: Cipher, seed: int) -> Iterator[Cipher]:
     if own.method == "none":
         return
     if own.key_space_bits == 0:
-        raise SegkeyError(f"{own.method} with M = {own.block_size} has a single key", "take a larger block size")
+        raise SegkeyError(
+            f"{own.method} with M = {own.block_size} has a single key", "take a larger block size"
+        )
     number = 0
     while True:
         cipher, number = own.rekeyed(random_key("segkey-wrong-key", seed, number)), number + 1
@@ -34,59 +38,64 @@ def wrong_ciphers(own: Cipher, seed: int) -> Iterator[Cipher]:
             yield cipher
 
 
-def _wrong_scores(subject: Subject, keys: int, seed: int) -> list[float]:
+def _wrong_scores(target: Target, keys: int, seed: int) -> list[float]:
     """Mean IoU with each of some wrong keys, the least first.
 
-    For a model without a key, every key is as good as none. Sorted, as results are published: with the
-    seed, which decides the keys, the order would say which key reached what. That names the best of
-    them, and from a hundred scores beside their keys the owner's can be estimated.
+    For a model without a key, every key is as good as none. Sorted, as results are published: with
+    the seed, which decides the keys, the order would say which key reached what. That names the
+    best of them, and from a hundred scores beside their keys the owner's can be estimated.
     """
     values = [
-        subject.judge(f"wrong key {seed}/{number}", cipher)["mean_iou"]
-        for number, cipher in enumerate(islice(wrong_ciphers(subject.cipher, seed), keys))
+        target.evaluate(f"wrong key {seed}/{number}", cipher)["mean_iou"]
+        for number, cipher in enumerate(islice(wrong_ciphers(target.cipher, seed), keys))
     ]
-    return sorted(values) or [subject.judge("plain", None)["mean_iou"]] * keys
+    return sorted(values) or [target.evaluate("plain", None)["mean_iou"]] * keys
 
 
-def better_plain(subject: Subject) -> dict:
-    """What `Subject.judge` says of plain images, fed in the way that is better for an attacker.
+def better_plain(target: Target) -> dict:
+    """What `Target.judge` says of plain images, fed in the way that is better for an attacker.
 
-    Where a method's largest value is not 255, plain images can be divided by either. The better one is chosen on the
+    Where a method's largest value is not 255, plain images can be divided by either. The better one
+    is chosen on the
     images that it is judged on: ``divided_by`` says which it was, ``by_divisor`` what each reaches.
     """
-    found = subject.plain()
+    found = target.plain()
     best = max(found, key=lambda divisor: _or_least(found[divisor]["mean_iou"]))
     by_divisor = {str(divisor): scores["mean_iou"] for divisor, scores in found.items()}
     return found[best] | {"divided_by": best, "by_divisor": by_divisor}
 
 
-def correct_plain_incorrect(subject: Subject, wrong_keys: int = 100, seed: int = 0) -> dict:
+def correct_plain_incorrect(target: Target, wrong_keys: int = 100, seed: int = 0) -> dict:
     """Correct key, plain images, and random wrong keys: the paper's section 4.2.
 
     Args:
-        subject: the model under attack.
+        target: the model under attack.
         wrong_keys: how many.
         seed: decides the wrong keys.
 
     Returns:
-        The document described in segkey/FORMATS.md: ``correct``, ``plain`` (see `better_plain`), ``incorrect``,
-        ``key_space_bits`` and more. Where every pixel of the test masks is void, scores are None, no wrong key is
-        tried, and ``no_score`` says so.
+        The document described in segkey/FORMATS.md: ``correct``, ``plain`` (see `better_plain`),
+        ``incorrect``, ``key_space_bits`` and more. Where every pixel of the test masks is void,
+        scores are None, no wrong key is tried, and ``no_score`` says so.
     """
     if wrong_keys < 1:
-        raise SegkeyError(f"{wrong_keys} wrong keys are too few", "give at least 1 with --wrong-keys")
-    own, images = subject.cipher, len(subject.feed)
-    with subject.task("attack", images * (1 + subject.ways_of_plain + (wrong_keys if subject.protected else 0))):
-        correct, plain = dict(subject.correct()), better_plain(subject)
+        raise SegkeyError(
+            f"{wrong_keys} wrong keys are too few", "give at least 1 with --wrong-keys"
+        )
+    own, images = target.cipher, len(target.loader)
+    with target.task(
+        "attack", images * (1 + target.ways_of_plain + (wrong_keys if target.protected else 0))
+    ):
+        correct, plain = dict(target.correct()), better_plain(target)
         nothing = why_no_score(correct["mean_iou"])
-        values = [] if nothing else _wrong_scores(subject, wrong_keys, seed)
+        values = [] if nothing else _wrong_scores(target, wrong_keys, seed)
     constant, constant_iou = correct.pop("constant")
     plain.pop("constant")
     return nothing | {
-        "run": subject.run.name,
+        "run": target.run.name,
         "method": own.method,
         "block_size": own.block_size,
-        "split": subject.feed.split.header.split,
+        "split": target.loader.split.header.split,
         "images": images,
         "correct": correct,
         "plain": plain,
@@ -94,13 +103,14 @@ def correct_plain_incorrect(subject: Subject, wrong_keys: int = 100, seed: int =
         "constant": {"class": constant, "mean_iou": constant_iou},
         "key_space_bits": own.key_space_bits,
         "seed": seed,
-        "device": subject.settings["device"],
-        "tested": subject.tested,
+        "device": target.settings["device"],
+        "tested": target.tested,
     }
 
 
 def spread(values: list[float]) -> dict[str, float | None]:
-    """Mean, standard deviation (of the sample; 0 for one value), least and largest; None where there is no value."""
+    """Mean, standard deviation (of the sample; 0 for one value), least and largest; None where
+    there is no value."""
     if not values:
         return dict.fromkeys(("mean", "std", "min", "max"))
     mean = math.fsum(values) / len(values)
@@ -114,10 +124,11 @@ def _or_least(score: float | None) -> float:
 
 
 @attack("plain", "nothing else; the largest value stands in the model's file")
-def plain(subject: Subject, budget: Budget, seed: int) -> Result:
-    """Feed plain images, divided by 255 and by the method's largest value; the better is the keyless score."""
-    with subject.task("plain", len(subject.feed) * subject.ways_of_plain):
-        found = better_plain(subject)
+def plain(target: Target, budget: Budget, seed: int) -> Result:
+    """Feed plain images, divided by 255 and by the method's largest value; the better is the
+    keyless score."""
+    with target.task("plain", len(target.loader) * target.ways_of_plain):
+        found = better_plain(target)
     return Result(
         found["mean_iou"],
         f"plain images, divided by {found['divided_by']}",
@@ -127,10 +138,17 @@ def plain(subject: Subject, budget: Budget, seed: int) -> Result:
 
 
 @attack("wrong-keys", "the method and M")
-def wrong_keys(subject: Subject, budget: Budget, seed: int) -> Result:
+def wrong_keys(target: Target, budget: Budget, seed: int) -> Result:
     """Random keys, and how they spread."""
-    with subject.task("wrong keys", len(subject.feed) * budget.keys):
-        values = _wrong_scores(subject, budget.keys, seed)
-    quantiles = {f"{percent} %": float(np.quantile(values, percent / 100)) for percent in (5, 25, 50, 75, 95)}
+    with target.task("wrong keys", len(target.loader) * budget.keys):
+        values = _wrong_scores(target, budget.keys, seed)
+    quantiles = {
+        f"{percent} %": float(np.quantile(values, percent / 100)) for percent in (5, 25, 50, 75, 95)
+    }
     details = {"keys": budget.keys} | spread(values) | {"quantiles": quantiles, "values": values}
-    return Result(max(values), f"the best of {budget.keys} random keys", details, chosen_on_test=len(values) > 1)
+    return Result(
+        max(values),
+        f"the best of {budget.keys} random keys",
+        details,
+        chosen_on_test=len(values) > 1,
+    )

@@ -1,6 +1,7 @@
 """The command line: parse, call, show; no logic of its own.
 
-Commands import what they need when they run, so that ``--help`` and ``keygen`` do not wait for torch.
+Commands import what they need when they run, so that ``--help`` and ``keygen`` do not wait for
+torch.
 """
 
 import functools
@@ -13,9 +14,9 @@ from typing import Annotated, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from segkey import distributed, plugins
 from segkey.cli import console
 from segkey.errors import SegkeyError
+from segkey.system import distributed, plugins
 from segkey.version import VERSION
 
 
@@ -78,7 +79,8 @@ def _as_job(function: Callable[..., None]) -> Callable[..., None]:
 app = _App(
     cls=_Commands,
     name="segkey",
-    help="Protect semantic segmentation models with a secret key: encrypt images block by block, train and "
+    help="Protect semantic segmentation models with a secret key: encrypt images block by block, "
+    "train and "
     "evaluate on them, attack the result, and see what the key is worth.",
     epilog="Begin with: segkey demo",
     no_args_is_help=True,
@@ -98,7 +100,9 @@ def _show_version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -107,10 +111,10 @@ def _options(
 def main() -> None:
     """The entry point of ``segkey``."""
     console.route_warnings()
-    if not distributed.first():
-        console.speak_of_errors_only(distributed.name())
+    if not distributed.is_main():
+        console.speak_of_errors_only(distributed.rank_name())
     app()
 
 
 # They add their commands to app, in the order of the panels of --help.
-from segkey.cli import demo, keys, data, model, security, results, reproduce  # noqa: E402, F401, I001, isort: skip
+from segkey.cli import demo, keys, data, model, attack, report, paper  # noqa: E402, F401, I001, isort: skip

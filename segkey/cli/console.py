@@ -20,11 +20,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from segkey import progress
 from segkey.errors import SegkeyWarning
-from segkey.files import visible
+from segkey.system import progress
+from segkey.system.words import visible
 
-# Lines are broken between words on a terminal, and never elsewhere: other programs read line by line.
+# Lines are broken between words on a terminal, and never elsewhere: other programs read line by
+# line.
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -41,7 +42,8 @@ def be_quiet(wanted: bool) -> None:
 
 
 def speak_of_errors_only(speaker: str) -> None:
-    """From now on, errors are all that this process says, in the name of ``speaker``; another one says the rest."""
+    """From now on, errors are all that this process says, in the name of ``speaker``; another one
+    says the rest."""
     global _speaker
     _speaker, out.quiet, err.quiet = speaker, True, True
     be_quiet(True)
@@ -90,7 +92,8 @@ def show(*tables: object) -> None:
 
 
 def show_raw(text: str) -> None:
-    """Text for other programs; it may reach a terminal all the same, so what could move the cursor is made visible."""
+    """Text for other programs; it may reach a terminal all the same, so what could move the cursor
+    is made visible."""
     if not out.quiet:
         sys.stdout.write(visible(text, keep="\n"))
 
@@ -98,9 +101,16 @@ def show_raw(text: str) -> None:
 def show_json(document: object) -> None:
     """One JSON document to stdout."""
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    # Outside of strings there are only line feeds; inside, JSON has escapes of its own, which are read back.
+    # Outside of strings there are only line feeds; inside, JSON has escapes of its own, which are
+    # read back.
     if not out.quiet:
-        sys.stdout.write("".join(c if c.isprintable() or c == "\n" else json.dumps(c, allow_nan=False)[1:-1] for c in text) + "\n")
+        sys.stdout.write(
+            "".join(
+                c if c.isprintable() or c == "\n" else json.dumps(c, allow_nan=False)[1:-1]
+                for c in text
+            )
+            + "\n"
+        )
 
 
 def traceback() -> None:
@@ -120,7 +130,8 @@ def interrupted() -> None:
 
 
 def route_warnings() -> None:
-    """Let segkey's own warnings speak with the same voice; those of libraries say nothing to a user."""
+    """Let segkey's own warnings speak with the same voice; those of libraries say nothing to a
+    user."""
     original = warnings.showwarning
 
     def show_warning(message, category, filename, lineno, file=None, line=None):
@@ -142,10 +153,13 @@ class _Rate(ProgressColumn):
 
 
 class TerminalProgress(progress.Progress):
-    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere, nothing if quiet."""
+    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere, nothing
+    if quiet."""
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int, unit: str = "images") -> Iterator[progress.Advance]:
+    def task(
+        self, description: str, total: int, unit: str = "images"
+    ) -> Iterator[progress.Advance]:
         if _quiet:
             yield lambda count: None
             return
@@ -175,4 +189,7 @@ class _Lines:
         if now - self.told > 10 and self.done < self.total:
             self.told, rate = now, self.done / (now - self.began)
             left = (self.total - self.done) / rate
-            note(f"{self.description}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left")
+            note(
+                f"{self.description}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, "
+                f"{left:.0f} s left"
+            )

@@ -14,18 +14,21 @@ from segkey.cli import app, console, options
     rich_help_panel="Keys",
 )
 def keygen(
-    name: Annotated[str, typer.Argument(help="Name of the key, or a path that ends in .key.")] = "segkey",
+    name: Annotated[
+        str, typer.Argument(help="Name of the key, or a path that ends in .key.")
+    ] = "segkey",
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Seal the key with a passphrase; asks twice.")
     ] = False,
     passphrase_file: Annotated[
-        Path | None, typer.Option(help="Seal the key with the first line of this file, for scripts.")
+        Path | None,
+        typer.Option(help="Seal the key with the first line of this file, for scripts."),
     ] = None,
     force: options.Force = False,
 ) -> None:
     """Make a secret key, and show how many keys each method really has."""
     from segkey import reports
-    from segkey.keys import Key
+    from segkey.crypto.keys import Key
 
     path = Path(name) if name.endswith(".key") else options.DEFAULT_KEY.parent / f"{name}.key"
     words = None
@@ -38,6 +41,11 @@ def keygen(
     console.show(f"key {key.id} written to {path}" + (", sealed" if words is not None else ""))
     console.show(reports.key_space_table(), reports.KEY_SPACE_ADVICE)
     if words is None:
-        console.note("Keep a copy in a safe place: without this file, nothing made with it can be decrypted.")
+        console.note(
+            "Keep a copy in a safe place: without this file, nothing made with it can be decrypted."
+        )
     else:
-        console.note("Keep the file and the passphrase: without both, nothing made with the key can be decrypted.")
+        console.note(
+            "Keep the file and the passphrase: without both, nothing made with the key can be "
+            "decrypted."
+        )

@@ -1,4 +1,5 @@
-"""A grid that fills before one's eyes; apart from `segkey.cli.console`, as it needs what only long commands import."""
+"""A grid that fills before one's eyes; apart from `segkey.cli.console`, as it needs what only long
+commands import."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -8,10 +9,9 @@ from rich.live import Live
 from rich.text import Text
 
 from segkey.cli import console
-from segkey.progress import Advance
-from segkey.reports import paper
-from segkey.reproduction import Cell, Meter, Watch
-from segkey.training import in_words
+from segkey.paper import Cell, Meter, Watch, tables
+from segkey.system.progress import Advance
+from segkey.system.words import rough_duration
 
 
 class GridWatch(Watch):
@@ -32,14 +32,16 @@ class GridWatch(Watch):
     def start(self, cells: Sequence[Cell], results: dict[str, dict], meter: Meter) -> None:
         super().start(cells, results, meter)
         if console.err.is_terminal:
-            self._live = Live(console=console.err, get_renderable=self._draw, refresh_per_second=2, transient=True)
+            self._live = Live(
+                console=console.err, get_renderable=self._draw, refresh_per_second=2, transient=True
+            )
             self._live.start()
         elif results:
             console.note(f"{len(results)} of {len(cells)} models are finished already")
 
     def _draw(self) -> Group:
         return Group(
-            paper.progress_table(self, console.err.width < 60),
+            tables.progress_table(self, console.err.width < 60),
             Text(self._line, style="dim", no_wrap=True, overflow="ellipsis"),
         )
 
@@ -53,7 +55,10 @@ class GridWatch(Watch):
         super().finish(cell, result, units)
         if not self._live:
             left = self.meter.seconds_left()
-            console.note(f"  {paper.cell_sentence(result)}" + (f"; about {in_words(left)} left" if left else ""))
+            console.note(
+                f"  {tables.cell_sentence(result)}"
+                + (f"; about {rough_duration(left)} left" if left else "")
+            )
 
     def say(self, text: str) -> None:
         console.note(f"  {text}" if self.now and not self._live else text)

@@ -1,6 +1,6 @@
-"""What results look like to people. Each function takes results and returns what is shown; none computes scores."""
+"""What results look like to people. Each function takes results and returns what is shown; none
+computes scores."""
 
-from segkey.reports.attacks import strongest_first, suite_table, suite_verdict
 from segkey.reports.commands import (
     KEY_SPACE_ADVICE,
     attack_sentence,
@@ -15,8 +15,10 @@ from segkey.reports.commands import (
     key_space_table,
     prediction_table,
 )
-from segkey.reports.layout import in_bytes, visible
-from segkey.reports.runs import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
+from segkey.reports.tables import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
+from segkey.reports.text import visible
+from segkey.reports.verdicts import strongest_first, suite_table, suite_verdict
+from segkey.system.words import in_bytes
 
 __all__ = [
     "KEY_SPACE_ADVICE",

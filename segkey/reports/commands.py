@@ -5,8 +5,18 @@ from pathlib import Path
 
 from rich.table import Table
 
-from segkey.ciphers import METHODS, has_password, key_space_bits, method_label, method_name, selections
-from segkey.reports.attacks import (
+from segkey.crypto.ciphers import (
+    METHODS,
+    has_password,
+    key_space_bits,
+    method_label,
+    method_name,
+    selections,
+)
+from segkey.model.results import NOTHING_TO_MEASURE, is_measured
+from segkey.reports.provenance import tested_on
+from segkey.reports.text import SEARCHABLE_BITS, facts_of, number, printable, table_of, visible
+from segkey.reports.verdicts import (
     OPTIMISTIC,
     constant_answer,
     few_images,
@@ -14,47 +24,37 @@ from segkey.reports.attacks import (
     plain_in_words,
     plain_one_way,
 )
-from segkey.reports.layout import (
-    SEARCHABLE_BITS,
-    facts_of,
-    in_bytes,
-    number,
-    per_cent,
-    printable,
-    table_of,
-    visible,
-)
-from segkey.reports.provenance import tested_on
-from segkey.results import NOTHING_TO_MEASURE, is_measured
-from segkey.shell import word
+from segkey.system.shell import word
+from segkey.system.words import in_bytes, per_cent
 
 _BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
 
-# ------------------------------------------------------------------ keygen
-
-
 KEY_SPACE_ADVICE = (
-    f"At M = 2, NP has only {selections(2)} keys, and so has FFX where its password is fixed: somebody with a "
-    "stolen model tries them all (segkey attack --exhaustive does it). Take M = 4 or more, or FFX with the password derived "
-    "from the key (the default). No key space protects any method from those who see encrypted images "
+    f"At M = 2, NP has only {selections(2)} keys, and so has FFX where its password is fixed: "
+    f"somebody with a "
+    "stolen model tries them all (segkey attack --exhaustive does it). Take M = 4 or more, or FFX "
+    "with the password derived "
+    "from the key (the default). No key space protects any method from those who see encrypted "
+    "images "
     "(segkey attack --ciphertext-only) or one image both ways (--known-pair)."
 )
 
 
 def key_space_table() -> Table:
     """Bits of key space by method and block size, three channels."""
-    table = table_of("Key space in bits (images with 3 channels)", "method", *(f"M={m}" for m in _BLOCK_SIZES))
+    table = table_of(
+        "Key space in bits (images with 3 channels)", "method", *(f"M={m}" for m in _BLOCK_SIZES)
+    )
     rows = [(method, False) for method in METHODS if method != "none"]
     rows += [(method, True) for method in METHODS if has_password(method)]
     for method, fixed in rows:
         bits = [key_space_bits(method, m, fixed_password=fixed) for m in _BLOCK_SIZES]
         label = printable(method_name(method)) + (", password fixed" if fixed else "")
-        table.add_row(label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits))
+        table.add_row(
+            label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits)
+        )
     table.footnote = "below 40: within reach of a search; 256 is the key itself"
     return table
-
-
-# ------------------------------------------------------------------ encrypt
 
 
 def describe_plan(source, plans, cipher, bytes_needed: int) -> str:
@@ -85,13 +85,8 @@ def describe_encryption(result, problems, out: Path, cipher) -> str:
     if problems:
         text += f"; {len(problems)} left out"
     if 0 < cipher.key_space_bits < SEARCHABLE_BITS:
-        text += (
-            f"\nOnly {cipher.key_space_bits:.1f} bits of key space: somebody who is patient tries all keys. Take a larger M."
-        )
+        text += f"\nOnly {cipher.key_space_bits:.1f} bits of key space: somebody who is patient tries all keys. Take a larger M."
     return text
-
-
-# ------------------------------------------------------------------ inspect
 
 
 def inspection_table(document: dict) -> Table:
@@ -121,18 +116,19 @@ def _short(value: object) -> object:
     return f"({len(value)})" if isinstance(value, list) and len(value) > 4 else value
 
 
-# ------------------------------------------------------------------ train, evaluate, attack
-
-
 def describe_training(run) -> str:
     """Where a run is, how it went, and what to do next."""
     best, config, data = run.config["best"], run.config, run.config["data"]
     folder = word(run.path)
     text = (
-        f"run {run.path}: {config['epochs_done']} epochs in {config['seconds']:.0f} s, best validation loss "
-        f"{number(best['val_loss'])} in epoch {best['epoch']}\nNext: segkey evaluate {folder}; segkey attack {folder}"
+        f"run {run.path}: {config['epochs_done']} epochs in {config['seconds']:.0f} s, best "
+        f"validation loss "
+        f"{number(best['val_loss'])} in epoch {best['epoch']}\nNext: segkey evaluate {folder}; "
+        f"segkey attack {folder}"
     )
-    bits = key_space_bits(data["method"], data["block_size"], data["channels"], bool(data["password_hash"]))
+    bits = key_space_bits(
+        data["method"], data["block_size"], data["channels"], bool(data["password_hash"])
+    )
     if 0 < bits < SEARCHABLE_BITS:
         text += f"\nOnly {bits:.1f} bits of key space" + _searches(run)
     return text
@@ -154,7 +150,11 @@ def _searches(run) -> str:
 
 def evaluation_table(document: dict) -> Table:
     """Per-class IoU, and the mean beside what a constant answer reaches."""
-    table = table_of(f"{document['run']}: {document['images']} images of split '{document['split']}'", "class", "IoU")
+    table = table_of(
+        f"{document['run']}: {document['images']} images of split '{document['split']}'",
+        "class",
+        "IoU",
+    )
     for name, value in document["correct"]["iou"].items():
         table.add_row(printable(name), number(value))
     table.add_section()
@@ -186,13 +186,16 @@ def describe_prediction(result, out: Path, overlays: bool = False) -> str:
     """What was written, and how fast."""
     rate = result.images / max(result.seconds, 1e-9)
     beside = f", overlays in {out}/overlays" if overlays else ""
-    text = f"{result.images} masks in {out}/masks{beside}, {result.seconds:.1f} s, {rate:.1f} images/s"
+    text = (
+        f"{result.images} masks in {out}/masks{beside}, {result.seconds:.1f} s, {rate:.1f} images/s"
+    )
     return text + (f"; {len(result.problems)} left out" if result.problems else "")
 
 
 @dataclass(frozen=True)
 class AttackRow:
-    """What one attempt reaches; ``of_correct`` is the part of what the correct key reaches, where that is not 0."""
+    """What one attempt reaches; ``of_correct`` is the part of what the correct key reaches, where
+    that is not 0."""
 
     attempt: str
     mean_iou: float | None
@@ -204,8 +207,13 @@ class AttackRow:
 
 
 def attack_rows(document: dict) -> list[AttackRow]:
-    """The attempts of ``segkey attack``, for the terminal and the page; the correct key stands first, to compare with."""
-    correct, wrong, constant = document["correct"]["mean_iou"], document["incorrect"], document["constant"]
+    """The attempts of ``segkey attack``, for the terminal and the page; the correct key stands
+    first, to compare with."""
+    correct, wrong, constant = (
+        document["correct"]["mean_iou"],
+        document["incorrect"],
+        document["constant"],
+    )
     attempts = [
         ("correct key", correct),
         (f"plain{_divided(document['plain'])}", document["plain"]["mean_iou"]),
@@ -215,7 +223,8 @@ def attack_rows(document: dict) -> list[AttackRow]:
         (constant_answer(document), constant["mean_iou"]),
     ]
     return [
-        AttackRow(name, value, value / correct if correct and value is not None else None) for name, value in attempts
+        AttackRow(name, value, value / correct if correct and value is not None else None)
+        for name, value in attempts
     ]
 
 
@@ -226,17 +235,24 @@ def _divided(plain: dict) -> str:
 
 def attack_notes(document: dict) -> list[str]:
     """What a reader of `attack_rows` must know: which attempts were chosen, and on which images."""
-    notes = [plain_in_words(document["plain"]), plain_one_way(document["method"], document["plain"])]
+    notes = [
+        plain_in_words(document["plain"]),
+        plain_one_way(document["method"], document["plain"]),
+    ]
     if document["incorrect"]["keys"] > 1 and document["method"] != "none":
         notes.append(f"best: of the incorrect keys, {OPTIMISTIC}")
     return list(filter(None, notes))
 
 
 def attack_table(document: dict) -> Table:
-    """Correct, plain and incorrect, as in the paper's Figure 6, with the spread it does not show."""
+    """Correct, plain and incorrect, as in the paper's Figure 6, with the spread it does not
+    show."""
     method = method_label(document["method"], document["block_size"])
     table = table_of(
-        f"{document['run']} ({method}): {document['images']} images", "test images", "mean IoU", "of correct"
+        f"{document['run']} ({method}): {document['images']} images",
+        "test images",
+        "mean IoU",
+        "of correct",
     )
     for row in attack_rows(document):
         table.add_row(printable(row.attempt), number(row.mean_iou), row.percent)
@@ -262,9 +278,17 @@ def attack_sentence(document: dict) -> str:
 
 def _verdict(document: dict) -> str:
     """How far the best attempt without the key came."""
-    correct, plain, wrong = document["correct"]["mean_iou"], document["plain"]["mean_iou"], document["incorrect"]
+    correct, plain, wrong = (
+        document["correct"]["mean_iou"],
+        document["plain"]["mean_iou"],
+        document["incorrect"],
+    )
     best = max(plain, wrong["max"])
-    way = "plain images reach" if plain >= wrong["max"] else f"the best of {wrong['keys']} wrong keys reaches"
+    way = (
+        "plain images reach"
+        if plain >= wrong["max"]
+        else f"the best of {wrong['keys']} wrong keys reaches"
+    )
     chosen = bool(plain_in_words(document["plain"])) if plain >= wrong["max"] else wrong["keys"] > 1
     text = f"Without the key, {way} {best:.4f} where the key reaches {correct:.4f}: "
     if best >= 0.9 * correct:
@@ -282,12 +306,18 @@ def _verdict(document: dict) -> str:
     return text
 
 
-# ------------------------------------------------------------------ bench
-
-
 def bench_table(rows) -> Table:
     """Each stage beside its limit and beside what a user would do instead."""
-    table = table_of("What this machine does", "stage", "rate", "limit", "ratio", "goal", "alternative", "speed-up")
+    table = table_of(
+        "What this machine does",
+        "stage",
+        "rate",
+        "limit",
+        "ratio",
+        "goal",
+        "alternative",
+        "speed-up",
+    )
     for row in rows:
         if row.rate is None:
             table.add_row(printable(row.stage), f"[dim]{printable(row.note)}[/]", *[""] * 5)

@@ -1,4 +1,5 @@
-"""Where things stand in the page's charts. Lengths are in per cent, so that a chart fits any screen and its text any eye."""
+"""Where things stand in the page's charts. Lengths are in per cent, so that a chart fits any screen
+and its text any eye."""
 
 import math
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class KeyRow:
 
 @dataclass(frozen=True)
 class KeyChart:
-    """Correct, plain and every incorrect key of some runs on one axis, as the paper's Figure 6 has their means."""
+    """Correct, plain and every incorrect key of some runs on one axis, as the paper's Figure 6 has
+    their means."""
 
     rows: list[KeyRow]
     ticks: list[Tick]
@@ -49,9 +51,14 @@ class KeyChart:
 
 def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
     """The chart for some `segkey.reports.Row`; None where nothing was measured."""
-    shown = [(row, label) for row, label in zip(rows, labels, strict=True) if row.correct is not None]
+    shown = [
+        (row, label) for row, label in zip(rows, labels, strict=True) if row.correct is not None
+    ]
     values = [
-        value for row, _ in shown for value in (row.correct, row.plain, row.constant, *_wrong(row)) if value is not None
+        value
+        for row, _ in shown
+        for value in (row.correct, row.plain, row.constant, *_wrong(row))
+        if value is not None
     ]
     if not values:
         return None
@@ -65,21 +72,42 @@ def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
 
         mean = row.incorrect["mean"] if row.incorrect else None
         # Up and down in turn, as equal scores would hide each other.
-        wrong = [dot(value, y + (-6, 0, 6, -3, 3)[place % 5]) for place, value in enumerate(_wrong(row))]
+        wrong = [
+            dot(value, y + (-6, 0, 6, -3, 3)[place % 5]) for place, value in enumerate(_wrong(row))
+        ]
         made.append(
-            KeyRow(row.run, label, y, dot(row.correct), dot(row.plain), dot(mean), dot(row.constant), list(filter(None, wrong)))
-        )  # fmt: skip
-    ticks = [Tick(f"{n * step:.1f}".rstrip("0").rstrip(".") if step >= 0.1 else f"{n * step:.2f}", 100 * n * step / top)
-             for n in range(round(top / step) + 1)]  # fmt: skip
+            KeyRow(
+                row.run,
+                label,
+                y,
+                dot(row.correct),
+                dot(row.plain),
+                dot(mean),
+                dot(row.constant),
+                list(filter(None, wrong)),
+            )
+        )
+    ticks = [
+        Tick(
+            f"{n * step:.1f}".rstrip("0").rstrip(".") if step >= 0.1 else f"{n * step:.2f}",
+            100 * n * step / top,
+        )
+        for n in range(round(top / step) + 1)
+    ]
     return KeyChart(made, ticks, len(made) * _ROW + 4)
 
 
 def _wrong(row) -> list[float]:
-    return [value for value in row.incorrect.get("values", []) if value is not None] if row.incorrect else []
+    return (
+        [value for value in row.incorrect.get("values", []) if value is not None]
+        if row.incorrect
+        else []
+    )
 
 
 def _nice_top(highest: float, most: int = 5) -> tuple[float, float]:
-    """The end of an axis from 0 that holds ``highest``, and the step of its at most ``most`` ticks."""
+    """The end of an axis from 0 that holds ``highest``, and the step of its at most ``most``
+    ticks."""
     for step in (0.01, 0.02, 0.05, 0.1, 0.2):
         count = max(1, math.ceil(highest / step - 1e-9))
         if count <= most:
@@ -108,10 +136,16 @@ class Curves:
 
 
 def training_curves(history: list[dict], best_epoch: int | None) -> Curves | None:
-    """Loss on training and validation images; None where no epoch has both, or there is only one."""
-    series = {"training": [e.get("loss") for e in history], "validation": [e.get("val_loss") for e in history]}
+    """Loss on training and validation images; None where no epoch has both, or there is only
+    one."""
+    series = {
+        "training": [e.get("loss") for e in history],
+        "validation": [e.get("val_loss") for e in history],
+    }
     values = [value for each in series.values() for value in each]
-    if len(history) < 2 or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+    if len(history) < 2 or not all(
+        isinstance(value, int | float) and math.isfinite(value) for value in values
+    ):
         return None
     low, high = min(values), max(values)
     span = (high - low) * (1 + 2 * _CURVE_MARGIN) or 1.0

@@ -1,4 +1,5 @@
-"""The report as one HTML file: no script, no network, opens from disk and fits a telephone and a sheet of paper."""
+"""The report as one HTML file: no script, no network, opens from disk and fits a telephone and a
+sheet of paper."""
 
 import base64
 import io
@@ -10,9 +11,26 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from segkey.ciphers import METHODS, Cipher, key_space_bits, method_label
-from segkey.colours import palette_mask, palette_of
-from segkey.reports.attacks import (
+from segkey.crypto.ciphers import METHODS, Cipher, key_space_bits, method_label
+from segkey.data.items import Problem
+from segkey.data.palette import palette_mask, palette_of
+from segkey.model.results import is_measured
+from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
+from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
+from segkey.reports.provenance import NOT_CHECKED, tested_on
+from segkey.reports.tables import (
+    AVERAGED,
+    Row,
+    baseline_of,
+    cell,
+    collect,
+    grid_of,
+    groups_of,
+    notes_on,
+    titled,
+)
+from segkey.reports.text import number, visible
+from segkey.reports.verdicts import (
     OPTIMISTIC,
     chosen_on_test,
     nothing_to_judge,
@@ -20,14 +38,8 @@ from segkey.reports.attacks import (
     strongest_first,
     suite_verdict,
 )
-from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
-from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
-from segkey.reports.layout import duration, number, per_cent, visible
-from segkey.reports.provenance import NOT_CHECKED, tested_on
-from segkey.reports.runs import AVERAGED, Row, baseline_of, cell, collect, grid_of, groups_of, notes_on, titled
-from segkey.results import is_measured
-from segkey.shell import option, word
-from segkey.sources import Problem
+from segkey.system.shell import option, word
+from segkey.system.words import duration, per_cent
 from segkey.version import VERSION
 
 _WAYS = {
@@ -88,20 +100,27 @@ def html_page(runs: list, samples=None, left_out: Sequence[Problem] = (), key=No
     """The page about some runs.
 
     Args:
-        runs: from `segkey.runs.find`.
-        samples: test images to show, from `segkey.samples.of_runs`; none, if not given.
+        runs: from `segkey.model.runs.find`.
+        samples: test images to show, from `segkey.reports.gallery.of_runs`; none, if not given.
         left_out: runs that cannot be used, and why.
         key: tells which results its owner made.
     """
     rows = collect(runs, key)
     by_name = {run.name: run for run in runs}
-    groups = [_group(group, name, differs, by_name, samples) for group, name, differs in titled(groups_of(rows))]
+    groups = [
+        _group(group, name, differs, by_name, samples)
+        for group, name, differs in titled(groups_of(rows))
+    ]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "visible": visible}
     template = resources.files("segkey.reports").joinpath("page.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(groups=groups, left_out=left_out, version=VERSION).lstrip()
+    return (
+        environment.from_string(template)
+        .render(groups=groups, left_out=left_out, version=VERSION)
+        .lstrip()
+    )
 
 
 def _group(rows: list[Row], name: str, differs: str, by_name: dict, samples) -> Group:
@@ -124,15 +143,23 @@ def _group(rows: list[Row], name: str, differs: str, by_name: dict, samples) -> 
 
 def _label(row: Row) -> str:
     label = method_label(row.method, row.block_size)
-    return visible(row.run) if row.run == label.lower().replace(" m=", "-m") else f"{visible(row.run)} ({label})"
+    return (
+        visible(row.run)
+        if row.run == label.lower().replace(" m=", "-m")
+        else f"{visible(row.run)} ({label})"
+    )
 
 
 def _part(row: Row, run, samples) -> Part:
     attacked = row.attack
-    strip = [_tiles(sample, row.classes) for sample in (samples.taken.get(row.run, []) if samples else [])]
+    strip = [
+        _tiles(sample, row.classes)
+        for sample in (samples.taken.get(row.run, []) if samples else [])
+    ]
     return Part(
         row,
-        method_label(row.method, row.block_size) + (", password fixed" if row.password_fixed else ""),
+        method_label(row.method, row.block_size)
+        + (", password fixed" if row.password_fixed else ""),
         _how(run.header),
         _facts(run) + _provenance(row),
         _verdict(attacked, row.suite, run.result("evaluate")),
@@ -149,7 +176,8 @@ def _part(row: Row, run, samples) -> Part:
 
 
 def _suite_lines(suite: dict) -> list[dict]:
-    """The lines of a suite, with what each requires and whether it chose on the images it is judged on, in words."""
+    """The lines of a suite, with what each requires and whether it chose on the images it is judged
+    on, in words."""
     return [
         line
         | {"won": per_cent(line["won"]), "requires": required_access(line)}
@@ -161,10 +189,10 @@ def _suite_lines(suite: dict) -> list[dict]:
 def _swatches(classes: tuple[str, ...]) -> list[tuple[str, str]]:
     """A name and a CSS colour for each class, and for pixels without one."""
     colours = ["#" + colour.tobytes().hex() for colour in palette_of(classes)]
-    return [*((visible(name), colours[n]) for n, name in enumerate(classes)), ("void (not scored)", colours[-1])]
-
-
-# ------------------------------------------------------------------ words
+    return [
+        *((visible(name), colours[n]) for n, name in enumerate(classes)),
+        ("void (not scored)", colours[-1]),
+    ]
 
 
 def _how(header) -> str:
@@ -176,9 +204,13 @@ def _facts(run) -> list[tuple[str, str]]:
     """What was protected and how, as names and values."""
     config, header = run.config, run.header
     data, recipe = config["data"], config["recipe"]
-    facts = [("network", f"FCN, {config['model']['backbone']}, {_start(recipe.get('weights', 'none'))}")]
+    facts = [
+        ("network", f"FCN, {config['model']['backbone']}, {_start(recipe.get('weights', 'none'))}")
+    ]
     if header.method != "none":
-        bits = key_space_bits(header.method, header.block_size, header.channels, bool(header.password_hash))
+        bits = key_space_bits(
+            header.method, header.block_size, header.channels, bool(header.password_hash)
+        )
         facts += [
             ("key", header.key_id),
             ("key space", f"{bits:.1f} bits" if bits < 256 else "256 bits, the key itself"),
@@ -187,9 +219,17 @@ def _facts(run) -> list[tuple[str, str]]:
     facts += [
         ("images", f"{counts}; {run.size[0]}×{run.size[1]} pixels"),
         ("classes", str(len(header.classes))),
-        ("trained", f"{config['epochs_done']} epochs of {recipe.get('epochs', '?')}, {duration(config.get('seconds', 0))}, {config.get('device', 'unknown device')}"),
-        ("made", f"{config.get('created', '')[:10]}, {', '.join(f'{name} {v}' for name, v in config.get('versions', {}).items())}"),
-    ]  # fmt: skip
+        (
+            "trained",
+            f"{config['epochs_done']} epochs of {recipe.get('epochs', '?')}, "
+            f"{duration(config.get('seconds', 0))}, {config.get('device', 'unknown device')}",
+        ),
+        (
+            "made",
+            f"{config.get('created', '')[:10]}, "
+            f"{', '.join(f'{name} {v}' for name, v in config.get('versions', {}).items())}",
+        ),
+    ]
     return [(name, visible(value)) for name, value in facts]
 
 
@@ -198,8 +238,15 @@ def _provenance(row: Row) -> list[tuple[str, str]]:
     if not row.result:
         return []
     authentic = [f"{name}.json" for name, made in (row.authentic or {}).items() if made]
-    checked = f"{', '.join(authentic)}: made by the owner of the key (authenticated)" if authentic else NOT_CHECKED
-    facts = [("tested on", tested_on(row.result, full=False).removeprefix("tested on ")), ("checked", checked)]
+    checked = (
+        f"{', '.join(authentic)}: made by the owner of the key (authenticated)"
+        if authentic
+        else NOT_CHECKED
+    )
+    facts = [
+        ("tested on", tested_on(row.result, full=False).removeprefix("tested on ")),
+        ("checked", checked),
+    ]
     facts += [("note", note) for note in row.notes]
     return [(name, visible(value)) for name, value in facts]
 
@@ -225,10 +272,15 @@ def _verdict(attacked: dict | None, suite: dict | None, evaluated: dict | None) 
 
 
 def _commands(run, attacked: dict | None) -> list[str]:
-    """What to type to get the same numbers; folders by their last name, as a page goes to other people."""
+    """What to type to get the same numbers; folders by their last name, as a page goes to other
+    people."""
     config, header = run.config, run.header
     data, (height, width), folder = config["data"], run.size, word(f"runs/{run.name}")
-    method = "" if header.method == "none" else f" {option('method', header.method)} -M {header.block_size}"
+    method = (
+        ""
+        if header.method == "none"
+        else f" {option('method', header.method)} -M {header.block_size}"
+    )
     password = " --ffx-password PASSWORD" if header.password_hash else ""
     size = str(height) if height == width else f"{height}x{width}"
     shards = [word(_last(path)) for path in data.get("shards", [])] or ["shards"]
@@ -239,17 +291,17 @@ def _commands(run, attacked: dict | None) -> list[str]:
     if data.get("on_the_fly") and method:
         train += f" --key KEY{method}{password}"
     commands = [
-        f"segkey encrypt IMAGES{made} --size {size} --views {data.get('views', 1)} --out {shards[0]}",
+        f"segkey encrypt IMAGES{made} --size {size} --views {data.get('views', 1)} --out "
+        f"{shards[0]}",
         train + (" --precise" if config.get("precise") else ""),
         f"segkey evaluate {folder}",
     ]
     if attacked:
         keys, seed = attacked["incorrect"]["keys"] or 1, attacked.get("seed", 0)
-        commands.append(f"segkey attack {folder} --wrong-keys {keys} {option('seed', seed)}{password}")
+        commands.append(
+            f"segkey attack {folder} --wrong-keys {keys} {option('seed', seed)}{password}"
+        )
     return ([f"# with key {visible(header.key_id)}"] if header.key_id else []) + commands
-
-
-# ------------------------------------------------------------------ pictures
 
 
 def _tiles(sample, classes: tuple[str, ...]) -> list[Tile]:
@@ -270,11 +322,19 @@ def _in_words(mask: np.ndarray, classes: tuple[str, ...]) -> str:
     """Which classes a mask holds, and how much of each."""
     counts = np.bincount(mask.reshape(-1), minlength=256)
     shares = [(counts[n] / mask.size, visible(name)) for n, name in enumerate(classes) if counts[n]]
-    return ", ".join(f"{name} {per_cent(share)}" for share, name in sorted(shares, reverse=True)[:6]) or "void"
+    return (
+        ", ".join(f"{name} {per_cent(share)}" for share, name in sorted(shares, reverse=True)[:6])
+        or "void"
+    )
 
 
 def _photo(image: np.ndarray) -> str:
-    return _data_uri(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))), "JPEG", quality=85, subsampling=0)
+    return _data_uri(
+        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))),
+        "JPEG",
+        quality=85,
+        subsampling=0,
+    )
 
 
 def _data_uri(picture: Image.Image, format: str, **how: object) -> str:

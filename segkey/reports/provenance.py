@@ -1,21 +1,29 @@
-"""Where the numbers of a report come from: what was tested, and whether the owner of the key measured it.
+"""Where the numbers of a report come from: what was tested, and whether the owner of the key
+measured it.
 
-A run's folder may have been at somebody else's, and its results with it. They are shown as what they are.
+A run's folder may have been at somebody else's, and its results with it. They are shown as what
+they are.
 """
 
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from segkey.files import visible
-from segkey.keys import Key
-from segkey.measurements import differences, is_authentic
+from segkey.crypto.keys import Key
+from segkey.model.measurements import differences, is_authentic
+from segkey.system.words import visible
 
-NOT_CHECKED = (
-    "Results are as found in the folders of the runs and are not checked: whoever had a folder may have written them."
-)
+NOT_CHECKED = "Results are as found in the folders of the runs and are not checked: whoever had a folder may have written them."
 _NUMBERS = (  # what must agree before two results stand for the same measurement
-    "weights_sha256", "split", "images", "fingerprint", "labels", "dtype", "precise", "batch_size", "versions",
-)  # fmt: skip
+    "weights_sha256",
+    "split",
+    "images",
+    "fingerprint",
+    "labels",
+    "dtype",
+    "precise",
+    "batch_size",
+    "versions",
+)
 
 
 @dataclass
@@ -38,7 +46,7 @@ class Found:
 
 
 def find(run, key: Key | None = None) -> Found:
-    """Read the results of a `segkey.runs.Run`, and compare what they say about themselves."""
+    """Read the results of a `segkey.model.runs.Run`, and compare what they say about themselves."""
     found, documents, weights = Found(), {}, run.weights_checksum
     for name in ("evaluate", "attack", "suite"):
         document = run.result(name)
@@ -46,20 +54,32 @@ def find(run, key: Key | None = None) -> Found:
             continue
         stated = conditions(document).get("weights_sha256")
         if stated and weights and stated != weights:
-            found.notes.append(f"{name}.json is left out: it was measured on other weights than those in the folder")
+            found.notes.append(
+                f"{name}.json is left out: it was measured on other weights than those in the "
+                f"folder"
+            )
             continue
         documents[name] = document
         if key and run.header.key_id == key.id:
             found.authentic[name] = is_authentic(name, document, key)
             if not found.authentic[name]:
                 found.notes.append(
-                    f"{name}.json is not authenticated with key {key.id}: whoever had the folder may have written it"
+                    f"{name}.json is not authenticated with key {key.id}: whoever had the folder "
+                    f"may have written it"
                 )
         elif key:
-            found.notes.append(f"{name}.json is not checked: the run does not belong to key {key.id}")
-    found.evaluated, found.attacked, found.suite = map(documents.get, ("evaluate", "attack", "suite"))
+            found.notes.append(
+                f"{name}.json is not checked: the run does not belong to key {key.id}"
+            )
+    found.evaluated, found.attacked, found.suite = map(
+        documents.get, ("evaluate", "attack", "suite")
+    )
     found.result = found.evaluated or found.attacked or {}
-    if found.evaluated and found.attacked and (different := _different(found.evaluated, found.attacked)):
+    if (
+        found.evaluated
+        and found.attacked
+        and (different := _different(found.evaluated, found.attacked))
+    ):
         found.result = found.attacked  # numbers in one row are of one measurement
         found.notes.append(f"evaluate.json is left out: it differs from attack.json in {different}")
     reference = found.attacked or found.evaluated
@@ -75,14 +95,16 @@ def conditions(document: dict) -> dict:
 
 
 def _different(one: dict, other: dict) -> str:
-    """In what two results of a run differ, in words; empty where they can stand beside each other."""
+    """In what two results of a run differ, in words; empty where they can stand beside each
+    other."""
     mine, theirs = conditions(one), conditions(other)
     if mine and theirs:
         wanted = [{name: each.get(name) for name in _NUMBERS} for each in (mine, theirs)]
         return " and ".join(differences(*wanted))
     if one.get("images") != other.get("images"):
         return "the number of test images"
-    # Results of earlier versions do not say more; the same images give the correct key the same score.
+    # Results of earlier versions do not say more; the same images give the correct key the same
+    # score.
     return "" if _score(one) == _score(other) else "the score of the correct key"
 
 

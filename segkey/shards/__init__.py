@@ -1,4 +1,5 @@
-"""The shard format ``segkey-shard-v1``: write, read, verify. The layout is described in segkey/FORMATS.md.
+"""The shard format ``segkey-shard-v1``: write, read, verify. The layout is described in
+segkey/FORMATS.md.
 
 One HDF5 file::
 
@@ -8,9 +9,9 @@ One HDF5 file::
     sizes         (N, 2) int32, height and width before resizing
     images_crc32  (N·V,) uint32; masks_crc32 likewise: CRC-32 of each row's bytes, uncompressed
 
-and the attributes of `Header` (text as fixed-length UTF-8), with ``checksums``: JSON, the SHA-256 of ``images_crc32``, ``masks_crc32``,
-``names``, ``sizes`` and of the attributes themselves. So every row is checked when it is read, and an
-error names the row.
+and the attributes of `Header` (text as fixed-length UTF-8), with ``checksums``: JSON, the SHA-256
+of ``images_crc32``, ``masks_crc32``, ``names``, ``sizes`` and of the attributes themselves. So
+every row is checked when it is read, and an error names the row.
 """
 
 from segkey.shards.header import FORMAT, Header

@@ -5,7 +5,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 
-from segkey.forms import NAME, YES_OR_NO, many, misfit, number, pattern, text, whole
+from segkey.system.forms import NAME, YES_OR_NO, many, misfit, number, pattern, text, whole
 from segkey.version import VERSION
 
 FORMAT = "segkey-shard-v1"
@@ -69,14 +69,17 @@ class Header:
     source_id: str = ""
 
     def complaint(self) -> str:
-        """The field that cannot be, and what was expected, or nothing: a header that was read may come from anybody."""
+        """The field that cannot be, and what was expected, or nothing: a header that was read may
+        come from anybody."""
         return misfit(vars(self), _KINDS) or (
             "'classes' names a class twice" if len(set(self.classes)) < len(self.classes) else ""
         )
 
     def attributes(self) -> dict[str, object]:
         """As attributes of a file."""
-        values = asdict(self) | {"classes": json.dumps(self.classes, ensure_ascii=False, allow_nan=False)}
+        values = asdict(self) | {
+            "classes": json.dumps(self.classes, ensure_ascii=False, allow_nan=False)
+        }
         return {"format": FORMAT, "made_with": f"segkey {VERSION}"} | values
 
     def same_data(self, other: "Header") -> list[str]:

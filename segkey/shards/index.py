@@ -1,15 +1,16 @@
-"""``train.index.json``: how many images each shard of a split holds, so that thousands of them need not be opened for it.
+"""``train.index.json``: how many images each shard of a split holds, so that thousands of them need
+not be opened for it.
 
-A shortcut: where it is missing, or names other files, the shards themselves are asked; and each shard is compared
-with it when it is opened.
+A shortcut: where it is missing, or names other files, the shards themselves are asked; and each
+shard is compared with it when it is opened.
 """
 
 from pathlib import Path
 from typing import NamedTuple
 
 from segkey.errors import SegkeyError
-from segkey.files import is_there, open_regular, read_json, write_json
 from segkey.shards.reader import Shard
+from segkey.system.files import is_there, open_regular, read_json, write_json
 
 FORMAT = "segkey-index-v1"
 _MAX_BYTES = 16 << 20  # of 100,000 shards; more are opened one by one
@@ -42,7 +43,8 @@ def write_index(files: list[Path], split: str) -> None:
 
 
 def read_index(files: list[Path], split: str) -> list[Entry] | None:
-    """What the index says of some shards; None where there is none of just these, or none that is an index.
+    """What the index says of some shards; None where there is none of just these, or none that is
+    an index.
 
     Raises:
         SegkeyError: the index is no regular file, or far too large.
@@ -53,7 +55,9 @@ def read_index(files: list[Path], split: str) -> list[Entry] | None:
     open_regular(path, limit=_MAX_BYTES).close()
     try:
         document = read_json(path, "an index", _MAX_BYTES)
-        entries = [Entry(int(images), str(fingerprint)) for _, images, fingerprint in document["shards"]]
+        entries = [
+            Entry(int(images), str(fingerprint)) for _, images, fingerprint in document["shards"]
+        ]
         names = [name for name, _, _ in document["shards"]]
         ours = document["format"] == FORMAT and names == [file.name for file in files]
         return entries if ours and all(0 < entry.images < 1 << 40 for entry in entries) else None

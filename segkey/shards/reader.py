@@ -13,17 +13,22 @@ import h5py
 import numpy as np
 
 from segkey.errors import SegkeyError
-from segkey.files import explain_os_errors, open_regular
 from segkey.shards.header import FORMAT, MAX_SIDE, Header, checksum_attributes, sha256
+from segkey.system.files import explain_os_errors, open_regular
 
-_CHUNK_SLACK = 1 << 16  # what zlib may add to what it cannot compress; nobody makes a chunk larger than that
-_MAX_TABLE = 1 << 29  # bytes of names or checksums, which are read whole; a million names of 500 bytes
+_CHUNK_SLACK = (
+    1 << 16
+)  # what zlib may add to what it cannot compress; nobody makes a chunk larger than that
+_MAX_TABLE = (
+    1 << 29
+)  # bytes of names or checksums, which are read whole; a million names of 500 bytes
 
 
 class Shard:
     """One shard, opened and checked: its form on opening, each row the first time it is read.
 
-    A file that the user named may be a link to a shard; links in a folder are refused by who looks for shards there.
+    A file that the user named may be a link to a shard; links in a folder are refused by who looks
+    for shards there.
 
     Attributes:
         path, header: where it is and what it says about itself.
@@ -34,7 +39,8 @@ class Shard:
         made_with: the program and version that wrote it.
 
     Raises:
-        SegkeyError: no such file, no shard, a newer version, or anything in it that the format does not allow.
+        SegkeyError: no such file, no shard, a newer version, or anything in it that the format does
+            not allow.
     """
 
     def __init__(self, path: Path):
@@ -54,7 +60,9 @@ class Shard:
             if self._file is None and isinstance(error, OSError):
                 raise self._refuse("it is no HDF5 file, or cut off") from None
             raise
-        self._seen = {kind: np.zeros(self.images * self.header.views, bool) for kind in self._datasets}
+        self._seen = {
+            kind: np.zeros(self.images * self.header.views, bool) for kind in self._datasets
+        }
 
     def close(self) -> None:
         """Close the file."""
@@ -68,7 +76,8 @@ class Shard:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # The file may come from anybody: nothing in it is followed, sized or trusted before it is checked.
+    # The file may come from anybody: nothing in it is followed, sized or trusted before it is
+    # checked.
 
     @property
     def _bytes(self) -> int:
@@ -76,7 +85,9 @@ class Shard:
         return os.fstat(self._raw.fileno()).st_size
 
     def _refuse(self, why: str) -> SegkeyError:
-        return SegkeyError(f"{self.path} is not a whole segkey shard: {why}", "make it again with 'segkey encrypt'")
+        return SegkeyError(
+            f"{self.path} is not a whole segkey shard: {why}", "make it again with 'segkey encrypt'"
+        )
 
     def _check_same_file(self) -> None:
         """HDF5 opens by path; it must have come to the file that was looked at."""
@@ -95,7 +106,11 @@ class Shard:
             stored = {name: value for name, value in attributes.items() if name != "checksums"}
             if checksums["attributes"] != checksum_attributes(stored):
                 raise self._refuse("its attributes do not match their checksum")
-            self._tables = {name: self._read_table(name, checksums) for name in checksums if name != "attributes"}
+            self._tables = {
+                name: self._read_table(name, checksums)
+                for name in checksums
+                if name != "attributes"
+            }
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
             raise self._refuse(f"it is damaged ({type(error).__name__})") from None
 
@@ -115,9 +130,16 @@ class Shard:
 
     def _attribute(self, name: str) -> object:
         identifier = self._file.attrs.get_id(name)
-        # Text of variable length is not read: HDF5 keeps it in a heap without checksum, and may loop on a damaged one.
-        if identifier.get_storage_size() > 1 << 16 or identifier.shape != () or identifier.dtype.kind not in "Siufb":
-            raise self._refuse(f"its attribute {name!r} is not a single number or text of fixed length")
+        # Text of variable length is not read: HDF5 keeps it in a heap without checksum, and may
+        # loop on a damaged one.
+        if (
+            identifier.get_storage_size() > 1 << 16
+            or identifier.shape != ()
+            or identifier.dtype.kind not in "Siufb"
+        ):
+            raise self._refuse(
+                f"its attribute {name!r} is not a single number or text of fixed length"
+            )
         value = self._file.attrs[name]
         value = value.item() if isinstance(value, np.generic) else value
         return value.decode() if isinstance(value, bytes) else value
@@ -147,19 +169,32 @@ class Shard:
         file_bytes = self._bytes
         images = self._dataset("images")
         views = self.header.views
-        if images.dtype not in (np.dtype("<u1"), np.dtype("<u2")) or images.ndim != 4 or images.nbytes > file_bytes:
+        if (
+            images.dtype not in (np.dtype("<u1"), np.dtype("<u2"))
+            or images.ndim != 4
+            or images.nbytes > file_bytes
+        ):
             raise self._refuse(f"its images have type {images.dtype} and shape {images.shape}")
         rows, channels, *size = images.shape
         if not rows or rows % views or channels != self.header.channels or max(size) >= MAX_SIDE:
             raise self._refuse(f"its images have shape {images.shape}")
-        if size[0] % self.header.block_size or size[1] % self.header.block_size:  # a key would be derived for it
-            raise self._refuse(f"its block size {self.header.block_size} does not divide {size[0]}x{size[1]}")
+        if (
+            size[0] % self.header.block_size or size[1] % self.header.block_size
+        ):  # a key would be derived for it
+            raise self._refuse(
+                f"its block size {self.header.block_size} does not divide {size[0]}x{size[1]}"
+            )
         if images.dtype.itemsize != (2 if self.header.max_value > 255 else 1):
-            raise self._refuse(f"its images have type {images.dtype}, its largest value is {self.header.max_value}")
+            raise self._refuse(
+                f"its images have type {images.dtype}, its largest value is {self.header.max_value}"
+            )
         if images.chunks != (1, *images.shape[1:]) or images.id.get_create_plist().get_nfilters():
             raise self._refuse("its images are not stored one by one, uncompressed")
         first, last = (images.id.get_chunk_info_by_coord((row, 0, 0, 0)) for row in (0, rows - 1))
-        if last.byte_offset != first.byte_offset + (rows - 1) * (images.nbytes // rows) or first.byte_offset is None:
+        if (
+            last.byte_offset != first.byte_offset + (rows - 1) * (images.nbytes // rows)
+            or first.byte_offset is None
+        ):
             raise self._refuse("its images are not stored one after another")
         self._offset = first.byte_offset
         self.images, self.size, self.dtype = rows // views, tuple(size), images.dtype.name
@@ -168,7 +203,11 @@ class Shard:
         if self.has_masks:
             masks = self._dataset("masks")
             filters = masks.id.get_create_plist()
-            if masks.shape != (rows, *size) or masks.dtype != np.uint8 or masks.chunks != (1, *size):
+            if (
+                masks.shape != (rows, *size)
+                or masks.dtype != np.uint8
+                or masks.chunks != (1, *size)
+            ):
                 raise self._refuse(f"its masks have type {masks.dtype} and shape {masks.shape}")
             if filters.get_nfilters() != 1 or filters.get_filter(0)[0] != h5py.h5z.FILTER_DEFLATE:
                 raise self._refuse("its masks are not compressed with gzip")
@@ -182,10 +221,17 @@ class Shard:
             raise self._refuse("its checksums are not those of its datasets")
         dataset = self._dataset(name)
         expected = {"names": "S", "sizes": "i"}.get(name, "u")
-        if dataset.shape != shapes[name] or dataset.dtype.kind != expected or dataset.dtype.itemsize > 1 << 16:
+        if (
+            dataset.shape != shapes[name]
+            or dataset.dtype.kind != expected
+            or dataset.dtype.itemsize > 1 << 16
+        ):
             raise self._refuse(f"{name!r} has type {dataset.dtype} and shape {dataset.shape}")
         if dataset.nbytes > min(self._bytes, _MAX_TABLE):
-            raise self._refuse(f"{name!r} is larger than {'the file' if dataset.nbytes > self._bytes else '512 MB'}")
+            raise self._refuse(
+                f"{name!r} is larger than "
+                f"{'the file' if dataset.nbytes > self._bytes else '512 MB'}"
+            )
         table = dataset[()]
         if sha256(table.view(np.uint8)) != checksums[name]:  # a view: bytes would be a second copy
             raise SegkeyError(
@@ -223,7 +269,8 @@ class Shard:
         return self.read_rows(kind, np.array([row]))[0]
 
     def read_rows(self, kind: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Some rows, in the order given, each checked the first time; safe to call from several threads.
+        """Some rows, in the order given, each checked the first time; safe to call from several
+        threads.
 
         Args:
             kind: ``images`` or ``masks``.
@@ -278,7 +325,8 @@ class Shard:
 
     def _damaged(self, kind: str, row: int) -> SegkeyError:
         return SegkeyError(
-            f"{self.path} is damaged: dataset '{kind}', row {row} ({self.names[row % self.images]}) does not match its "
+            f"{self.path} is damaged: dataset '{kind}', row {row} "
+            f"({self.names[row % self.images]}) does not match its "
             "checksum",
             "make it again with 'segkey encrypt', or restore it from a backup",
         )

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from segkey.errors import SegkeyError
-from segkey.files import is_there
 from segkey.shards.header import sha256
 from segkey.shards.index import Entry, entry_of, index_path, read_index
 from segkey.shards.reader import Shard
+from segkey.system.files import is_there
 
 _NAME = re.compile(r"(?P<split>.+?)(?:-(?P<index>\d{5})-of-(?P<count>\d{5}))?\.h5")
 
@@ -21,18 +21,23 @@ _OPEN = 32  # shards; each takes two file handles, and its tables of names and c
 
 
 class Shards:
-    """Shards by number, opened when they are read, of which few stay open; safe to use from several threads.
+    """Shards by number, opened when they are read, of which few stay open; safe to use from several
+    threads.
 
     Args:
         paths: in order.
         split: what each must say it is; whatever it says, if not given.
-        index: from `segkey.shards.index.read_index`; without it, every shard is opened once, to learn what it holds.
+        index: from `segkey.shards.index.read_index`; without it, every shard is opened once, to
+            learn what it holds.
 
     Raises:
-        SegkeyError: the shards differ in key, method, size, classes or number of views, or are not those of the index.
+        SegkeyError: the shards differ in key, method, size, classes or number of views, or are not
+            those of the index.
     """
 
-    def __init__(self, paths: list[Path], split: str | None = None, index: list[Entry] | None = None):
+    def __init__(
+        self, paths: list[Path], split: str | None = None, index: list[Entry] | None = None
+    ):
         self.paths, self.split = paths, split
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._lock = threading.Lock()
@@ -49,7 +54,9 @@ class Shards:
             shard = self._open.pop(number, None) or self._checked(number)
             self._open[number] = shard
             if len(self._open) > _OPEN:
-                self._open.popitem(last=False)  # closes itself when no other thread reads it any more
+                self._open.popitem(
+                    last=False
+                )  # closes itself when no other thread reads it any more
             return shard
 
     def __iter__(self) -> Iterator[Shard]:
@@ -63,7 +70,8 @@ class Shards:
         if number < len(self.entries) and self.entries[number] != entry_of(shard):
             file = index_path(self.paths, self.split)
             raise SegkeyError(
-                f"{shard.path} is not the shard that {file.name} names", f"remove {file}: it is made anew"
+                f"{shard.path} is not the shard that {file.name} names",
+                f"remove {file}: it is made anew",
             )
         return shard
 
@@ -90,7 +98,8 @@ class Split:
         shards: in order.
 
     Attributes:
-        origin: where it came from and who named it, as `segkey.testdata.open_test_split` found out.
+        origin: where it came from and who named it, as `segkey.model.test_splits.open_test_split`
+            found out.
     """
 
     def __init__(self, shards: Shards):
@@ -115,10 +124,12 @@ class Split:
 
     @property
     def labels_fingerprint(self) -> str:
-        """Hex digits that stand for all names and masks: the same however the images are encrypted, or cut into shards."""
+        """Hex digits that stand for all names and masks: the same however the images are encrypted,
+        or cut into shards."""
         shards = list(self.shards)
         return labels_fingerprint(
-            [name for shard in shards for name in shard.names], [sums for shard in shards for sums in shard.mask_checksums]
+            [name for shard in shards for name in shard.names],
+            [sums for shard in shards for sums in shard.mask_checksums],
         )
 
     @property
@@ -132,7 +143,8 @@ class Split:
         return self.read_batch(kind, np.array([index]), view)[0]
 
     def read_batch(self, kind: str, indices: np.ndarray, view: int = 0) -> np.ndarray:
-        """View ``view`` of some images, (n, C, H, W), or of their masks, (n, H, W), in the order given."""
+        """View ``view`` of some images, (n, C, H, W), or of their masks, (n, H, W), in the order
+        given."""
         numbers = np.searchsorted(self._ends, indices, side="right")
         shape = (self.header.channels, *self.size) if kind == "images" else self.size
         out = np.empty((len(indices), *shape), self.dtype if kind == "images" else np.uint8)
@@ -175,7 +187,8 @@ def find_splits(paths: list[Path]) -> dict[str, list[Path]]:
     A folder or a file that is given may be a link; what is found in a folder may not.
 
     Raises:
-        SegkeyError: nothing there, a link or a pipe among the shards, or a numbered shard of a split is missing.
+        SegkeyError: nothing there, a link or a pipe among the shards, or a numbered shard of a
+            split is missing.
     """
     if not paths:
         raise SegkeyError("no shards are given", "make them with 'segkey encrypt IMAGES'")
@@ -186,9 +199,15 @@ def find_splits(paths: list[Path]) -> dict[str, list[Path]]:
                 f"there are no shards at {path}",
                 "make them with 'segkey encrypt IMAGES', or give their folder",
             )
-        files += [file for file in sorted(path.glob("*.h5")) if is_there(file)] if path.is_dir() else [path]
+        files += (
+            [file for file in sorted(path.glob("*.h5")) if is_there(file)]
+            if path.is_dir()
+            else [path]
+        )
     if not files:
-        raise SegkeyError(f"there are no shards in {paths[0]}", "make them with 'segkey encrypt IMAGES'")
+        raise SegkeyError(
+            f"there are no shards in {paths[0]}", "make them with 'segkey encrypt IMAGES'"
+        )
     splits: dict[str, list[Path]] = {}
     parts: dict[str, list[tuple[int, int]]] = {}
     for file in files:
@@ -200,17 +219,21 @@ def find_splits(paths: list[Path]) -> dict[str, list[Path]]:
     for split, members in splits.items():
         if sorted(parts[split]) != [(number, len(members)) for number in range(len(members))]:
             raise SegkeyError(
-                f"the shards of split '{split}' are not complete: {len(members)} files, such as {members[0]}",
+                f"the shards of split '{split}' are not complete: {len(members)} files, such as "
+                f"{members[0]}",
                 "run the same 'segkey encrypt' again to make those that are missing",
             )
     return splits
 
 
 def open_splits(paths: list[Path], wanted: tuple[str, ...] | None = None) -> dict[str, Split]:
-    """Open the splits found at ``paths`` (those ``wanted``, where given), and check that they belong together."""
+    """Open the splits found at ``paths`` (those ``wanted``, where given), and check that they
+    belong together."""
     found = find_splits(paths)
     chosen = {name: files for name, files in found.items() if wanted is None or name in wanted}
-    splits = {name: Split(Shards(files, name, read_index(files, name))) for name, files in chosen.items()}
+    splits = {
+        name: Split(Shards(files, name, read_index(files, name))) for name, files in chosen.items()
+    }
     first = next(iter(splits.values()), None)
     for split in splits.values():
         check_alike(first.shards.first, split.shards.first)

@@ -9,17 +9,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from segkey.files import explain_os_errors, is_there, put_in_place, remove, reopen
 from segkey.shards.header import Header, checksum_attributes, sha256
+from segkey.system.files import explain_os_errors, is_there, put_in_place, remove, reopen
 
-MASK_COMPRESSION = 2  # zlib level; masks are so simple that higher ones save little and cost three times as much
+MASK_COMPRESSION = (
+    2  # zlib level; masks are so simple that higher ones save little and cost three times as much
+)
 
 
 class ShardWriter:
     """Writes one shard; the final name appears when `finish` has synced a whole file.
 
-    Rows are placed by position. Images may be put in place by other processes, through `region`. A position that is never written (an unreadable image) is closed up at the
-    end. The same calls in the same order make the same bytes.
+    Rows are placed by position. Images may be put in place by other processes, through `region`. A
+    position that is never written (an unreadable image) is closed up at the end. The same calls in
+    the same order make the same bytes.
 
     Args:
         path: the final name.
@@ -30,15 +33,28 @@ class ShardWriter:
         masks: whether there are masks.
     """
 
-    def __init__(self, path: Path, header: Header, names: list[str], size: tuple[int, int], dtype: str, masks: bool):
+    def __init__(
+        self,
+        path: Path,
+        header: Header,
+        names: list[str],
+        size: tuple[int, int],
+        dtype: str,
+        masks: bool,
+    ):
         self.path, self.header, self.names, self.views = path, header, names, header.views
         self.partial = path.with_name(path.name + ".partial")
         is_there(path)
-        self._sizes = np.zeros((len(names), 2), "<i4")  # heights and widths; 0 for what was not written
+        self._sizes = np.zeros(
+            (len(names), 2), "<i4"
+        )  # heights and widths; 0 for what was not written
         rows, shape = len(names) * header.views, (header.channels, *size)
         with explain_os_errors(self.partial):
-            remove(self.partial)  # of an earlier try; or a link, which "w" would follow and "x" does not
-            # v110 has a checksum on every piece of metadata, and stores early-allocated chunks without an index.
+            remove(
+                self.partial
+            )  # of an earlier try; or a link, which "w" would follow and "x" does not
+            # v110 has a checksum on every piece of metadata, and stores early-allocated chunks
+            # without an index.
             try:
                 self.file = h5py.File(self.partial, "x", libver=("v110", "v110"))
             except OSError:
@@ -47,7 +63,9 @@ class ShardWriter:
         try:
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             layout.set_chunk((1, *shape))
-            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # rows lie in the file in their own order
+            layout.set_alloc_time(
+                h5py.h5d.ALLOC_TIME_EARLY
+            )  # rows lie in the file in their own order
             self._create("images", (rows, *shape), {"uint8": "<u1", "uint16": "<u2"}[dtype], layout)
             if masks:
                 layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -58,7 +76,9 @@ class ShardWriter:
             self.abandon()
             with explain_os_errors(self.partial):
                 raise error
-        first, last = (self.file["images"].id.get_chunk_info_by_coord((row, 0, 0, 0)) for row in (0, rows - 1))
+        first, last = (
+            self.file["images"].id.get_chunk_info_by_coord((row, 0, 0, 0)) for row in (0, rows - 1)
+        )
         if last.byte_offset != first.byte_offset + (rows - 1) * first.size:
             self.abandon()
             raise RuntimeError("HDF5 has not laid the images out one after another")
@@ -70,17 +90,24 @@ class ShardWriter:
         layout.set_obj_track_times(False)  # the same images make the same bytes, whenever
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         space = h5py.h5s.create_simple(shape)
-        h5py.h5d.create(self.file.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, layout)
+        h5py.h5d.create(
+            self.file.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, layout
+        )
 
-    def write(self, position: int, original_size: tuple[int, int], rows: dict[str, list["Packed"]]) -> None:
-        """Write the views of the image at ``position``; ``rows`` has a `Packed` a view for each kind."""
+    def write(
+        self, position: int, original_size: tuple[int, int], rows: dict[str, list["Packed"]]
+    ) -> None:
+        """Write the views of the image at ``position``; ``rows`` has a `Packed` a view for each
+        kind."""
         with explain_os_errors(self.partial):
             for kind in self.kinds:
                 dataset = self.file[kind]
                 for view, packed in enumerate(rows[kind]):
                     row = view * len(self.names) + position
                     if packed.data is not None:
-                        dataset.id.write_direct_chunk((row,) + (0,) * (dataset.ndim - 1), packed.data)
+                        dataset.id.write_direct_chunk(
+                            (row,) + (0,) * (dataset.ndim - 1), packed.data
+                        )
                     self._crc[kind][row] = packed.crc32
         self._sizes[position] = original_size
 
@@ -109,7 +136,8 @@ class ShardWriter:
         return len(kept)
 
     def _close_up(self, kept: list[int]) -> None:
-        """Move rows down over positions that were never written; a row never moves up, so none is lost."""
+        """Move rows down over positions that were never written; a row never moves up, so none is
+        lost."""
         n = len(self.names)
         sources = [view * n + position for view in range(self.views) for position in kept]
         for kind in self.kinds:
@@ -134,10 +162,16 @@ class ShardWriter:
         for name, value in attributes.items():
             self._set(name, value)
         checksums = {name: sha256(table.tobytes()) for name, table in tables.items()}
-        self._set("checksums", json.dumps(checksums | {"attributes": checksum_attributes(attributes)}, allow_nan=False))
+        self._set(
+            "checksums",
+            json.dumps(
+                checksums | {"attributes": checksum_attributes(attributes)}, allow_nan=False
+            ),
+        )
 
     def _set(self, name: str, value: object) -> None:
-        # Text of fixed length: HDF5 keeps variable-length text in a heap without checksum, and may loop on a damaged one.
+        # Text of fixed length: HDF5 keeps variable-length text in a heap without checksum, and may
+        # loop on a damaged one.
         self.file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
 
     def abandon(self) -> None:
@@ -152,7 +186,8 @@ class ShardWriter:
 
 @dataclass(frozen=True)
 class Packed:
-    """A row as it goes into the file, or None where it is there already, and the CRC-32 of its uncompressed bytes."""
+    """A row as it goes into the file, or None where it is there already, and the CRC-32 of its
+    uncompressed bytes."""
 
     data: bytes | None
     crc32: int
@@ -172,10 +207,11 @@ class Packed:
 
 @dataclass(frozen=True)
 class Region:
-    """Where the images of an unfinished shard lie in its file, for worker processes that put them there.
+    """Where the images of an unfinished shard lie in its file, for worker processes that put them
+    there.
 
-    Images are most of a shard; sending them through a pipe to the process that writes costs as much as
-    encrypting them.
+    Images are most of a shard; sending them through a pipe to the process that writes costs as much
+    as encrypting them.
     """
 
     path: str
@@ -184,7 +220,8 @@ class Region:
     images: int
 
     def put(self, position: int, views: np.ndarray) -> list[Packed]:
-        """Write the views (V, C, H, W) of the image at ``position``; returns what `ShardWriter.write` takes.
+        """Write the views (V, C, H, W) of the image at ``position``; returns what
+        `ShardWriter.write` takes.
 
         Raises:
             SegkeyError: the system refuses to write.

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from segkey import attacks, ciphers, encryption, recipes, scenes, sources, testdata, training
-from segkey.shards import open_splits
+from segkey import attacks
+from segkey.crypto import ciphers
+from segkey.data import scenes, sources
+from segkey.model import recipes, test_splits, training
+from segkey.shards import encryption, open_splits
 
 CPU = torch.device("cpu")
 
@@ -19,7 +22,13 @@ def train(folder, source, key, method, block_size, password=None, epochs=10):
     recipe = recipes.recipe("scratch", epochs=epochs, batch_size=8)
     splits = open_splits([folder / "shards"], ("train", "val"))
     return training.train(
-        splits, folder / "runs", recipe, shards=[folder / "shards"], device=CPU, backbone="resnet14", name=method
+        splits,
+        folder / "runs",
+        recipe,
+        shards=[folder / "shards"],
+        device=CPU,
+        backbone="resnet14",
+        name=method,
     )
 
 
@@ -28,9 +37,11 @@ def attacked(key):
     """Makes the subject of an attack of a run."""
 
     def make(run, password=None, **how):
-        cipher = testdata.cipher_of(run, None if run.header.method == "none" else key, password)
-        tested = testdata.open_test_split(run, None, None, None)
-        return attacks.Subject.create(run, tested, cipher, CPU, splits=testdata.attackers_splits(run), **how)
+        cipher = test_splits.cipher_of(run, None if run.header.method == "none" else key, password)
+        tested = test_splits.open_test_split(run, None, None, None)
+        return attacks.Target.create(
+            run, tested, cipher, CPU, splits=test_splits.attackers_splits(run), **how
+        )
 
     return make
 
@@ -38,7 +49,9 @@ def attacked(key):
 @pytest.fixture(scope="session")
 def learnable(tmp_path_factory):
     """Scenes enough to learn from: 60 train, 8 val, 12 test."""
-    return sources.find(scenes.write(tmp_path_factory.mktemp("learnable"), train=60, val=8, test=12, size=48))
+    return sources.find(
+        scenes.write(tmp_path_factory.mktemp("learnable"), train=60, val=8, test=12, size=48)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -54,13 +67,14 @@ def open_run(tmp_path_factory, learnable, key):
 
 
 @pytest.fixture(scope="session")
-def subject(np_run, attacked):
+def target(np_run, attacked):
     return attacked(np_run)
 
 
 @pytest.fixture(scope="session")
 def photographs():
-    """Like natural images in what attacks rely on: smooth, textured, channels alike; uint8 (40, 3, 64, 64)."""
+    """Like natural images in what attacks rely on: smooth, textured, channels alike; uint8 (40, 3,
+    64, 64)."""
     generator = np.random.default_rng(0)
     noise = generator.normal(size=(40, 1, 64, 64)) + 0.3 * generator.normal(size=(40, 3, 64, 64))
     frequencies = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64))

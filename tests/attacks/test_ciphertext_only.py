@@ -4,15 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from segkey import attacks, ciphers
+from segkey import attacks
 from segkey.attacks.ciphertext_only import _restore, estimate
 from segkey.attacks.key_parts import agreement
-from segkey.attacks.likeness import psnr, ssim
+from segkey.attacks.similarity import psnr, ssim
+from segkey.crypto import ciphers
 from segkey.errors import SegkeyError
 
 
 def best_agreement(own, images):
-    return max(min(agreement(own, cipher).values(), default=1.0) for cipher in estimate(own, own.encrypt(images)))
+    return max(
+        min(agreement(own, cipher).values(), default=1.0)
+        for cipher in estimate(own, own.encrypt(images))
+    )
 
 
 @pytest.mark.parametrize("block_size", [2, 4, 16, 32])
@@ -22,7 +26,8 @@ def test_the_selection_of_np(photographs, key, block_size):
 
 @pytest.mark.parametrize("block_size", [2, 4, 8])
 def test_the_permutation_of_shf(photographs, key, block_size):
-    """All six orders of the channels are candidates; these channels are alike, so one of them is the key."""
+    """All six orders of the channels are candidates; these channels are alike, so one of them is
+    the key."""
     own = ciphers.from_key("shf", key, block_size)
     candidates = estimate(own, own.encrypt(photographs))
     assert len(candidates) == 6
@@ -60,22 +65,23 @@ def test_one_block_is_too_little(key):
         estimate(ciphers.from_key("np", key, 8), np.zeros((1, 3, 8, 8), np.uint8))
 
 
-def test_large_permutations_are_left_out_and_said_so(subject, key, monkeypatch):
-    monkeypatch.setattr(subject, "cipher", ciphers.from_key("shf", key, 32))
-    assert "3072" in attacks.ATTACKS["ciphertext-only"].obstacle(subject)
+def test_large_permutations_are_left_out_and_said_so(target, key, monkeypatch):
+    monkeypatch.setattr(target, "cipher", ciphers.from_key("shf", key, 32))
+    assert "3072" in attacks.ATTACKS["ciphertext-only"].obstacle(target)
 
 
-def test_the_attack(subject):
-    result = attacks.ATTACKS["ciphertext-only"].function(subject, attacks.Budget(images=8), 0)
+def test_the_attack(target):
+    result = attacks.ATTACKS["ciphertext-only"].function(target, attacks.Budget(images=8), 0)
     assert set(result.details["agreement"]) == {"selected"}
     assert result.details["found"] == (result.details["agreement"]["selected"] == 1.0)
     assert result.details["restored_exactly"] == result.details["found"]
     if result.details["found"]:
-        assert result.mean_iou == subject.correct()["mean_iou"]
+        assert result.mean_iou == target.correct()["mean_iou"]
 
 
 def test_likeness():
-    """SSIM beside scikit-image's (gaussian_weights, sigma 1.5, no sample covariance, its border of 5 pixels cut off)."""
+    """SSIM beside scikit-image's (gaussian_weights, sigma 1.5, no sample covariance, its border of
+    5 pixels cut off)."""
     images = (torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32) * 7 % 256).to(torch.uint8)
     assert psnr(images, images) == float("inf") and ssim(images, images) == pytest.approx(1)
     darker = (images.float() * 0.5).to(torch.uint8)

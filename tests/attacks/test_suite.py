@@ -7,21 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from segkey import attacks, ciphers
+from segkey import attacks
 from segkey.attacks import fine_tune, key_parts
 from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers, too_many_keys
+from segkey.crypto import ciphers
 from segkey.errors import SegkeyError
-from segkey.pictures import seeded
+from segkey.system.seeds import seeded
 
 
-def result_of(name, subject, seed=0, **budget):
-    return attacks.ATTACKS[name].function(subject, attacks.Budget(**budget), seed)
+def result_of(name, target, seed=0, **budget):
+    return attacks.ATTACKS[name].function(target, attacks.Budget(**budget), seed)
 
 
 # ------------------------------------------------------------------ parts of keys
 
 
-@pytest.mark.parametrize("method, password", [("shf", None), ("np", None), ("ffx", b"fixed"), ("ffx", None)])
+@pytest.mark.parametrize(
+    "method, password", [("shf", None), ("np", None), ("ffx", b"fixed"), ("ffx", None)]
+)
 def test_keys_that_share_a_part(key, method, password):
     own = ciphers.from_key(method, key, 8, 3, password)
     for share in (0, 0.3, 1):
@@ -38,26 +41,29 @@ def test_keys_that_share_a_part(key, method, password):
         assert np.array_equal(drawn.decrypt(drawn.encrypt(images)), images)
 
 
-@pytest.mark.parametrize("method, password", [("shf", None), ("np", None), ("ffx", b"fixed"), ("ffx", None)])
+@pytest.mark.parametrize(
+    "method, password", [("shf", None), ("np", None), ("ffx", b"fixed"), ("ffx", None)]
+)
 def test_a_change_is_small_and_leaves_a_key(key, method, password):
     own = ciphers.from_key(method, key, 4, 3, password)
     for seed in range(20):
         other = key_parts.changed(own, 2, seeded(seed))
         differing = {
-            name: round((1 - part) * getattr(own, name).size) for name, part in key_parts.agreement(own, other).items()
+            name: round((1 - part) * getattr(own, name).size)
+            for name, part in key_parts.agreement(own, other).items()
         }
         assert sum(differing.values()) == 4
         images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
         assert np.array_equal(other.decrypt(other.encrypt(images)), images)
 
 
-def test_a_method_of_ones_own_without_known_parts_is_said_not_to_fit(subject, key):
+def test_a_method_of_ones_own_without_known_parts_is_said_not_to_fit(target, key):
     class Strange(ciphers.Plain):
         method, PARTS = "strange", ("angles",)
 
-    target = replace(subject, cipher=Strange(1, 3))
+    changed_target = replace(target, cipher=Strange(1, 3))
     for name in ("nearby", "search", "known-pair", "ciphertext-only", "exhaustive"):
-        assert attacks.ATTACKS[name].obstacle(target)
+        assert attacks.ATTACKS[name].obstacle(changed_target)
 
 
 # ------------------------------------------------------------------ exhaustive
@@ -71,65 +77,83 @@ def test_all_ciphers_are_all_and_different(key):
     assert all(cipher.selected.sum() == 6 for cipher in everything)
     assert sum(cipher.same_as(own) for cipher in everything) == 1
     assert len(list(all_ciphers(ciphers.from_key("shf", key, 1)))) == 6
-    assert number_of_ciphers(ciphers.from_key("ffx", key, 2)) == float("inf")  # the table is secret, too
+    assert number_of_ciphers(ciphers.from_key("ffx", key, 2)) == float(
+        "inf"
+    )  # the table is secret, too
     assert number_of_ciphers(ciphers.from_key("ffx", key, 2, 3, b"fixed")) == 924
     assert number_of_ciphers(ciphers.from_key("shf", key, 256)) == float("inf")
 
 
-def test_exhaustive_finds_the_key(subject):
-    result = result_of("exhaustive", subject, images=4)
+def test_exhaustive_finds_the_key(target):
+    result = result_of("exhaustive", target, images=4)
     assert result.details["found"]
     assert result.details["rank_of_the_key"] == 1
-    assert result.mean_iou == subject.correct()["mean_iou"]
+    assert result.mean_iou == target.correct()["mean_iou"]
     assert len(result.details["scores"]) == 924
-    assert result.details["scores"] == sorted(result.details["scores"], reverse=True)  # in order, the best's place is the key
+    assert result.details["scores"] == sorted(
+        result.details["scores"], reverse=True
+    )  # in order, the best's place is the key
 
 
-def test_exhaustive_does_not_fit_a_large_key_space(subject, key):
-    target = replace(subject, cipher=ciphers.from_key("np", key, 4))
-    assert "2^45" in attacks.ATTACKS["exhaustive"].obstacle(target)
+def test_exhaustive_does_not_fit_a_large_key_space(target, key):
+    changed_target = replace(target, cipher=ciphers.from_key("np", key, 4))
+    assert "2^45" in attacks.ATTACKS["exhaustive"].obstacle(changed_target)
     with pytest.raises(SegkeyError, match="does not fit"):
-        attacks.run_attacks(target, ["exhaustive"])
+        attacks.run_attacks(changed_target, ["exhaustive"])
 
 
-def test_choosing_on_validation_images_is_told_apart_from_choosing_on_test_images(subject):
-    """Where no validation images are at hand, an attack chooses on the images that it is judged on."""
-    how = {"exhaustive": {"images": 4}, "search": {"queries": 10, "images": 4}, "search-blind": {"queries": 10, "images": 4}}
+def test_choosing_on_validation_images_is_told_apart_from_choosing_on_test_images(target):
+    """Where no validation images are at hand, an attack chooses on the images that it is judged
+    on."""
+    how = {
+        "exhaustive": {"images": 4},
+        "search": {"queries": 10, "images": 4},
+        "search-blind": {"queries": 10, "images": 4},
+    }
     for name, budget in how.items():
-        assert not result_of(name, subject, **budget).chosen_on_test
-        assert result_of(name, replace(subject, splits={}), **budget).chosen_on_test
-    assert result_of("wrong-keys", subject, keys=2).chosen_on_test
-    assert not result_of("wrong-keys", subject, keys=1).chosen_on_test  # nothing to choose from
-    assert not result_of("plain", subject).chosen_on_test  # NP divides by 255 only
-    (line,) = attacks.run_attacks(subject, ["wrong-keys"], attacks.Budget(keys=2))["attacks"]
+        assert not result_of(name, target, **budget).chosen_on_test
+        assert result_of(name, replace(target, splits={}), **budget).chosen_on_test
+    assert result_of("wrong-keys", target, keys=2).chosen_on_test
+    assert not result_of("wrong-keys", target, keys=1).chosen_on_test  # nothing to choose from
+    assert not result_of("plain", target).chosen_on_test  # NP divides by 255 only
+    (line,) = attacks.run_attacks(target, ["wrong-keys"], attacks.Budget(keys=2))["attacks"]
     assert line["chosen_on_test"]
 
 
-def test_the_same_images_as_another_split_are_seen(subject):
-    val = subject.images_of("val", 4)
-    assert not subject.is_judged_on(val)
-    again = replace(subject, feed=subject.images_of("val", 2))
+def test_the_same_images_as_another_split_are_seen(target):
+    val = target.images_of("val", 4)
+    assert not target.is_judged_on(val)
+    again = replace(target, loader=target.images_of("val", 2))
     assert again.is_judged_on(again.images_of("val", 4))
-    assert not again.is_judged_on(subject.feed)
+    assert not again.is_judged_on(target.loader)
 
 
-@pytest.mark.parametrize("method, block_size, password", [
-    ("np", 2, None), ("np", 4, None), ("shf", 1, None), ("shf", 2, None), ("ffx", 2, None), ("ffx", 2, b"fixed"), ("none", 1, None),
-])  # fmt: skip
-def test_advice_asks_what_the_attack_itself_decides(subject, key, method, block_size, password):
+@pytest.mark.parametrize(
+    "method, block_size, password",
+    [
+        ("np", 2, None),
+        ("np", 4, None),
+        ("shf", 1, None),
+        ("shf", 2, None),
+        ("ffx", 2, None),
+        ("ffx", 2, b"fixed"),
+        ("none", 1, None),
+    ],
+)
+def test_advice_asks_what_the_attack_itself_decides(target, key, method, block_size, password):
     own = ciphers.from_key(method, key, block_size, 3, password)
-    refused = attacks.ATTACKS["exhaustive"].obstacle(replace(subject, cipher=own))
+    refused = attacks.ATTACKS["exhaustive"].obstacle(replace(target, cipher=own))
     assert too_many_keys(method, block_size, 3, bool(password)) == refused
 
 
 # ------------------------------------------------------------------ nearby
 
 
-def test_nearby_begins_like_a_random_key_and_ends_at_the_right_one(subject):
-    curve = result_of("nearby", subject, per_level=4).details["curve"]
+def test_nearby_begins_like_a_random_key_and_ends_at_the_right_one(target):
+    curve = result_of("nearby", target, per_level=4).details["curve"]
     assert [point["share"] for point in curve] == list(range(0, 101, 10))
-    assert curve[-1]["mean"] == subject.correct()["mean_iou"]
-    wrong = result_of("wrong-keys", subject, keys=20).details
+    assert curve[-1]["mean"] == target.correct()["mean_iou"]
+    wrong = result_of("wrong-keys", target, keys=20).details
     assert abs(curve[0]["mean"] - wrong["mean"]) < 3 * wrong["std"] * (1 / 4 + 1 / 20) ** 0.5
     assert curve[-2]["mean"] > curve[0]["mean"]
     assert all(point["values"] == sorted(point["values"]) for point in curve)
@@ -138,56 +162,71 @@ def test_nearby_begins_like_a_random_key_and_ends_at_the_right_one(subject):
 # ------------------------------------------------------------------ search
 
 
-def test_search_beats_random_keys_for_the_same_number_of_queries(subject):
-    found = result_of("search", subject, queries=60, images=8)
-    feed = subject.images_of("val", 8)
-    randoms = attacks.wrong_ciphers(subject.cipher, seed=9)
-    best = max((next(randoms) for _ in range(60)), key=lambda cipher: subject.score(cipher, feed).mean_iou)
-    assert found.mean_iou > subject.score(best).mean_iou
-    scores = found.details["accepted"]  # no numbers of queries: with the seed, they would be the key that was found
-    assert scores == sorted(scores) and len(scores) > 1 and all(isinstance(score, float) for score in scores)
+def test_search_beats_random_keys_for_the_same_number_of_queries(target):
+    found = result_of("search", target, queries=60, images=8)
+    loader = target.images_of("val", 8)
+    randoms = attacks.wrong_ciphers(target.cipher, seed=9)
+    best = max(
+        (next(randoms) for _ in range(60)), key=lambda cipher: target.score(cipher, loader).mean_iou
+    )
+    assert found.mean_iou > target.score(best).mean_iou
+    scores = found.details[
+        "accepted"
+    ]  # no numbers of queries: with the seed, they would be the key that was found
+    assert (
+        scores == sorted(scores)
+        and len(scores) > 1
+        and all(isinstance(score, float) for score in scores)
+    )
 
 
-def test_search_without_labels_lowers_the_entropy(subject):
-    found = result_of("search-blind", subject, queries=30, images=8)
+def test_search_without_labels_lowers_the_entropy(target):
+    found = result_of("search-blind", target, queries=30, images=8)
     happiness = found.details["accepted"]
     assert happiness == sorted(happiness) and happiness[-1] > happiness[0]
     assert found.details["criterion"] == "entropy of the prediction"
 
 
-def test_entropy_of_the_prediction(subject):
-    scores = subject.score(subject.cipher, entropy=True)
-    ((images, _),) = subject.feed.batches(100)
+def test_entropy_of_the_prediction(target):
+    scores = target.score(target.cipher, entropy=True)
+    ((images, _),) = target.loader.batches(100)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=False):
-        logits = subject.model(subject.cipher.encrypt(images).float() / 255)[..., ::4, ::4]
+        logits = target.model(target.cipher.encrypt(images).float() / 255)[..., ::4, ::4]
     chance = logits.softmax(1)
     assert scores.entropy == pytest.approx(float(-(chance * chance.log()).sum(1).mean()), rel=0.05)
-    assert np.isnan(subject.score(subject.cipher).entropy)
+    assert np.isnan(target.score(target.cipher).entropy)
 
 
-def test_a_search_that_is_cut_goes_on(subject, tmp_path):
-    whole = result_of("search", subject, queries=60, images=4)
+def test_a_search_that_is_cut_goes_on(target, tmp_path):
+    whole = result_of("search", target, queries=60, images=4)
 
     class Cut(Exception):
         pass
 
-    kept = replace(subject, keep=tmp_path / "kept.jsonl")
+    kept = replace(target, keep=tmp_path / "kept.jsonl")
     done, score = [], kept.score
     kept.score = lambda *a, **k: (
-        done.append(1) or (_ for _ in ()).throw(Cut) if len(done) > 40 else (done.append(1), score(*a, **k))[1]
+        done.append(1) or (_ for _ in ()).throw(Cut)
+        if len(done) > 40
+        else (done.append(1), score(*a, **k))[1]
     )
     with pytest.raises(Cut):
         result_of("search", kept, queries=60, images=4)
-    assert result_of("search", replace(subject, keep=tmp_path / "kept.jsonl"), queries=60, images=4) == whole
+    assert (
+        result_of("search", replace(target, keep=tmp_path / "kept.jsonl"), queries=60, images=4)
+        == whole
+    )
     text = (tmp_path / "kept.jsonl").read_text()
-    assert "selected" not in text.replace('"agreement": {"selected"', "")  # numbers of queries, no key
+    assert "selected" not in text.replace(
+        '"agreement": {"selected"', ""
+    )  # numbers of queries, no key
 
 
 # ------------------------------------------------------------------ fine-tune
 
 
-def test_fine_tune_trains_on_plain_images(subject):
-    result = result_of("fine-tune", subject, percents=(50,), epochs=1, steps=16)
+def test_fine_tune_trains_on_plain_images(target):
+    result = result_of("fine-tune", target, percents=(50,), epochs=1, steps=16)
     as_it_is, half = result.details["curve"]
     assert (half["images"], half["percent"]) == (30, 50)
     assert half["epochs"] == 8  # two steps each, for at least sixteen
@@ -195,18 +234,22 @@ def test_fine_tune_trains_on_plain_images(subject):
     assert result.mean_iou == max(half["stolen"], as_it_is["stolen"])
 
 
-def test_fine_tune_needs_images(subject):
+def test_fine_tune_needs_images(target):
     with pytest.raises(SegkeyError, match="too few to fine-tune"):
-        result_of("fine-tune", subject, percents=(1,))
-    target = replace(subject, splits={})
-    assert "not at hand" in attacks.ATTACKS["fine-tune"].obstacle(target)
-    assert target.images_of("val", 4).split.header.split == "test"  # an attacker who has test images
+        result_of("fine-tune", target, percents=(1,))
+    changed_target = replace(target, splits={})
+    assert "not at hand" in attacks.ATTACKS["fine-tune"].obstacle(changed_target)
+    assert (
+        changed_target.images_of("val", 4).split.header.split == "test"
+    )  # an attacker who has test images
 
 
 # ------------------------------------------------------------------ all together
 
 
-BUDGET = attacks.Budget(keys=40, queries=20, images=4, epochs=1, steps=3, percents=(10,), per_level=1)
+BUDGET = attacks.Budget(
+    keys=40, queries=20, images=4, epochs=1, steps=3, percents=(10,), per_level=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -221,21 +264,21 @@ def test_a_defence_that_ignores_the_key_is_worth_nothing_to_every_attack(open_do
     assert line["mean_iou"] >= open_document["correct"]["mean_iou"]
 
 
-def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(subject):
+def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(target):
     names = ["plain", "wrong-keys", "known-pair", "search"]
-    document = attacks.run_attacks(subject, names, BUDGET, seed=3)
-    again = attacks.run_attacks(subject, names, BUDGET, seed=3)
+    document = attacks.run_attacks(target, names, BUDGET, seed=3)
+    again = attacks.run_attacks(target, names, BUDGET, seed=3)
     for a, b in zip(document["attacks"], again["attacks"], strict=True):
         assert a | {"seconds": 0} == b | {"seconds": 0}
         assert a["queries"] > 0 and a["images"] > 0 and a["knows"]
     pair = next(line for line in document["attacks"] if line["attack"] == "known-pair")
     assert pair["won"] == 1.0
-    merged = attacks.merge(document, attacks.run_attacks(subject, ["nearby"], BUDGET, seed=3))
+    merged = attacks.merge(document, attacks.run_attacks(target, ["nearby"], BUDGET, seed=3))
     assert [line["attack"] for line in merged["attacks"]] == [
         *[line["attack"] for line in document["attacks"]],
         "nearby",
     ]
-    other = attacks.run_attacks(replace(subject, precise=True), ["plain"], BUDGET)
+    other = attacks.run_attacks(replace(target, precise=True), ["plain"], BUDGET)
     assert attacks.merge(document, other) == other
 
 
@@ -259,25 +302,36 @@ def test_won():
         {"pairs": (0,)},
     ],
 )
-def test_too_small_a_budget(subject, bad):
+def test_too_small_a_budget(target, bad):
     with pytest.raises(SegkeyError):
-        attacks.run_attacks(subject, ["plain"], attacks.Budget(**bad))
+        attacks.run_attacks(target, ["plain"], attacks.Budget(**bad))
 
 
-@pytest.mark.parametrize("method, block_size, password, fitting", [
-    ("np", 2, None, ["--exhaustive", "--search"]), ("shf", 2, None, ["--search"]), ("ffx", 2, None, ["--search"]),
-    ("ffx", 2, b"fixed", ["--exhaustive", "--search"]), ("shf", 1, None, ["--exhaustive", "--search"]), ("own", 2, None, []),
-])  # fmt: skip
-def test_searches_that_are_advised_are_not_refused(subject, key, method, block_size, password, fitting):
+@pytest.mark.parametrize(
+    "method, block_size, password, fitting",
+    [
+        ("np", 2, None, ["--exhaustive", "--search"]),
+        ("shf", 2, None, ["--search"]),
+        ("ffx", 2, None, ["--search"]),
+        ("ffx", 2, b"fixed", ["--exhaustive", "--search"]),
+        ("shf", 1, None, ["--exhaustive", "--search"]),
+        ("own", 2, None, []),
+    ],
+)
+def test_searches_that_are_advised_are_not_refused(
+    target, key, method, block_size, password, fitting
+):
     assert attacks.searches_that_fit(method, block_size, 3, bool(password)) == fitting
     if fitting:
-        target = replace(subject, cipher=ciphers.from_key(method, key, block_size, 3, password))
+        changed_target = replace(
+            target, cipher=ciphers.from_key(method, key, block_size, 3, password)
+        )
         for option in ("--exhaustive", "--search"):
-            refused = attacks.ATTACKS[option.removeprefix("--")].obstacle(target)
+            refused = attacks.ATTACKS[option.removeprefix("--")].obstacle(changed_target)
             assert bool(refused) == (option not in fitting)
 
 
-def test_fine_tuning_advises_a_share_that_it_accepts(subject):
+def test_fine_tuning_advises_a_share_that_it_accepts(target):
     for images in range(1, 60):
         try:
             fine_tune._numbers_of_images(images, (0.001,))
@@ -288,6 +342,6 @@ def test_fine_tuning_advises_a_share_that_it_accepts(subject):
                 assert fine_tune._numbers_of_images(images, (float(share[1]),))
 
 
-def test_unknown_attacks(subject):
+def test_unknown_attacks(target):
     with pytest.raises(SegkeyError, match="no attack 'prayer'"):
-        attacks.run_attacks(subject, ["prayer"])
+        attacks.run_attacks(target, ["prayer"])

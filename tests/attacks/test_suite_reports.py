@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from segkey import attacks, reports
 from segkey.cli import app
-from segkey.reports.attacks import ACCESS
+from segkey.model.runs import Run, find
 from segkey.reports.page import html_page
-from segkey.runs import Run, find
+from segkey.reports.verdicts import ACCESS
 
 
 def shown(*things, width=110) -> str:
@@ -25,28 +25,48 @@ def shown(*things, width=110) -> str:
 def line(name, mean_iou, steals="the model", queries=10, seconds=30.0):
     won = (mean_iou - 0.1) / 0.4
     return {
-        "attack": name, "knows": f"what {name} knows", "steals": steals, "queries": queries, "images": 320,
-        "seconds": seconds, "mean_iou": mean_iou, "won": won, "summary": f"how {name} did it", "details": {},
+        "attack": name,
+        "knows": f"what {name} knows",
+        "steals": steals,
+        "queries": queries,
+        "images": 320,
+        "seconds": seconds,
+        "mean_iou": mean_iou,
+        "won": won,
+        "summary": f"how {name} did it",
+        "details": {},
         "chosen_on_test": False,
-    }  # fmt: skip
+    }
 
 
 def document(*lines, correct=0.5, keyless=0.1, method="np", left_out=None):
     return {
-        "run": "a-run", "method": method, "block_size": 2, "fixed_password": False, "key_space_bits": 9.9,
-        "split": "test", "images": 60, "correct": {"mean_iou": correct},
-        "keyless": {"mean_iou": keyless, "divided_by": 255}, "constant": {"class": "road", "mean_iou": 0.05},
-        "attacks": list(lines), "left_out": left_out or {},
-    }  # fmt: skip
+        "run": "a-run",
+        "method": method,
+        "block_size": 2,
+        "fixed_password": False,
+        "key_space_bits": 9.9,
+        "split": "test",
+        "images": 60,
+        "correct": {"mean_iou": correct},
+        "keyless": {"mean_iou": keyless, "divided_by": 255},
+        "constant": {"class": "road", "mean_iou": 0.05},
+        "attacks": list(lines),
+        "left_out": left_out or {},
+    }
 
 
 def test_the_table_has_the_strongest_attack_first_and_what_only_teaches_last():
     table = document(
-        line("wrong-keys", 0.2), line("nearby", 0.45, steals=""), line("exhaustive", 0.5, queries=924),
+        line("wrong-keys", 0.2),
+        line("nearby", 0.45, steals=""),
+        line("exhaustive", 0.5, queries=924),
         left_out={"search": "for some reason"},
-    )  # fmt: skip
+    )
     text = shown(reports.suite_table(table), width=200)
-    places = [text.index(name) for name in ("exhaustive", "wrong-keys", "nearby", "the correct key")]
+    places = [
+        text.index(name) for name in ("exhaustive", "wrong-keys", "nearby", "the correct key")
+    ]
     assert places == sorted(places)
     row = next(row for row in text.splitlines() if "exhaustive" in row)
     assert "924" in row and "320" in row and "30" in row and "0.5000" in row and "100 %" in row
@@ -71,20 +91,30 @@ def test_the_verdict(expected, made):
 
 
 def test_the_verdict_names_what_training_without_the_theft_reaches():
-    tuned = line("fine-tune", 0.35, steals="the model and images") | {"details": {"without_the_model": 0.25}}
-    assert "reaches 0.3500 (0.2500 without the stolen model): most of" in reports.suite_verdict(document(tuned))
+    tuned = line("fine-tune", 0.35, steals="the model and images") | {
+        "details": {"without_the_model": 0.25}
+    }
+    assert "reaches 0.3500 (0.2500 without the stolen model): most of" in reports.suite_verdict(
+        document(tuned)
+    )
     for odd in (None, "0.25", {}):
-        assert "without" not in reports.suite_verdict(document(tuned | {"details": {"without_the_model": odd}}))
+        assert "without" not in reports.suite_verdict(
+            document(tuned | {"details": {"without_the_model": odd}})
+        )
 
 
 def test_the_verdict_tells_those_who_hold_more_apart():
     text = reports.suite_verdict(
         document(
-            line("plain", 0.1), line("wrong-keys", 0.12), line("nearby", 0.3, steals=""),
+            line("plain", 0.1),
+            line("wrong-keys", 0.12),
+            line("nearby", 0.3, steals=""),
             line("known-pair", 0.5, steals="one pair", queries=1, seconds=0.5),
         )
-    )  # fmt: skip
-    assert "With the model alone, wrong-keys (10 tries, 30 s) reaches 0.1200: next to nothing" in text
+    )
+    assert (
+        "With the model alone, wrong-keys (10 tries, 30 s) reaches 0.1200: next to nothing" in text
+    )
     assert "With one pair, known-pair (1 try, 0 s) reaches 0.5000: the protection is gone." in text
     assert "nearby" not in text
     assert len(text.splitlines()) == 3  # what it is worth, and a line for each kind of attacker
@@ -96,49 +126,80 @@ def test_attackers_with_labelled_images_stand_under_their_own_heading():
         line("plain", 0.1, attacks.ATTACKS["plain"].steals),
         line("wrong-keys", 0.12, attacks.ATTACKS["wrong-keys"].steals) | {"chosen_on_test": True},
         line("search", 0.2, attacks.ATTACKS["search"].steals) | {"chosen_on_test": False},
-        line("search-blind", 0.15, attacks.ATTACKS["search-blind"].steals) | {"chosen_on_test": True},
+        line("search-blind", 0.15, attacks.ATTACKS["search-blind"].steals)
+        | {"chosen_on_test": True},
         line("exhaustive", 0.5, attacks.ATTACKS["exhaustive"].steals) | {"chosen_on_test": False},
         line("known-pair", 0.5, attacks.ATTACKS["known-pair"].steals) | {"chosen_on_test": False},
         line("nearby", 0.6, attacks.ATTACKS["nearby"].steals) | {"chosen_on_test": False},
     ]
-    early = [{name: value for name, value in each.items() if name != "chosen_on_test"} for each in fresh]
+    early = [
+        {name: value for name, value in each.items() if name != "chosen_on_test"} for each in fresh
+    ]
     for each in early:
-        each["steals"] = {"known-pair": "one plain image with its encrypted twin", "nearby": ""}.get(each["attack"], "the model")
+        each["steals"] = {
+            "known-pair": "one plain image with its encrypted twin",
+            "nearby": "",
+        }.get(each["attack"], "the model")
     told = reports.suite_verdict(document(*fresh)).splitlines()
-    assert "the strongest attack, exhaustive, which needs the model and labelled images, reaches 0.5000" in told[0]
+    assert (
+        "the strongest attack, exhaustive, which needs the model and labelled images, reaches "
+        "0.5000" in told[0]
+    )
     assert [words.split(",")[0] for words in told[1:]] == [
-        "With the model alone", "With the model and unlabelled images", "With the model and labelled images",
+        "With the model alone",
+        "With the model and unlabelled images",
+        "With the model and labelled images",
         "With a plain/encrypted pair",
-    ]  # fmt: skip
+    ]
     assert "wrong-keys" in told[1] and "chosen on the test images it is judged on" in told[1]
     assert "exhaustive" in told[3] and "chosen on the test" not in told[3]
     earlier = reports.suite_verdict(document(*early)).splitlines()
     assert [words.split(",")[0] for words in earlier] == [words.split(",")[0] for words in told]
     assert "chosen on the test" in earlier[3]  # its finalists were, then
     table = shown(reports.suite_table(document(*fresh)), width=300)
-    assert "Requires the model and labelled images" in table and "Chosen on the test images it is judged on" in table
+    assert (
+        "Requires the model and labelled images" in table
+        and "Chosen on the test images it is judged on" in table
+    )
     assert table.index("exhaustive") < table.index("nearby") < table.index("the correct key")
 
 
 def test_every_attack_names_a_class_of_access_that_the_verdict_knows():
     assert {each.steals for each in attacks.ATTACKS.values()} <= set(ACCESS)
-    labelled = {name for name, each in attacks.ATTACKS.items() if "labelled images" in each.knows or "masks" in each.knows}
-    assert labelled == {name for name, each in attacks.ATTACKS.items() if each.steals == "the model and labelled images"}
+    labelled = {
+        name
+        for name, each in attacks.ATTACKS.items()
+        if "labelled images" in each.knows or "masks" in each.knows
+    }
+    assert labelled == {
+        name
+        for name, each in attacks.ATTACKS.items()
+        if each.steals == "the model and labelled images"
+    }
 
 
 def test_the_better_way_to_feed_plain_images_is_said_in_table_and_verdict():
     both = {"mean_iou": 0.0969, "divided_by": 999, "by_divisor": {"255": 0.0694, "999": 0.0969}}
     wrong = {"keys": 1, "mean": 0.05, "std": 0.0, "min": 0.05, "max": 0.05, "values": [0.05]}
     made = {
-        "run": "r", "method": "ffx", "block_size": 4, "images": 60, "correct": {"mean_iou": 0.4}, "plain": both,
-        "incorrect": wrong, "constant": {"class": "road", "mean_iou": 0.04}, "key_space_bits": 256,
-    }  # fmt: skip
+        "run": "r",
+        "method": "ffx",
+        "block_size": 4,
+        "images": 60,
+        "correct": {"mean_iou": 0.4},
+        "plain": both,
+        "incorrect": wrong,
+        "constant": {"class": "road", "mean_iou": 0.04},
+        "key_space_bits": 256,
+    }
     table = shown(reports.attack_table(made), width=300)
     assert "plain, divided by 999" in table and "255 gives 0.0694, 999 gives 0.0969" in table
     assert "optimistic for the attacker" in reports.attack_sentence(made)
     early = shown(reports.attack_table(made | {"plain": {"mean_iou": 0.0694}}), width=300)
     assert "FFX: plain images were divided by 255 only (an earlier segkey)" in early
-    assert "divided by 255 only" not in shown(reports.attack_table(made | {"plain": {"mean_iou": 0.1}, "method": "np"}), width=300)
+    assert "divided by 255 only" not in shown(
+        reports.attack_table(made | {"plain": {"mean_iou": 0.1}, "method": "np"}), width=300
+    )
 
 
 @pytest.fixture
@@ -170,7 +231,10 @@ def test_attacks_by_name_are_kept_and_reported(ready):
     assert not (ready / "attack.partial.jsonl").exists()
     reported = segkey("report", ready).stdout
     assert "attacks, strongest first" in reported and "With a plain/encrypted pair" in reported
-    assert json.loads(segkey("report", ready, "--json").stdout)[0]["suite"]["attacks"] == second["attacks"]
+    assert (
+        json.loads(segkey("report", ready, "--json").stdout)[0]["suite"]["attacks"]
+        == second["attacks"]
+    )
 
 
 def test_the_suite_on_the_page(ready):
@@ -179,7 +243,16 @@ def test_the_suite_on_the_page(ready):
     html = html_page(find(ready))
     table = html[html.index('<table class="suite"') :]
     table = table[: table.index("</table>")]
-    for text in ("exhaustive", "what exhaustive knows", "924", "320", "0.5000", "100 %", "nearby", "0.4500"):
+    for text in (
+        "exhaustive",
+        "what exhaustive knows",
+        "924",
+        "320",
+        "0.5000",
+        "100 %",
+        "nearby",
+        "0.4500",
+    ):
         assert text in table
     assert "the protection is gone" in html
 
@@ -199,7 +272,10 @@ def test_a_suite_from_anybody_is_refused_in_words(ready, spoil):
     Run.open(ready).write_result("suite", spoil(document(line("exhaustive", 0.5))))
     for command in (["report", ready], ["attack", ready, "--plain"]):
         result = segkey(*command)
-        assert result.exit_code == 1 and "suite.json is not a result of segkey attack --suite" in result.stderr
+        assert (
+            result.exit_code == 1
+            and "suite.json is not a result of segkey attack --suite" in result.stderr
+        )
 
 
 def test_the_advice_to_run_the_suite_again_is_not_refused(ready, monkeypatch):
@@ -210,7 +286,10 @@ def test_the_advice_to_run_the_suite_again_is_not_refused(ready, monkeypatch):
     for name in set(attacks.ATTACKS) - {"plain", "wrong-keys"}:
         monkeypatch.delitem(attacks.ATTACKS, name)
     assert segkey("attack", ready, "--suite", "--wrong-keys", 1).exit_code == 0
-    assert {each["attack"] for each in Run.open(ready).result("suite")["attacks"]} == {"plain", "wrong-keys"}
+    assert {each["attack"] for each in Run.open(ready).result("suite")["attacks"]} == {
+        "plain",
+        "wrong-keys",
+    }
 
 
 def test_on_other_images_nothing_is_kept(ready):
@@ -226,7 +305,9 @@ def test_a_pair_from_files(ready, np_run, learnable):
     other.write_bytes(items[1].image.read_bytes())
     before = sorted(ready.rglob("*"))
     bad = segkey("attack", ready, "--pair", other, shards / "test.h5", "--limit", 5)
-    assert bad.exit_code == 1 and "do not belong together: in the block in row 0, column" in bad.stderr
+    assert (
+        bad.exit_code == 1 and "do not belong together: in the block in row 0, column" in bad.stderr
+    )
     missing = segkey("attack", ready, "--pair", ready / "nobody.png", shards / "test.h5")
     assert missing.exit_code == 1 and "no image called nobody" in missing.stderr
     assert f"names there: {items[0].name}" in missing.stderr
@@ -260,9 +341,13 @@ def test_an_attack_of_ones_own(ready, monkeypatch):
     try:
         result = segkey("attack", ready, "--attack", "own-attack", "--seed", 5, "--json")
         (found,) = json.loads(result.stdout)["attacks"]
-        assert (found["attack"], found["details"], found["queries"]) == ("own-attack", {"seed": 5}, 1)
+        assert (found["attack"], found["details"], found["queries"]) == (
+            "own-attack",
+            {"seed": 5},
+            1,
+        )
     finally:
         attacks.ATTACKS.pop("own-attack", None)
     assert "there is no attack 'prayer'" in segkey("attack", ready, "--attack", "prayer").stderr
     with pytest.raises(ValueError, match="already"):
-        attacks.attack("plain", "nothing")(lambda subject, budget, seed: None)
+        attacks.attack("plain", "nothing")(lambda target, budget, seed: None)

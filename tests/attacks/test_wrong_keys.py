@@ -10,14 +10,16 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from segkey.attacks.changed_target import plain_loader
 
-from segkey import attacks, ciphers, evaluation, testdata
-from segkey.attacks.subject import plain_feed
+from segkey import attacks
+from segkey.crypto import ciphers
+from segkey.crypto.keys import Key
+from segkey.data.preparation import Preparation
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.keys import Key
-from segkey.preparation import Preparation
-from segkey.progress import Progress
-from segkey.runs import Run
+from segkey.model import evaluation, test_splits
+from segkey.model.runs import Run
+from segkey.system.progress import Progress
 
 CPU, KEY = torch.device("cpu"), Key(bytes(range(32)))  # the key of the fixture ``key``
 
@@ -29,7 +31,7 @@ def small(trained_run, attacked):
 
 
 def test_the_test_images_are_decrypted_exactly(small, scenes_source):
-    ((images, _),) = small.feed.batches(100)
+    ((images, _),) = small.loader.batches(100)
     preparation = Preparation((32, 32), 5)
     for image, item in zip(images, scenes_source.splits["test"], strict=True):
         assert np.array_equal(image.numpy(), preparation.load(item)[0][0])
@@ -48,20 +50,27 @@ def test_document(small, trained_run):
     assert wrong["mean"] == pytest.approx(np.mean(wrong["values"]))
     assert wrong["std"] == pytest.approx(np.std(wrong["values"], ddof=1))
     assert (wrong["min"], wrong["max"]) == (min(wrong["values"]), max(wrong["values"]))
-    assert wrong["values"] == sorted(wrong["values"])  # with the seed, another order would tell which key reached what
-    evaluated = evaluation.evaluate(trained_run, testdata.open_test_split(trained_run, None, None, None), None, CPU)
+    assert wrong["values"] == sorted(
+        wrong["values"]
+    )  # with the seed, another order would tell which key reached what
+    evaluated = evaluation.evaluate(
+        trained_run, test_splits.open_test_split(trained_run, None, None, None), None, CPU
+    )
     assert document["correct"] == evaluated["correct"]
     assert document["constant"] == evaluated["constant"]
     assert json.loads(json.dumps(document)) == document
     assert attacks.correct_plain_incorrect(small, wrong_keys=3, seed=5) == document
-    assert attacks.correct_plain_incorrect(small, wrong_keys=3, seed=6)["incorrect"]["values"] != wrong["values"]
+    assert (
+        attacks.correct_plain_incorrect(small, wrong_keys=3, seed=6)["incorrect"]["values"]
+        != wrong["values"]
+    )
 
 
 def test_each_score_is_that_of_its_cipher(small):
     """What is reported for a wrong key is what encrypting with that key by hand gives."""
     values = attacks.correct_plain_incorrect(small, wrong_keys=2)["incorrect"]["values"]
     header = small.run.header
-    ((images, masks),) = small.feed.batches(100)
+    ((images, masks),) = small.loader.batches(100)
     by_hand = []
     for cipher in islice(attacks.wrong_ciphers(small.cipher, 0), 2):
         pixels = torch.from_numpy(cipher.encrypt(images.numpy())).float() / 255
@@ -72,8 +81,8 @@ def test_each_score_is_that_of_its_cipher(small):
     assert values == pytest.approx(sorted(by_hand), abs=0.02)
 
 
-def with_cipher(subject, cipher):
-    return replace(subject, cipher=cipher)
+def with_cipher(target, cipher):
+    return replace(target, cipher=cipher)
 
 
 def test_plain_images_are_divided_by_255_and_by_the_methods_largest_value(small, key):
@@ -82,33 +91,44 @@ def test_plain_images_are_divided_by_255_and_by_the_methods_largest_value(small,
     assert cipher.max_value > 255
     assert ffx.score(None).matrix.tolist() == small.score(None).matrix.tolist()
     assert set(ffx.plain()) == {255, cipher.max_value}
-    by_hand = evaluation.score(small.model, small.feed, cipher.max_value)
+    by_hand = evaluation.score(small.model, small.loader, cipher.max_value)
     assert ffx.plain()[cipher.max_value]["mean_iou"] == by_hand.mean_iou
     result = attacks.ATTACKS["plain"].function(ffx, attacks.Budget(), 0)
     assert result.mean_iou == max(scores["mean_iou"] for scores in ffx.plain().values())
 
 
 def test_the_better_way_of_feeding_plain_images_is_what_an_attack_reports(small, key, monkeypatch):
-    """FFX's plain images divided by 255 only would flatter the key, where the other way reaches more."""
+    """FFX's plain images divided by 255 only would flatter the key, where the other way reaches
+    more."""
     ffx = with_cipher(small, ciphers.from_key("ffx", key, 4))
     scores = {"plain": 0.0694, f"plain/{ffx.cipher.max_value}": 0.0969, "correct": 0.4}
 
-    def judge(self, name, cipher, max_value=None):
+    def evaluate(self, name, cipher, max_value=None):
         return {"mean_iou": scores.get(name, 0.05), "iou": {}, "constant": ("ground", 0.04)}
 
-    monkeypatch.setattr(attacks.Subject, "judge", judge)
+    monkeypatch.setattr(attacks.Target, "evaluate", evaluate)
     by_divisor = {"255": 0.0694, str(ffx.cipher.max_value): 0.0969}
     plain = attacks.correct_plain_incorrect(ffx, wrong_keys=2)["plain"]
-    assert plain == {"mean_iou": 0.0969, "iou": {}, "divided_by": ffx.cipher.max_value, "by_divisor": by_divisor}
+    assert plain == {
+        "mean_iou": 0.0969,
+        "iou": {},
+        "divided_by": ffx.cipher.max_value,
+        "by_divisor": by_divisor,
+    }
     keyless = attacks.run_attacks(ffx, ["plain"])["keyless"]
-    assert keyless == {"mean_iou": 0.0969, "divided_by": ffx.cipher.max_value, "by_divisor": by_divisor}
+    assert keyless == {
+        "mean_iou": 0.0969,
+        "divided_by": ffx.cipher.max_value,
+        "by_divisor": by_divisor,
+    }
     scores["plain"] = 0.2  # it is no rule which of them is better
     assert attacks.correct_plain_incorrect(ffx, wrong_keys=2)["plain"]["divided_by"] == 255
 
 
 @pytest.mark.parametrize("method", ["np", "ffx"])
 def test_no_wrong_key_means_the_owners_transformation(key, method):
-    """At M = 1 with 3 channels there are three selections: every third random key is the owner's by chance."""
+    """At M = 1 with 3 channels there are three selections: every third random key is the owner's by
+    chance."""
     own = ciphers.from_key(method, key, 1, 3, b"fixed" if method == "ffx" else None)
     wrong = list(islice(attacks.wrong_ciphers(own, seed=0), 30))
     assert not any(cipher.same_as(own) for cipher in wrong)
@@ -147,12 +167,14 @@ class KilledAfter(Progress):
         return nullcontext(advance)
 
 
-def keeping(subject, keep, images=None, **how):
+def keeping(target, keep, images=None, **how):
     how = {"key": KEY} | how
-    return replace(subject, keep=keep, **how, progress=KilledAfter(images) if images else Progress())
+    return replace(target, keep=keep, **how, progress=KilledAfter(images) if images else Progress())
 
 
-def test_an_attack_that_was_killed_goes_on_and_ends_with_the_same_numbers(small, tmp_path, monkeypatch):
+def test_an_attack_that_was_killed_goes_on_and_ends_with_the_same_numbers(
+    small, tmp_path, monkeypatch
+):
     keep = tmp_path / "attack.partial.jsonl"
     whole = attacks.correct_plain_incorrect(small, wrong_keys=4)
     with pytest.raises(Killed):
@@ -161,8 +183,10 @@ def test_an_attack_that_was_killed_goes_on_and_ends_with_the_same_numbers(small,
     with open(keep, "a") as file:
         file.write('["wrong key 0/2", {"value": {"mean_iou": 1')  # a line that the kill has cut
     scored = []
-    score = attacks.Subject.score
-    monkeypatch.setattr(attacks.Subject, "score", lambda self, *a, **k: scored.append(1) or score(self, *a, **k))
+    score = attacks.Target.score
+    monkeypatch.setattr(
+        attacks.Target, "score", lambda self, *a, **k: scored.append(1) or score(self, *a, **k)
+    )
     again = keeping(small, keep)
     assert attacks.correct_plain_incorrect(again, wrong_keys=4) == whole
     assert len(scored) == 2  # only what was missing
@@ -180,7 +204,9 @@ def test_kept_scores_of_another_attack_are_not_mixed_in(small, tmp_path):
         assert len(keeping(small, keep, precise=True).kept) == 0
     keep.write_text("{ damaged")
     with pytest.warns(SegkeyWarning, match="it is damaged, or was not written with key"):
-        assert attacks.correct_plain_incorrect(keeping(small, keep), wrong_keys=2, seed=2) == expected
+        assert (
+            attacks.correct_plain_incorrect(keeping(small, keep), wrong_keys=2, seed=2) == expected
+        )
 
 
 def made_by_a_provider(line: str) -> str:
@@ -192,15 +218,22 @@ def made_by_a_provider(line: str) -> str:
 FORGED = {"correct": 0.99, "plain": 0.02, "wrong key 0/0": 0.015, "wrong key 0/1": 0.015}
 
 
-@pytest.mark.parametrize("how", ["as an earlier version wrote it", "another key", "pieces below a head of the owner's"])
+@pytest.mark.parametrize(
+    "how", ["as an earlier version wrote it", "another key", "pieces below a head of the owner's"]
+)
 def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
     """A run that comes back from a provider holds an attack that never was."""
-    keep, expected = tmp_path / "attack.partial.jsonl", attacks.correct_plain_incorrect(small, wrong_keys=2)
+    keep, expected = (
+        tmp_path / "attack.partial.jsonl",
+        attacks.correct_plain_incorrect(small, wrong_keys=2),
+    )
     pieces = {
-        name: {"value": expected["correct"] | {"mean_iou": value, "constant": ["ground", 0.1]},
-               "cost": {"queries": 1, "images": 6, "seconds": 1.0}}
+        name: {
+            "value": expected["correct"] | {"mean_iou": value, "constant": ["ground", 0.1]},
+            "cost": {"queries": 1, "images": 6, "seconds": 1.0},
+        }
         for name, value in FORGED.items()
-    }  # fmt: skip
+    }
     stranger = Key(bytes(range(1, 33)))
     if how == "another key":
         forger = keeping(small, keep, key=stranger)
@@ -209,14 +242,18 @@ def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
     else:
         head = json.dumps(small.settings)
         lines = [json.dumps(piece) for piece in pieces.items()]
-        keep.write_text("".join(f"{zlib.crc32(each.encode()):08x} {each}\n" for each in [head, *lines]))
+        keep.write_text(
+            "".join(f"{zlib.crc32(each.encode()):08x} {each}\n" for each in [head, *lines])
+        )
     if how == "pieces below a head of the owner's":
         lines = keep.read_text().splitlines(keepends=True)
         keep.unlink()
         keeping(small, keep).kept.add("nothing", {})
         own = keep.read_text().splitlines(keepends=True)
         keep.write_text("".join([*own, *map(made_by_a_provider, lines[1:])]))
-    with pytest.warns(SegkeyWarning, match="not used.* not written with key|are not used: they are damaged"):
+    with pytest.warns(
+        SegkeyWarning, match="not used.* not written with key|are not used: they are damaged"
+    ):
         again = keeping(small, keep)
     assert attacks.correct_plain_incorrect(again, wrong_keys=2) == expected
     with pytest.warns(SegkeyWarning, match="without a key nobody can tell who wrote it"):
@@ -250,9 +287,9 @@ def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
 
     keeping(small, keep).kept.add("correct", {"value": 1})
     assert len(keeping(small, keep).kept) == 1
-    split = testdata.open_test_split(trained_run, [corrected_shards], None, None)
-    assert split.names == small.feed.split.names and split.origin["training_data"] == "same"
-    refused("the test images or masks", feed=plain_feed(split, small.cipher, CPU))
+    split = test_splits.open_test_split(trained_run, [corrected_shards], None, None)
+    assert split.names == small.loader.split.names and split.origin["training_data"] == "same"
+    refused("the test images or masks", loader=plain_loader(split, small.cipher, CPU))
     refused("the attacker's own images", splits=small.splits | {"val": split})
     run = Run(shutil.copytree(trained_run.path, tmp_path / "small"), dict(trained_run.config))
     assert len(keeping(small, keep, run=run).kept) == 1
@@ -272,7 +309,11 @@ def test_the_cost_of_an_attack_does_not_depend_on_where_it_was_cut(small, tmp_pa
         attacks.run_attacks(keeping(small, keep, 4 * 6), names, budget)
     again = attacks.run_attacks(keeping(small, keep), names, budget)
     for a, b in zip(whole["attacks"], again["attacks"], strict=True):
-        assert (a["queries"], a["images"], a["mean_iou"]) == (b["queries"], b["images"], b["mean_iou"])
+        assert (a["queries"], a["images"], a["mean_iou"]) == (
+            b["queries"],
+            b["images"],
+            b["mean_iou"],
+        )
         assert b["seconds"] > 0
     assert [(line["queries"], line["images"]) for line in again["attacks"]] == [(1, 6), (4, 24)]
 

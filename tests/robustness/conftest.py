@@ -16,7 +16,8 @@ def processes():
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Mounts file systems of a few megabytes at ``tmp_path/disk``; skips where the machine does not allow that."""
+    """Mounts file systems of a few megabytes at ``tmp_path/disk``; skips where the machine does not
+    allow that."""
     disk = tmp_path / "disk"
     disk.mkdir()
 

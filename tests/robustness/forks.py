@@ -1,8 +1,10 @@
-"""Starts segkey again and again without importing torch as often: a process that forks one for each line it reads.
+"""Starts segkey again and again without importing torch as often: a process that forks one for each
+line it reads.
 
-A line is JSON: ``{"arguments": […], "folder": …, "limit": bytes a file may have, or null, "environment": {…}}``. The answer is ``started``
-and the process's number; after the line ``end``, ``ended`` and its exit status (negative: the signal). What it says
-goes to the files ``stdout`` and ``stderr`` of the folder above.
+A line is JSON: ``{"arguments": […], "folder": …, "limit": bytes a file may have, or null,
+"environment": {…}}``. The answer is ``started`` and the process's number; after the line ``end``,
+``ended`` and its exit status (negative: the signal). What it says goes to the files ``stdout`` and
+``stderr`` of the folder above.
 """
 
 import json
@@ -14,21 +16,26 @@ from pathlib import Path
 
 def main() -> None:
     # Not at the top: worker processes that a command spawns import this file too.
-    from segkey import attacks, cli, demonstration, training  # noqa: F401 - what commands would import
+    from segkey import cli
+    from segkey.model import trainer
 
-    training._SAVE_SECONDS = 0  # after every epoch, so that a short training has something to lose
+    trainer.SAVE_SECONDS = 0  # after every epoch, so that a short training has something to lose
     print("ready", flush=True)
     for line in sys.stdin:
         process = os.fork()
         if not process:
             run(cli, **json.loads(line))
         print("started", process, flush=True)
-        if sys.stdin.readline() != "end\n":  # until then its number stays its own, even after it has ended
+        if (
+            sys.stdin.readline() != "end\n"
+        ):  # until then its number stays its own, even after it has ended
             raise RuntimeError("two processes at once")
         print("ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
-def run(cli, arguments: list[str], folder: str, limit: int | None, environment: dict[str, str]) -> None:
+def run(
+    cli, arguments: list[str], folder: str, limit: int | None, environment: dict[str, str]
+) -> None:
     os.chdir(folder)
     os.environ |= environment
     for number, name in enumerate(("stdin", "stdout", "stderr")):

@@ -1,6 +1,8 @@
-"""Runs commands, given as a JSON list of folders and arguments, in one process; prints a JSON line a command, and the memory it took.
+"""Runs commands, given as a JSON list of folders and arguments, in one process; prints a JSON line
+a command, and the memory it took.
 
-Modules named as arguments are imported first, and their memory is left out. For `test_hostile`: in a process of its own, as memory that was once taken is never given back.
+Modules named as arguments are imported first, and their memory is left out. For `test_hostile`: in
+a process of its own, as memory that was once taken is never given back.
 """
 
 import gc
@@ -23,7 +25,9 @@ def peak() -> int:
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss also counts what the parent had when it forked
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) >> 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (
+        20 if sys.platform == "darwin" else 10
+    )
 
 
 for module in sys.argv[1:]:
@@ -38,9 +42,14 @@ for folder, arguments in json.load(sys.stdin):
     print(
         json.dumps(
             {
-                "arguments": arguments, "status": done.exit_code, "stdout": done.stdout, "stderr": done.stderr,
-                "unexpected": unexpected, "seconds": time.monotonic() - began, "peak": peak() - before,
+                "arguments": arguments,
+                "status": done.exit_code,
+                "stdout": done.stdout,
+                "stderr": done.stderr,
+                "unexpected": unexpected,
+                "seconds": time.monotonic() - began,
+                "peak": peak() - before,
             }
         ),
         flush=True,
-    )  # fmt: skip
+    )

@@ -18,7 +18,7 @@ from tools import amount, files
 from typer.testing import CliRunner
 
 from segkey.cli import app
-from segkey.runs import Run
+from segkey.model.runs import Run
 
 KILLS = amount("SEGKEY_KILLS", 2)
 
@@ -31,7 +31,18 @@ class Encrypt:
     locked, again = "shards", ()
 
     def __init__(self, scenes_folder, **_):
-        self.first = ("encrypt", scenes_folder, "--size", 64, "--views", 24, "--shard-size", 0.0006, "--workers", 1)
+        self.first = (
+            "encrypt",
+            scenes_folder,
+            "--size",
+            64,
+            "--views",
+            24,
+            "--shard-size",
+            0.0006,
+            "--workers",
+            1,
+        )
 
     def prepare(self, folder, key):
         key.save(folder / "keys/segkey.key")
@@ -54,8 +65,22 @@ class Train:
     locked, again = "runs/cut", ("train", "--resume", "--name", "cut", "--device", "cpu")
 
     def __init__(self, shards_folder, **_):
-        how = ("--recipe", "scratch", "--backbone", "resnet14", "--epochs", 3, "--batch-size", 6, "--device", "cpu",
-               "--optimizer", "sgd", "--lr", 0.01)  # fmt: skip
+        how = (
+            "--recipe",
+            "scratch",
+            "--backbone",
+            "resnet14",
+            "--epochs",
+            3,
+            "--batch-size",
+            6,
+            "--device",
+            "cpu",
+            "--optimizer",
+            "sgd",
+            "--lr",
+            0.01,
+        )
         self.first = ("train", shards_folder, *how, "--name", "cut")
 
     def prepare(self, folder, key):
@@ -63,7 +88,10 @@ class Train:
 
     def made(self, folder):
         run = Run.open(folder / "runs/cut")
-        told = [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in run.history()]
+        told = [
+            {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
+            for line in run.history()
+        ]
         return run.config["weights_sha256"], told, (run.path / "resume.pt").exists()
 
 
@@ -73,14 +101,19 @@ class Attack:
     locked, again = "run", ()
 
     def __init__(self, trained_run, **_):
-        self.trained, self.first = trained_run, ("attack", "run", "--wrong-keys", 12, "--device", "cpu")
+        self.trained, self.first = (
+            trained_run,
+            ("attack", "run", "--wrong-keys", 12, "--device", "cpu"),
+        )
 
     def prepare(self, folder, key):
         key.save(folder / "keys/segkey.key")
         shutil.copytree(self.trained.path, folder / "run")
 
     def made(self, folder):
-        return json.loads((folder / "run/attack.json").read_text()), (folder / "run/attack.partial.jsonl").exists()
+        return json.loads((folder / "run/attack.json").read_text()), (
+            folder / "run/attack.partial.jsonl"
+        ).exists()
 
 
 class Reproduce:
@@ -90,29 +123,63 @@ class Reproduce:
 
     def __init__(self, scenes_folder, **_):
         self.first = (
-            "reproduce", scenes_folder, "--out", "results", "--methods", "np", "-M", 4, "--size", 32, "--recipe", "scratch",
-            "--backbone", "resnet14", "--epochs", 2, "--wrong-keys", 3, "--key", "keys/segkey.key", "--device", "cpu",
-        )  # fmt: skip
+            "reproduce",
+            scenes_folder,
+            "--out",
+            "results",
+            "--methods",
+            "np",
+            "-M",
+            4,
+            "--size",
+            32,
+            "--recipe",
+            "scratch",
+            "--backbone",
+            "resnet14",
+            "--epochs",
+            2,
+            "--wrong-keys",
+            3,
+            "--key",
+            "keys/segkey.key",
+            "--device",
+            "cpu",
+        )
 
     def prepare(self, folder, key):
         key.save(folder / "keys/segkey.key")
 
     def made(self, folder):
         cells = json.loads((folder / "results/results.json").read_text())["cells"]
-        told = ("method", "block_size", "best", "weights_sha256", "correct", "plain", "incorrect", "constant")
+        told = (
+            "method",
+            "block_size",
+            "best",
+            "weights_sha256",
+            "correct",
+            "plain",
+            "incorrect",
+            "constant",
+        )
         return [{name: cell[name] for name in told} for cell in cells]
 
 
 COMMANDS = {
-    "encrypt": Encrypt, "encrypt with workers": EncryptWithWorkers, "train": Train, "attack": Attack,
+    "encrypt": Encrypt,
+    "encrypt with workers": EncryptWithWorkers,
+    "train": Train,
+    "attack": Attack,
     "reproduce": Reproduce,
-}  # fmt: skip
+}
 # A command that computes for long joins here: what is called first, what again, and what it makes.
 
 
 @pytest.fixture(params=COMMANDS.values(), ids=COMMANDS)
 def command(request, scenes_folder, shards_folder, trained_run):
-    return request.param(scenes_folder=scenes_folder, shards_folder=shards_folder, trained_run=trained_run)
+    return request.param(
+        scenes_folder=scenes_folder, shards_folder=shards_folder, trained_run=trained_run
+    )
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +189,10 @@ def uninterrupted(tmp_path_factory, processes, key):
 
     def run(command) -> tuple[object, float]:
         if type(command) not in known:
-            folder, started = prepared(command, tmp_path_factory.mktemp("whole") / "work", key), time.monotonic()
+            folder, started = (
+                prepared(command, tmp_path_factory.mktemp("whole") / "work", key),
+                time.monotonic(),
+            )
             assert processes.run(folder, *command.first)[0] == 0
             known[type(command)] = command.made(folder), time.monotonic() - started
             shutil.rmtree(folder)
@@ -138,11 +208,18 @@ def prepared(command, folder: Path, key) -> Path:
 
 
 def next_arguments(command, folder: Path) -> tuple:
-    """What somebody types after a crash: the same again, or what goes on, once there is something to go on with."""
-    return command.again if command.again and (folder / command.locked / "run.json").exists() else command.first
+    """What somebody types after a crash: the same again, or what goes on, once there is something
+    to go on with."""
+    return (
+        command.again
+        if command.again and (folder / command.locked / "run.json").exists()
+        else command.first
+    )
 
 
-def test_killed_at_random_moments_and_started_again(tmp_path, processes, key, command, uninterrupted):
+def test_killed_at_random_moments_and_started_again(
+    tmp_path, processes, key, command, uninterrupted
+):
     expected, seconds = uninterrupted(command)
     random, kills, ends = np.random.default_rng(0), 0, 0
     while kills < KILLS:
@@ -183,10 +260,14 @@ def children(process: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds worker processes in /proc")
-def test_a_worker_process_that_is_killed_is_noticed_within_seconds_and_named(tmp_path, processes, scenes_folder, key):
+def test_a_worker_process_that_is_killed_is_noticed_within_seconds_and_named(
+    tmp_path, processes, scenes_folder, key
+):
     folder = tmp_path / "work"
     key.save(folder / "keys/segkey.key")
-    process = processes.start(folder, "encrypt", scenes_folder, "--size", 128, "--views", 400, "--workers", 2)
+    process = processes.start(
+        folder, "encrypt", scenes_folder, "--size", 128, "--views", 400, "--workers", 2
+    )
     try:
         deadline = time.monotonic() + 60
         while len(workers := children(process)) < 2 or not list(folder.glob("shards/*.partial")):
@@ -197,7 +278,10 @@ def test_a_worker_process_that_is_killed_is_noticed_within_seconds_and_named(tmp
     finally:
         status, _, stderr = processes.end()
     assert status == 1 and time.monotonic() - killed < 10
-    assert "a worker process died between train/scene0000.jpg and" in stderr and "Traceback" not in stderr
+    assert (
+        "a worker process died between train/scene0000.jpg and" in stderr
+        and "Traceback" not in stderr
+    )
     assert not files(folder / "shards")
 
 
@@ -227,7 +311,9 @@ def test_a_second_process_is_refused_while_the_first_lives_and_goes_on_after_it_
             time.sleep(0.001)
         os.kill(process, signal.SIGSTOP)  # it lives, and takes its time
         second = CliRunner().invoke(app, list(map(str, again)))
-        assert second.exit_code == 1 and "another segkey process is writing to" in second.stderr, second.stderr
+        assert second.exit_code == 1 and "another segkey process is writing to" in second.stderr, (
+            second.stderr
+        )
     finally:
         os.kill(process, signal.SIGKILL)
         processes.end()
@@ -267,9 +353,13 @@ def test_a_full_disk_leaves_the_earlier_shards_and_a_roomier_one_gets_the_rest(
     # The images alone would fit, which is looked at beforehand; with their masks they do not.
     (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - (images + whole) // 2))
     status, _, stderr = processes.run(folder, *command.first)
-    assert status == 1 and "No space left on device" in stderr and "free some space" in stderr, stderr
+    assert status == 1 and "No space left on device" in stderr and "free some space" in stderr, (
+        stderr
+    )
     there = command.made(folder)
-    assert there and there.items() < expected.items()  # what was finished is whole, nothing is half made
+    assert (
+        there and there.items() < expected.items()
+    )  # what was finished is whole, nothing is half made
     (disk / "other").unlink()
     assert processes.run(folder, *command.first)[0] == 0
     assert command.made(folder) == expected
@@ -286,11 +376,18 @@ def test_a_read_only_disk_is_named_and_nothing_on_it_changes(
     monkeypatch.chdir(disk)
     train = ("--recipe", "scratch", "--backbone", "resnet14", "--epochs", 1, "--device", "cpu")
     for arguments in (
-        ("keygen", "other"), ("encrypt", scenes_folder, "--workers", 1), ("decrypt", shards_folder),
-        ("train", shards_folder, *train), ("evaluate", "run", "--device", "cpu"), ("attack", "run", "--device", "cpu"),
-    ):  # fmt: skip
+        ("keygen", "other"),
+        ("encrypt", scenes_folder, "--workers", 1),
+        ("decrypt", shards_folder),
+        ("train", shards_folder, *train),
+        ("evaluate", "run", "--device", "cpu"),
+        ("attack", "run", "--device", "cpu"),
+    ):
         done = CliRunner().invoke(app, list(map(str, arguments)))
-        assert done.exit_code == 1 and isinstance(done.exception, SystemExit), (arguments, done.exception)
+        assert done.exit_code == 1 and isinstance(done.exception, SystemExit), (
+            arguments,
+            done.exception,
+        )
         assert "Read-only file system" in done.stderr and "choose another place" in done.stderr, (
             arguments,
             done.stderr,

@@ -1,6 +1,7 @@
 """Names that segkey looks for by itself, in folders that may come from anybody.
 
-Under each of them may stand a link to the owner's key, a link to nothing, a pipe, a folder, or a file of 3 GB.
+Under each of them may stand a link to the owner's key, a link to nothing, a pipe, a folder, or a
+file of 3 GB.
 """
 
 import ast
@@ -15,90 +16,181 @@ import pytest
 from test_hostile import TORCH, session
 
 import segkey
-from segkey import runs
 from segkey.errors import SegkeyError
-from segkey.files import append, create, is_there, make_folder, open_regular, read_json, sole_writer, written_whole
-from segkey.reproduction import settings
-from segkey.runs import Run
+from segkey.model import runs
+from segkey.model.runs import Run
+from segkey.paper import settings
+from segkey.system.files import (
+    append,
+    create,
+    is_there,
+    make_folder,
+    open_regular,
+    read_json,
+    sole_writer,
+    written_whole,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs links and pipes")
 
 SECRET = b"the owner's key, which nobody may touch\n"
 CPU = ("--device", "cpu")
-TRAIN = ("train", "shards", "--recipe", "scratch", "--backbone", "resnet14", "--epochs", 1, "--batch-size", 4, *CPU)
+TRAIN = (
+    "train",
+    "shards",
+    "--recipe",
+    "scratch",
+    "--backbone",
+    "resnet14",
+    "--epochs",
+    1,
+    "--batch-size",
+    4,
+    *CPU,
+)
 GRID = (
-    "reproduce", "scenes", "--out", "results", "--methods", "np", "-M", 4, "--size", 32, "--recipe", "scratch",
-    "--backbone", "resnet14", "--epochs", 1, "--batch-size", 6, "--wrong-keys", 2, "--workers", 1, *CPU,
-)  # fmt: skip
+    "reproduce",
+    "scenes",
+    "--out",
+    "results",
+    "--methods",
+    "np",
+    "-M",
+    4,
+    "--size",
+    32,
+    "--recipe",
+    "scratch",
+    "--backbone",
+    "resnet14",
+    "--epochs",
+    1,
+    "--batch-size",
+    6,
+    "--wrong-keys",
+    2,
+    "--workers",
+    1,
+    *CPU,
+)
 ENCRYPT = ("encrypt", "scenes", "--size", 32, "--views", 2, "--shard-size", 0.00005, "--workers", 1)
-EVALUATE, ATTACK = ("evaluate", "runs/small", *CPU), ("attack", "runs/small", "--wrong-keys", 2, *CPU)
-DECRYPT, INSPECT = ("decrypt", "shards", "--force", "--workers", 1), ("inspect", "--verify", "runs/small")
+EVALUATE, ATTACK = (
+    ("evaluate", "runs/small", *CPU),
+    ("attack", "runs/small", "--wrong-keys", 2, *CPU),
+)
+DECRYPT, INSPECT = (
+    ("decrypt", "shards", "--force", "--workers", 1),
+    ("inspect", "--verify", "runs/small"),
+)
 PREDICT = ("predict", "runs/small", "scenes/images/test", "--overlay", "--force", *CPU)
 PHOTO = "scenes/images/test/scene0000.jpg"
 SHEET = ("inspect", "shards/test.h5", "--sheet", "sheet.png", "--force")
 KEYGEN = ("keygen", "--force")
-PAGE, PREVIEW = ("report", "--html", "report.html"), ("preview", PHOTO, "--out", "preview.png", "--force")
+PAGE, PREVIEW = (
+    ("report", "--html", "report.html"),
+    ("preview", PHOTO, "--out", "preview.png", "--force"),
+)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, scenes_folder, trained_run, key) -> Path:
-    """A folder in which every command has run; cases work on copies of hard links, as segkey changes no file in place."""
+    """A folder in which every command has run; cases work on copies of hard links, as segkey
+    changes no file in place."""
     folder = tmp_path_factory.mktemp("world")
     shutil.copytree(scenes_folder, folder / "scenes")
     key.save(folder / "keys/segkey.key")
     shutil.copytree(trained_run.path, folder / "runs/small")
     commands = (
-        ENCRYPT, EVALUATE, ATTACK, (*ATTACK, "--plain"), DECRYPT, PREDICT, SHEET, PREVIEW, (*TRAIN, "--name", "cut"),
-        PAGE, GRID,
-    )  # fmt: skip
+        ENCRYPT,
+        EVALUATE,
+        ATTACK,
+        (*ATTACK, "--plain"),
+        DECRYPT,
+        PREDICT,
+        SHEET,
+        PREVIEW,
+        (*TRAIN, "--name", "cut"),
+        PAGE,
+        GRID,
+    )
     for outcome in session(folder, *commands, imports=TORCH):
         assert outcome["status"] == 0, outcome
     run = Run.open(folder / "runs/cut")
     run.config["epochs_done"], run.config["recipe"]["epochs"] = 1, 2
     run.save()
-    for name in ("runs/cut/resume.pt", "runs/small/attack.partial.jsonl"):  # there while segkey computes
+    for name in (
+        "runs/cut/resume.pt",
+        "runs/small/attack.partial.jsonl",
+    ):  # there while segkey computes
         (folder / name).touch()
     return folder
 
 
-# What stands in each folder: by its path in the world, the commands that read or write it. A file of 3 GB is refused by
-# those that read it; to those that only replace it or look whether it is there (WRITTEN), it is a file like any other.
+# What stands in each folder: by its path in the world, the commands that read or write it. A file
+# of 3 GB is refused by
+# those that read it; to those that only replace it or look whether it is there (WRITTEN), it is a
+# file like any other.
 
 SHARDS = {
-    "shards/.lock": [ENCRYPT], "shards/train.index.json": [DECRYPT, ENCRYPT], "shards/test.h5": [DECRYPT, ENCRYPT],
+    "shards/.lock": [ENCRYPT],
+    "shards/train.index.json": [DECRYPT, ENCRYPT],
+    "shards/test.h5": [DECRYPT, ENCRYPT],
     "shards/train-00001-of-00002.h5": [DECRYPT, ENCRYPT],
-}  # fmt: skip
+}
 KEYS = {"keys/segkey.key": [ENCRYPT, KEYGEN, DECRYPT], "keys/.gitignore": [("keygen", "other")]}
 RUNS = {
-    "runs/small/run.json": [EVALUATE, ATTACK, INSPECT, PREDICT, ("report",)], "runs/latest": [("evaluate", *CPU)],
+    "runs/small/run.json": [EVALUATE, ATTACK, INSPECT, PREDICT, ("report",)],
+    "runs/latest": [("evaluate", *CPU)],
     "runs/small/model.safetensors": [EVALUATE, ATTACK, PREDICT, INSPECT],
-    "runs/small/history.jsonl": [INSPECT], "runs/small/evaluate.json": [("report",), INSPECT],
-    "runs/small/attack.json": [("report",), INSPECT], "runs/small/suite.json": [(*ATTACK, "--plain")],
-    "runs/small/attack.partial.jsonl": [ATTACK], "runs/small/.lock": [ATTACK],
+    "runs/small/history.jsonl": [INSPECT],
+    "runs/small/evaluate.json": [("report",), INSPECT],
+    "runs/small/attack.json": [("report",), INSPECT],
+    "runs/small/suite.json": [(*ATTACK, "--plain")],
+    "runs/small/attack.partial.jsonl": [ATTACK],
+    "runs/small/.lock": [ATTACK],
     "runs/cut/resume.pt": [("train", "shards", "--resume", "--name", "cut", *CPU)],
-}  # fmt: skip
+}
 RESULTS = {f"results/{name}": [GRID] for name in settings.FILES} | {
-    "results/plain/test.h5": [GRID], "results/runs/np-m4/cell.json": [GRID],
-    "results/runs/np-m4/run.json": [GRID], "results/runs/np-m4/model.safetensors": [GRID],
-}  # fmt: skip
+    "results/plain/test.h5": [GRID],
+    "results/runs/np-m4/cell.json": [GRID],
+    "results/runs/np-m4/run.json": [GRID],
+    "results/runs/np-m4/model.safetensors": [GRID],
+}
 OUTPUTS = {
-    "report.html": [PAGE], "preview.png": [PREVIEW], "sheet.png": [SHEET], "decrypted/test/scene0000.png": [DECRYPT],
-    "predicted/masks/scene0000.png": [PREDICT], "predicted/overlays/scene0000.jpg": [PREDICT],
-}  # fmt: skip
+    "report.html": [PAGE],
+    "preview.png": [PREVIEW],
+    "sheet.png": [SHEET],
+    "decrypted/test/scene0000.png": [DECRYPT],
+    "predicted/masks/scene0000.png": [PREDICT],
+    "predicted/overlays/scene0000.jpg": [PREDICT],
+}
 WRITTEN = {
-    ("keys/segkey.key", KEYGEN), ("runs/small/evaluate.json", EVALUATE), ("runs/small/attack.json", ATTACK), ("shards/train.index.json", ENCRYPT),
+    ("keys/segkey.key", KEYGEN),
+    ("runs/small/evaluate.json", EVALUATE),
+    ("runs/small/attack.json", ATTACK),
+    ("shards/train.index.json", ENCRYPT),
     *((name, command) for name, commands in OUTPUTS.items() for command in commands),
-    *((f"results/{name}", GRID) for name in settings.FILES if name.endswith((".txt", ".csv", ".md", ".tex", ".png"))),
-    ("results/table1.json", GRID), ("results/keys/.gitignore", GRID),
-}  # fmt: skip
-# segkey removes what a killed process left: a link of such a name goes, and nothing happens to what it leads to.
+    *(
+        (f"results/{name}", GRID)
+        for name in settings.FILES
+        if name.endswith((".txt", ".csv", ".md", ".tex", ".png"))
+    ),
+    ("results/table1.json", GRID),
+    ("results/keys/.gitignore", GRID),
+}
+# segkey removes what a killed process left: a link of such a name goes, and nothing happens to what
+# it leads to.
 LEFT = {
-    "shards/test.h5.partial": [(*ENCRYPT, "--force")], "runs/small/.run.json.01234567.partial": [ATTACK],
-}  # fmt: skip
+    "shards/test.h5.partial": [(*ENCRYPT, "--force")],
+    "runs/small/.run.json.01234567.partial": [ATTACK],
+}
 FOLDERS = {
-    **{f"results/{name}": [GRID] for name in settings.FOLDERS}, "results/runs/np-m4": [GRID],
-    "decrypted/test": [DECRYPT], "predicted/masks": [PREDICT], "predicted/overlays": [PREDICT],
-}  # fmt: skip
+    **{f"results/{name}": [GRID] for name in settings.FOLDERS},
+    "results/runs/np-m4": [GRID],
+    "decrypted/test": [DECRYPT],
+    "predicted/masks": [PREDICT],
+    "predicted/overlays": [PREDICT],
+}
 AREAS = {
     "keys": KEYS,
     "shards": SHARDS,
@@ -139,15 +231,20 @@ KINDS = ("link", "dangling", "pipe", "folder", "3 GB")
 def digests(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()
-    }  # fmt: skip
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
 
 
 @pytest.mark.parametrize("area", AREAS)
 def test_nothing_but_a_file_is_opened_replaced_or_waited_for(tmp_path, world, area):
     kinds = ("link", "link to a folder", "dangling", "pipe", "file") if area == "folders" else KINDS
     cases = [(n, c, k) for n, commands in AREAS[area].items() for c in commands for k in kinds]
-    cases = [(name, command, kind) for name, command, kind in cases if kind != "3 GB" or (name, command) not in WRITTEN]
+    cases = [
+        (name, command, kind)
+        for name, command, kind in cases
+        if kind != "3 GB" or (name, command) not in WRITTEN
+    ]
     places, before = [], digests(world)
     for number, (name, _, kind) in enumerate(cases):
         place, outside = tmp_path / f"{number}/world", tmp_path / f"{number}/outside"
@@ -156,38 +253,82 @@ def test_nothing_but_a_file_is_opened_replaced_or_waited_for(tmp_path, world, ar
         (outside / "secret.key").write_bytes(SECRET)
         plant(place / name, kind, outside)
         places.append(place)
-    outcomes = session(tmp_path, *(command for _, command, _ in cases), imports=TORCH, folders=places)
+    outcomes = session(
+        tmp_path, *(command for _, command, _ in cases), imports=TORCH, folders=places
+    )
     for (name, _, kind), place, outcome in zip(cases, places, outcomes, strict=True):
         outside = place.with_name("outside")
         assert [path.name for path in outside.iterdir()] == ["secret.key"], (name, kind, outcome)
         assert (outside / "secret.key").read_bytes() == SECRET, (name, kind, outcome)
         if name not in LEFT:
-            said = outcome["stdout"] + outcome["stderr"]  # 'inspect --verify' lists damage in its table
+            said = (
+                outcome["stdout"] + outcome["stderr"]
+            )  # 'inspect --verify' lists damage in its table
             assert outcome["status"] == 1 and name in said, (name, kind, outcome)
             assert kind in ("folder", "file") or os.path.lexists(place / name)
-    assert digests(world) == before  # what has a second name, as every file of a case has, is not changed in place
+    assert (
+        digests(world) == before
+    )  # what has a second name, as every file of a case has, is not changed in place
 
 
 def test_every_name_that_segkey_makes_is_tried(world):
-    """A new file in a run, beside shards, in an experiment's folder or beside a key fails here until it is tried above."""
+    """A new file in a run, beside shards, in an experiment's folder or beside a key fails here
+    until it is tried above."""
     tried = {name for names in AREAS.values() for name in names}
-    tried |= {f"runs/cut/{name}" for name in runs.NAMES} | {f"runs/small/{name}" for name in runs.NAMES}
+    tried |= {f"runs/cut/{name}" for name in runs.NAMES} | {
+        f"runs/small/{name}" for name in runs.NAMES
+    }
     tried |= {f"results/runs/{cell}/{name}" for cell in ("np-m4", "plain") for name in runs.NAMES}
-    patterns = ("shards/*.h5", "results/plain/*.h5", "decrypted/*/*.png", "decrypted/*/*/*.png", "predicted/*/*.png",
-                "predicted/*/*.jpg", "scenes/**", "runs/latest", "results/runs/latest", "results/plain/.lock")  # fmt: skip
-    made = [path.relative_to(world) for path in world.rglob("*") if path.is_symlink() or not path.is_dir()]
-    unknown = [str(p) for p in made if str(p) not in tried and not any(p.match(each) for each in patterns)]
+    patterns = (
+        "shards/*.h5",
+        "results/plain/*.h5",
+        "decrypted/*/*.png",
+        "decrypted/*/*/*.png",
+        "predicted/*/*.png",
+        "predicted/*/*.jpg",
+        "scenes/**",
+        "runs/latest",
+        "results/runs/latest",
+        "results/plain/.lock",
+    )
+    made = [
+        path.relative_to(world)
+        for path in world.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    ]
+    unknown = [
+        str(p) for p in made if str(p) not in tried and not any(p.match(each) for each in patterns)
+    ]
     assert not [name for name in unknown if not name.startswith("scenes/")]
-    assert {name for names in (KEYS, RUNS, SHARDS) for name in names} <= {str(path) for path in made}
+    assert {name for names in (KEYS, RUNS, SHARDS) for name in names} <= {
+        str(path) for path in made
+    }
     known = {Path(name).name for name in RUNS} | {"cell.json"}
     assert set(runs.NAMES) <= known
 
 
 # ------------------------------------------------------------------ no other way to a file
 
-OPENING = {"open", "os.open", "h5py.File", "safe_open", "torch.load", "np.load", "np.save", "np.fromfile", "Image.open",
-           "os.symlink", "os.link", "os.replace", "os.rename", "shutil.copy", "shutil.copyfile", "shutil.copytree",
-           "shutil.move", "zipfile.ZipFile"}  # fmt: skip
+OPENING = {
+    "open",
+    "os.open",
+    "h5py.File",
+    "safe_open",
+    "torch.load",
+    "np.load",
+    "np.save",
+    "np.fromfile",
+    "Image.open",
+    "os.symlink",
+    "os.link",
+    "os.replace",
+    "os.rename",
+    "shutil.copy",
+    "shutil.copyfile",
+    "shutil.copytree",
+    "shutil.move",
+    "zipfile.ZipFile",
+}
 METHODS = {
     "read_text",
     "read_bytes",
@@ -210,8 +351,14 @@ ALLOWED = {
     ("pictures.py", "Image.open"): "takes what open_regular opened",
     ("shards/reader.py", "h5py.File"): "compared with what open_regular opened",
     ("shards/writer.py", "h5py.File"): "made exclusively: mode x",
-    ("reports/page.py", "resources.files('segkey.reports').joinpath('page.html').read_text"): "comes with segkey",
-    ("scenes.py", "(folder / 'classes.txt').write_text"): "built-in scenes, in a folder that was just made",
+    (
+        "reports/page.py",
+        "resources.files('segkey.reports').joinpath('page.html').read_text",
+    ): "comes with segkey",
+    (
+        "scenes.py",
+        "(folder / 'classes.txt').write_text",
+    ): "built-in scenes, in a folder that was just made",
     ("benchmark.py", "file.unlink"): "in a temporary folder",
     ("benchmark.py", "os.link"): "in a temporary folder",
     ("benchmark.py", "np.fromfile"): "in a temporary folder",
@@ -219,7 +366,8 @@ ALLOWED = {
 
 
 def test_files_are_opened_in_one_module():
-    """Whoever opens, replaces or removes a file by its path elsewhere gives a reason here, or uses `segkey.files`."""
+    """Whoever opens, replaces or removes a file by its path elsewhere gives a reason here, or uses
+    `segkey.system.files`."""
     root, found = Path(segkey.__file__).parent, set()
     for path in sorted(root.rglob("*.py")):
         if path.name == "files.py":
@@ -227,7 +375,9 @@ def test_files_are_opened_in_one_module():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 call = ast.unparse(node.func)
-                if call in OPENING or (isinstance(node.func, ast.Attribute) and node.func.attr in METHODS):
+                if call in OPENING or (
+                    isinstance(node.func, ast.Attribute) and node.func.attr in METHODS
+                ):
                     found.add((path.relative_to(root).as_posix(), call))
     assert found == set(ALLOWED)
 
@@ -246,17 +396,27 @@ def kinds(folder: Path) -> dict[str, Path]:
 
 
 PRIMITIVES = {
-    "is_there": is_there, "open_regular": open_regular, "append": lambda path: append(path, "x"), "create": create,
-    "read_json": lambda path: read_json(path, "a run"), "written_whole": lambda path: written_whole(path).__enter__(),
+    "is_there": is_there,
+    "open_regular": open_regular,
+    "append": lambda path: append(path, "x"),
+    "create": create,
+    "read_json": lambda path: read_json(path, "a run"),
+    "written_whole": lambda path: written_whole(path).__enter__(),
     "sole_writer": lambda path: sole_writer(path.parent).__enter__(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("primitive", PRIMITIVES)
 def test_what_is_no_file_is_refused_in_words(tmp_path, monkeypatch, primitive):
     monkeypatch.chdir(tmp_path)
-    words = {"link": "a symbolic link", "dangling": "a symbolic link", "pipe": "a named pipe", "folder": "a folder",
-             "socket": "a socket", "device": "a device"}  # fmt: skip
+    words = {
+        "link": "a symbolic link",
+        "dangling": "a symbolic link",
+        "pipe": "a named pipe",
+        "folder": "a folder",
+        "socket": "a socket",
+        "device": "a device",
+    }
     for kind, path in kinds(tmp_path).items():
         if primitive == "sole_writer":
             if kind == "device":
@@ -266,8 +426,13 @@ def test_what_is_no_file_is_refused_in_words(tmp_path, monkeypatch, primitive):
         with pytest.raises(SegkeyError) as told:
             PRIMITIVES[primitive](path)
         assert str(path) in told.value.what
-        if primitive != "append":  # which is for what segkey has just made: the system's own words will do
-            assert f"{path} is {words[kind]}, not a file" == told.value.what and "remove it" in told.value.hint
+        if (
+            primitive != "append"
+        ):  # which is for what segkey has just made: the system's own words will do
+            assert (
+                f"{path} is {words[kind]}, not a file" == told.value.what
+                and "remove it" in told.value.hint
+            )
     assert (tmp_path / "secret.key").read_bytes() == SECRET and not (tmp_path / "made").exists()
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
@@ -290,7 +455,9 @@ def test_latest_is_replaced_if_it_is_a_link_or_a_file(tmp_path, name, kind):
     assert (outside / "secret.key").read_bytes() == SECRET
 
 
-@pytest.mark.parametrize("to", ["../elsewhere", "/elsewhere", "a/..", ".", "linked", "latest", "secret.key"])
+@pytest.mark.parametrize(
+    "to", ["../elsewhere", "/elsewhere", "a/..", ".", "linked", "latest", "secret.key"]
+)
 def test_latest_names_a_run_beside_it(tmp_path, trained_run, to):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/run.json").write_bytes((trained_run.path / "run.json").read_bytes())
@@ -299,7 +466,8 @@ def test_latest_names_a_run_beside_it(tmp_path, trained_run, to):
     (tmp_path / "runs/secret.key").write_bytes(SECRET)
     (tmp_path / "runs/latest").symlink_to(to)
     with pytest.raises(
-        SegkeyError, match="runs/(latest does not name a run beside it|linked is a symb|secret.key is a file)"
+        SegkeyError,
+        match="runs/(latest does not name a run beside it|linked is a symb|secret.key is a file)",
     ):
         Run.open(tmp_path / "runs/latest")
 
@@ -327,9 +495,15 @@ def test_no_folder_below_is_a_link(tmp_path):
 def test_links_that_a_user_names_are_followed(tmp_path, world):
     folder = tmp_path / "work"
     shutil.copytree(world, folder, symlinks=True, copy_function=os.link)
-    for link, to in (("my.key", "keys/segkey.key"), ("photos", "scenes/images/test"), ("data", "shards"),
-                     ("best", "runs/small"), ("test.h5", "shards/test.h5"), ("names.txt", "scenes/classes.txt"),
-                     ("out", "space")):  # fmt: skip
+    for link, to in (
+        ("my.key", "keys/segkey.key"),
+        ("photos", "scenes/images/test"),
+        ("data", "shards"),
+        ("best", "runs/small"),
+        ("test.h5", "shards/test.h5"),
+        ("names.txt", "scenes/classes.txt"),
+        ("out", "space"),
+    ):
         (folder / link).symlink_to(to)
     for name in ("space", "linked"):
         (folder / name).mkdir()
@@ -337,13 +511,47 @@ def test_links_that_a_user_names_are_followed(tmp_path, world):
     (folder / "words").write_text("correct horse\n")
     outcomes = session(
         folder,
-        ("evaluate", "best", "--shards", "data", *CPU), ("predict", "best", "photos", "--key", "my.key", *CPU, "--out", "out/p"),
-        ("decrypt", "test.h5", "--key", "my.key", "--out", "out/d"), ("inspect", "my.key", "test.h5", "best", "runs/latest"),
-        ("encrypt", "linked", "--size", 32, "--key", "my.key", "--workers", 1, "--out", "out/shards"),
-        ("encrypt", "scenes", "--classes", "names.txt", "--size", 32, "--out", "space/named", "--workers", 1),
-        ("train", "data", *TRAIN[2:], "--runs", "out", "--weights", "runs/small/model.safetensors", "--name", "more"),
+        ("evaluate", "best", "--shards", "data", *CPU),
+        ("predict", "best", "photos", "--key", "my.key", *CPU, "--out", "out/p"),
+        ("decrypt", "test.h5", "--key", "my.key", "--out", "out/d"),
+        ("inspect", "my.key", "test.h5", "best", "runs/latest"),
+        (
+            "encrypt",
+            "linked",
+            "--size",
+            32,
+            "--key",
+            "my.key",
+            "--workers",
+            1,
+            "--out",
+            "out/shards",
+        ),
+        (
+            "encrypt",
+            "scenes",
+            "--classes",
+            "names.txt",
+            "--size",
+            32,
+            "--out",
+            "space/named",
+            "--workers",
+            1,
+        ),
+        (
+            "train",
+            "data",
+            *TRAIN[2:],
+            "--runs",
+            "out",
+            "--weights",
+            "runs/small/model.safetensors",
+            "--name",
+            "more",
+        ),
         imports=TORCH,
-    )  # fmt: skip
+    )
     assert [outcome["status"] for outcome in outcomes] == [0] * len(outcomes), outcomes
 
 
@@ -371,8 +579,13 @@ def test_lists_of_three_gigabytes_are_refused(tmp_path, scenes_folder):
     plant(tmp_path / "piped/classes.txt", "pipe", tmp_path)
     how = ("--method", "none", "--size", 32, "--workers", 1)
     outcomes = session(
-        tmp_path, ("encrypt", "list.txt", *how), ("encrypt", "scenes", *how), ("encrypt", "piped", *how),
+        tmp_path,
+        ("encrypt", "list.txt", *how),
+        ("encrypt", "scenes", *how),
+        ("encrypt", "piped", *how),
         ("encrypt", "scenes", "--classes", "names", *how),
-    )  # fmt: skip
-    for outcome, name in zip(outcomes, ("list.txt", "scenes/classes.txt", "piped/classes.txt", "names"), strict=True):
+    )
+    for outcome, name in zip(
+        outcomes, ("list.txt", "scenes/classes.txt", "piped/classes.txt", "names"), strict=True
+    ):
         assert outcome["status"] == 1 and name in outcome["stderr"], outcome

@@ -1,4 +1,5 @@
-"""Random key files, shard attributes, runs and command lines: an answer in words or a result, never anything else.
+"""Random key files, shard attributes, runs and command lines: an answer in words or a result, never
+anything else.
 
 SEGKEY_FUZZ says how many cases there are in all.
 """
@@ -20,31 +21,41 @@ from hypothesis import strategies as st
 from tools import amount
 from typer.testing import CliRunner
 
-from segkey import attacks, benchmark, demonstration, encryption, evaluation, inspection, keys, recipes, training
+from segkey import attacks
 from segkey.cli import app
+from segkey.crypto import keys
+from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.files import with_checksum
-from segkey.keys import Key
-from segkey.runs import Run
-from segkey.shards import Shard
+from segkey.model import evaluation, recipes, training
+from segkey.model.runs import Run
+from segkey.paper import demonstration
+from segkey.reports import benchmark, inspection
+from segkey.shards import Shard, encryption
 from segkey.shards.header import checksum_attributes
+from segkey.system.files import with_checksum
 
 CASES = amount("SEGKEY_FUZZ", 320)
 fuzz = settings(
-    max_examples=CASES // 4, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=CASES // 4,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 texts = st.text(st.characters(exclude_characters="\0"), max_size=30)
 numbers = st.integers() | st.integers(-3, 300) | st.floats()
 documents = st.recursive(
-    st.none() | st.booleans() | numbers | texts, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)
 def never_a_hang():
-    """Two minutes for all cases of a second each; a case that hangs fails with the place where it hung."""
+    """Two minutes for all cases of a second each; a case that hangs fails with the place where it
+    hung."""
 
     def tell(*_):
         raise TimeoutError("a case hangs")
@@ -64,7 +75,11 @@ def changed(document: dict, path: list[int], value: object) -> dict:
     document = dict(document)
     name = sorted(document)[path[0] % len(document)]
     inner = document[name]
-    document[name] = changed(inner, path[1:], value) if len(path) > 1 and isinstance(inner, dict) and inner else value
+    document[name] = (
+        changed(inner, path[1:], value)
+        if len(path) > 1 and isinstance(inner, dict) and inner
+        else value
+    )
     return document
 
 
@@ -81,7 +96,11 @@ paths = st.lists(st.integers(0, 40), min_size=1, max_size=3)
 
 
 @fuzz
-@given(data=st.binary(max_size=300) | documents, base=st.sampled_from(["plain", "sealed", None]), path=paths)
+@given(
+    data=st.binary(max_size=300) | documents,
+    base=st.sampled_from(["plain", "sealed", None]),
+    path=paths,
+)
 def test_key_files(tmp_path_factory, base, data, path):
     folder = tmp_path_factory.getbasetemp() / "fuzzed-keys"
     if not folder.exists():
@@ -89,7 +108,9 @@ def test_key_files(tmp_path_factory, base, data, path):
         Key(bytes(32)).save(folder / "sealed.key", "words")
     file, raw = folder / "some.key", data
     if not isinstance(data, bytes):
-        document = changed(json.loads((folder / f"{base}.key").read_text()), path, data) if base else data
+        document = (
+            changed(json.loads((folder / f"{base}.key").read_text()), path, data) if base else data
+        )
         raw = json.dumps(document).encode()
     file.write_bytes(raw)
     file.chmod(0o600)
@@ -101,10 +122,16 @@ def test_key_files(tmp_path_factory, base, data, path):
 
 
 values = (
-    st.integers(-(2**63), 2**64 - 1) | st.integers(-3, 300) | st.floats() | st.booleans() | st.binary(max_size=200).map(np.bytes_)
-    | texts.map(lambda text: np.bytes_(text.encode("utf-8", "replace"))) | st.lists(st.integers(0, 9), max_size=5)
-    | documents.map(lambda document: np.bytes_(json.dumps(document).encode())) | st.just(h5py.Empty("i4"))
-)  # fmt: skip
+    st.integers(-(2**63), 2**64 - 1)
+    | st.integers(-3, 300)
+    | st.floats()
+    | st.booleans()
+    | st.binary(max_size=200).map(np.bytes_)
+    | texts.map(lambda text: np.bytes_(text.encode("utf-8", "replace")))
+    | st.lists(st.integers(0, 9), max_size=5)
+    | documents.map(lambda document: np.bytes_(json.dumps(document).encode()))
+    | st.just(h5py.Empty("i4"))
+)
 
 
 @fuzz
@@ -116,7 +143,9 @@ values = (
 )
 def test_shard_attributes(tmp_path_factory, shards_folder, name, value, sealed, new):
     """Also with a checksum that matches, as somebody would write it who wants to harm."""
-    file = Path(shutil.copy(shards_folder / "test.h5", tmp_path_factory.getbasetemp() / "fuzzed.h5"))
+    file = Path(
+        shutil.copy(shards_folder / "test.h5", tmp_path_factory.getbasetemp() / "fuzzed.h5")
+    )
     with h5py.File(file, "r+") as opened:
         names = sorted(opened.attrs)
         opened.attrs[new or names[name % len(names)]] = value
@@ -135,7 +164,11 @@ def test_shard_attributes(tmp_path_factory, shards_folder, name, value, sealed, 
 def reseal(opened: h5py.File) -> None:
     """Write the checksum of the attributes as they are, where that can be done at all."""
     try:
-        plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in opened.attrs.items() if n != "checksums"}
+        plain = {
+            n: v.item() if isinstance(v, np.generic) else v
+            for n, v in opened.attrs.items()
+            if n != "checksums"
+        }
         text = {n: v.decode() if isinstance(v, bytes) else v for n, v in plain.items()}
         sums = json.loads(opened.attrs["checksums"]) | {"attributes": checksum_attributes(text)}
         opened.attrs["checksums"] = np.bytes_(json.dumps(sums).encode())
@@ -146,21 +179,24 @@ def reseal(opened: h5py.File) -> None:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory, trained_run, key):
     """A run with results, and weights that are not looked at here."""
-    from segkey import testdata
+    from segkey.model import test_splits
 
     folder = tmp_path_factory.mktemp("fuzzed-runs") / "run"
     shutil.copytree(trained_run.path, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    run, split = Run.open(folder), testdata.open_test_split(trained_run, None, None, None)
+    run, split = Run.open(folder), test_splits.open_test_split(trained_run, None, None, None)
     cpu = evaluation.torch.device("cpu")
     run.write_result("evaluate", evaluation.evaluate(trained_run, split, None, cpu))
-    subject = attacks.Subject.create(trained_run, split, testdata.cipher_of(trained_run, key), cpu)
-    run.write_result("attack", attacks.correct_plain_incorrect(subject, 2))
+    target = attacks.Target.create(trained_run, split, test_splits.cipher_of(trained_run, key), cpu)
+    run.write_result("attack", attacks.correct_plain_incorrect(target, 2))
     return folder
 
 
 @fuzz
 @given(
-    file=st.sampled_from(["run", "run", "evaluate", "attack"]), path=paths, value=documents, output=st.integers(0, 5)
+    file=st.sampled_from(["run", "run", "evaluate", "attack"]),
+    path=paths,
+    value=documents,
+    output=st.integers(0, 5),
 )
 def test_runs(run_folder, file, path, value, output):
     """With checksums that match."""
@@ -258,7 +294,8 @@ def test_command_lines(command_line_folder, words):
 
 @pytest.fixture(scope="module")
 def command_line_folder(tmp_path_factory, shards_folder, trained_run, scenes_folder, key):
-    """A folder with a key, shards, pictures and a run; what takes long is refused as soon as it is asked for."""
+    """A folder with a key, shards, pictures and a run; what takes long is refused as soon as it is
+    asked for."""
 
     def refuse(*_, **__):
         raise SegkeyError("this would take long", "not here")
@@ -271,10 +308,17 @@ def command_line_folder(tmp_path_factory, shards_folder, trained_run, scenes_fol
     shutil.copy(next((scenes_folder / "masks/test").iterdir()), folder / "photos/a.png")
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((demonstration, "run"), (benchmark, "run"), (training, "train"), (training, "resume"),
-                             (encryption, "encrypt"), (attacks, "correct_plain_incorrect"), (evaluation, "evaluate")):  # fmt: skip
+        for module, name in (
+            (demonstration, "run"),
+            (benchmark, "run"),
+            (training, "train"),
+            (training, "resume"),
+            (encryption, "encrypt"),
+            (attacks, "correct_plain_incorrect"),
+            (evaluation, "evaluate"),
+        ):
             patch.setattr(module, name, refuse)
-        patch.setattr(attacks.Subject, "create", refuse)
+        patch.setattr(attacks.Target, "create", refuse)
         os.chdir(folder)
         yield folder
         os.chdir(before)

@@ -1,6 +1,8 @@
-"""Much work takes no more memory than a little: a hundred thousand images, a thousand epochs, ten thousand keys.
+"""Much work takes no more memory than a little: a hundred thousand images, a thousand epochs, ten
+thousand keys.
 
-With SEGKEY_LOAD=1 in full, which takes minutes; otherwise as much as shows a leak of an image, an epoch or a key.
+With SEGKEY_LOAD=1 in full, which takes minutes; otherwise as much as shows a leak of an image, an
+epoch or a key.
 """
 
 from dataclasses import dataclass, replace
@@ -11,17 +13,21 @@ import pytest
 import torch
 from tools import Growth, amount
 
-from segkey import attacks, ciphers, encryption, models, recipes, testdata, training
-from segkey.pictures import seeded
-from segkey.preparation import Preparation
-from segkey.progress import Progress
-from segkey.shards import Shard, open_splits
-from segkey.sources import Item, Source
+from segkey import attacks
+from segkey.crypto import ciphers
+from segkey.data.items import Item, Source
+from segkey.data.preparation import Preparation
+from segkey.model import networks, recipes, test_splits, training
+from segkey.shards import Shard, encryption, open_splits
+from segkey.system.progress import Progress
+from segkey.system.seeds import seeded
 
 FULL = amount("SEGKEY_LOAD", 0)
 GROWTH = 40  # MB that allocators may take and not give back
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory as Linux tells it")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="reads memory as Linux tells it"
+)
 
 
 class Watched(Progress):
@@ -52,7 +58,9 @@ def test_encrypting_many_images(tmp_path, key):
     count, cipher = 100_000 if FULL else 2_000, ciphers.from_key("np", key, 4)
     items = [Item(f"{number}.png", tmp_path / "drawn", None) for number in range(count)]
     source = Source(tmp_path, "drawn images", {"all": items})
-    plans = encryption.plan_shards(source, tmp_path / "shards", cipher, key.id, size=(96, 96), shard_bytes=5e8)
+    plans = encryption.plan_shards(
+        source, tmp_path / "shards", cipher, key.id, size=(96, 96), shard_bytes=5e8
+    )
     plans = [replace(plan, preparation=Drawn(plan.preparation.size)) for plan in plans]
     growth = Growth(count)
     result = encryption.encrypt(plans, cipher, workers=1, progress=Watched(growth))
@@ -63,8 +71,9 @@ def test_encrypting_many_images(tmp_path, key):
         assert shard.names[-1] == items[-1].name
 
 
-class Small(models.Segmenter):
-    """A network that learns as any other does, and quickly: its weights would hide what else grows."""
+class Small(networks.Segmenter):
+    """A network that learns as any other does, and quickly: its weights would hide what else
+    grows."""
 
     def __init__(self, backbone: str, classes: list[str], *_):
         torch.nn.Module.__init__(self)
@@ -76,16 +85,21 @@ class Small(models.Segmenter):
 
 
 def test_training_for_many_epochs(tmp_path, monkeypatch, shards_folder):
-    monkeypatch.setattr(models, "build", Small)
-    monkeypatch.setattr(training, "_SAVE_SECONDS", 1)  # so that there is much saving, too
+    monkeypatch.setattr(networks, "build", Small)
+    monkeypatch.setattr("segkey.model.trainer.SAVE_SECONDS", 1)  # so that there is much saving, too
     epochs = 1_000 if FULL else 100
     growth, splits = Growth(epochs), open_splits([shards_folder], ("train", "val"))
     splits = {"train": splits["val"], "val": splits["val"]}  # four images are an epoch short enough
     recipe = recipes.recipe("scratch", epochs=epochs, batch_size=4)
     run = training.train(
-        splits, tmp_path, recipe, shards=[shards_folder], device=torch.device("cpu"), backbone="resnet14",
+        splits,
+        tmp_path,
+        recipe,
+        shards=[shards_folder],
+        device=torch.device("cpu"),
+        backbone="resnet14",
         progress=Watched(growth, "epoch "),
-    )  # fmt: skip
+    )
     print(f"train, epochs, {growth}")
     assert run.config["epochs_done"] == growth.done == epochs
     assert growth.most - growth.early < GROWTH
@@ -93,12 +107,15 @@ def test_training_for_many_epochs(tmp_path, monkeypatch, shards_folder):
 
 def test_attacking_with_many_keys(trained_run, key):
     keys, cpu = 10_000 if FULL else 300, torch.device("cpu")
-    cipher, split = testdata.cipher_of(trained_run, key), testdata.open_test_split(trained_run, None, None, None)
+    cipher, split = (
+        test_splits.cipher_of(trained_run, key),
+        test_splits.open_test_split(trained_run, None, None, None),
+    )
     growth = Growth(len(split) * (keys + 2))
-    subject = attacks.Subject.create(trained_run, split, cipher, cpu, progress=Watched(growth))
-    subject.model = torch.nn.Conv2d(3, 5, 1)  # scores as any model does, and quickly
-    images = len(subject.feed)
-    document = attacks.correct_plain_incorrect(subject, keys)
+    target = attacks.Target.create(trained_run, split, cipher, cpu, progress=Watched(growth))
+    target.model = torch.nn.Conv2d(3, 5, 1)  # scores as any model does, and quickly
+    images = len(target.loader)
+    document = attacks.correct_plain_incorrect(target, keys)
     print(f"attack, images of {keys:,} keys, {growth}")
     assert len(document["incorrect"]["values"]) == keys and growth.done == images * (keys + 2)
     assert growth.most - growth.early < GROWTH

@@ -10,7 +10,8 @@ import segkey
 
 
 def amount(name: str, default: int) -> int:
-    """How much of a test is wanted: from the environment, or the little that every run of the tests does."""
+    """How much of a test is wanted: from the environment, or the little that every run of the tests
+    does."""
     return int(os.environ.get(name, default))
 
 
@@ -30,11 +31,15 @@ class Processes:
         self.forks = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("forks.py"))],
             env=os.environ | {"PYTHONPATH": str(Path(segkey.__file__).parents[1])},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self.forks.stdout.readline() == "ready\n"
 
-    def start(self, folder: Path, *arguments: object, limit: int | None = None, **environment: str) -> int:
+    def start(
+        self, folder: Path, *arguments: object, limit: int | None = None, **environment: str
+    ) -> int:
         """Run a command in a folder; returns the process's number."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,10 +54,13 @@ class Processes:
         return self._told("started")
 
     def _told(self, what: str) -> int:
-        """The number behind a word; nobody may take an exit status for the number of a process, and kill that."""
+        """The number behind a word; nobody may take an exit status for the number of a process, and
+        kill that."""
         word, number = self.forks.stdout.readline().split()
         if word != what:
-            raise RuntimeError(f"expected {what}, not {word}: an earlier test did not wait for its process")
+            raise RuntimeError(
+                f"expected {what}, not {word}: an earlier test did not wait for its process"
+            )
         return int(number)
 
     def end(self) -> tuple[int, str, str]:
@@ -81,7 +89,8 @@ def memory() -> float:
 
 
 class Growth:
-    """Watches memory while ``total`` things are done: what the most is in the first tenth, and in all.
+    """Watches memory while ``total`` things are done: what the most is in the first tenth, and in
+    all.
 
     Call it with how many were done since the last call.
     """

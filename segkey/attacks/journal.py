@@ -1,0 +1,144 @@
+"""What an attack has finished, kept so that an interrupted one goes on; and what it cost."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segkey.crypto.keys import Key
+from segkey.model.measurements import differences, same_text
+from segkey.system import devices, distributed
+from segkey.system.files import append, is_there, open_regular, read_text, remove, written_whole
+
+_MAX_KEPT = 64 << 20  # bytes of finished pieces, which are under 1 kB each
+
+
+@dataclass
+class Cost:
+    """What an attacker spends.
+
+    Attributes:
+        queries: keys (or plain images, or estimates) tried on some images.
+        images: pictures run through the network; one that is trained on counts each time it is
+            seen.
+        seconds: of wall time.
+    """
+
+    queries: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: "Cost") -> None:
+        """Spend as much as ``other`` more."""
+        self.queries, self.images, self.seconds = (
+            self.queries + other.queries,
+            self.images + other.images,
+            self.seconds + other.seconds,
+        )
+
+
+class Journal:
+    """Finished pieces of an attack, kept in a file as long as it is under way: one line of JSON
+    each, after the settings.
+
+    The file lies in the run's folder, which may have been at somebody else's: every line is
+    authenticated with the owner's key, together with the settings. So only pieces that the owner
+    made, under the same settings, are used again.
+
+    Args:
+        path: where; nowhere, if not given.
+        settings: what must agree for a piece to be of use again.
+        key: the owner's. Without it nothing is read or written, as a piece could come from anybody.
+
+    Under torchrun the first rank reads and writes the file for all.
+    """
+
+    def __init__(self, path: Path | None, settings: dict, key: Key | None = None):
+        self.path, self._settings, self._key = (
+            path if distributed.is_main() and key else None,
+            settings,
+            key,
+        )
+        self._begun = False
+        if path and not key and os.path.lexists(path) and distributed.is_main():
+            devices.warn(f"{path} is not used: without a key nobody can tell who wrote it")
+        self._pieces = distributed.broadcast(
+            self._read() if self.path and is_there(self.path) else {}
+        )
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def get(self, name: str) -> dict | None:
+        """A piece, if it is there."""
+        return self._pieces.get(name)
+
+    def add(self, name: str, piece: dict) -> None:
+        """Keep a piece; when this returns, a kill does no harm to it."""
+        self._pieces[name] = piece
+        if not self.path:
+            return
+        if (
+            not self._begun
+        ):  # written anew, without lines that a kill has cut or that are not the owner's
+            self._begun = True
+            with written_whole(self.path, "w") as file:
+                file.write(self._line("settings", self._settings))
+                file.writelines(self._line("piece", each) for each in self._pieces.items())
+            return
+        append(self.path, self._line("piece", (name, piece)))
+
+    def remove(self) -> None:
+        """Forget all: the results are written."""
+        if self.path:
+            remove(self.path)
+
+    def _line(self, kind: str, content: object) -> str:
+        return f"{self._authenticate(kind, content)} {json.dumps(content, allow_nan=False)}\n"
+
+    def _authenticate(self, kind: str, content: object) -> str:
+        # A piece belongs to its settings; the settings stand for themselves, so that one can say
+        # how they differ.
+        bound = [content, self._settings] if kind == "piece" else content
+        return self._key.authenticate(f"attack journal, {kind}", bound)
+
+    def _read(self) -> dict[str, dict]:
+        """The pieces in the file that the owner made under these settings; what is not used is
+        told."""
+        open_regular(self.path, limit=_MAX_KEPT).close()
+        try:
+            lines = read_text(self.path, _MAX_KEPT).splitlines(keepends=True)
+        except ValueError:
+            lines = []
+        whole = [line for line in lines if line.endswith("\n")]  # a kill may have cut the last one
+        head = self._content("settings", whole[0]) if whole else None
+        if head is None:
+            devices.warn(
+                f"{self.path} is not used: it is damaged, or was not written with key "
+                f"{self._key.id}"
+            )
+            return {}
+        # To JSON and back, as what was read was.
+        if different := differences(head, json.loads(json.dumps(self._settings))):
+            devices.warn(
+                f"{self.path} is not used: since it was written, {' and '.join(different)} changed"
+            )
+            return {}
+        pieces = [self._content("piece", line) for line in whole[1:]]
+        if None in pieces:
+            devices.warn(
+                f"{pieces.count(None)} of {len(pieces)} lines of {self.path} are not used: they "
+                f"are damaged, or were not "
+                f"written with key {self._key.id}"
+            )
+        return dict(piece for piece in pieces if piece)
+
+    def _content(self, kind: str, line: str) -> Any:
+        """What a line holds, or None unless the owner wrote it."""
+        stated, _, text = line.rstrip("\n").partition(" ")
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        return content if same_text(stated, self._authenticate(kind, content)) else None

@@ -1,0 +1,247 @@
+"""The stolen model, the owner's images that judge, and an account of what an attack spends."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from segkey.attacks.journal import Cost, Journal
+from segkey.crypto.ciphers import Cipher
+from segkey.crypto.keys import Key
+from segkey.model import evaluation
+from segkey.model.batches import BatchLoader
+from segkey.model.networks import Segmenter
+from segkey.model.runs import Run
+from segkey.shards import Split
+from segkey.shards.memory import MemorySplit
+from segkey.system.files import finite
+from segkey.system.progress import SILENT, Progress
+
+
+@dataclass
+class Target:
+    """A model under attack. The owner's cipher is here to judge; no attack may learn from it what
+    it does not say it knows.
+
+    Attributes:
+        run: where the model came from.
+        model: the network, on the device.
+        loader: plain test images with masks, on the device; what was won is measured on all of
+            them.
+        cipher: the owner's.
+        splits: the run's ``train`` and ``val``, where they are at hand: for attackers who have
+            images of that kind.
+        precise: float32 even where the device computes in bfloat16.
+        batch_size: images a batch.
+        pair: a plain image, uint8 (1, C, H, W), and its encrypted twin, for `known_pair`.
+        keep: a file for finished pieces of work, so that an attack that was killed goes on.
+        key: the owner's; authenticates those pieces, and without it none are kept.
+        progress: hears of every image.
+        spent: by the attack that is under way.
+    """
+
+    run: Run
+    model: Segmenter
+    loader: BatchLoader
+    cipher: Cipher
+    splits: dict[str, Split] = field(default_factory=dict)
+    precise: bool = False
+    batch_size: int = 32
+    pair: tuple[np.ndarray, np.ndarray] | None = None
+    keep: Path | None = None
+    key: Key | None = None
+    progress: Progress = SILENT
+
+    def __post_init__(self):
+        self.spent, self._advance, self._feeds = Cost(), _unheard, {}
+        self.settings = evaluation.conditions(
+            self.run,
+            self.loader.split,
+            self.loader.device,
+            len(self.loader),
+            self.batch_size,
+            self.precise,
+        ) | {
+            "method": self.cipher.method,
+            "block_size": self.cipher.block_size,
+            "key": self.run.header.key_id,
+            "password": self.cipher.password_hash,
+            "attackers_images": {name: split.fingerprint for name, split in self.splits.items()},
+            "start": self.run.config["recipe"].get("weights"),
+        }
+        evaluation.agree_on(self.settings)
+        others = {name: split.origin for name, split in self.splits.items() if split.origin}
+        self.tested = self.settings | self.loader.split.origin | {"attackers_images_from": others}
+        self.journal = Journal(self.keep, self.settings, self.key)
+
+    @classmethod
+    def create(
+        cls,
+        run: Run,
+        split: Split | MemorySplit,
+        cipher: Cipher,
+        device: torch.device,
+        limit: int | None = None,
+        **how: Any,
+    ) -> "Target":
+        """Load a run's model and its test images; encrypted ones are decrypted on the device with
+        the owner's key.
+
+        Args:
+            run: the model under attack.
+            split: from `segkey.model.test_splits.open_test_split`.
+            cipher: the owner's, from `segkey.model.test_splits.cipher_of`.
+            device: where to compute.
+            limit: only the first so many images.
+            how: ``splits``, ``precise``, ``batch_size``, ``pair``, ``keep``, ``key`` and
+                ``progress``, as above.
+        """
+        return cls(
+            run, run.load_model(device), plain_loader(split, cipher, device, limit), cipher, **how
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.loader.device
+
+    @property
+    def protected(self) -> bool:
+        """Whether there is a key at all."""
+        return self.cipher.method != "none"
+
+    @property
+    def ways_of_plain(self) -> int:
+        """`ways_of_plain` of the owner's cipher."""
+        return ways_of_plain(self.cipher)
+
+    def images_of(self, split: str, count: int | None = None) -> BatchLoader:
+        """The first ``count`` plain images of ``train`` or ``val``, with masks; test images where
+        those are not at hand.
+
+        The name of the split that was taken is that of the feed.
+        """
+        if (split, count) not in self._feeds:
+            source = self.splits.get(split, self.loader.split)
+            self._feeds[split, count] = plain_loader(source, self.cipher, self.device, count)
+        return self._feeds[split, count]
+
+    def is_judged_on(self, loader: BatchLoader) -> bool:
+        """Whether images of a feed are among those that attacks are judged on: a choice made there
+        flatters an attack."""
+        if loader.split.header.split == self.loader.split.header.split:
+            return True
+        return not set(loader.split.names[: len(loader)]).isdisjoint(
+            self.loader.split.names[: len(self.loader)]
+        )
+
+    @contextlib.contextmanager
+    def task(self, description: str, images: int) -> Iterator[None]:
+        """While it lasts, every image is told to `progress`."""
+        with self.progress.task(description, images) as advance:
+            self._advance = advance
+            try:
+                yield
+            finally:
+                self._advance = _unheard
+
+    def score(
+        self,
+        cipher: Cipher | None,
+        loader: BatchLoader | None = None,
+        max_value: int | None = None,
+        entropy: bool = False,
+        model: Segmenter | None = None,
+    ) -> evaluation.Scores:
+        """Try a cipher, or plain images, on all test images, or on those of another feed.
+
+        Args:
+            cipher: encrypts the images; plain, if None.
+            loader: plain images with masks.
+            max_value: what images are divided by; the cipher's, or 255 for plain images, if not
+                given.
+            entropy: measure the entropy of the prediction too.
+            model: another network than the stolen one.
+        """
+        loader = loader or self.loader
+        max_value = max_value or (cipher.max_value if cipher else 255)
+        self.spent.add(Cost(1, len(loader)))
+        return evaluation.score(
+            model or self.model,
+            loader,
+            max_value,
+            cipher,
+            self.batch_size,
+            self.precise,
+            self._advance,
+            entropy,
+        )
+
+    def spend(self, images: int) -> None:
+        """Account for pictures that ran through the network in another way than `score`."""
+        self.spent.add(Cost(0, images))
+        self._advance(images)
+
+    def cached(self, name: str, work: Callable[[], Any]) -> Any:
+        """``work()``, which gives something that JSON can hold; kept with what it cost, so that it
+        is done once."""
+        piece = self.journal.get(name)
+        if piece is None:
+            before, self.spent, began = self.spent, Cost(), time.monotonic()
+            try:
+                value = finite(work())  # JSON has no NaN
+                self.spent.seconds += time.monotonic() - began
+                piece = {"value": value, "cost": asdict(self.spent)}
+            finally:
+                self.spent = before
+            self.journal.add(name, piece)
+        else:
+            self._advance(piece["cost"]["images"])
+        self.spent.add(Cost(**piece["cost"]))
+        return piece["value"]
+
+    def evaluate(self, name: str, cipher: Cipher | None, max_value: int | None = None) -> dict:
+        """`score` on all test images, done once under this name: ``mean_iou``, ``pixel_accuracy``,
+        ``iou``, ``constant``."""
+
+        def work() -> dict:
+            scores = self.score(cipher, max_value=max_value)
+            return scores.summary() | {"constant": scores.constant}
+
+        return self.cached(name, work)
+
+    def correct(self) -> dict:
+        """What `evaluate` says of the owner's key."""
+        return self.evaluate("correct", self.cipher)
+
+    def plain(self) -> dict[int, dict]:
+        """What `evaluate` says of plain images, by what they are divided by: 255, and the method's
+        largest value."""
+        found = {255: self.evaluate("plain", None)}
+        if self.cipher.max_value != 255:
+            divided_by = self.cipher.max_value
+            found[divided_by] = self.evaluate(f"plain/{divided_by}", None, divided_by)
+        return found
+
+
+def ways_of_plain(cipher: Cipher) -> int:
+    """In how many ways plain images can be divided: by 255, and by the method's largest value."""
+    return 1 + (cipher.max_value != 255)
+
+
+def plain_loader(
+    split: Split | MemorySplit, cipher: Cipher, device: torch.device, limit: int | None = None
+) -> BatchLoader:
+    """A split on a device, as the owner sees it."""
+    return BatchLoader(
+        split, device, None if split.header.method == "none" else cipher.decrypt, limit
+    )
+
+
+def _unheard(count: int) -> None:
+    """Nobody listens."""

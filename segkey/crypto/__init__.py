@@ -1,0 +1,1 @@
+"""From a key to a cipher: key files, the block-wise ciphers, and the ciphers as ``nn.Module``."""

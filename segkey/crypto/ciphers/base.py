@@ -1,0 +1,294 @@
+"""What all ciphers share: the registry of methods, the base class, and ``none``, the cipher that
+changes nothing."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from segkey.crypto.keys import KEY_BITS, Key
+from segkey.errors import SegkeyError
+
+Images = Any  # np.ndarray or torch.Tensor, uint8 or uint16, shape (..., C, H, W)
+
+
+_TABLES_KEPT = 16  # sizes and devices that a cipher remembers; images of one folder have one size
+
+
+METHODS: dict[str, type["Cipher"]] = {}
+
+
+def register(cipher: type["Cipher"]) -> type["Cipher"]:
+    """Make a method known by its name to `from_key` and to the command line."""
+    METHODS[cipher.method] = cipher
+    return cipher
+
+
+def from_key(
+    method: str, key: Key | None, block_size: int, channels: int = 3, password: bytes | None = None
+):
+    """The cipher that ``key`` means for a method and block size.
+
+    Args:
+        method: a name in `METHODS`: ``shf``, ``np``, ``ffx``, ``none``.
+        key: the key; None only for ``none``.
+        block_size: M, at least 1.
+        channels: c, at least 1.
+        password: fixes FFX's password, as the paper does; derived from the key if not given.
+
+    Raises:
+        SegkeyError: an unknown method, a block size or channels below 1, or a password for another
+            method than FFX.
+    """
+    if method not in METHODS:
+        raise SegkeyError(f"there is no method '{method}'", f"methods: {', '.join(METHODS)}")
+    if block_size < 1 or channels < 1:
+        raise SegkeyError(
+            f"blocks of {channels}x{block_size}x{block_size} are not possible",
+            "take sizes of at least 1",
+        )
+    if password is not None and not METHODS[method].has_password:
+        raise SegkeyError(
+            f"method '{method}' has no password", "leave --ffx-password out, or use --method ffx"
+        )
+    if method == "none":
+        return Plain(1, channels)
+    if key is None:
+        raise SegkeyError(
+            f"method '{method}' needs a key", "make one with 'segkey keygen', or give it with --key"
+        )
+    return METHODS[method].from_key(key, block_size, channels, password)
+
+
+def has_password(method: str) -> bool:
+    """Whether a method has a password that can be fixed."""
+    return method in METHODS and METHODS[method].has_password
+
+
+def key_space_bits(
+    method: str, block_size: int, channels: int = 3, fixed_password: bool = False
+) -> float:
+    """`Cipher.key_space` of a method by its name, which need not be known here."""
+    return METHODS.get(method, Cipher).key_space(block_size, channels, fixed_password)
+
+
+def method_name(method: str) -> str:
+    """A method as it stands in tables, known here or not."""
+    return (METHODS[method].label if method in METHODS else "") or method.upper()
+
+
+def method_label(method: str, block_size: int) -> str:
+    """A method as it stands in tables, with its block size, where it has one."""
+    return method_name(method) + (f" M={block_size}" if method != "none" else "")
+
+
+def fitting_block_sizes(height: int, width: int) -> list[int]:
+    """The powers of two that divide both sides, for messages."""
+    return [2**k for k in range(1, 13) if height % 2**k == 0 and width % 2**k == 0]
+
+
+class Cipher:
+    """Base class: checks its input, works on NumPy arrays and on tensors of any device.
+
+    Attributes:
+        block_size: M, the side of a block.
+        channels: c.
+        max_value: the largest value an encrypted image can hold; a loader divides by it.
+        dtype: of encrypted images, ``"uint8"`` or ``"uint16"``.
+        password_hash: names a fixed FFX password without telling it; empty otherwise.
+        PARTS: the attributes that the key decides: ``permutation``, int64 (c·M·M,); ``selected``,
+            bool (c·M·M,); ``values``, uint16 (256,). Attacks guess and rebuild these by name.
+        label: the method's name in tables; ``method`` in capitals, if not given.
+        what: a sentence for reports on what becomes of a block; {m}, {c} and {n} in it stand for M,
+            c and c·M·M.
+        has_password: whether there is a password besides the key that can be fixed.
+    """
+
+    method: ClassVar[str]
+    PARTS: ClassVar[tuple[str, ...]]
+    label: ClassVar[str] = ""
+    what: ClassVar[str] = "Encrypted with a method of the user's own."
+    has_password: ClassVar[bool] = False
+    max_value: int = 255
+    dtype: str = "uint8"
+    password_hash: str = ""
+
+    def __init__(self, block_size: int, channels: int):
+        self.block_size = int(block_size)
+        self.channels = int(channels)
+        self._tables: dict[tuple, Images] = {}
+
+    @classmethod
+    def from_key(
+        cls, key: Key, block_size: int, channels: int, password: bytes | None = None
+    ) -> "Cipher":
+        raise NotImplementedError
+
+    @classmethod
+    def key_space(cls, block_size: int, channels: int = 3, fixed_password: bool = False) -> float:
+        """How many bits a search over all transformations must go through.
+
+        Never more than 256, the bits of the key itself, which is what a method claims that does not
+        count them.
+
+        Args:
+            block_size: M.
+            channels: c.
+            fixed_password: it is known to who searches.
+        """
+        return KEY_BITS
+
+    @property
+    def key_space_bits(self) -> float:
+        """`key_space` of this cipher: log2 of the number of different transformations, at most
+        256."""
+        return self.key_space(self.block_size, self.channels, bool(self.password_hash))
+
+    def encrypt(self, images: Images) -> Images:
+        """Encrypt uint8 images of shape (..., c, H, W), H and W multiples of M; the input stays as
+        it is."""
+        self._check(images, "uint8")
+        return self._apply(self._encrypt, images)
+
+    def decrypt(self, images: Images) -> Images:
+        """The exact inverse of `encrypt`: uint8 (uint16 for FFX) of shape (..., c, H, W) to
+        uint8."""
+        self._check(images, self.dtype)
+        return self._apply(self._decrypt, images)
+
+    def same_as(self, other: "Cipher") -> bool:
+        """Whether two ciphers turn every image into the same one."""
+        if type(self) is not type(other) or (self.block_size, self.channels) != (
+            other.block_size,
+            other.channels,
+        ):
+            return False
+        return all(np.array_equal(getattr(self, part), getattr(other, part)) for part in self.PARTS)
+
+    def with_parts(self, **parts: np.ndarray) -> "Cipher":
+        """A cipher that differs in some of its `PARTS` and in nothing else, the largest value
+        included."""
+        other = copy.copy(self)
+        other._tables = {}
+        for name, value in parts.items():
+            if name not in self.PARTS:
+                raise ValueError(
+                    f"{type(self).__name__} has no {name}; its parts are "
+                    f"{', '.join(self.PARTS) or 'none'}"
+                )
+            setattr(other, name, value)
+        return other
+
+    def rekeyed(self, key: Key) -> "Cipher":
+        """The same method with another key; a fixed FFX password stays."""
+        return type(self).from_key(key, self.block_size, self.channels)
+
+    def _encrypt(self, images: Images) -> Images:
+        raise NotImplementedError
+
+    def _decrypt(self, images: Images) -> Images:
+        raise NotImplementedError
+
+    def _table(self, images: Images, name: str, make: Callable[[int, int], np.ndarray]) -> Images:
+        """``make(H, W)``, made once for each size and device and kept there."""
+        height, width = images.shape[-2:]
+        device = None if isinstance(images, np.ndarray) else images.device
+        place = (name, height, width, device)
+        if place not in self._tables:
+            table = make(height, width)
+            if device is not None:
+                import torch
+
+                table = torch.from_numpy(table).to(device)
+            while len(self._tables) >= _TABLES_KEPT:
+                self._tables.pop(next(iter(self._tables)))
+            self._tables[place] = table
+        return self._tables[place]
+
+    def _plane(self, positions: np.ndarray, height: int, width: int) -> np.ndarray:
+        """A value for each position of a block, (c·M·M,), repeated over a picture: (c, H, W)."""
+        block = positions.reshape(self.channels, self.block_size, self.block_size)
+        return np.tile(block, (1, height // self.block_size, width // self.block_size))
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_tables": {}}  # workers make their own, on their own device
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(block_size={self.block_size}, channels={self.channels})"
+
+    def _apply(self, function: Callable[[Images], Images], images: Images) -> Images:
+        if isinstance(images, np.ndarray) or images.device.type != "cpu":
+            return function(images)
+        import torch  # a tensor on the CPU: NumPy's kernels are faster, and share its memory
+
+        return torch.from_numpy(function(images.numpy()))
+
+    def _check(self, images: Images, dtype: str) -> None:
+        got = str(images.dtype).removeprefix("torch.")
+        if got != dtype:
+            raise TypeError(f"{type(self).__name__} takes {dtype} images here, not {got}")
+        if images.ndim < 3 or images.shape[-3] != self.channels:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}; (..., {self.channels}, H, W) is needed"
+            )
+        check_size(*images.shape[-2:], self.block_size)
+
+
+def check_size(height: int, width: int, block_size: int) -> None:
+    """Raise `SegkeyError`, naming the block sizes that fit, unless M divides both sides."""
+    if height % block_size or width % block_size:
+        fitting = ", ".join(map(str, fitting_block_sizes(height, width))) or "none but 1"
+        side = height if height % block_size else width
+        raise SegkeyError(
+            f"{side} is not a multiple of the block size {block_size} (images are {height}x{width})",
+            f"block sizes that fit: {fitting}; or choose another --size",
+        )
+
+
+@register
+class Plain(Cipher):
+    """Method ``none``: changes nothing, so that plain and encrypted images go the same way."""
+
+    method = "none"
+    PARTS = ()
+    label = "plain"
+    what = "Nothing is encrypted: this model works for everybody."
+
+    @classmethod
+    def from_key(cls, key, block_size, channels, password=None):
+        return cls(block_size, channels)
+
+    @classmethod
+    def key_space(cls, block_size, channels=3, fixed_password=False):
+        return 0.0
+
+    def _encrypt(self, images: Images) -> Images:
+        return images.copy() if isinstance(images, np.ndarray) else images.clone()
+
+    _decrypt = _encrypt
+
+
+def each_image(images: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each picture of a batch, contiguous, with its place in ``out``: one at a time stays in the
+    cache."""
+    shape = images.shape[-3:]
+    images = np.ascontiguousarray(images)
+    yield from (
+        zip(images.reshape(-1, *shape), out.reshape(-1, *shape), strict=True) if images.size else ()
+    )
+
+
+def signed(images: Images) -> Images:
+    """A uint16 tensor seen as int16, for which torch has every operation; other types as they
+    are."""
+    import torch
+
+    return images.view(torch.int16) if images.dtype == torch.uint16 else images
+
+
+def unsigned(images: Images) -> Images:
+    """An int16 tensor seen as uint16."""
+    import torch
+
+    return images.view(torch.uint16)

@@ -1,0 +1,82 @@
+"""SHF: pixel shuffling within blocks."""
+
+import math
+
+import numpy as np
+
+from segkey.crypto.ciphers.base import Cipher, Images, each_image, register
+from segkey.crypto.keys import KEY_BITS
+
+
+def check_positions(positions: np.ndarray, block_size: int) -> tuple[np.ndarray, int]:
+    """Check a permutation or selection given by hand; returns it as an array, and the number of
+    channels."""
+    positions = np.asarray(positions)
+    channels, rest = divmod(positions.size, block_size**2) if block_size > 0 else (0, 0)
+    if positions.ndim != 1 or rest or not channels:
+        raise ValueError(f"{positions.size} positions do not make blocks of side {block_size}")
+    return positions, channels
+
+
+@register
+class Shuffle(Cipher):
+    """SHF: y[i] = x[P[i]] in every flattened block.
+
+    Args:
+        permutation: P, each of 0 … c·M·M − 1 once.
+        block_size: M.
+    """
+
+    method = "shf"
+    PARTS = ("permutation",)
+    what = "The {n} values of every block of {c}×{m}×{m} are shuffled, by the key."
+
+    def __init__(self, permutation: np.ndarray, block_size: int):
+        permutation, channels = check_positions(permutation, block_size)
+        if not np.array_equal(np.sort(permutation), np.arange(permutation.size)):
+            raise ValueError("not a permutation: each position must occur once")
+        super().__init__(block_size, channels)
+        self.permutation = permutation.astype(np.int64)
+
+    @classmethod
+    def from_key(cls, key, block_size, channels, password=None):
+        return cls(key.permutation(cls.method, block_size, channels), block_size)
+
+    @classmethod
+    def key_space(cls, block_size, channels=3, fixed_password=False):
+        """(c·M·M)! permutations."""
+        return min(math.lgamma(channels * block_size**2 + 1) / math.log(2), KEY_BITS)
+
+    def _encrypt(self, images: Images) -> Images:
+        return _gather(
+            images, self._table(images, "to", lambda h, w: self._sources(self.permutation, h, w))
+        )
+
+    def _decrypt(self, images: Images) -> Images:
+        sources = self._table(
+            images, "back", lambda h, w: self._sources(np.argsort(self.permutation), h, w)
+        )
+        return _gather(images, sources)
+
+    def _sources(self, permutation: np.ndarray, height: int, width: int) -> np.ndarray:
+        """For every value of a flattened picture, the index of the value that comes there; int64
+        (c·H·W,)."""
+        m = self.block_size
+        channel, rest = np.divmod(permutation, m * m)
+        row, column = np.divmod(rest, m)
+        within = self._plane(channel * height * width + row * width + column, height, width)
+        corner = np.arange(0, height, m).repeat(m)[:, None] * width + np.arange(0, width, m).repeat(
+            m
+        )
+        return (within + corner).reshape(-1)
+
+
+def _gather(images: Images, sources: Images) -> Images:
+    """out[k] = image[sources[k]] for every flattened image."""
+    if not isinstance(images, np.ndarray):
+        return images.reshape(-1, sources.numel()).index_select(1, sources).reshape(images.shape)
+    out = np.empty(images.shape, images.dtype)
+    for image, result in each_image(images, out):
+        # "clip" spares the copy of the result that "raise" makes; no source is out of range.
+        np.take(image.reshape(-1), sources, out=result.reshape(-1), mode="clip")
+    return out

@@ -1,0 +1,283 @@
+"""How well a model segments: one confusion matrix over the whole split, and what follows from
+it."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from segkey.crypto.ciphers import Cipher
+from segkey.errors import SegkeyError
+from segkey.model.batches import BatchLoader, as_pixels
+from segkey.model.networks import Segmenter
+from segkey.model.results import NOTHING_TO_MEASURE
+from segkey.model.runs import Run
+from segkey.shards import Split
+from segkey.shards.memory import MemorySplit
+from segkey.system import devices, distributed
+from segkey.system.progress import SILENT, Advance, Progress
+from segkey.version import VERSION
+
+
+def confusion_matrix(truth: Tensor, predicted: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """Count pixels: int64 (classes, classes), rows are the truth, columns the prediction.
+
+    Args:
+        truth: uint8, any shape.
+        predicted: int, the same shape, 0 … classes − 1.
+        classes: number of classes.
+        ignore_index: void in ``truth``; those pixels are not counted.
+    """
+    truth = truth.reshape(-1).long()
+    # Void pixels go into one more bin that is cut off: selecting the others would wait for the
+    # device.
+    bins = torch.where(
+        truth == ignore_index, classes * classes, truth * classes + predicted.reshape(-1)
+    )
+    return _count(bins, classes * classes + 1)[:-1].view(classes, classes)
+
+
+def _count(values: Tensor, bins: int) -> Tensor:
+    """How often each of 0 … bins − 1 occurs in ``values``, int64 (bins,)."""
+    if values.device.type != "cuda" or values.numel() >= 1 << 24:
+        return torch.bincount(values, minlength=bins)
+    # bincount waits for the device to learn the largest value. histc need not, where it is told;
+    # float32 counts
+    # to 2²⁴ exactly, and values stand in the middle of their bins.
+    return torch.histc(values.float(), bins, -0.5, bins - 0.5).long()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a confusion matrix says.
+
+    Args:
+        matrix: int64 (classes, classes), on the CPU.
+        classes: their names.
+        images: how many images it was counted on.
+        entropy: mean entropy of the prediction in nats a pixel, 0 (certain) … log(classes); None
+            where not asked for.
+    """
+
+    matrix: Tensor
+    classes: tuple[str, ...]
+    images: int
+    entropy: float | None = None
+
+    @property
+    def iou(self) -> dict[str, float | None]:
+        """Intersection over union of each class; None for a class that does not occur in the
+        truth."""
+        hit = self.matrix.diag().double()
+        truth, predicted = self.matrix.sum(1).double(), self.matrix.sum(0).double()
+        values = hit / (truth + predicted - hit)
+        return {
+            n: float(v) if t > 0 else None
+            for n, v, t in zip(self.classes, values, truth, strict=True)
+        }
+
+    @property
+    def mean_iou(self) -> float | None:
+        """Mean of `iou` over the classes that occur; None where nothing but void does."""
+        values = [value for value in self.iou.values() if value is not None]
+        return sum(values) / len(values) if values else None
+
+    @property
+    def pixel_accuracy(self) -> float | None:
+        """The part of pixels, void left out, that are right; None where all are void."""
+        pixels = int(self.matrix.sum())
+        return int(self.matrix.diag().sum()) / pixels if pixels else None
+
+    @property
+    def constant(self) -> tuple[str | None, float | None]:
+        """The best that answering one class everywhere reaches: the class, and its mean IoU; None
+        where all is void."""
+        truth = self.matrix.sum(1)
+        occurring = int((truth > 0).sum())
+        if not occurring:
+            return None, None
+        return self.classes[
+            int(truth.argmax())
+        ], truth.max().item() / truth.sum().item() / occurring
+
+    def summary(self) -> dict:
+        """``mean_iou``, ``pixel_accuracy`` and ``iou``, as the JSON documents have them."""
+        return {"mean_iou": self.mean_iou, "pixel_accuracy": self.pixel_accuracy, "iou": self.iou}
+
+
+@torch.inference_mode()
+def score(
+    model: Segmenter,
+    loader: BatchLoader,
+    max_value: int,
+    cipher: Cipher | None = None,
+    batch_size: int = 32,
+    precise: bool = False,
+    advance: Advance = lambda count: None,
+    entropy: bool = False,
+) -> Scores:
+    """Run a model over a split and count.
+
+    Where a batch does not fit in the device's memory it is scored in pieces (see
+    `segkey.system.devices.MicroBatches`), and the user is told; the scores are the same.
+
+    Under torchrun every rank scores some of the batches, and their counts are added up: the result
+    is that of one process, to the last digit. Whoever has fewer batches than ranks takes a smaller
+    ``batch_size``.
+
+    Args:
+        model: on the feed's device, in evaluation mode.
+        loader: images with masks; its header names the classes and the void value.
+        max_value: what images are divided by.
+        cipher: encrypts the images first, on the device.
+        batch_size: images a batch.
+        precise: float32 even where the device computes in bfloat16.
+        advance: hears how many images were done.
+        entropy: measure the entropy of the prediction too.
+    """
+    classes, ignore_index = loader.split.header.classes, loader.split.header.ignore_index
+    total = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=loader.device)
+    doubt = torch.zeros(
+        math.ceil(len(loader) / batch_size), dtype=torch.float64, device=loader.device
+    )  # a batch each
+    ranks = distributed.world_size()
+
+    def count(pieces: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        counted, doubted = torch.zeros_like(total), torch.zeros_like(doubt[0])
+        for images, masks in pieces:
+            images = cipher.encrypt(images) if cipher else images
+            logits = model(as_pixels(images, max_value))
+            counted += confusion_matrix(masks, logits.argmax(1), len(classes), ignore_index)
+            if entropy:
+                doubted += _entropy(logits) * len(masks)
+        return counted, doubted
+
+    with devices.mixed_precision(loader.device, not precise):
+        order = distributed.my_batches(len(loader), batch_size)
+        for number, (images, masks) in enumerate(loader.batches(batch_size, order)):
+            counted, doubted = loader.pieces.run(count, images, masks)
+            total += counted
+            doubt[distributed.rank() + number * ranks] = doubted
+            advance(min(batch_size * ranks, len(loader) - number * batch_size * ranks))
+    total, doubt = distributed.all_reduce_sum(total).cpu(), distributed.all_reduce_sum(doubt).sum()
+    return Scores(total, classes, len(loader), float(doubt) / len(loader) if entropy else None)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """Mean entropy a pixel, of logits (N, classes, H, W)."""
+    # The network decides at an eighth of the resolution: every fourth pixel tells the same for a
+    # sixteenth of the time.
+    return (
+        torch.distributions.Categorical(logits=logits[..., ::4, ::4].float().movedim(1, -1))
+        .entropy()
+        .mean()
+    )
+
+
+def why_no_score(mean_iou: float | None) -> dict[str, str]:
+    """For a result without a score, the field ``no_score``, which says why; nothing for others."""
+    return {"no_score": NOTHING_TO_MEASURE} if mean_iou is None else {}
+
+
+# What may differ between two measurements that give the same numbers all the same, or of which
+# ranks have their own.
+_APART = ("run", "device", "dtype", "versions")
+
+
+def conditions(
+    run: Run,
+    split: Split | MemorySplit,
+    device: torch.device,
+    images: int,
+    batch_size: int,
+    precise: bool,
+) -> dict:
+    """All that decides a score: two scores stand for the same thing only where these agree.
+
+    Args:
+        run: the run.
+        split: what it is tested on; its content counts, not its names alone.
+        device: where it is computed.
+        images: how many are used.
+        batch_size: images per batch.
+        precise: float32 even where the device computes in bfloat16.
+    """
+    reduced = isinstance(devices.mixed_precision(device, not precise), torch.autocast)
+    return {
+        "run": run.name,
+        "weights_sha256": run.weights_checksum,
+        "network": run.config["model"]["backbone"],
+        "split": split.header.split,
+        "images": images,
+        "fingerprint": split.fingerprint,
+        "labels": split.labels_fingerprint,
+        "device": devices.describe(device),
+        "dtype": "bfloat16" if reduced else "float32",
+        "precise": precise,
+        "batch_size": batch_size,
+        "versions": {"segkey": VERSION, "torch": str(torch.__version__)},
+    }
+
+
+def agree_on(settings: dict) -> None:
+    """Raise `SegkeyError` unless all ranks measure the same; their devices may differ."""
+    distributed.require_same(
+        {what.replace("_", " "): str(settings[what]) for what in settings if what not in _APART}
+    )
+
+
+def evaluate(
+    run: Run,
+    split: Split | MemorySplit,
+    cipher: Cipher | None,
+    device: torch.device,
+    limit: int | None = None,
+    batch_size: int = 32,
+    precise: bool = False,
+    progress: Progress = SILENT,
+) -> dict:
+    """Score a run with the correct key.
+
+    Args:
+        run: the run.
+        split: from `segkey.model.test_splits.open_test_split`.
+        cipher: the run's; needed where the split is plain and the run is not.
+        device: where to compute.
+        limit: only the first so many images.
+        batch_size: images a batch.
+        precise: float32 even where the device computes in bfloat16.
+        progress: hears of every image.
+
+    Returns:
+        The document of ``segkey evaluate --json``; scores are None where every pixel of the masks
+        is void, and then ``no_score`` says so.
+    """
+    plain = split.header.method == "none"
+    if plain and cipher is None and run.header.method != "none":
+        raise SegkeyError("plain images need the key of the run", "give it with --key")
+    count = min(limit or len(split), len(split))
+    settings = conditions(run, split, device, count, batch_size, precise)
+    agree_on(settings)
+    # A rank reads its own images only.
+    model, loader = (
+        run.load_model(device),
+        BatchLoader(
+            split, device, limit=limit, resident=None if distributed.is_single() else False
+        ),
+    )
+    with progress.task("evaluate", len(loader)) as advance:
+        encrypting = cipher if plain else None
+        scores = score(
+            model, loader, run.header.max_value, encrypting, batch_size, precise, advance
+        )
+    constant, constant_iou = scores.constant
+    return why_no_score(scores.mean_iou) | {
+        "run": run.name,
+        "split": split.header.split,
+        "images": scores.images,
+        "correct": scores.summary(),
+        "constant": {"class": constant, "mean_iou": constant_iou},
+        "device": settings["device"],
+        "tested": settings | split.origin,
+    }

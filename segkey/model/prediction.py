@@ -1,0 +1,411 @@
+"""A trained model at work for whoever holds its key: images in, masks of the images' own sizes out.
+
+>>> import segkey
+>>> model = segkey.load("runs/latest")                      # doctest: +SKIP
+>>> key = segkey.Key.load("keys/segkey.key")                # doctest: +SKIP
+>>> mask = model.predict("photo.jpg", key)                  # doctest: +SKIP
+"""
+
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from segkey.crypto import ciphers
+from segkey.crypto.ciphers import Cipher
+from segkey.crypto.keys import Key
+from segkey.data import augment, decode
+from segkey.data.items import Item, Problem
+from segkey.data.palette import overlay, palette_mask
+from segkey.errors import SegkeyError, SegkeyWarning
+from segkey.model.batches import as_pixels
+from segkey.model.runs import Run
+from segkey.model.test_splits import cipher_of
+from segkey.system import devices
+from segkey.system.files import free_path, make_folder, written_whole
+from segkey.system.progress import SILENT, Progress
+
+Picture = str | Path | Image.Image | np.ndarray
+_BAND = 1 << 24  # logits enlarged at a time: 64 MB, whatever the size of the photograph
+_In, _Out = TypeVar("_In"), TypeVar("_Out")
+
+
+def load(run: str | Path, device: str | torch.device = "auto", precise: bool = False) -> "Model":
+    """The model of a run, ready to predict.
+
+    Args:
+        run: the run's folder, or ``runs/latest``.
+        device: ``auto``, ``cuda``, ``cuda:1``, ``mps`` or ``cpu``.
+        precise: float32 even where the device computes in bfloat16.
+
+    Raises:
+        SegkeyError: no run there, damaged weights, or no such device.
+    """
+    where = device if isinstance(device, torch.device) else devices.choose(device)
+    return Model(Run.open(run), where, precise)
+
+
+class Model:
+    """A trained network with what it was trained on.
+
+    Attributes:
+        run: where it came from; ``run.header`` names its method, block size, key and classes.
+        device: where it computes.
+        precise: float32 even where the device computes in bfloat16.
+    """
+
+    def __init__(self, run: Run, device: torch.device, precise: bool = False):
+        self.run, self.device, self.precise = run, device, precise
+        self._network = run.load_model(device)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names; a mask holds their numbers."""
+        return self.run.header.classes
+
+    def predict(
+        self,
+        images: Picture | list[Picture],
+        key: Key | None = None,
+        password: bytes | None = None,
+        batch_size: int = 32,
+    ) -> np.ndarray | list[np.ndarray]:
+        """Which class each pixel belongs to: resized as in training, encrypted, predicted, and
+        resized back.
+
+        Args:
+            images: a path, a Pillow image, or a uint8 array (H, W, 3) or (H, W); or a list of them.
+            key: the model's key. Another one works as it would for a thief, with a warning, and so
+                does none.
+            password: the FFX password, where the model was trained with a fixed one.
+            batch_size: images a batch.
+
+        Returns:
+            uint8 (H, W) of class numbers, of the image's own size (upright, as its EXIF data says);
+            a list for a list.
+
+        Raises:
+            SegkeyError: an image that cannot be read, or the right key without the right password.
+        """
+        if not isinstance(images, list | tuple):
+            return self.predict([images], key, password, batch_size)[0]
+        cipher, masks = self.cipher(key, password), []
+        for start in range(0, len(images), batch_size):
+            batch = [_upright(image) for image in images[start : start + batch_size]]
+            pixels = np.stack([augment.as_array(picture, self.run.size) for picture in batch])
+            masks += self.masks(
+                pixels, [(picture.height, picture.width) for picture in batch], cipher
+            )
+        return masks
+
+    def cipher(self, key: Key | None, password: bytes | None = None) -> Cipher | None:
+        """What images are encrypted with before prediction; None where they stay plain.
+
+        Warns where that is not the model's own key: a thief can go on, but an owner should know.
+
+        Raises:
+            SegkeyError: the right key, but not the FFX password that goes with it.
+        """
+        header = self.run.header
+        if header.method == "none":
+            return None
+        if key is None:
+            _warn(
+                f"no key was given: run {self.run.name} needs key {header.key_id}, so its masks "
+                f"will be poor"
+            )
+            return None
+        if key.id == header.key_id:
+            return cipher_of(self.run, key, password)
+        _warn(
+            f"key {key.id} is not the key of run {self.run.name}, which is {header.key_id}: its "
+            f"masks will be poor"
+        )
+        return ciphers.from_key(header.method, key, header.block_size, header.channels, password)
+
+    @torch.inference_mode()
+    def masks(
+        self,
+        pixels: np.ndarray,
+        sizes: list[tuple[int, int]],
+        cipher: Cipher | None,
+        divided_by: int = 255,
+    ) -> list[np.ndarray]:
+        """Masks of some images of the network's size.
+
+        Args:
+            pixels: uint8 (N, 3, h, w), plain.
+            sizes: (H, W) of each mask.
+            cipher: from `cipher`, or a thief's; None feeds the images as they are.
+            divided_by: what images are divided by that are fed as they are.
+
+        Returns:
+            uint8 (H, W) each.
+        """
+        images = torch.from_numpy(pixels).to(self.device)
+        images, max_value = (
+            (cipher.encrypt(images), cipher.max_value) if cipher else (images, divided_by)
+        )
+        with devices.mixed_precision(self.device, not self.precise):
+            logits = self._network(as_pixels(images, max_value)).float()
+        return [
+            classes_at(each, size).cpu().numpy() for each, size in zip(logits, sizes, strict=True)
+        ]
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, SegkeyWarning, stacklevel=4)
+
+
+def _upright(image: Picture) -> Image.Image:
+    """Anything that is an image, as upright RGB."""
+    if isinstance(image, str | Path):
+        return decode.load_image(Path(image))
+    if isinstance(image, np.ndarray):
+        if (
+            image.dtype != np.uint8
+            or image.ndim not in (2, 3)
+            or (image.ndim == 3 and image.shape[2] != 3)
+        ):
+            raise SegkeyError(
+                f"an array of type {image.dtype} and shape {image.shape} is not an image",
+                "give uint8 of shape (H, W, 3), or (H, W) for grey",
+            )
+        image = Image.fromarray(np.ascontiguousarray(image))
+    if not isinstance(image, Image.Image) or not image.width * image.height:
+        raise SegkeyError(
+            f"a {type(image).__name__} is not an image",
+            "give a path, a Pillow image, or a uint8 array (H, W, 3)",
+        )
+    return decode.to_rgb(image, "the image")
+
+
+def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """The likeliest class of each pixel after resizing to another size.
+
+    Logits are resized, bilinearly as the network itself enlarges them from an eighth of its input,
+    and not the
+    finished classes: enlarged to the nearest, those would show every pixel of the network's input
+    as a stair. A band of rows at a time, as 21 classes of a 12-megapixel photograph would take a
+    gigabyte.
+
+    Args:
+        logits: float (classes, h, w).
+        size: (H, W).
+
+    Returns:
+        uint8 (H, W).
+    """
+    classes, h, w = logits.shape
+    height, width = size
+    if (h, w) == (height, width):
+        return _likeliest(logits)
+    out = torch.empty(size, dtype=torch.uint8, device=logits.device)
+    rows = max(1, _BAND // (classes * width))
+    for top in range(0, height, rows):
+        y = torch.arange(top, min(top + rows, height), device=logits.device)
+        y = ((y + 0.5) * (h / height) - 0.5).clamp(
+            0, h - 1
+        )  # where pixels' centres fall, as F.interpolate has it
+        above = y.long()
+        below = (above + 1).clamp(max=h - 1)
+        rows_of = logits.index_select(1, above), logits.index_select(1, below)
+        band = torch.lerp(*rows_of, (y - above)[:, None].to(logits.dtype))
+        band = F.interpolate(band[None], (len(y), width), mode="bilinear", align_corners=False)[0]
+        out[top : top + len(y)] = _likeliest(band)
+    return out
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    """argmax over the first dimension, uint8; on the CPU, torch's own argmax takes five times as
+    long there as max."""
+    return logits.max(0).indices.byte()
+
+
+@dataclass
+class Predicted:
+    """What came of predicting many images.
+
+    Attributes:
+        images: how many masks were written.
+        pixels: class name to how many pixels, over all images.
+        seen: class name to how many images it occurs in.
+        problems: images that were left out, with reasons.
+        animated: names of images of which only the first picture was used.
+        seconds: how long it took, without loading the model.
+    """
+
+    images: int = 0
+    pixels: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    animated: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def count(self, mask: np.ndarray, classes: tuple[str, ...]) -> None:
+        """Take a mask into account."""
+        self.images += 1
+        counts = np.bincount(mask.reshape(-1), minlength=len(classes))
+        for name, pixels in zip(classes, counts.tolist(), strict=True):
+            self.pixels[name] = self.pixels.get(name, 0) + pixels
+            self.seen[name] = self.seen.get(name, 0) + (pixels > 0)
+
+    def summary(self, run: str) -> dict:
+        """The document of ``segkey predict --json``."""
+        total = sum(self.pixels.values())
+        return {
+            "run": run,
+            "images": self.images,
+            "left_out": [{"name": problem.name, "why": problem.why} for problem in self.problems],
+            "animated": self.animated,
+            "seconds": round(self.seconds, 3),
+            "classes": {
+                name: {"images": self.seen[name], "share": self.pixels[name] / total}
+                for name in self.pixels
+            },
+        }
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """An image on its way to the network."""
+
+    item: Item
+    pixels: np.ndarray
+    size: tuple[int, int]
+    animated: bool
+
+
+def predict_files(
+    model: Model,
+    cipher: Cipher | None,
+    items: list[Item],
+    out: Path,
+    overlays: bool = False,
+    strict: bool = False,
+    force: bool = False,
+    batch_size: int = 32,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> Predicted:
+    """Write a palette PNG mask for each image below ``out/masks``, under the image's own name.
+
+    Threads decode ahead of the network and write behind it, so that it never waits for files.
+
+    Args:
+        model: from `load`.
+        cipher: from `Model.cipher`.
+        items: from `segkey.data.sources.find_pictures`.
+        out: the folder; no name leads out of it.
+        overlays: also write each image under its classes' colours, with a legend, below
+            ``out/overlays``.
+        strict: stop at the first image that cannot be used; the others are predicted otherwise.
+        force: write into a folder that is not empty, replacing files.
+        batch_size: images a batch.
+        workers: threads.
+        progress: hears of every image.
+
+    Raises:
+        SegkeyError: ``out`` is not empty, no image can be used, or (``strict``) one cannot.
+    """
+    if not force and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SegkeyError(
+            f"{out} already exists and is not empty", "choose another --out, or use --force"
+        )
+    result, began = Predicted(), time.monotonic()
+    taken: set[Path] = set()
+    with (
+        progress.task("predict", len(items)) as advance,
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+    ):
+        ahead, writing = max(2 * batch_size, 8), deque()
+        waiting: list[_Loaded] = []
+
+        def flush() -> None:
+            masks = model.masks(
+                np.stack([each.pixels for each in waiting]), [each.size for each in waiting], cipher
+            )
+            for each, mask in zip(waiting, masks, strict=True):
+                result.count(mask, model.classes)
+                path = free_path(out / "masks", each.item.name, ".png", taken)
+                beside = (
+                    free_path(out / "overlays", each.item.name, ".jpg", taken) if overlays else None
+                )
+                for file in filter(None, (path, beside)):
+                    make_folder(file.parent, below=out)
+                writing.append(pool.submit(_write, each.item, mask, path, beside, model.classes))
+            advance(len(waiting))
+            waiting.clear()
+            while len(writing) > ahead:
+                writing.popleft().result()
+
+        for loaded in _ahead(pool, lambda item: _load(item, model.run.size), items, ahead):
+            if isinstance(loaded, Problem):
+                if strict:
+                    raise SegkeyError(
+                        f"{loaded.name}: {loaded.why}", "mend or remove it, or leave --strict out"
+                    )
+                result.problems.append(loaded)
+                advance(1)
+                continue
+            result.animated += [loaded.item.name] if loaded.animated else []
+            waiting.append(loaded)
+            if len(waiting) == batch_size:
+                flush()
+        if waiting:
+            flush()
+        for each in writing:
+            each.result()
+    if not result.images:
+        first = result.problems[0]
+        raise SegkeyError(f"none of {len(items)} images can be used; {first.name}: {first.why}")
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[_In], _Out], inputs: Iterable[_In], count: int
+) -> Iterator[_Out]:
+    """Results in order, computed in threads at most ``count`` inputs ahead."""
+    waiting: deque = deque()
+    for each in inputs:
+        waiting.append(pool.submit(function, each))
+        if len(waiting) > count:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _load(item: Item, size: tuple[int, int]) -> _Loaded | Problem:
+    try:
+        picture = decode.load_image(item.image)
+        animated = decode.is_animated(item.image)
+        return _Loaded(
+            item, augment.as_array(picture, size), (picture.height, picture.width), animated
+        )
+    except SegkeyError as error:
+        return Problem(item.name, error.what.removeprefix(f"{item.image}: "))
+
+
+def _write(
+    item: Item, mask: np.ndarray, path: Path, beside: Path | None, classes: tuple[str, ...]
+) -> None:
+    with written_whole(path) as file:
+        palette_mask(mask, classes).save(file, format="PNG")
+    if beside:
+        # Decoded once more: keeping every photograph until its mask is there would take far more
+        # memory.
+        picture = overlay(decode.load_image(item.image), mask, classes)
+        with written_whole(beside) as file:
+            picture.save(file, format="JPEG", quality=90)

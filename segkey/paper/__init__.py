@@ -1,0 +1,41 @@
+"""The paper's experiment on any data: a model for every method and block size, each trained and
+attacked.
+
+A cell is one model: a method, a block size and a seed. Plain shards are made once. Every cell
+trains on them, augmented and encrypted on the device, and is then tried with the correct key, with
+plain images and with wrong keys.
+All of it stays in one folder: ``settings.json`` says how every cell there is made, and other
+settings are refused; ``plain/`` holds the shards, ``runs/`` a run for each cell with its result,
+``results.json`` everything that was measured. What is finished is never computed again; what was
+cut off goes on. The grid may grow.
+"""
+
+from segkey.paper.estimate import estimate
+from segkey.paper.example import Example, example
+from segkey.paper.findings import Model, examine, models_of
+from segkey.paper.grid import BLOCK_SIZES, METHODS, Cell, grid
+from segkey.paper.metering import Meter, Watch
+from segkey.paper.running import Experiment
+from segkey.paper.settings import FORMAT, Settings, check_folder, is_full_voc, key_for, open_data
+
+__all__ = [
+    "BLOCK_SIZES",
+    "FORMAT",
+    "METHODS",
+    "Cell",
+    "Example",
+    "Experiment",
+    "Meter",
+    "Model",
+    "Settings",
+    "Watch",
+    "check_folder",
+    "estimate",
+    "examine",
+    "example",
+    "grid",
+    "is_full_voc",
+    "key_for",
+    "models_of",
+    "open_data",
+]

@@ -1,0 +1,370 @@
+"""The paper's four findings, tested on the results of a grid of models.
+
+A finding is one or more claims, and a claim is a comparison of pairs: of models, or of what is left
+of them. It holds where every pair is as claimed, partly where at least half of them are, and cannot
+be told where the grid has no pair.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+
+from segkey.crypto.ciphers import METHODS, method_label, method_name
+from segkey.model import conditions
+
+HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "cannot be told"
+
+SMALL_BLOCKS = 4  # "small M" are those up to here; from M = 8 on, the paper's order changes
+WORKS_WELL = 0.5  # a model still works well without its key where this part of it is left
+LEARNED = 1.5  # a model has learned something where it reaches this many times the constant answer
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a method and block size reached under the same conditions: the mean over seeds, and over
+    nothing else.
+
+    Attributes:
+        method, block_size, device: which.
+        correct: mean IoU with the correct key, one value a seed.
+        plain: with plain images, one value a seed; empty for the baseline.
+        wrong: with wrong keys, all of them of all seeds; empty for the baseline.
+        constant: what a constant answer reaches.
+        conditions: under which it was trained and tested, see `segkey.model.conditions`.
+    """
+
+    method: str
+    block_size: int
+    device: str
+    correct: tuple[float, ...]
+    plain: tuple[float, ...]
+    wrong: tuple[float, ...]
+    constant: float
+    conditions: dict = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return "baseline" if self.method == "none" else method_label(self.method, self.block_size)
+
+    @property
+    def accuracy(self) -> float:
+        """Mean IoU with the correct key."""
+        return mean(self.correct)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of `accuracy` over the seeds; None for a single seed."""
+        return deviation(self.correct)
+
+    @property
+    def with_plain(self) -> float:
+        """Mean IoU with plain images."""
+        return mean(self.plain)
+
+    @property
+    def with_wrong(self) -> float:
+        """Mean IoU with a wrong key, on average."""
+        return mean(self.wrong)
+
+    @property
+    def without_key(self) -> float:
+        """Without it: the better of plain images and the mean wrong key."""
+        return max(self.with_plain, self.with_wrong)
+
+    @property
+    def gap(self) -> float:
+        """How much of the accuracy is lost without the key."""
+        return self.accuracy - self.without_key
+
+    @property
+    def left(self) -> float:
+        """The part of what it reaches above a constant answer that is left without the key, from
+        0."""
+        above = self.accuracy - self.constant
+        return max(0.0, self.without_key - self.constant) / above if above > 0 else 0.0
+
+    @property
+    def has_learned(self) -> bool:
+        return self.accuracy >= LEARNED * self.constant
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two things compared.
+
+    Attributes:
+        what: the comparison, in words.
+        by: how clearly it is as claimed; negative where it is not.
+        within_spread: whether the difference is smaller than the spread of the seeds; None for
+            single seeds.
+        devices: whether they were computed on different devices.
+        differs: all conditions in which they differ, in words; empty where they can be compared.
+    """
+
+    what: str
+    by: float
+    within_spread: bool | None = None
+    devices: bool = False
+    differs: str = ""
+
+
+@dataclass
+class Claim:
+    """A claim and the pairs that decide it."""
+
+    text: str
+    pairs: list[Pair] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        if not self.pairs:
+            return UNKNOWN
+        right = sum(pair.by > 0 for pair in self.pairs)
+        return (
+            HOLDS if right == len(self.pairs) else PARTLY if 2 * right >= len(self.pairs) else FAILS
+        )
+
+    def decisive(self) -> list[Pair]:
+        """The pairs against the claim, the clearest first; where there are none, the two
+        narrowest."""
+        ordered = sorted(self.pairs, key=lambda pair: pair.by)
+        against = [pair for pair in ordered if pair.by <= 0]
+        return against or ordered[:2]
+
+    def document(self) -> dict:
+        return {
+            "claim": self.text,
+            "verdict": self.verdict,
+            "pairs": len(self.pairs),
+            "as_claimed": sum(pair.by > 0 for pair in self.pairs),
+            "mean_by": mean([pair.by for pair in self.pairs]),
+            "decisive": [pair.__dict__ for pair in self.decisive()],
+            "all": [pair.__dict__ for pair in self.pairs],
+        }
+
+
+def has_score(cell: dict) -> bool:
+    """Whether anything could be measured on a cell's test images."""
+    return cell["correct"]["mean_iou"] is not None
+
+
+def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
+    """Cells of ``results.json`` put together over seeds, by method and block size and then by their
+    conditions.
+
+    Where a method and block size was trained or tested under several conditions, those with the
+    most seeds are first, and of as many seeds those that most cells have. Cells that have no score,
+    as every pixel of their test masks was void, are passed over.
+    """
+    cells = list(cells)
+    usual = Counter(conditions.key(conditions.of_cell(cell)) for cell in cells)
+    groups: dict[tuple, list[dict]] = {}
+    for cell in filter(has_score, cells):
+        alike = conditions.key(conditions.of_cell(cell))
+        groups.setdefault((cell["method"], cell["block_size"], alike), []).append(cell)
+    models: dict[tuple[str, int], list[Model]] = {}
+    for (method, block_size, _), group in groups.items():
+        models.setdefault((method, block_size), []).append(
+            Model(
+                method,
+                block_size,
+                group[0]["device"],
+                tuple(cell["correct"]["mean_iou"] for cell in group),
+                _plain_scores(group),
+                tuple(
+                    value
+                    for cell in group
+                    if cell["incorrect"]
+                    for value in cell["incorrect"]["values"]
+                ),
+                mean([cell["constant"]["mean_iou"] for cell in group]),
+                conditions.of_cell(group[0]),
+            )
+        )
+    for several in models.values():
+        several.sort(
+            key=lambda model: (-len(model.correct), -usual[conditions.key(model.conditions)])
+        )
+    return models
+
+
+def _plain_scores(group: list[dict]) -> tuple[float, ...]:
+    """With plain images, fed in the better way: earlier versions tried one way, which counts only
+    if all did."""
+    scores = [cell["plain"] for cell in group if cell["plain"]]
+    both = [plain for plain in scores if "by_divisor" in plain]
+    return tuple(plain["mean_iou"] for plain in both or scores)
+
+
+def examine(cells: Iterable[dict]) -> list[dict]:
+    """The four findings, as ``results.json`` keeps them, from its cells."""
+    models = {place: several[0] for place, several in models_of(cells).items()}
+    baseline = models.pop(("none", 1), None)
+    grid = _Grid(models)
+    return [
+        _finding(1, "accuracy falls as M grows, most steeply for SHF", _falling(grid)),
+        _finding(
+            2, "SHF > NP > FFX at small M; NP is the most accurate from M = 8 on", _order(grid)
+        ),
+        _finding(3, "every protected model is below the baseline", [_below(grid, baseline)]),
+        _finding(
+            4,
+            "FFX separates best, SHF and NP leak at small M, accuracy is traded for control",
+            _leaks(grid),
+        ),
+    ]
+
+
+def _finding(number: int, text: str, claims: list[Claim]) -> dict:
+    verdicts = {claim.verdict for claim in claims} - {UNKNOWN}
+    verdict = verdicts.pop() if len(verdicts) == 1 else PARTLY if verdicts else UNKNOWN
+    return {
+        "finding": number,
+        "text": text,
+        "verdict": verdict,
+        "claims": [claim.document() for claim in claims],
+    }
+
+
+class _Grid:
+    """Protected models by method and block size."""
+
+    def __init__(self, models: dict[tuple[str, int], Model]):
+        self.models = models
+        present = {method for method, _ in models}
+        self.methods = [method for method in METHODS if method in present] + sorted(
+            present - set(METHODS)
+        )
+        self.block_sizes = sorted({block_size for _, block_size in models})
+
+    def of_method(self, method: str) -> list[Model]:
+        """Small blocks first."""
+        return [self.models[method, m] for m in self.block_sizes if (method, m) in self.models]
+
+    def at(self, block_size: int, methods: Sequence[str]) -> list[Model]:
+        """Those of some methods that the grid has, in that order."""
+        return [
+            self.models[method, block_size]
+            for method in methods
+            if (method, block_size) in self.models
+        ]
+
+    def __iter__(self):
+        return iter(self.models.values())
+
+
+def _higher(a: Model, b: Model) -> Pair:
+    """The claim that ``a`` is more accurate than ``b``."""
+    by, within = a.accuracy - b.accuracy, None
+    if a.spread is not None and b.spread is not None:
+        within = abs(by) < math.hypot(a.spread, b.spread)
+    return Pair(
+        f"{a.label} {a.accuracy:.4f}, {b.label} {b.accuracy:.4f}", by, within, **_apart(a, b)
+    )
+
+
+def _wider(a: Model, b: Model) -> Pair:
+    """The claim that ``a`` has the wider gap between the correct key and none."""
+    what = f"{a.label} {a.gap:.4f}, {b.label} {b.gap:.4f}"
+    return Pair(what, a.gap - b.gap, **_apart(a, b))
+
+
+def _keeps_more(a: Model, b: Model) -> Pair:
+    """The claim that ``a`` keeps a larger part without the key than ``b``."""
+    what = f"{a.label} ({a.accuracy:.4f}) keeps {a.left:.0%}, {b.label} ({b.accuracy:.4f}) {b.left:.0%}"
+    return Pair(what, a.left - b.left, **_apart(a, b))
+
+
+def _apart(*models: Model) -> dict:
+    """What a pair must say where its models were not trained and tested alike."""
+    first, *others = models
+    differing = [
+        each
+        for other in others
+        for each in conditions.differences(other.conditions, first.conditions)
+    ]
+    devices = len({conditions.device_kind(model.device) for model in models}) > 1
+    return {"devices": devices, "differs": conditions.joined(list(dict.fromkeys(differing)))}
+
+
+def _falling(grid: _Grid) -> list[Claim]:
+    falls, steep = (
+        Claim("falls from each M to the next, for every method"),
+        Claim("falls most for SHF"),
+    )
+    for method in grid.methods:
+        falls.pairs += [_higher(small, large) for small, large in pairwise(grid.of_method(method))]
+    for other in grid.methods:
+        if other == "shf":
+            continue
+        common = [m for m in grid.block_sizes if len(grid.at(m, ("shf", other))) == 2]
+        if len(common) > 1:
+            ends = [grid.at(m, ("shf", other)) for m in (common[0], common[-1])]
+            (shf, its), (shf_end, its_end) = ends
+            fall, its_fall = shf.accuracy - shf_end.accuracy, its.accuracy - its_end.accuracy
+            what = f"M={common[0]} to {common[-1]}: SHF falls by {fall:.4f}, {method_name(other)} by {its_fall:.4f}"
+            steep.pairs.append(
+                Pair(what, fall - its_fall, **_apart(*(model for end in ends for model in end)))
+            )
+    return [falls, steep]
+
+
+def _order(grid: _Grid) -> list[Claim]:
+    small = Claim(f"SHF > NP > FFX up to M = {SMALL_BLOCKS}")
+    large = Claim(f"NP is the most accurate from M = {2 * SMALL_BLOCKS} on")
+    for m in grid.block_sizes:
+        if m <= SMALL_BLOCKS:
+            small.pairs += [
+                _higher(a, b) for a, b in combinations(grid.at(m, ("shf", "np", "ffx")), 2)
+            ]
+        elif ("np", m) in grid.models:
+            large.pairs += [
+                _higher(grid.models["np", m], other) for other in grid.at(m, ("shf", "ffx"))
+            ]
+    return [small, large]
+
+
+def _below(grid: _Grid, baseline: Model | None) -> Claim:
+    claim = Claim("each is below it")
+    if baseline:
+        claim.pairs = [_higher(baseline, model) for model in grid]
+    return claim
+
+
+def _leaks(grid: _Grid) -> list[Claim]:
+    """Of models that have learned something: what is left of the others without a key says
+    nothing."""
+    learned = _Grid({place: model for place, model in grid.models.items() if model.has_learned})
+    separates = Claim("FFX has the widest gap from the correct key to none, at each M")
+    keeps = Claim("FFX keeps the smallest part without the key, at each M")
+    leaks = Claim(f"SHF and NP keep half or more without the key, up to M = {SMALL_BLOCKS}")
+    trade = Claim("of two models, the more accurate one keeps more without the key")
+
+    for m in learned.block_sizes:
+        if ("ffx", m) in learned.models:
+            ffx, others = learned.models["ffx", m], learned.at(m, ("shf", "np"))
+            separates.pairs += [_wider(ffx, other) for other in others]
+            keeps.pairs += [_keeps_more(other, ffx) for other in others]
+        if m <= SMALL_BLOCKS:
+            for model in learned.at(m, ("shf", "np")):
+                what = f"{model.label} ({model.accuracy:.4f}) keeps {model.left:.0%}"
+                leaks.pairs.append(Pair(what, model.left - WORKS_WELL))
+    for a, b in combinations(learned, 2):
+        more, less = (a, b) if a.accuracy >= b.accuracy else (b, a)
+        trade.pairs.append(_keeps_more(more, less))
+    return [separates, keeps, leaks, trade]
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """None where there is no value."""
+    return math.fsum(values) / len(values) if values else None
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation of the sample; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    middle = mean(values)
+    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))

@@ -1,0 +1,456 @@
+"""Making the cells: one after another, each kept as soon as it is finished."""
+
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from segkey import attacks
+from segkey.crypto import ciphers
+from segkey.crypto.keys import Key
+from segkey.data.items import Source
+from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
+from segkey.model import conditions, evaluation, measurements, runs, training, weights
+from segkey.paper.findings import examine
+from segkey.paper.grid import Cell
+from segkey.paper.metering import Meter, Watch
+from segkey.paper.settings import (
+    FORMAT,
+    LEAST,
+    PASSWORD,
+    Settings,
+    check_folder,
+    differences,
+    is_full_voc,
+)
+from segkey.shards import Split, encryption, open_splits
+from segkey.system import distributed
+from segkey.system.files import is_folder_there, is_there, make_folder, read_json, write_json
+from segkey.version import VERSION
+
+_CELL = {
+    "run": str,
+    "method": str,
+    "block_size": int,
+    "seed": int,
+    "device": str,
+    "seconds": dict,
+    "correct": dict,
+}
+_TRAIN_UNITS = 3.0  # a training image takes about three times as long as one that is only scored
+
+
+class _BrokenRunError(SegkeyError):
+    """A cell's run that was begun cannot be used."""
+
+
+def _damage(path: Path) -> str:
+    """Why a run that was begun cannot be gone on with; empty if it can, or if there is none."""
+    if not os.path.lexists(path / "run.json"):
+        return ""
+    try:
+        run = runs.Run.open(path)
+        if run.config["epochs_done"]:
+            run.history()
+            run.load_model(torch.device("cpu"))
+            if run.state_file.is_file():
+                weights.read_archive(run.state_file)
+        return ""
+    except SegkeyError as error:
+        return error.what
+
+
+def _read_cell(file: Path) -> dict:
+    """The result of a cell.
+
+    Raises:
+        SegkeyError: it is damaged.
+    """
+    document = read_json(file, "the result of a cell")
+    if not all(isinstance(document.get(name), kind) for name, kind in _CELL.items()):
+        raise SegkeyError(
+            f"{file} is damaged", "restore it from a backup, or remove it to measure the cell again"
+        )
+    return document
+
+
+class Experiment:
+    """A folder of cells that are all made alike; under torchrun all ranks work on each.
+
+    Args:
+        source: from `open_data`.
+        settings: how cells are made.
+        key: the correct one.
+        out: the folder.
+        device: where to compute.
+        watch: hears how far it is.
+        workers: processes that prepare images; as many as there are cores, if not given.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        settings: Settings,
+        key: Key,
+        out: Path,
+        device: torch.device,
+        watch: Watch | None = None,
+        workers: int | None = None,
+    ):
+        self.source, self.settings, self.key, self.out = source, settings, key, out
+        self.device, self.watch, self.workers = device, watch or Watch(), workers
+        self.diverged: list[str] = []  # cells whose training did, in this run
+        self.left_out: dict[str, str] = {}  # cells that cannot be used, and why
+        self._said: set[str] = set()
+
+    def run(self, cells: Sequence[Cell]) -> dict:
+        """Train and attack what is missing of some cells.
+
+        Returns:
+            What ``results.json`` holds: everything measured in this folder, in this run or an
+            earlier one.
+
+        Raises:
+            SegkeyError: the folder holds results of other settings, of another version, or
+                something else; or every cell
+            is broken.
+        """
+        check_folder(self.out)
+        make_folder(self.out)
+        with distributed.sole_writer(self.out), warnings.catch_warnings():
+            warnings.simplefilter(
+                "once", SegkeyWarning
+            )  # what is said of one cell's weights is true of all
+            if distributed.is_main():
+                self._claim()
+            splits = self._open_plain_shards()
+            names = {cell.name for cell in cells}
+            known = distributed.broadcast(self._finished(splits))
+            finished = {name: result for name, result in known.items() if name in names}
+            before = [cell for cell in cells if cell.name in finished]
+            self.watch.start(cells, finished, Meter(self._units(cells), self._units(before)))
+            self.diverged = []
+            for name, why in self.left_out.items():
+                self.watch.say(
+                    f"{name} is {'measured again' if name in names else 'left out'}: {why}"
+                )
+            for cell in cells:
+                if cell.name not in finished:
+                    try:
+                        self._train_and_attack(cell, splits)
+                    except DivergedError as error:  # the other cells are worth having
+                        self.watch.say(f"{cell.name} is left out: {error.what}")
+                        self.diverged.append(cell.name)
+                    except (
+                        _BrokenRunError
+                    ) as error:  # so are they here; nothing that is there is written over
+                        self.watch.say(f"{cell.name} is left out: {error.what}")
+                        self.left_out[cell.name] = error.what
+            document = self.write(splits)
+            if self.left_out and not document["cells"]:
+                name, why = next(iter(self.left_out.items()))
+                raise SegkeyError(
+                    f"no model can be used; {name}: {why}",
+                    "restore its folder, or remove it to begin anew",
+                )
+            return document
+
+    def _claim(self) -> None:
+        """Write the settings down before anything is made with them, or see that they are those
+        written down."""
+        file, wanted = self.out / "settings.json", self.settings.document(self.source, self.key.id)
+        if is_there(file):
+            document = read_json(file, "the settings of an experiment")
+            kept = document["settings"]
+            if isinstance(kept.get("data"), dict) and "content" not in kept["data"]:
+                self.watch.say(
+                    f"{file} is of an earlier version and does not say what the images and masks "
+                    f"held: "
+                    "they are taken to be the same, and compared from now on"
+                )
+                kept["data"]["content"] = wanted["data"]["content"]
+                write_json(file, document)
+            different = differences(kept, wanted)
+            if different:
+                raise SegkeyError(
+                    f"{self.out} holds results of other settings: {'; '.join(different[:5])}",
+                    "give the settings it was begun with, or another folder with --out",
+                )
+        else:
+            document = {
+                "format": FORMAT,
+                "created": runs.now(),
+                "versions": runs.versions(),
+                "settings": wanted,
+            }
+            write_json(file, document)
+
+    def _open_plain_shards(self) -> dict[str, Split]:
+        """Plain shards, made once, and opened."""
+        plain, folder = ciphers.from_key("none", None, 1), self.out / "plain"
+        plans = encryption.plan_shards(self.source, folder, plain, size=self.settings.size, views=1)
+        if not distributed.broadcast(all(plan.is_made() for plan in plans)):
+            self.watch.say(f"plain shards of {len(self.source)} images are made in {folder}")
+            result = encryption.encrypt(plans, plain, self.workers, progress=self.watch)
+            for problem in result.problems:
+                self.watch.say(f"left out {problem.name}: {problem.why}")
+        splits = open_splits([folder])
+        for name, least in LEAST.items():
+            usable = len(splits.get(name, ()))
+            if usable < least:
+                raise SegkeyError(
+                    f"the split '{name}' has {usable} images that can be used; {least} are needed",
+                    "give more images, or mend those that are left out (they are named above, with "
+                    "the reason)",
+                )
+        return splits
+
+    def _finished(self, splits: dict[str, Split]) -> dict[str, dict]:
+        """Results of all finished cells in the folder, by the name of their runs; what cannot be
+        used is left out.
+
+        A result counts only if the owner of the key made it, from the images and the weights that
+        are there now, with this version; otherwise that is told, and the cell is measured again.
+        """
+        results, self.left_out = (
+            {},
+            {n: why for n, why in self.left_out.items() if not self._result_file(n).exists()},
+        )
+        for folder in runs.folders(self.out / "runs", "cell.json"):
+            file = folder / "cell.json"
+            try:
+                cell = _read_cell(file)
+            except SegkeyError as error:
+                self.left_out[folder.name] = error.what
+                continue
+            if why := self._stale(folder, cell, splits):
+                self._say_once(f"{file} does not count: {why}")
+            else:
+                results[folder.name] = {
+                    name: value for name, value in cell.items() if name != "hmac"
+                }
+        return results
+
+    def _result_file(self, name: str) -> Path:
+        return self.out / "runs" / name / "cell.json"
+
+    def _stale(self, folder: Path, cell: dict, splits: dict[str, Split]) -> str:
+        """Why the result of a cell does not count; empty where it does."""
+        if not measurements.is_authentic("cell", cell, self.key):
+            return f"it was not made with key {self.key.id}"
+        try:
+            run = runs.Run.open(folder)
+        except SegkeyError as error:
+            return error.what
+        now = {
+            "the weights": run.weights_checksum,
+            "the test images or masks": splits["test"].fingerprint,
+            "the training images or masks": splits["train"].fingerprint,
+            "the version of segkey": VERSION,
+        }
+        tested = cell["tested"]
+        before = (
+            tested["weights_sha256"],
+            tested["fingerprint"],
+            cell["trained_on"],
+            tested["versions"]["segkey"],
+        )
+        changed = [
+            name for (name, value), other in zip(now.items(), before, strict=True) if value != other
+        ]
+        return f"since it was made, {' and '.join(changed)} changed" if changed else ""
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.watch.say(text)
+
+    def _train_and_attack(self, cell: Cell, splits: dict[str, Split]) -> None:
+        cipher = self.cipher(cell)
+        run = self._train(cell, cipher, splits)
+        self.watch.begin(cell, "attack", 1.0, self.images()["test"] * self.times_tested(cell))
+        # Held while results are written, so that what a kill left half-written there goes.
+        with distributed.sole_writer(run.path):
+            document = self._attack(cell, run, cipher, splits["test"])
+            if distributed.is_main():  # the last: with it the cell is finished
+                write_json(
+                    run.path / "cell.json", measurements.authenticated("cell", document, self.key)
+                )
+        self.watch.finish(cell, document, self._units([cell]))
+        self.write(splits)
+
+    def _attack(self, cell: Cell, run: runs.Run, cipher: ciphers.Cipher, test: Split) -> dict:
+        """Try a cell's model, and tell all that is known of it."""
+        keep, started_at, resumed = run.path / "attack.partial.jsonl", time.monotonic(), False
+        if cell.method == "none":
+            result = evaluation.evaluate(
+                run, test, None, self.device, self.settings.limit, progress=self.watch
+            )
+            run.write_result("evaluate", result, self.key)
+        else:
+            target = attacks.Target.create(
+                run,
+                test,
+                cipher,
+                self.device,
+                self.settings.limit,
+                keep=keep,
+                key=self.key,
+                progress=self.watch,
+            )
+            resumed = len(target.journal) > 0
+            result = attacks.correct_plain_incorrect(target, self.settings.wrong_keys, cell.seed)
+            run.write_result("attack", result, self.key)
+            target.journal.remove()
+        seconds = {
+            "train": run.config["seconds"],
+            "attack": None
+            if resumed
+            else round(time.monotonic() - started_at, 3),  # a part of it was measured before
+        }
+        return self._describe(cell, run, result, seconds)
+
+    def cipher(self, cell: Cell) -> ciphers.Cipher:
+        """A cell's cipher under the owner's key."""
+        password = PASSWORD.encode() if ciphers.has_password(cell.method) else None
+        return ciphers.from_key(cell.method, self.key, cell.block_size, password=password)
+
+    def _train(self, cell: Cell, cipher: ciphers.Cipher, splits: dict[str, Split]) -> runs.Run:
+        """The cell's run: a new one, the rest of one that was cut off, or one that is finished."""
+        folder, recipe = self.out / "runs", self.settings.recipe
+        path, images = folder / cell.name, len(splits["train"])
+        is_folder_there(path)
+        if broken := distributed.broadcast(_damage(path) if distributed.is_main() else ""):
+            raise _BrokenRunError(broken)
+        begun = (
+            runs.Run.open(path)
+            if distributed.broadcast(os.path.lexists(path / "run.json"))
+            else None
+        )
+        done = begun.config["epochs_done"] if begun else 0
+        self.watch.begin(
+            cell, "training", self._training_unit(), recipe.epochs * images, done * images
+        )
+        if begun and done == recipe.epochs:
+            self._check_training(begun, splits)
+            return begun
+        how = {
+            "device": self.device,
+            "cipher": cipher,
+            "key_id": self.key.id,
+            "progress": self.watch,
+        }
+        if begun:
+            return training.resume(begun, splits, **how)
+        if (
+            distributed.is_main() and path.exists()
+        ):  # killed before there was anything to go on with
+            shutil.rmtree(path)
+        shards = [self.out / "plain"]
+        return training.train(
+            splits,
+            folder,
+            recipe,
+            shards=shards,
+            name=cell.name,
+            backbone=self.settings.backbone,
+            seed=cell.seed,
+            **how,
+        )
+
+    def _check_training(self, run: runs.Run, splits: dict[str, Split]) -> None:
+        """Raise `SegkeyError` where a finished run was trained on other images; one that is not
+        finished says so itself."""
+        trained_on = run.config["data"].get("fingerprint")
+        if trained_on and trained_on != splits["train"].fingerprint:
+            raise SegkeyError(
+                f"{run.path} was trained on other images or masks than those in "
+                f"{self.out / 'plain'}",
+                "remove its folder to train it again, or choose another folder with --out",
+            )
+
+    def _describe(self, cell: Cell, run: runs.Run, result: dict, seconds: dict) -> dict:
+        """All that is known of a finished cell."""
+        trained_on, tested_on = run.config["device"], result["device"]
+        return asdict(cell) | {
+            "run": run.name,
+            "device": trained_on
+            if trained_on == tested_on
+            else f"{trained_on}, tested on {tested_on}",
+            "versions": run.config["versions"],
+            "created": run.config["created"],
+            "seconds": seconds,
+            "epochs": run.config["epochs_done"],
+            "best": run.config["best"],
+            "weights_sha256": result["tested"]["weights_sha256"],
+            "trained_on": run.config["data"].get("fingerprint"),
+            "tested": result["tested"],
+            "images": result["images"],
+            "conditions": _conditions(run, result),
+            "correct": result["correct"],
+            "plain": result.get("plain"),
+            "incorrect": result.get("incorrect"),
+            "constant": result["constant"],
+            "key_space_bits": result.get("key_space_bits"),
+        }
+
+    def write(self, splits: dict[str, Split]) -> dict:
+        """Write ``results.json`` from all finished cells, and return it."""
+        order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
+        cells = sorted(
+            self._finished(splits).values(),
+            key=lambda c: (order.get(c["method"], 99), c["method"], c["block_size"], c["seed"]),
+        )
+        settings = read_json(self.out / "settings.json", "the settings of an experiment")[
+            "settings"
+        ]
+        document = {
+            "format": FORMAT,
+            "written": runs.now(),
+            "versions": runs.versions(),
+            "settings": settings,
+            "full_voc": is_full_voc(settings),
+            "devices": list(dict.fromkeys(cell["device"] for cell in cells)),
+            "seconds": sum(sum(filter(None, cell["seconds"].values())) for cell in cells),
+            "diverged": self.diverged,
+            "left_out": self.left_out,
+            "cells": cells,
+            "findings": examine(cells),
+        }
+        if distributed.is_main():
+            write_json(self.out / "results.json", document)
+        return document
+
+    def images(self) -> dict[str, int]:
+        """How many images each split has, of the test split those that are used."""
+        images = {split: len(items) for split, items in self.source.splits.items()}
+        return images | {"test": min(images["test"], self.settings.limit or images["test"])}
+
+    def _units(self, cells: Sequence[Cell]) -> float:
+        """How much work some cells are, in images to score."""
+        images, epochs = self.images(), self.settings.recipe.epochs
+        training = epochs * images["train"] * self._training_unit()
+        return sum(training + images["test"] * self.times_tested(cell) for cell in cells)
+
+    def _training_unit(self) -> float:
+        """The work of a training image, with its share of the validation that follows."""
+        images = self.images()
+        return _TRAIN_UNITS + images["val"] / images["train"]
+
+    def times_tested(self, cell: Cell) -> int:
+        """How often the test images go through a cell's model: correct key, plain in each way, and
+        each wrong key."""
+        if cell.method == "none":
+            return 1
+        return 1 + attacks.ways_of_plain(self.cipher(cell)) + self.settings.wrong_keys
+
+
+def _conditions(run: runs.Run, result: dict) -> dict:
+    """Under which a cell was made; its classes are those of the settings."""
+    found = conditions.of_run(run.config, result)
+    return {name: value for name, value in found.items() if name != "classes"}

@@ -1,0 +1,206 @@
+"""How every cell of an experiment is made: the data, and all else that must agree before results
+stand in one table."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from segkey.crypto.keys import Key
+from segkey.data import layouts, masks, sources
+from segkey.data.items import Item, Source
+from segkey.errors import SegkeyError
+from segkey.model.recipes import Recipe
+from segkey.system import distributed
+from segkey.system.files import is_folder_there, is_there, read_json
+from segkey.system.seeds import digest
+
+FORMAT = "segkey-reproduction-v1"
+PASSWORD = "segkey reproduce"  # FFX's, fixed as in the paper; no secret
+FULL_VOC = {"train": 1318, "val": 146, "test": 1449}
+FOLDERS = ("runs", "plain", "keys")  # in the folder of an experiment
+FILES = (  # there, too
+    "settings.json",
+    "results.json",
+    "keys/experiment.key",
+    "keys/.gitignore",
+    "table1.txt",
+    "table1.csv",
+    "table1.md",
+    "table1.tex",
+    "table1.json",
+    "findings.txt",
+    "fig4.png",
+    "fig5.png",
+    "fig6.png",
+    ".lock",
+)
+LEAST = {"train": 2, "val": 1, "test": 1}  # images a split needs; batch normalisation needs two
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every cell is made.
+
+    Attributes:
+        size: (H, W) of images.
+        recipe, backbone: how to train.
+        wrong_keys: how many are tried on a model.
+        limit: only so many test images; all, if None.
+    """
+
+    size: tuple[int, int]
+    recipe: Recipe
+    backbone: str
+    wrong_keys: int
+    limit: int | None = None
+
+    def document(self, source: Source, key_id: str) -> dict:
+        """All that must agree before results stand in one table."""
+        return asdict(self) | {
+            "size": list(self.size),
+            "data": {
+                "images": {split: len(items) for split, items in source.splits.items()},
+                "names": {
+                    split: digest(item.name for item in items)
+                    for split, items in source.splits.items()
+                },
+                "content": {split: _content(items) for split, items in source.splits.items()},
+                "classes": source.classes,
+                "ignore_index": source.ignore_index,
+            },
+            "key_id": key_id,
+            "ffx_password": PASSWORD,
+        }
+
+
+def _content(items: list[Item]) -> str:
+    """16 hex digits that stand for the bytes of some images and masks, whatever their files are
+    called."""
+
+    def of(file: Path | None) -> str:
+        if file is None:
+            return ""
+        try:
+            with open(file, "rb") as opened:
+                return hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError:  # such an image is left out when shards are made, and named there
+            return "unreadable"
+
+    with ThreadPoolExecutor() as pool:
+        return digest(pool.map(of, [file for item in items for file in (item.image, item.mask)]))
+
+
+def open_data(path: Path, workers: int | None = None) -> Source:
+    """The images to work on, with masks and class names.
+
+    Raises:
+        SegkeyError: no masks, a split with too few images, a mask with a class that nothing names.
+    """
+    source = sources.find(path)
+    if not source.has_masks:
+        raise SegkeyError(
+            f"{path} has no masks, so nothing can be trained on it",
+            "give a VOC devkit, or images/ and masks/",
+        )
+    few = [split for split, least in LEAST.items() if len(source.splits.get(split, ())) < least]
+    if few:
+        there = ", ".join(f"{split} {len(source.splits.get(split, ()))}" for split in LEAST)
+        needed = ", ".join(f"{split} {least}" for split, least in LEAST.items())
+        raise SegkeyError(
+            f"{path} has too few images for the split{'s' * (len(few) > 1)} {' and '.join(few)} "
+            f"(there are: {there})",
+            f"give at least: {needed}; in folders train/, val/ and test/, or more images, which "
+            f"are dealt out 80/10/10",
+        )
+    source.splits = {split: source.splits[split] for split in LEAST}
+    highest = masks.count_classes(source, workers) - 1
+    if source.classes is None:
+        source.classes = [f"class {number}" for number in range(highest + 1)]
+    elif highest >= len(source.classes):
+        names = source.classes
+        raise SegkeyError(
+            f"the masks of {path} hold class {highest}, but there are {len(names)} (0 '{names[0]}' "
+            f"to "
+            f"{len(names) - 1} '{names[-1]}')",
+            "give masks of those classes (255 is void), or name all classes in classes.txt",
+        )
+    return source
+
+
+def is_full_voc(settings: dict) -> bool:
+    """Whether the images are those of the paper: all of PASCAL VOC 2012's train and val lists."""
+    data = settings["data"]
+    return (
+        settings["limit"] is None
+        and data["images"] == FULL_VOC
+        and data["classes"] == layouts.VOC_CLASSES
+    )
+
+
+def key_for(out: Path) -> Key:
+    """The key that an experiment made for itself; made now, where there is none.
+
+    It protects nothing but the experiment's own models: its FFX password is public.
+    """
+    file = out / "keys" / "experiment.key"
+    is_folder_there(file.parent)
+    if distributed.is_main() and not is_there(file):
+        Key.generate().save(file)
+    distributed.barrier()
+    return Key.load(file)
+
+
+def check_folder(out: Path) -> None:
+    """Raise `SegkeyError` where a folder holds results of another version of segkey, or is used for
+    something else.
+
+    The folder itself may be a link; nothing in it may, of all that is read or written there.
+    """
+    for name in FOLDERS:
+        is_folder_there(out / name)
+    for name in FILES:
+        is_there(out / name)
+    for name in ("settings.json", "results.json"):
+        file = out / name
+        if is_there(file):
+            document = read_json(file, "made by segkey reproduce")
+            if document.get("format") != FORMAT or not isinstance(document.get("settings"), dict):
+                raise SegkeyError(
+                    f"{file} has the format {str(document.get('format'))[:40]!r}, this segkey "
+                    f"reads {FORMAT!r}",
+                    "choose another --out, or go on with the segkey that made it",
+                )
+    if not is_there(out / "settings.json"):
+        strange = [
+            name for name in ("runs", "plain", "results.json") if os.path.lexists(out / name)
+        ]
+        if strange:
+            raise SegkeyError(
+                f"{out} holds {strange[0]}, but no settings.json: it was not made by segkey "
+                f"reproduce",
+                "choose another folder with --out",
+            )
+
+
+def differences(kept: dict, wanted: dict, prefix: str = "") -> list[str]:
+    """Where two settings differ, in words: what is wanted, and what was kept."""
+    different = []
+    for name in dict.fromkeys([*wanted, *kept]):
+        old, new, label = kept.get(name), wanted.get(name), f"{prefix}{name.replace('_', ' ')}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            different += differences(old, new, "" if name == "recipe" else f"{label}: ")
+        elif old != new:
+            different.append(f"{label} {_short(new)}, not {_short(old)}")
+    return different
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return (
+            "x".join(map(str, value))
+            if all(isinstance(each, int) for each in value)
+            else f"({len(value)})"
+        )
+    return "all" if value is None else str(value)

@@ -1,0 +1,149 @@
+"""A few test images with what the model makes of them: with its key, with a wrong one, and
+plain."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segkey.crypto import ciphers
+from segkey.crypto.ciphers import Cipher
+from segkey.crypto.keys import Key
+from segkey.errors import SegkeyError
+from segkey.model.batches import BatchLoader, unsigned
+from segkey.model.prediction import Model
+from segkey.model.runs import Run
+from segkey.model.test_splits import cipher_of, open_test_split
+from segkey.reports import preview
+from segkey.shards import Split
+from segkey.shards.memory import MemorySplit
+from segkey.system.progress import SILENT, Progress
+
+_MOST_OF_A_RUN, _MOST = 4, 48  # a page of a few megabytes
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A test image, fit to be shown to anybody.
+
+    Attributes:
+        name: of the image, relative to its source.
+        image: uint8 (3, H, W), as it is.
+        encrypted: uint8 (3, H, W), how images look under the method. Made with a throw-away key:
+            beside the image itself, one picture under the owner's key would give that key away.
+        masks: uint8 (H, W) by what they are: ``truth``, ``correct``, and ``wrong`` and ``plain``
+            where there is a key.
+    """
+
+    name: str
+    image: np.ndarray
+    encrypted: np.ndarray | None
+    masks: dict[str, np.ndarray]
+
+
+def take(
+    model: Model,
+    split: Split | MemorySplit,
+    cipher: Cipher,
+    count: int,
+    password: bytes | None = None,
+) -> list[Sample]:
+    """Some images of a split, evenly spaced: none is chosen for how well it came out.
+
+    Args:
+        model: the model.
+        split: from `segkey.model.test_splits.open_test_split`.
+        cipher: the model's own, from `segkey.model.test_splits.cipher_of`.
+        count: how many, where there are so many.
+        password: the fixed FFX password, where there is one; a thief knows it.
+    """
+    count = min(count, len(split))
+    order = (
+        (2 * np.arange(count) + 1) * len(split) // (2 * count)
+    )  # the middle of each of ``count`` equal parts
+    decrypt = None if split.header.method == "none" else cipher.decrypt
+    loader = BatchLoader(split, model.device, decrypt, resident=False)
+    images, truth = next(loader.batches(len(order), order))
+    pixels, sizes = unsigned(images).cpu().numpy(), [split.size] * len(order)
+    ways, shown = {"correct": cipher}, None
+    if cipher.method != "none":
+        ways |= {"wrong": _another(cipher, password), "plain": None}
+        # With a password of its own as well: the owner's would be half of the key.
+        stranger = ciphers.from_key(
+            cipher.method, preview.throwaway_key(), cipher.block_size, cipher.channels
+        )
+        shown = (stranger.encrypt(pixels).astype(np.uint32) * 255 // stranger.max_value).astype(
+            np.uint8
+        )
+    divided_by = _better_divisor(model.run, cipher)
+    masks = {way: model.masks(pixels, sizes, chosen, divided_by) for way, chosen in ways.items()}
+    masks["truth"] = list(truth.cpu().numpy())
+    return [
+        Sample(
+            split.names[index],
+            pixels[n],
+            None if shown is None else shown[n],
+            {way: m[n] for way, m in masks.items()},
+        )
+        for n, index in enumerate(order)
+    ]
+
+
+def _better_divisor(run: Run, cipher: Cipher) -> int:
+    """By what plain images are divided: in the way that `segkey attack` found to be the better one,
+    where it was run."""
+    plain = (run.result("attack") or {}).get("plain", {})
+    return cipher.max_value if plain.get("divided_by") == cipher.max_value else 255
+
+
+def _another(cipher: Cipher, password: bytes | None) -> Cipher:
+    """The cipher of a key that anybody may know, and that does not mean what the owner's does."""
+    for number in range(100):
+        key = preview.throwaway_key(number)
+        other = ciphers.from_key(cipher.method, key, cipher.block_size, cipher.channels, password)
+        if not cipher.same_as(other):
+            return other
+    raise SegkeyError(
+        f"{cipher.method} with M = {cipher.block_size} has a single key", "take a larger block size"
+    )
+
+
+@dataclass
+class Samples:
+    """Samples by the name of their run, and why a run has none."""
+
+    taken: dict[str, list[Sample]] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def of_runs(
+    runs: list[Run],
+    key: Key,
+    shards: list[Path] | None,
+    device: torch.device,
+    password: bytes | None = None,
+    progress: Progress = SILENT,
+) -> Samples:
+    """`take` for each run that ``key`` belongs to, from the run's own test split; the more runs,
+    the fewer images of each.
+
+    Args:
+        runs: finished runs.
+        key: the owner's key.
+        shards: what to take test images from; those each run was trained on, if not given.
+        device: where to compute.
+        password: the fixed FFX password, where there is one.
+        progress: hears of every run.
+    """
+    found, count = Samples(), max(1, min(_MOST_OF_A_RUN, _MOST // len(runs)))
+    with progress.task("test images", len(runs), "runs") as advance:
+        for run in runs:
+            try:
+                cipher = cipher_of(run, None if run.header.method == "none" else key, password)
+                split = open_test_split(run, shards, None, None)
+                found.taken[run.name] = take(Model(run, device), split, cipher, count, password)
+            except SegkeyError as error:
+                found.notes[run.name] = f"No test images are shown: {error.what}."
+            advance(1)
+    return found

@@ -1,0 +1,148 @@
+"""What a file is: a key, a shard or a run; and whether it is whole."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from segkey.crypto import keys
+from segkey.crypto.ciphers import Cipher
+from segkey.errors import SegkeyError
+from segkey.shards import Shard, Split, find_splits
+from segkey.system.files import explain_os_errors, open_regular
+from segkey.system.progress import SILENT, Progress
+
+
+def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> list[dict]:
+    """One dictionary a file, as ``segkey inspect --json`` prints them; never holds a secret.
+
+    Args:
+        path: a key, a shard, a run, or a folder of shards or of runs; runs that cannot be used are
+            there with their ``damage``.
+        verify: read everything and compare it with its checksums; ``damage`` then lists what does
+            not match.
+        progress: hears of every row that is verified.
+
+    Raises:
+        SegkeyError: nothing there, or nothing that segkey knows.
+    """
+    if not path.exists():
+        raise SegkeyError(
+            f"there is nothing at {path}",
+            "give a key, a shard, a run, or a folder of shards or runs",
+        )
+    if os.path.lexists(path / "run.json") or (path.is_file() and path.name == "latest"):
+        return [_run(path, verify)]
+    if path.is_dir() and next(path.glob("*/run.json"), None):
+        return _runs(path, verify)
+    if path.is_dir():
+        files = [file for files in find_splits([path]).values() for file in files]
+        return [_shard(file, verify, progress) for file in files]
+    if not path.is_file():
+        raise SegkeyError(
+            f"{path} is no file", "give a key, a shard, a run, or a folder of shards or runs"
+        )
+    with explain_os_errors(path), open_regular(path, follow=True) as file:
+        magic = file.read(8)
+    if magic == b"\x89HDF\r\n\x1a\n" or path.suffix == ".h5":
+        return [_shard(path, verify, progress)]
+    document = {"path": str(path), "kind": "key"} | keys.public_part(path)
+    if verify and document["sealed"]:
+        document["checked"] = (
+            "its form; a sealed secret shows damage only when it is opened with its passphrase"
+        )
+    elif verify:
+        document["damage"] = keys.damage(path)
+    return [document]
+
+
+def first_images(split: Split, cipher: Cipher | None, count: int = 4) -> list[dict]:
+    """The first images of a split, to look at.
+
+    Args:
+        split: from `segkey.shards.open_splits`.
+        cipher: decrypts them, from `segkey.shards.unlock.cipher_for`; without it they stay as they
+            are stored.
+        count: how many, where there are so many.
+
+    Returns:
+        For each its ``name``; ``stored``, uint8 (C, H, W) with the largest value of the method as
+        white; ``decrypted``, uint8 (C, H, W), with a cipher; and ``mask``, uint8 (H, W), where
+        there are masks.
+    """
+    which = np.arange(min(count, len(split)))
+    images, max_value = split.read_batch("images", which), split.header.max_value
+    parts = {"stored": (images.astype(np.uint32) * 255 // max_value).astype(np.uint8)}
+    if cipher and cipher.method != "none":
+        parts["decrypted"] = cipher.decrypt(images)
+    if split.has_masks:
+        parts["mask"] = split.read_batch("masks", which)
+    return [
+        {"name": split.names[n]} | {name: values[n] for name, values in parts.items()}
+        for n in which
+    ]
+
+
+def _shard(path: Path, verify: bool, progress: Progress) -> dict:
+    with Shard(path) as shard:
+        document = {"path": str(path), "kind": "shard"} | asdict(shard.header)
+        document |= {
+            "classes": list(shard.header.classes),
+            "images": shard.images,
+            "size": list(shard.size),
+            "dtype": shard.dtype,
+            "has_masks": shard.has_masks,
+            "bytes": path.stat().st_size,
+            "made_with": shard.made_with,
+        }
+        if verify:
+            damage = []
+            with progress.task(f"verify {path.name}", shard.rows, "rows") as advance:
+                for error in shard.damage():
+                    damage += [error.what] if error else []
+                    advance(1)
+            document["damage"] = damage
+    return document
+
+
+def _runs(folder: Path, verify: bool) -> list[dict]:
+    from segkey.model.runs import survey
+
+    found, broken = survey(folder)
+    documents = [_run(run.path, verify) for run in found]
+    return documents + [
+        {"path": str(folder / each.name), "kind": "run", "damage": [each.why]} for each in broken
+    ]
+
+
+def _run(path: Path, verify: bool) -> dict:
+    from segkey.model.runs import Run  # imports torch, which only runs need
+
+    run = Run.open(path)
+    document = {"path": str(path), "kind": "run", "name": run.name} | {
+        name: run.config.get(name)
+        for name in (
+            "created",
+            "device",
+            "versions",
+            "model",
+            "data",
+            "training",
+            "recipe",
+            "seed",
+            "epochs_done",
+            "best",
+            "seconds",
+        )
+    }
+    for name in ("evaluate", "attack"):
+        result = run.result(name)
+        if result:
+            document[name] = {
+                part: result[part]["mean_iou"] for part in ("correct", "plain") if part in result
+            }
+            document["results"] = "as found in the folder, not checked"
+    if verify:
+        document["damage"] = run.damage()
+    return document

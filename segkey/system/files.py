@@ -1,0 +1,506 @@
+"""Every file that segkey opens: as what it should be, whole or not at all, with one writer for a
+folder at a time.
+
+Folders of runs, shards, results and keys may come from anybody, and so may links, pipes and endless
+files in them. There,
+under every name that segkey looks for by itself, only a regular file counts: no link is followed or
+replaced, nothing that is there is truncated, and no more is read than fits. What a user names in so
+many words (a key, a folder of images, a shard, weights) may be a link; a passphrase or a list of
+classes may also come through a pipe.
+
+No other module of segkey opens a file by its path; ``tests/robustness/test_fixed_names.py`` sees to
+that.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import itertools
+import json
+import math
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from segkey.errors import SegkeyError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there two writers in one folder are not noticed
+    fcntl = None
+
+
+# Names of files need not be UTF-8; in JSON, what cannot be encoded then becomes a \\u escape, which
+# is valid there.
+_TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
+
+
+_PARTIAL = re.compile(
+    r"\..+\.[0-9a-f]{8}\.partial|.+\.h5\.partial", re.DOTALL
+)  # what segkey has not finished writing
+
+
+@contextlib.contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about ``path`` into a `SegkeyError` with advice."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BlockingIOError):
+            raise
+        inner = re.search(
+            r"errno = (\d+)", str(error)
+        )  # HDF5 hides the system's error number in its message
+        number = int(inner[1]) if inner else error.errno
+        hint = {
+            errno.ENOSPC: "free some space and run the same command again: what was finished is "
+            "kept",
+            errno.EDQUOT: "the quota is used up; free some space and run the same command again",
+            errno.EFBIG: "the file-size limit is reached (see 'ulimit -f'); raise it and run the "
+            "same command again",
+            errno.EROFS: "the file system is read-only; choose another place",
+            errno.EACCES: "check the permissions, or choose another place",
+            errno.ENOENT: "check the path",
+            errno.ENOTDIR: "a part of that path is a file; choose another place",
+        }.get(number, "")
+        raise SegkeyError(f"{path}: {os.strerror(number) if number else error}", hint) from error
+
+
+def make_folder(path: Path, below: Path | None = None) -> Path:
+    """Create the folder ``path`` with its parents, or say why not; from ``below`` on, none of them
+    may be a link."""
+    if below is not None:
+        for part in reversed([path, *path.parents][: len(path.parts) - len(below.parts)]):
+            is_folder_there(part)
+    with explain_os_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFREG: "a file",
+}
+
+
+# Opening a pipe does not wait, and a terminal does not become ours. Windows has none of these, and
+# no such pipes.
+_CAREFULLY = sum(
+    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
+)
+
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is at ``path``.
+
+    Raises:
+        SegkeyError: what is there is a link, a folder, a pipe or a device.
+    """
+    return _is_there(path, stat.S_IFREG)
+
+
+def is_folder_there(path: Path) -> bool:
+    """Whether a folder is at ``path``.
+
+    Raises:
+        SegkeyError: what is there is a link, a file, a pipe or a device.
+    """
+    return _is_there(path, stat.S_IFDIR)
+
+
+def _is_there(path: Path, kind: int) -> bool:
+    try:
+        with explain_os_errors(path):
+            try:
+                mode = os.lstat(path).st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+    except ValueError:  # a name with a null byte
+        return False
+    _require(path, mode, kind)
+    return True
+
+
+def _require(path: Path, mode: int, kind: int = stat.S_IFREG) -> None:
+    if stat.S_IFMT(mode) != kind:
+        raise SegkeyError(
+            f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not {_KINDS[kind]}",
+            f"remove it, or put {_KINDS[kind]} in its place: segkey follows no links in its own "
+            f"folders",
+        )
+
+
+def open_regular(
+    path: Path, limit: int | None = None, follow: bool = False, buffering: int = -1
+) -> IO[bytes]:
+    """Open a file to be read, in binary mode.
+
+    Args:
+        path: the file.
+        limit: how many bytes it may have; as many as it likes, if None.
+        follow: it may be a link, as the user named it or keeps it with their own images.
+        buffering: as for `open`.
+
+    Raises:
+        SegkeyError: no such file, too large, or no regular file; a pipe is not waited for.
+    """
+    with explain_os_errors(path):
+        if follow:  # before it is opened, as opening is enough to make a device act
+            _require(path, os.stat(path).st_mode)
+        else:
+            is_there(path)
+        descriptor = os.open(path, os.O_RDONLY | _CAREFULLY | (0 if follow else _NO_LINK))
+        return _checked(path, descriptor, "rb", limit, buffering)
+
+
+def _checked(
+    path: Path, descriptor: int, mode: str, limit: int | None = None, buffering: int = -1
+) -> IO[bytes]:
+    """A file object for what was opened, if that is a regular file of at most ``limit`` bytes."""
+    try:
+        info = os.fstat(descriptor)
+        _require(path, info.st_mode)
+        if limit is not None and info.st_size > limit:
+            raise SegkeyError(
+                f"{path} has {info.st_size} bytes, where at most {limit} can be right",
+                "restore it from a backup, or remove it",
+            )
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, mode, buffering)
+
+
+def reopen(path: Path) -> IO[bytes]:
+    """Open a file that segkey has just made, such as an unfinished shard, to change it in place."""
+    with explain_os_errors(path):
+        return _checked(path, os.open(path, os.O_RDWR | _CAREFULLY | _NO_LINK), "r+b")
+
+
+def append(path: Path, text: str) -> None:
+    """Add to a file that segkey has just made."""
+    with explain_os_errors(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | _CAREFULLY | _NO_LINK)
+        with _checked(path, descriptor, "ab") as file:
+            file.write(text.encode(**_TEXT))
+
+
+def create(path: Path, text: str = "") -> bool:
+    """Make a small file where there is nothing; returns whether that was so.
+
+    Raises:
+        SegkeyError: what is there is no regular file.
+    """
+    with explain_os_errors(path):
+        if is_there(path):
+            return False
+        try:
+            descriptor = os.open(
+                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFULLY | _NO_LINK, 0o666
+            )
+        except FileExistsError:  # another process was faster
+            return not is_there(path)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode(**_TEXT))
+        return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or the link of that name; what a link leads to stays."""
+    with explain_os_errors(path):
+        path.unlink(missing_ok=True)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Give a file that is whole its final name, in one step that outlasts a power cut.
+
+    Raises:
+        SegkeyError: what has that name is no regular file.
+    """
+    is_there(path)
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, mode: str = "wb", permissions: int = 0o666, replace: bool = True):
+    """Open a file that appears at ``path`` only when all of it is on disk.
+
+    The bytes go to a neighbour with a random name, are synced, and take the final name in one step,
+    so a crash or a full disk leaves either the earlier file or the new one. With ``replace=False``
+    an existing file is never touched. A link, a folder, a pipe or a device is never replaced,
+    whoever put it there.
+
+    Raises:
+        SegkeyError: the file exists (``replace=False``) or is no regular one, or the system refuses
+            to write.
+    """
+    is_there(path)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    with explain_os_errors(path):
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, permissions)
+        try:
+            with os.fdopen(descriptor, mode, **({} if "b" in mode else _TEXT)) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                put_in_place(partial, path)
+            else:
+                _rename_exclusively(partial, path)
+                sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut, where the system can do that."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError:  # some network file systems cannot sync a folder
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def _rename_exclusively(partial: Path, path: Path) -> None:
+    try:
+        os.link(partial, path)  # fails if the name is taken, in one step
+    except FileExistsError:
+        raise SegkeyError(
+            f"{path} already exists", "choose another name, or use --force to replace it"
+        ) from None
+    except OSError:  # a file system without hard links: a small window remains
+        if is_there(path):
+            raise SegkeyError(
+                f"{path} already exists", "choose another name, or use --force to replace it"
+            ) from None
+        os.replace(partial, path)
+
+
+def write_json(path: Path, document: dict) -> None:
+    """Write ``document`` as readable JSON with its checksum, whole or not at all."""
+    with written_whole(path, "w") as file:
+        json.dump(with_checksum(document), file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def with_checksum(document: dict) -> dict:
+    """``document`` and, as ``checksum``, what `without_checksum` compares it with: a flipped bit is
+    not always bad JSON.
+
+    Raises:
+        ValueError: it holds NaN or an infinity, which JSON has not.
+    """
+    return document | {"checksum": _checksum(document, allow_nan=False)}
+
+
+def without_checksum(document: dict, path: Path) -> dict:
+    """``document`` as it was given to `with_checksum`; one that has no checksum is taken as it is.
+
+    NaN and the infinities, which earlier versions wrote where there was nothing to measure, become
+    null.
+
+    Raises:
+        SegkeyError: it is not what was written; ``path`` is named.
+    """
+    stated = document.pop("checksum", None)
+    if stated not in (None, _checksum(document)):
+        raise SegkeyError(
+            f"{path} does not match its checksum: it is damaged, or was edited by hand",
+            "restore it from a backup, or make it again",
+        )
+    return finite(document)
+
+
+def _checksum(document: dict, allow_nan: bool = True) -> str:
+    """16 hex digits of SHA-256 over the JSON of a document, whatever the order of its keys, which
+    are text."""
+    return hashlib.sha256(
+        json.dumps(document, sort_keys=True, allow_nan=allow_nan).encode()
+    ).hexdigest()[:16]
+
+
+def finite(value: object) -> object:
+    """A value with null for what is no number: Python reads and writes NaN and Infinity, and JSON
+    has neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if type(value) in (list, tuple):
+        return type(value)(map(finite, value))
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    return value
+
+
+def read_json(path: Path, what: str, limit: int = 16 << 20) -> dict:
+    """Read a JSON object of at most ``limit`` bytes and compare it with its checksum; ``what``
+    names it in the error.
+
+    The limit is low because JSON of the worst form, ``[{},{},…``, takes 25 times as much in memory.
+
+    Raises:
+        SegkeyError: no file, no JSON object, or not what `write_json` wrote.
+    """
+    with explain_os_errors(path), open_regular(path) as file:
+        data = file.read(limit + 1)
+    try:
+        if len(data) > limit:
+            raise ValueError
+        document = json.loads(data)
+        if not isinstance(document, dict):
+            raise ValueError
+        return without_checksum(document, path)
+    except (ValueError, RecursionError):
+        raise SegkeyError(
+            f"{path} is not {what}", "restore it from a backup, or make it again"
+        ) from None
+
+
+def read_text(path: Path, limit: int = 16 << 20, follow: bool = False) -> str:
+    """The text of a file that anybody may have made; ``follow`` as for `open_regular`.
+
+    Raises:
+        ValueError: it is no UTF-8, or has more than ``limit`` bytes.
+        SegkeyError: it cannot be read, or is no regular file.
+    """
+    with explain_os_errors(path), open_regular(path, follow=follow) as file:
+        return _text(path, file, limit)
+
+
+def read_given_text(path: Path, limit: int = 1 << 20) -> str:
+    """The text of what the user named in so many words: a file, a link to one, ``/dev/stdin`` or
+    ``<(command)``.
+
+    Raises:
+        ValueError: it is no UTF-8, or has more than ``limit`` bytes.
+        SegkeyError: it cannot be read.
+    """
+    with explain_os_errors(path), open(path, "rb") as file:
+        return _text(path, file, limit)
+
+
+def _text(path: Path, file: IO[bytes], limit: int) -> str:
+    data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path} is too large")
+    return data.decode("utf-8-sig")
+
+
+def given_lines(path: Path, longest: int = 1 << 15) -> Iterator[str]:
+    """The lines of a list that the user named, one at a time, as there may be millions.
+
+    Raises:
+        SegkeyError: it cannot be read, is no regular file, or has a line of more than ``longest``
+            characters.
+    """
+    with explain_os_errors(path), open_regular(path, follow=True) as raw:
+        file = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape")
+        for number in itertools.count(1):
+            line = file.readline(longest + 1)
+            if len(line) > longest or "\0" in line:
+                raise SegkeyError(
+                    f"{path}, line {number}: not an image, or an image, a tab and its mask",
+                    "mend the line",
+                )
+            if not line:
+                return
+            yield line.rstrip("\n")
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; a second writer is refused while the first lives.
+
+    The lock goes with the open file, so a process that was killed leaves no lock to clean up
+    (children that it forked keep it until they end; segkey's own workers are spawned, and do not).
+    What it left half-written
+    is removed: nobody else writes there now. The lock is a file of no bytes, which is opened and
+    never written to.
+    """
+    lock = folder / ".lock"
+    with explain_os_errors(lock):
+        is_there(lock)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | _CAREFULLY | _NO_LINK, 0o666)
+        file = _checked(lock, descriptor, "r+b", limit=1 << 12)
+    with file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SegkeyError(
+                    f"another segkey process is writing to {folder}",
+                    "wait until it ends, or choose another folder",
+                ) from None
+            for left in folder.iterdir():
+                if _PARTIAL.fullmatch(left.name) and (left.is_symlink() or not left.is_dir()):
+                    remove(left)
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a segkey process holds ``folder`` now (see `sole_writer`); nothing is made or changed
+    to find out."""
+    if not fcntl:
+        return False
+    try:  # a link is not followed, and a pipe not waited for: the folder may come from anybody
+        file = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of when the file is closed
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(file)
+
+
+def free_path(folder: Path, name: str, ending: str, taken: set[Path]) -> Path:
+    """A path below ``folder`` for an image's name, whatever the name holds; each path is given
+    once.
+
+    Args:
+        folder: nothing leads out of it: ``..``, a leading ``/`` and what no file system takes are
+            left out.
+        name: a path with ``/``; its suffix is dropped.
+        ending: what follows instead, such as ``.png``.
+        taken: paths already given; the new one is added.
+    """
+    parts = [clean_name(part) for part in name.split("/") if part not in ("", ".", "..")][-16:] or [
+        "image"
+    ]
+    parts[-1] = parts[-1].rsplit(".", 1)[0] or "image"
+    suffix = "." + ending.rsplit(".", 1)[1]
+    folders = [
+        f"{part}_" if part.lower().endswith(suffix) else part for part in parts[:-1]
+    ]  # never a file's name
+    path, number = folder.joinpath(*folders, parts[-1] + ending), 1
+    while path in taken:
+        number += 1
+        path = path.with_name(f"{parts[-1]}{ending.removesuffix(suffix)}-{number}{suffix}")
+    taken.add(path)
+    return path
+
+
+def clean_name(part: str) -> str:
+    """A part of a path that every file system takes: printable, at most 150 bytes of UTF-8."""
+    text = "".join(c if c.isprintable() and c not in '\\:*?"<>|' else "_" for c in part)
+    return text.encode("utf-8")[:150].decode("utf-8", "ignore")

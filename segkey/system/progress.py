@@ -1,0 +1,27 @@
+"""How long work tells how far it is, without knowing who listens."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+Advance = Callable[[int], None]
+
+
+class Progress:
+    """Listens to nothing. The command line passes one that draws; see `segkey.cli.console`."""
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int, unit: str = "images") -> Iterator[Advance]:
+        """Begin a task of ``total`` units; call what is yielded with how many were done since the
+        last call."""
+        yield lambda count: None
+
+    def say(self, text: str) -> None:
+        """One line that is worth keeping, such as how long the whole will take."""
+
+    def state(self, text: str) -> None:
+        """One line that the next one may replace, such as an epoch's figures; where nothing can be
+        replaced, it is said."""
+        self.say(text)
+
+
+SILENT = Progress()

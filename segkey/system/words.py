@@ -1,0 +1,38 @@
+"""Words and numbers as people read them: durations, sizes, shares, names made harmless. Imports
+nothing heavy."""
+
+
+def visible(text: object, keep: str = "") -> str:
+    """Text from names and files, which anybody may have made: what could move a cursor is shown,
+    not obeyed."""
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
+
+
+def per_cent(part: float | None, digits: int = 0) -> str:
+    """A part of 1 as per cent; n/a where there is none."""
+    return "n/a" if part is None else f"{100 * part:.{digits}f} %"
+
+
+def duration(seconds: float) -> str:
+    """With the unit that makes it short."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def in_bytes(count: float) -> str:
+    """With the unit that makes it short."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+
+
+def rough_duration(seconds: float) -> str:
+    """A duration for people: 12 s, 3 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,106 @@
+"""Worker processes: in order, a few tasks ahead, never waiting for one that died, gone when their
+parent is."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from segkey.errors import SegkeyError
+from segkey.system import distributed
+
+_state: object = None
+
+
+def state() -> object:
+    """In a worker: what `Workers` was given for it."""
+    return _state
+
+
+def _set_state(value: object) -> None:
+    global _state
+    _state = value
+
+
+def _begin(value: object) -> None:
+    """In a new worker process."""
+    _set_state(value)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """A worker whose parent was killed would wait for its next task for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def cores() -> int:
+    """How many cores this process may use; ranks on one machine have equal parts of them."""
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, count // distributed.local_size())
+
+
+class Workers:
+    """Worker processes that answer in order, few tasks ahead; one worker is this process itself.
+
+    The standard library's pool notices a worker that dies; this adds bounded look-ahead, so that
+    memory does not grow with the number of images, and says what was being worked on.
+
+    Args:
+        workers: processes; as many as there are cores, if not given.
+        state: sent to every worker once, where `state` gives it back; for example a cipher.
+    """
+
+    def __init__(self, workers: int | None, state: object = None):
+        self.count, self.state = workers or cores(), state
+
+    def __enter__(self) -> "Workers":
+        self.pool = None
+        if self.count > 1:
+            # Spawned, not forked: the caller may have threads (torch has), which a fork would
+            # break.
+            context = multiprocessing.get_context("spawn")
+            self.pool = ProcessPoolExecutor(
+                self.count, context, initializer=_begin, initargs=(self.state,)
+            )
+        else:
+            _set_state(self.state)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def map_ordered(
+        self, function: Callable[[tuple], list], tasks: Iterable[tuple]
+    ) -> Iterator[tuple[tuple, list]]:
+        """Yield each task with its result, in order. A task is a tuple that ends with a list of
+        items."""
+        if not self.pool:
+            yield from ((task, function(task)) for task in tasks)
+            return
+        waiting: deque[tuple[tuple, Future]] = deque()
+        ahead = iter(tasks)
+        try:
+            for task in ahead:
+                waiting.append((task, self.pool.submit(function, task)))
+                if len(waiting) >= 4 * self.count:
+                    yield waiting[0][0], waiting[0][1].result()
+                    waiting.popleft()
+            while waiting:
+                yield waiting[0][0], waiting[0][1].result()
+                waiting.popleft()
+        except BrokenProcessPool:
+            first, last = waiting[0][0][-1][0].name, waiting[-1][0][-1][-1].name
+            raise SegkeyError(
+                f"a worker process died between {first} and {last} (killed, or out of memory)",
+                "run the same command again: finished shards are kept; use fewer --workers if "
+                "memory is short",
+            ) from None

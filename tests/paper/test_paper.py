@@ -1,0 +1,316 @@
+"""Tables and figures of an experiment, from made-up results."""
+
+import csv
+import io
+import re
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkey.model.recipes import RECIPES
+from segkey.paper import Cell, Example, Meter, Watch, examine, figures, tables
+from segkey.paper.example import View
+
+
+def cells_of(
+    device="NVIDIA H100", seeds=1, block_sizes=(2, 4), methods=("shf", "np", "ffx")
+) -> list[dict]:
+    def cell(method, m, seed, value):
+        values = [value / 4, value / 3, value / 2]
+        protected = method != "none"
+        return {
+            "method": method,
+            "block_size": m,
+            "seed": seed,
+            "device": device,
+            "images": 1449,
+            "correct": {"mean_iou": value},
+            "plain": {"mean_iou": value / 3} if protected else None,
+            "incorrect": {"values": values, "mean": sum(values) / 3, "max": values[-1]}
+            if protected
+            else None,
+            "constant": {"mean_iou": 0.035},
+        }
+
+    places = [("none", 1), *((method, m) for method in methods for m in block_sizes)]
+    return [
+        cell(method, m, seed, tables.papers_value(method, m) + 0.01 + 0.002 * seed)
+        for seed in range(seeds)
+        for method, m in places
+    ]
+
+
+def document_of(cells: list[dict], full_voc=True, **settings) -> dict:
+    made = {
+        "size": [256, 256],
+        "backbone": "resnet50",
+        "wrong_keys": 100,
+        "limit": None,
+        "recipe": asdict(RECIPES["paper"]),
+        "data": {"images": {"train": 1318, "val": 146, "test": 1449}, "classes": ["c"] * 21},
+    }
+    devices = list(dict.fromkeys(cell["device"] for cell in cells))
+    findings = examine(cells)
+    return {
+        "full_voc": full_voc,
+        "diverged": [],
+        "settings": made | settings,
+        "devices": devices,
+        "cells": cells,
+        "findings": findings,
+    }
+
+
+def test_on_full_voc_the_papers_value_and_the_difference_stand_beside_each():
+    table = tables.Table1(document_of(cells_of()))
+    assert table.rows()[0] == [
+        "2",
+        "0.6697",
+        "0.6597",
+        "+0.0100",
+        "0.6316",
+        "0.6216",
+        "+0.0100",
+        "0.5371",
+        "0.5271",
+        "+0.0100",
+    ]
+    assert table.notes == ["baseline, nothing encrypted: 0.7180; in the paper 0.7080 (+0.0100)"]
+    rows = list(csv.DictReader(io.StringIO(table.as_csv())))
+    assert (len(rows), rows[0]["method"], float(rows[0]["paper"])) == (7, "none", 0.708)
+    assert float(rows[1]["difference"]) == pytest.approx(0.01)
+
+
+def test_on_other_data_no_difference_is_taken_and_the_papers_columns_say_so():
+    table = tables.Table1(document_of(cells_of(), full_voc=False))
+    assert table.header() == ["M", "SHF", "NP", "FFX", "paper SHF", "paper NP", "paper FFX"]
+    assert table.rows()[1] == ["4", "0.6041", "0.5795", "0.5044", "0.5941", "0.5695", "0.4944"]
+    assert any("other images than these" in note for note in table.notes)
+    assert all(row["difference"] is None for row in table.as_json()["rows"])
+    assert "paper_on_pascal_voc_2012" in table.as_csv()
+    assert "+0.0" not in table.as_markdown() + table.as_latex()
+
+
+def test_settings_unlike_the_papers_are_named():
+    recipe = asdict(RECIPES["paper"]) | {"epochs": 8, "weights": "imagenet"}
+    (_, note) = tables.Table1(document_of(cells_of(), backbone="resnet14", recipe=recipe)).notes
+    assert note == "unlike in the paper: backbone resnet14, epochs 8, weights imagenet"
+
+
+def test_seeds_give_mean_and_deviation_and_devices_stay_apart():
+    cells = [
+        *cells_of(seeds=3, block_sizes=(2,)),
+        *cells_of("cpu, 1 threads", block_sizes=(2,), methods=("np",)),
+    ]
+    table = tables.Table1(document_of(cells))
+    (row,) = table.rows()
+    assert row[1] == "0.6717 ± 0.0020 (a)"
+    assert row[4] == "0.6336 ± 0.0020 (a) / 0.6316 (b)"
+    assert row[6] == "+0.0120 / +0.0100"
+    assert "a: NVIDIA H100; b: cpu, 1 threads" in table.notes[-1]
+    assert r"0.6717 $\pm$ 0.0020$^{a}$" in table.as_latex()
+
+
+def test_cells_made_differently_stand_apart_in_table_1_and_are_hollow_in_figure_6():
+    how = {"augmented": True, "views": 1, "test images": 1449}
+    cells = [cell | {"conditions": how} for cell in cells_of(seeds=2, block_sizes=(2, 4))]
+    odd = next(
+        cell for cell in cells if (cell["method"], cell["seed"], cell["block_size"]) == ("np", 1, 2)
+    )
+    odd["conditions"] = how | {"views": 3}
+    document = document_of(cells)
+    table = tables.Table1(document)
+    assert table.rows()[0][4] == "0.6316 (a) / 0.6336 (b)"  # no mean of the two
+    assert table.rows()[1][4] == "0.5805 ± 0.0014 (a)"
+    assert table.notes[-1] == (
+        "trained or tested differently, which are not averaged: a: views 1; b: views 3"
+    )
+    assert "over 1 to 2 seeds" in table.notes[-2]
+    (line,) = (line for line in csv.DictReader(io.StringIO(table.as_csv())) if line["differs_in"])
+    assert (line["method"], line["seeds"], line["differs_in"]) == ("np", "1", "views 3 (not 1)")
+    for cell in cells:
+        if cell["method"] == "np" and cell["block_size"] == 4:
+            cell["conditions"] = how | {"views": 3}
+    figure = figures.key_charts(document_of(cells))
+    assert "hollow: other views" in [text.get_text() for text in figure.legends[0].get_texts()]
+    told = tables._plain_text(tables.findings_table(document_of(cells)))
+    assert "not alike: views 3 (not 1)" in re.sub(r"[\s│]+", " ", told)
+
+
+def test_missing_cells_are_empty_and_block_sizes_of_the_users_own_have_no_paper():
+    cells = [cell for cell in cells_of() if (cell["method"], cell["block_size"]) != ("np", 4)]
+    own = next(cell for cell in cells if cell["method"] == "shf") | {"block_size": 6}
+    table = tables.Table1(document_of([*cells, own]))
+    assert table.rows()[1][4:7] == ["", "0.5695", ""]
+    assert table.rows()[2] == ["6", "0.6697", *[""] * 8]
+    assert (
+        tables.Table1(document_of(cells[1:]))
+        .notes[0]
+        .startswith("baseline, nothing encrypted: not there yet")
+    )
+
+
+def test_all_files_are_written_and_agree(tmp_path):
+    document = document_of(cells_of())
+    made = tables.write_tables(document, tmp_path)
+    assert sorted(path.name for path in made) == [
+        "findings.txt",
+        "table1.csv",
+        "table1.json",
+        "table1.md",
+        "table1.tex",
+        "table1.txt",
+    ]
+    for name in ("table1.txt", "table1.md", "table1.tex"):
+        text = (tmp_path / name).read_text()
+        for row in tables.Table1(document).rows():
+            assert all(re.search(rf"(?<!\d){re.escape(value)}(?!\d)", text) for value in row), (
+                name,
+                row,
+            )
+    told = (tmp_path / "findings.txt").read_text()
+    assert "3. every protected model is below the baseline" in told
+    assert "6 of 6" in told
+    assert "\x1b" not in told
+    assert "holds (1 of 2)" in told  # nothing is said of M = 8 and more, which are not there
+
+
+def test_findings_are_told_with_the_models_that_learned_nothing():
+    cells = cells_of(block_sizes=(256,))
+    table = tables.findings_table(document_of(cells))
+    assert table.footnote.endswith(
+        "have learned next to nothing, so that their order is chance: SHF M=256"
+    )
+
+
+# ------------------------------------------------------------------ figures
+
+
+@pytest.mark.parametrize("methods", [("np",), ("shf", "np", "ffx")])
+def test_figure_6_has_a_panel_a_method_with_every_wrong_key(tmp_path, methods):
+    cells = cells_of(methods=methods, seeds=2)
+    figure = figures.key_charts(document_of(cells))
+    assert [axes.get_title() for axes in figure.axes] == [
+        {"shf": "SHF", "np": "NP", "ffx": "FFX"}[m] for m in methods
+    ]
+    for axes, method in zip(figure.axes, methods, strict=True):
+        lines = [line for line in axes.lines if len(line.get_ydata())]
+        dots = np.concatenate([line.get_ydata() for line in lines if line.get_marker() == "."])
+        wrong = [v for c in cells if c["method"] == method for v in c["incorrect"]["values"]]
+        assert sorted(dots) == pytest.approx(sorted(wrong))
+        correct = next(
+            line.get_ydata()
+            for line in lines
+            if line.get_linestyle() == "-" and len(line.get_ydata()) == 2
+        )
+        assert correct[0] == pytest.approx(tables.papers_value(method, 2) + 0.011)
+    image = Image.open(figures.save(figure, tmp_path / "fig6.png"))
+    assert image.width == round(300 * (7.16 if len(methods) > 1 else 3.5))
+
+
+def test_figure_6_says_where_plain_images_were_fed_in_one_way_only():
+    def labels(cells):
+        figure = figures.key_charts(document_of(cells))
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    cells = cells_of()
+    assert "plain images (FFX's divided by 255 only)" in labels(cells)
+    for cell in cells:
+        if cell["method"] == "ffx":
+            cell["plain"] |= {
+                "divided_by": 999,
+                "by_divisor": {"255": 0.01, "999": cell["plain"]["mean_iou"]},
+            }
+    assert "plain images" in labels(cells)
+    told = tables._plain_text(tables.findings_table(document_of(cells)))
+    assert "fed in the better of two ways" in " ".join(told.split())
+
+
+def test_figure_6_marks_points_of_another_device():
+    document = document_of(
+        [*cells_of(block_sizes=(2, 4)), *cells_of("cpu", block_sizes=(8,), methods=("np",))[1:]]
+    )
+    figure = figures.key_charts(document)
+    hollow = [
+        line for axes in figure.axes for line in axes.lines if line.get_markerfacecolor() == "white"
+    ]
+    assert len(hollow) == 3  # correct, plain, incorrect of the one model
+    assert "hollow: not on NVIDIA H100" in [
+        text.get_text() for text in figure.legends[0].get_texts()
+    ]
+
+
+def test_figure_6_of_a_grid_without_protected_models_is_empty_not_an_error(tmp_path):
+    assert figures.save(
+        figures.key_charts(document_of(cells_of(methods=()))), tmp_path / "fig6.png"
+    ).exists()
+
+
+def example(classes: int, views=2) -> Example:
+    generator = np.random.default_rng(0)
+    truth = generator.integers(0, classes, (32, 48)).astype(np.uint8)
+    truth[:4] = 255
+    plain = generator.integers(0, 256, (3, 32, 48)).astype(np.uint8)
+    made = [
+        View(["none", "np", "shf"][n], 4, plain, truth.clip(0, classes - 1), 0.5)
+        for n in range(views)
+    ]
+    names = ("background", *(f"class {n}" for n in range(1, classes)))
+    return Example("a", plain, truth, names, 255, [2, 4], {"np": [plain, plain]}, made)
+
+
+@pytest.mark.parametrize("classes", [2, 21])
+def test_figure_5_shows_image_truth_and_each_models_prediction(classes):
+    shown = example(classes)
+    figure = figures.predictions(shown)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [
+        "image",
+        "ground truth",
+        "baseline",
+        "mean IoU 0.5000",
+        "NP, M = 4",
+        "mean IoU 0.5000",
+    ]
+    truth = figure.axes[1].get_images()[0].get_array()
+    assert (truth[:4] == 255).all()  # void is white
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert len(labels) == classes
+    colours = {tuple(colour) for colour in truth.reshape(-1, 3).tolist()}
+    assert len(colours) == min(classes, 17) + 1  # the background, 16 colours, and void
+
+
+def test_all_figures_are_written(tmp_path):
+    made = figures.write_all(document_of(cells_of()), example(5), tmp_path)
+    assert [path.name for path in made] == ["fig4.png", "fig5.png", "fig6.png"]
+    assert all(Image.open(path).format == "PNG" for path in made)
+
+
+# ------------------------------------------------------------------ while it runs
+
+
+def test_a_grid_while_it_fills(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("segkey.paper.metering.time.monotonic", lambda: clock[0])
+    cells = [Cell("none", 1, 0), Cell("np", 2, 0), Cell("np", 4, 0), Cell("np", 4, 1)]
+    watch = Watch()
+    watch.start(cells, {"plain": {"correct": {"mean_iou": 0.7}}}, Meter(400.0, 100.0))
+    assert watch.meter.seconds_left() is None
+    watch.begin(cells[1], "training", 2.0, 40, done=10)
+    with watch.task("epoch 2/4", 10) as advance:
+        clock[0] = 10.0
+        advance(10)
+    assert watch.part == 0.5
+    assert watch.meter.seconds_left() == pytest.approx(
+        (400 - 100 - 40) * 10 / 20
+    )  # 20 of 40 units were done now
+    text = tables._plain_text(tables.progress_table(watch))
+    assert re.search(r"│ 2 +│ +training 50% │", text)
+    assert re.search(r"│ 4 +│ +· │", text)
+    assert "0.7000" in text
+    assert "1 of 4 models, about 2 min left" in text
+    watch.finish(cells[1], {"correct": {"mean_iou": 0.5}}, 100.0)
+    watch.finish(cells[2], {"correct": {"mean_iou": 0.25}}, 100.0)
+    assert "0.2500 (1/2)" in tables._plain_text(tables.progress_table(watch))

@@ -11,7 +11,7 @@ from segkey.model.measurements import differences, same_text
 from segkey.system import devices, distributed
 from segkey.system.files import append, is_there, open_regular, read_text, remove, written_whole
 
-_MAX_KEPT = 64 << 20  # bytes of finished pieces, which are under 1 kB each
+_MAX_KEPT = 16 << 20  # bytes of finished pieces, which are under 1 kB each
 
 
 @dataclass

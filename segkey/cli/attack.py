@@ -146,7 +146,10 @@ def attack(
     )
     cipher = test_splits.cipher_of(opened, loaded, options.encode(ffx_password))
     console.left_out(getattr(tested, "problems", []))
-    console.on_interrupt("what was finished is kept; run the same command again to go on")
+    kept = "what was finished is kept; run the same command again to go on"
+    console.on_interrupt(
+        kept if loaded else "nothing is kept of an attack on a model without a key"
+    )
     own, shown = test_splits.is_own_test(tested, split, shards, images, limit), []
     earlier = None
     if own and (suite or names):  # before anything is computed

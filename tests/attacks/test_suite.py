@@ -11,7 +11,8 @@ from segkey import attacks
 from segkey.attacks import fine_tune, key_parts
 from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers, too_many_keys
 from segkey.crypto import ciphers
-from segkey.errors import SegkeyError
+from segkey.errors import SegkeyError, SegkeyWarning
+from segkey.model.measurements import authenticated
 from segkey.system.seeds import seeded
 
 
@@ -264,7 +265,7 @@ def test_a_defence_that_ignores_the_key_is_worth_nothing_to_every_attack(open_do
     assert line["mean_iou"] >= open_document["correct"]["mean_iou"]
 
 
-def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(target):
+def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(target, key):
     names = ["plain", "wrong-keys", "known-pair", "search"]
     document = attacks.run_attacks(target, names, BUDGET, seed=3)
     again = attacks.run_attacks(target, names, BUDGET, seed=3)
@@ -273,13 +274,21 @@ def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(target)
         assert a["queries"] > 0 and a["images"] > 0 and a["knows"]
     pair = next(line for line in document["attacks"] if line["attack"] == "known-pair")
     assert pair["won"] == 1.0
-    merged = attacks.merge(document, attacks.run_attacks(target, ["nearby"], BUDGET, seed=3))
+    nearby = attacks.run_attacks(target, ["nearby"], BUDGET, seed=3)
+    kept = authenticated("suite", document, key)
+    merged = attacks.merge(kept, nearby, key)
     assert [line["attack"] for line in merged["attacks"]] == [
         *[line["attack"] for line in document["attacks"]],
         "nearby",
     ]
     other = attacks.run_attacks(replace(target, precise=True), ["plain"], BUDGET)
-    assert attacks.merge(document, other) == other
+    with pytest.warns(SegkeyWarning, match="is replaced: .*the precision changed"):
+        assert attacks.merge(kept, other, key) == other
+    for earlier, own in ((document, key), (kept, None)):  # by whom nobody knows
+        with pytest.warns(
+            SegkeyWarning, match="it was not made with key|nobody can tell who made it"
+        ):
+            assert attacks.merge(earlier, nearby, own) == nearby
 
 
 def test_won():

@@ -32,7 +32,7 @@ from segkey.paper import demonstration
 from segkey.reports import benchmark, inspection
 from segkey.shards import Shard, encryption
 from segkey.shards.header import checksum_attributes
-from segkey.system.files import with_checksum
+from segkey.system import files
 
 CASES = amount("SEGKEY_FUZZ", 320)
 fuzz = settings(
@@ -188,15 +188,18 @@ def run_folder(tmp_path_factory, trained_run, key):
     run.write_result("evaluate", evaluation.evaluate(trained_run, split, None, cpu))
     target = attacks.Target.create(trained_run, split, test_splits.cipher_of(trained_run, key), cpu)
     run.write_result("attack", attacks.correct_plain_incorrect(target, 2))
+    run.write_result(
+        "suite", attacks.run_attacks(target, ["plain", "wrong-keys"], attacks.Budget(keys=2))
+    )
     return folder
 
 
 @fuzz
 @given(
-    file=st.sampled_from(["run", "run", "evaluate", "attack"]),
+    file=st.sampled_from(["run", "run", "evaluate", "attack", "suite"]),
     path=paths,
     value=documents,
-    output=st.integers(0, 5),
+    output=st.integers(0, 6),
 )
 def test_runs(run_folder, file, path, value, output):
     """With checksums that match."""
@@ -204,7 +207,8 @@ def test_runs(run_folder, file, path, value, output):
     before = place.read_text()
     document = json.loads(before)
     document.pop("checksum")
-    place.write_text(json.dumps(with_checksum(changed(document, path, value))))
+    made = changed(document, path, value)  # it may hold NaN, as what earlier versions wrote did
+    place.write_text(json.dumps(made | {"checksum": files._checksum(made)}))
     try:
         shown = [
             ["report"],
@@ -212,6 +216,7 @@ def test_runs(run_folder, file, path, value, output):
             ["report", "--csv"],
             ["report", "--latex"],
             ["report", "--per-class"],
+            ["report", "--html", str(run_folder.parent / "r.html")],
             ["inspect"],
         ]
         answered(*shown[output], run_folder)

@@ -328,6 +328,13 @@ def test_refused_on_opening(copy, whole, complaint, change):
     assert str(copy) in caught.value.what and "\n" not in caught.value.what and caught.value.hint
 
 
+def test_names_that_would_take_all_memory(whole, monkeypatch):
+    """A file of holes can be as large as its names say."""
+    monkeypatch.setattr("segkey.shards.reader._MAX_TABLE", 10)
+    with pytest.raises(SegkeyError, match="'(names|sizes)' is larger than 512 MB"):
+        Shard(whole)
+
+
 @pytest.mark.parametrize("part", [0, 0.001, 0.1, 0.5, 0.9, 0.999])
 def test_cut_off(copy, part):
     whole = copy.read_bytes()

@@ -14,7 +14,7 @@ mkdir -p "$out"
 
 if [ -z "$data" ]; then
     data=$out/scenes
-    python3 -c "import pathlib, sys; from segkey import scenes; scenes.write(pathlib.Path(sys.argv[1]), $SCENES, size=96)" "$data"
+    python3 -c "import pathlib, sys; from segkey.data import scenes; scenes.write(pathlib.Path(sys.argv[1]), $SCENES, size=96)" "$data"
 fi
 key=$out/owner.key
 [ -e "$key" ] || segkey keygen "$key"

@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from segkey.attacks.changed_target import plain_loader
+from segkey.attacks.target import plain_loader
 
 from segkey import attacks
 from segkey.crypto import ciphers
@@ -190,7 +190,7 @@ def test_an_attack_that_was_killed_goes_on_and_ends_with_the_same_numbers(
     again = keeping(small, keep)
     assert attacks.correct_plain_incorrect(again, wrong_keys=4) == whole
     assert len(scored) == 2  # only what was missing
-    again.kept.remove()
+    again.journal.remove()
     assert not keep.exists()
 
 

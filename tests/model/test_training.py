@@ -422,9 +422,9 @@ def broken_runs(tmp_path, trained_run):
     shutil.copytree(
         trained_run.path, folder / "whole", ignore=shutil.ignore_patterns("*.safetensors")
     )
-    (folder / "whole/evaluate.json").write_text(
-        '{"correct": {"mean_iou": 0.5}, "constant": {"mean_iou": 0.1}}'
-    )
+    evaluation = {"run": "whole", "split": "test", "images": 6}
+    evaluation |= {"correct": {"mean_iou": 0.5}, "constant": {"class": "ground", "mean_iou": 0.1}}
+    (folder / "whole/evaluate.json").write_text(json.dumps(evaluation))
     text = (trained_run.path / "run.json").read_text()
     other = json.loads(text)
     del other["checksum"]

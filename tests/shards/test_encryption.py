@@ -286,8 +286,11 @@ def test_a_worker_that_dies_ends_the_run(tmp_path, scenes_source):
 ENCRYPT = """
 import contextlib, sys
 from pathlib import Path
-from segkey import ciphers, encryption, progress, sources
+from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
+from segkey.data import sources
+from segkey.shards import encryption
+from segkey.system import progress
 
 class OnLeave(progress.Progress):
     def task(self, *_):

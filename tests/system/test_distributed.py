@@ -442,7 +442,7 @@ def test_without_torchrun_nothing_is_done(tmp_path):
 @pytest.mark.parametrize(("status", "code"), [(None, 0), (0, 0), (2, 2), ("words", 1)])
 def test_a_rank_leaves_with_its_status_and_all_it_printed(status, code):
     program = (
-        "import atexit, sys; from segkey import distributed; atexit.register(print, 'bye');"
+        "import atexit, sys; from segkey.system import distributed; atexit.register(print, 'bye');"
         f"print('result'); distributed.leave({status!r})"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -201,7 +201,7 @@ def test_kept_scores_of_another_attack_are_not_mixed_in(small, tmp_path):
     expected = attacks.correct_plain_incorrect(small, wrong_keys=2, seed=2)
     assert attacks.correct_plain_incorrect(keeping(small, keep), wrong_keys=2, seed=2) == expected
     with pytest.warns(SegkeyWarning, match="since it was written, .*the precision changed"):
-        assert len(keeping(small, keep, precise=True).kept) == 0
+        assert len(keeping(small, keep, precise=True).journal) == 0
     keep.write_text("{ damaged")
     with pytest.warns(SegkeyWarning, match="it is damaged, or was not written with key"):
         assert (
@@ -238,7 +238,7 @@ def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
     if how == "another key":
         forger = keeping(small, keep, key=stranger)
         for name, piece in pieces.items():
-            forger.kept.add(name, piece)
+            forger.journal.add(name, piece)
     else:
         head = json.dumps(small.settings)
         lines = [json.dumps(piece) for piece in pieces.items()]
@@ -248,7 +248,7 @@ def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
     if how == "pieces below a head of the owner's":
         lines = keep.read_text().splitlines(keepends=True)
         keep.unlink()
-        keeping(small, keep).kept.add("nothing", {})
+        keeping(small, keep).journal.add("nothing", {})
         own = keep.read_text().splitlines(keepends=True)
         keep.write_text("".join([*own, *map(made_by_a_provider, lines[1:])]))
     with pytest.warns(
@@ -257,22 +257,22 @@ def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
         again = keeping(small, keep)
     assert attacks.correct_plain_incorrect(again, wrong_keys=2) == expected
     with pytest.warns(SegkeyWarning, match="without a key nobody can tell who wrote it"):
-        assert len(replace(small, keep=keep).kept) == 0
+        assert len(replace(small, keep=keep).journal) == 0
 
 
 def test_an_owners_piece_does_not_pass_under_another_name_or_in_another_attack(small, tmp_path):
     keep = tmp_path / "attack.partial.jsonl"
     for number, name in enumerate(("correct", "wrong key 0/0")):
-        keeping(small, keep).kept.add(name, {"value": number})
+        keeping(small, keep).journal.add(name, {"value": number})
     head, correct, wrong = keep.read_text().splitlines(keepends=True)
     keep.write_text(head + correct.replace('"correct"', '"wrong key 0/0"') + wrong)
     with pytest.warns(SegkeyWarning, match="1 of 2 lines"):
-        assert keeping(small, keep).kept.get("wrong key 0/0") == {"value": 1}
+        assert keeping(small, keep).journal.get("wrong key 0/0") == {"value": 1}
     other = tmp_path / "other.jsonl"
-    keeping(small, other, batch_size=7).kept.add("correct", {"value": 2})
+    keeping(small, other, batch_size=7).journal.add("correct", {"value": 2})
     keep.write_text(head + other.read_text().splitlines(keepends=True)[1])
     with pytest.warns(SegkeyWarning, match="1 of 1 lines"):
-        assert len(keeping(small, keep).kept) == 0
+        assert len(keeping(small, keep).journal) == 0
 
 
 def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
@@ -283,16 +283,16 @@ def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
 
     def refused(what: str, **how):
         with pytest.warns(SegkeyWarning, match=f"since it was written, .*{what}.* changed"):
-            assert len(keeping(small, keep, **how).kept) == 0
+            assert len(keeping(small, keep, **how).journal) == 0
 
-    keeping(small, keep).kept.add("correct", {"value": 1})
-    assert len(keeping(small, keep).kept) == 1
+    keeping(small, keep).journal.add("correct", {"value": 1})
+    assert len(keeping(small, keep).journal) == 1
     split = test_splits.open_test_split(trained_run, [corrected_shards], None, None)
     assert split.names == small.loader.split.names and split.origin["training_data"] == "same"
     refused("the test images or masks", loader=plain_loader(split, small.cipher, CPU))
     refused("the attacker's own images", splits=small.splits | {"val": split})
     run = Run(shutil.copytree(trained_run.path, tmp_path / "small"), dict(trained_run.config))
-    assert len(keeping(small, keep, run=run).kept) == 1
+    assert len(keeping(small, keep, run=run).journal) == 1
     run.save_weights({name: tensor + 1 for name, tensor in small.model.weights().items()})
     run.config = trained_run.config  # whoever exchanges weights need not say so in run.json
     refused("the weights", run=run)

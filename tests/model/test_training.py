@@ -319,6 +319,13 @@ def test_a_damaged_row_stops_training_before_a_number_is_told(tmp_path, shards_f
     assert not list(tmp_path.glob("runs/*/history.jsonl"))
 
 
+@pytest.mark.parametrize("value", ["soon", "-1", "nan"])
+def test_a_wrong_save_every_is_named(tmp_path, monkeypatch, shards_folder, value):
+    monkeypatch.setenv("SEGKEY_SAVE_EVERY", value)
+    with pytest.raises(SegkeyError, match=f"SEGKEY_SAVE_EVERY is '{value}'"):
+        train(shards_folder, tmp_path)
+
+
 def test_a_diverging_training_says_so(tmp_path, shards_folder):
     recipe = recipes.recipe("scratch", epochs=2, batch_size=4, lr=1e30)
     with pytest.raises(SegkeyError, match="diverged"):
@@ -830,6 +837,27 @@ def test_windows_hold_every_image_once_and_stay_in_order_of_the_seed(rows, windo
     images, masks = (torch.cat(parts) for parts in zip(*batches, strict=True))
     assert np.array_equal(images[:, 0, 0, 0].numpy(), order % 251)
     assert np.array_equal(masks[:, 0, 0].numpy(), order % 2)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("window_rows", [0, 4])
+def test_an_epoch_deals_every_batch_out_to_the_ranks(monkeypatch, ranks, window_rows):
+    """11 images in batches of 5: the last batch has one, and a rank without it gets a void mask."""
+    split, of_ranks = rows_of(11), []
+    buffer = 2 * window_rows * split.row_bytes
+    loader = BatchLoader(split, CPU, resident=False, shuffle_buffer=buffer)
+    monkeypatch.setenv("WORLD_SIZE", str(ranks))
+    for rank in range(ranks):
+        monkeypatch.setenv("RANK", str(rank))
+        of_ranks.append(list(loader.epoch(seeded("epoch", 0, 1), 1, 5)))
+    seen = []
+    for slices in zip(*of_ranks, strict=True):
+        assert len({batch.size for batch in slices}) == 1
+        rows = [batch.images[:, 0, 0, 0] for batch in slices if (batch.masks != 255).any()]
+        assert sum(map(len, rows)) == slices[0].size
+        seen += torch.cat(rows).tolist()
+    assert [batch.size for batch in of_ranks[0]] == [5, 5, 1]
+    assert seen == loader.shuffled(seeded("epoch", 0, 1)).indices.tolist()
 
 
 def test_windows_are_read_in_the_order_of_the_files_and_bound_the_memory(monkeypatch):

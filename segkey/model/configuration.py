@@ -107,7 +107,7 @@ def _training_of(trainer: Trainer) -> dict:
         "crop_scale": trainer.recipe.crop_scale if on_the_fly else header.crop_scale,
         "augmentation_seed": trainer.settings.seed if on_the_fly else header.seed,
         "images": _images_of(trainer),
-        "dtype": dtype_of(trainer),
+        "dtype": _dtype_of(trainer),
         "world_size": distributed.world_size(),
     }
 
@@ -116,7 +116,7 @@ def _images_of(trainer: Trainer) -> dict[str, int]:
     return {"train": len(trainer.train_loader), "val": len(trainer.val_loader)}
 
 
-def dtype_of(trainer: Trainer) -> str:
+def _dtype_of(trainer: Trainer) -> str:
     return devices.computes_in(trainer.device, trainer.settings.precise)
 
 
@@ -148,7 +148,7 @@ def _segment(trainer: Trainer, epoch: int) -> dict:
         "epoch": epoch,
         "versions": runs.versions(),
         "device": _describe(trainer.device),
-        "dtype": dtype_of(trainer),
+        "dtype": _dtype_of(trainer),
         "world_size": distributed.world_size(),
     }
 

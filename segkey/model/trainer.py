@@ -9,7 +9,7 @@ import copy
 import math
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -258,7 +258,7 @@ class Trainer:
             "model": copied(self.model.weights()),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
         }
-        return Checkpoint(reached.history, reached.best, reached.best_weights, state)
+        return replace(reached, state=state)
 
     def report(self, line: dict) -> None:
         """Tell an epoch's line of history."""

@@ -175,7 +175,7 @@ def _leave_with_parent(parent: int) -> None:
 
 
 def last_words(error: SegkeyError) -> None:
-    """Before an error is printed: hand it to torchrun's summary, and wait unless it is ours to tell.
+    """Before an error is printed: add it to torchrun's summary; wait unless this rank tells it.
 
     An error that all ranks meet is printed by the main rank: the others wait as long as torchrun
     takes to end them. So does a rank that only noticed that another one is gone.

@@ -219,7 +219,9 @@ def test_two_ranks_train_nearly_the_same_weights(two, place, one, shards_folder,
     assert whole.config["device"] == "2 x cpu, 1 threads"
 
 
-MOMENTS = [  # rank, function of the training, which call of it, if torchrun hears nothing, epochs that all ranks have finished
+# Rank, function of the trainer, which call of it, if torchrun hears nothing, and how many epochs all
+# ranks have finished.
+MOMENTS = [
     (1, "step", 5, False, 1),
     (0, "validate", 2, False, 1),
     (1, "step", 8, True, 2),

@@ -106,18 +106,16 @@ def train(
     are; the paper draws new crops.
     """
     from segkey import reports
-    from segkey import shards as shard_files
-    from segkey.crypto import ciphers
-    from segkey.model import recipes, test_splits, training
+    from segkey.model import recipes
     from segkey.model.runs import Run
     from segkey.system import devices
 
-    progress, where = console.TerminalProgress(), devices.choose(device)
+    where = devices.choose(device)
     where_to = (f" --name {word(name)}" if name else "") + (
         f" --runs {word(runs)}" if runs != options.DEFAULT_RUNS else ""
     )
     console.on_interrupt(f"go on with: segkey train --resume{where_to}")
-    values = {
+    of_recipe = {
         "weights": weights,
         "epochs": epochs,
         "batch_size": batch_size,
@@ -130,59 +128,86 @@ def train(
         "crop_scale": crop_scale,
     }
     if resume:
-        begun_with = (recipe, *values.values(), backbone, method, block_size, seed)
+        begun_with = (recipe, *of_recipe.values(), backbone, method, block_size, seed)
         if precise or compiled or any(value is not None for value in begun_with):
             raise typer.BadParameter(
                 "--resume goes on as the run was begun; leave out the other training options"
             )
-        run = Run.open(runs / (name or "latest"))
-        cipher = key_id = None
-        if run.config["data"]["on_the_fly"] and run.header.method != "none":
-            loaded = options.load_key(key, passphrase_file, run.config["data"]["key_id"])
-            cipher, key_id = (
-                test_splits.cipher_of(run, loaded, options.encode(ffx_password)),
-                loaded.id,
-            )
-        splits = shard_files.open_splits(shards or test_splits.own_shards(run), ("train", "val"))
-        run = training.resume(
-            run, splits, device=where, cipher=cipher, key_id=key_id or "", progress=progress
-        )
+        begun = Run.open(runs / (name or "latest"))
+        cipher = _cipher_of_run(begun, key, passphrase_file, ffx_password)
+        run = _resume(begun, shards, cipher, where)
     else:
-        chosen = recipes.recipe(recipe or "paper", **values)
-        loaded = cipher = None
-        if key:
-            if method is None or block_size is None:
-                raise typer.BadParameter("--key also needs --method and -M")
-            loaded = options.load_key(key, passphrase_file)
-            cipher = ciphers.from_key(
-                method, loaded, block_size, password=options.encode(ffx_password)
-            )
-        elif method is not None or block_size is not None:
-            raise typer.BadParameter(
-                "--method and -M belong to --key; encrypted shards need none of them"
-            )
-        paths = shards or [options.DEFAULT_SHARDS]
-        splits = shard_files.open_splits(paths, ("train", "val"))
-        if crop_scale is not None and not training.on_the_fly(splits, cipher):
-            console.warn(
-                "--crop-scale has no effect: the crops of these shards were made with them"
-            )
-        run = training.train(
-            splits,
+        chosen = recipes.recipe(recipe or "paper", **of_recipe)
+        run = _begin(
+            shards or [options.DEFAULT_SHARDS],
             runs,
             chosen,
-            shards=paths,
+            crops_given=crop_scale is not None,
+            cipher=_cipher_on_device(key, passphrase_file, method, block_size, ffx_password),
             device=where,
             name=name,
             backbone=backbone or "resnet50",
-            cipher=cipher,
-            key_id=loaded.id if loaded else "",
             precise=precise,
             compiled=compiled,
             seed=seed or 0,
-            progress=progress,
         )
     console.show(reports.describe_training(run))
+
+
+def _begin(shards, runs, recipe, *, cipher, crops_given: bool, **settings):
+    """Train a new run; ``settings`` are those of `segkey.model.training.train`."""
+    from segkey.model import training
+    from segkey.shards import open_splits
+
+    splits = open_splits(shards, ("train", "val"))
+    if crops_given and not training.on_the_fly(splits, cipher):
+        console.warn("--crop-scale has no effect: the crops of these shards were made with them")
+    return training.train(
+        splits,
+        runs,
+        recipe,
+        shards=shards,
+        cipher=cipher,
+        progress=console.TerminalProgress(),
+        **settings,
+    )
+
+
+def _resume(run, shards, cipher, device):
+    """Go on with a run, on its own shards by default."""
+    from segkey.model import test_splits, training
+    from segkey.shards import open_splits
+
+    splits = open_splits(shards or test_splits.own_shards(run), ("train", "val"))
+    return training.resume(
+        run, splits, device=device, cipher=cipher, progress=console.TerminalProgress()
+    )
+
+
+def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password):
+    """What --key, --method and -M mean for plain shards; None without them."""
+    from segkey.crypto import ciphers
+
+    if not key:
+        if method is not None or block_size is not None:
+            raise typer.BadParameter(
+                "--method and -M belong to --key; encrypted shards need none of them"
+            )
+        return None
+    if method is None or block_size is None:
+        raise typer.BadParameter("--key also needs --method and -M")
+    loaded = options.load_key(key, passphrase_file)
+    return ciphers.from_key(method, loaded, block_size, password=options.encode(ffx_password))
+
+
+def _cipher_of_run(run, key, passphrase_file, ffx_password):
+    """What a run was begun with on the device; None if its shards were encrypted."""
+    from segkey.model import test_splits
+
+    if not run.config["data"]["on_the_fly"] or run.header.method == "none":
+        return None
+    loaded = options.load_key(key, passphrase_file, run.config["data"]["key_id"])
+    return test_splits.cipher_of(run, loaded, options.encode(ffx_password))
 
 
 @app.command(

@@ -1,9 +1,9 @@
-"""Splits as batches on a device: kept there whole where they fit, read ahead by threads where
-not."""
+"""Splits as batches on a device: kept there if they fit, read ahead by threads if not."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,27 +11,54 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkey.crypto.ciphers import signed
+from segkey.data.augment import random_crops
 from segkey.errors import SegkeyError
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
-from segkey.system import devices
+from segkey.system import devices, distributed
 
 Batch = tuple[Tensor, Tensor | None]
 
-
-_WINDOW = (
-    1 << 30
-    # bytes of a split that is shuffled while it is read; one half is used while the other one is
-    # filled
-)
+SHUFFLE_BUFFER = 1 << 30  # bytes; one half is used while the other one is filled
+_RUN = 8 << 20  # bytes of neighbours that stay together, so that disks read them in one go
+_CHUNK = 64  # images that a thread reads at a time
+_TYPES = {"uint8": torch.uint8, "uint16": torch.int16}
 
 
-_RUN = (
-    8 << 20
-)  # bytes of neighbours that stay together up to there, so that disks read them in one go
+@dataclass(frozen=True)
+class Order:
+    """The order of an epoch's images.
+
+    Attributes:
+        indices: int64 (N,), of images.
+        window_ends: int64, positions in ``indices`` where the windows end that are read as a
+            whole; None if there are no windows.
+    """
+
+    indices: np.ndarray
+    window_ends: np.ndarray | None = None
+
+    def at(self, positions: np.ndarray) -> "Order":
+        """The part at some ascending positions, with the same windows."""
+        ends = self.window_ends
+        if ends is not None:
+            ends = np.searchsorted(positions, ends)
+        return Order(self.indices[positions], ends)
 
 
-_CHUNK = 64  # images a thread reads at a time
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A batch of an epoch; under torchrun, this rank's slice of it.
+
+    Attributes:
+        images: uint8 or int16 (N, C, H, W).
+        masks: uint8 (N, H, W).
+        size: images in the whole batch, of all ranks.
+    """
+
+    images: Tensor
+    masks: Tensor
+    size: int
 
 
 class BatchLoader:
@@ -46,12 +73,13 @@ class BatchLoader:
         prepare: applied to images once, when they reach the device; for example a cipher's
             ``decrypt``.
         limit: only the first so many images.
-        resident: keep all on the device; decided by its free memory, if not given.
-        window: bytes that are kept of a split that is not.
+        resident: keep all images on the device; by default, if they fit in its free memory.
+        shuffle_buffer: bytes of the windows in which an epoch is shuffled; 0 for one
+            permutation of the whole split.
+        say: hears if the memory of the device runs out.
 
     Attributes:
-        windowed: whether `shuffled` moves images no further than within a window.
-        pieces: how its batches are cut for scoring, so that they fit in the device's memory.
+        micro_batches: cuts its batches for scoring, so that they fit in the device's memory.
     """
 
     def __init__(
@@ -61,81 +89,114 @@ class BatchLoader:
         prepare: Callable[[Tensor], Tensor] | None = None,
         limit: int | None = None,
         resident: bool | None = None,
-        window: int = _WINDOW,
+        shuffle_buffer: int = 0,
+        say: Callable[[str], None] = devices.warn,
     ):
         self.split, self.device, self.prepare = split, device, prepare
-        self.pieces = devices.MicroBatches("batches are scored")
         self.count = min(limit, len(split)) if limit else len(split)
-        self.views = split.header.views
+        self.views, self.shuffle_buffer = split.header.views, shuffle_buffer
+        self.micro_batches = devices.MicroBatches("batches are scored", say)
         if resident is None:
-            resident = self.count * self.views * split.row_bytes < devices.free_memory(device)
+            resident = fits(split, device, self.count)
         self._resident = self._load_all() if resident else None
-        self.windowed, self.window = not resident, window
 
     def __len__(self) -> int:
         return self.count
 
-    def shuffled(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
-        """Every image once, in an order that ``generator`` decides, and where its windows end, for
-        `batches`.
+    def epoch(
+        self,
+        generator: np.random.Generator,
+        number: int,
+        batch_size: int,
+        crop_scale: float | None = None,
+    ) -> Iterator[TrainingBatch]:
+        """Every image once, in an order that ``generator`` decides.
 
-        Data that stay on disk are shuffled by runs of neighbours, and then within windows of many
-            runs: so they are
-        read almost in sequence, and only a window needs to be in memory.
+        Under torchrun each rank gets its slice of every batch. If the last batch has fewer images
+        than there are ranks, a rank without one gets the last image with a void mask.
+
+        Args:
+            generator: the same on all ranks.
+            number: of the epoch; its view is ``number`` mod `views`.
+            batch_size: images per batch, of all ranks.
+            crop_scale: smallest area of random resized crops and flips; None for no augmentation.
         """
-        if not self.windowed:
-            return generator.permutation(self.count), None
-        rows = max(1, self.window // 2 // self.split.row_bytes)
+        order = self.shuffled(generator)
+        crops = None if crop_scale is None else self._random_crops(generator, crop_scale)
+        slices = distributed.my_slices(self.count, batch_size)
+        spare = not len(slices[-1])
+        if spare:
+            slices[-1] = np.array([self.count - 1])
+        mine = order.at(np.concatenate(slices))
+        # Only the last slice may be smaller than the first one.
+        batches = self.batches(len(slices[0]), mine.indices, number % self.views, mine.window_ends)
+        for step, (images, masks) in enumerate(batches):
+            if crops is not None:
+                images, masks = crop_batch(images, masks, crops[slices[step]])
+            if spare and step + 1 == len(slices):
+                masks = torch.full_like(masks, self.split.header.ignore_index)
+            yield TrainingBatch(images, masks, min(batch_size, self.count - step * batch_size))
+
+    def _random_crops(self, generator: np.random.Generator, scale: float) -> Tensor:
+        """A crop for each position of an epoch; float (N, 5), for `crop_batch`."""
+        sizes = np.broadcast_to(self.split.size, (self.count, 2))
+        return torch.from_numpy(random_crops(generator, sizes, (scale, 1.0))).to(self.device)
+
+    def shuffled(self, generator: np.random.Generator) -> Order:
+        """Every image once, in an order that ``generator`` decides.
+
+        With a shuffle buffer, runs of neighbours are shuffled first, then the images in each
+        window of many runs: files are read almost in sequence, and only a window needs to be in
+        memory.
+        """
+        if not self.shuffle_buffer:
+            return Order(generator.permutation(self.count))
+        rows = max(1, self.shuffle_buffer // 2 // self.split.row_bytes)
         if rows >= self.count:
-            return generator.permutation(self.count), np.array([self.count])
+            return Order(generator.permutation(self.count), np.array([self.count]))
         run = max(1, min(_RUN // self.split.row_bytes, rows // 16))
-        runs = (
-            np.arange(self.count) + generator.integers(run)
-        ) // run  # they begin elsewhere in every epoch
+        # Runs begin elsewhere in every epoch.
+        runs = (np.arange(self.count) + generator.integers(run)) // run
         order = np.argsort(generator.permutation(runs[-1] + 1)[runs], kind="stable")
         ends = np.arange(rows, self.count + rows, rows).clip(max=self.count)
         for start, end in zip([0, *ends], ends, strict=False):
             generator.shuffle(order[start:end])
-        return order, ends
+        return Order(order, ends)
 
     def batches(
         self,
         size: int,
-        order: np.ndarray | None = None,
+        indices: np.ndarray | None = None,
         view: int = 0,
-        ends: np.ndarray | None = None,
+        window_ends: np.ndarray | None = None,
     ) -> Iterator[Batch]:
-        """Batches of at most ``size`` images: uint8 or int16 (N, C, H, W), and masks uint8 (N, H,
-        W).
+        """Images uint8 or int16 (N, C, H, W) and masks uint8 (N, H, W), or None without masks.
 
         Args:
-            size: images a batch.
-            order: indices of images; all in their own order, if not given.
-            view: which copy of each.
-            ends: where windows of ``order`` end, each of which is read as a whole.
+            size: images per batch; the last one may have fewer.
+            indices: of images; all in the order of the split by default.
+            view: which view of each image.
+            window_ends: positions in ``indices`` where windows end; each is read as a whole.
         """
-        order = np.arange(self.count) if order is None else order
-        parts = [order[start : start + size] for start in range(0, len(order), size)]
-        if self._resident is None and ends is not None:
-            yield from self._stream_windows(order, ends, size, view)
-            return
-        if self._resident is None:
-            yield from self._stream(parts, view)
-            return
+        indices = np.arange(self.count) if indices is None else np.asarray(indices)
+        if self._resident is not None:
+            return self._slices(indices, size, view)
+        if window_ends is not None:
+            return self._stream_windows(Order(indices, window_ends), size, view)
+        parts = [indices[start : start + size] for start in range(0, len(indices), size)]
+        return self._stream(parts, view)
+
+    def _slices(self, indices: np.ndarray, size: int, view: int) -> Iterator[Batch]:
+        """Batches of what is on the device."""
         images, masks = self._resident
-        where = torch.from_numpy(np.asarray(order) + view * self.count).to(self.device)
-        for start in range(0, len(order), size):
-            rows = where[start : start + size]
-            yield (
-                images.index_select(0, rows),
-                None if masks is None else masks.index_select(0, rows),
-            )
+        rows = torch.from_numpy(indices + view * self.count).to(self.device)
+        for start in range(0, len(rows), size):
+            yield _take(images, masks, rows[start : start + size])
 
     def _load_all(self) -> Batch:
         """Every view of every image, view by view, on the device."""
-        parts = [
-            np.arange(start, min(start + 64, self.count)) for start in range(0, self.count, 64)
-        ]
+        starts = range(0, self.count, _CHUNK)
+        parts = [np.arange(start, min(start + _CHUNK, self.count)) for start in starts]
         rows, filled = self.count * self.views, 0
         whole: list[Tensor | None] = [None, None]
         for view in range(self.views):
@@ -158,12 +219,10 @@ class BatchLoader:
                     waiting.append(pool.submit(self._read, following, view))
                 yield self._to_device(images, masks)
 
-    def _stream_windows(
-        self, order: np.ndarray, ends: np.ndarray, size: int, view: int
-    ) -> Iterator[Batch]:
+    def _stream_windows(self, order: Order, size: int, view: int) -> Iterator[Batch]:
         """Take batches out of windows, each of which is read while the one before it is used."""
-        windows = [part for part in np.split(order, ends[:-1]) if len(part)]
-        rest: list[Batch] = []  # what was too little for a batch
+        windows = [part for part in np.split(order.indices, order.window_ends[:-1]) if len(part)]
+        rest: list[Batch] = []  # too few images for a batch
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(self._read_window, windows[0], view)
             for following in [*windows[1:], None]:
@@ -182,18 +241,12 @@ class BatchLoader:
                 rest += [_take(images, masks, places)] if len(places) else []
 
     def _read_window(self, rows: np.ndarray, view: int) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Images and masks in the order of the files, and the place of each of ``rows`` among
-        them."""
+        """Images and masks in the order of the files, and the place of each of ``rows`` in them."""
         inwards = np.argsort(rows, kind="stable")
-        images = torch.empty(
-            (len(rows), self.split.header.channels, *self.split.size),
-            dtype=_TYPES[self.split.dtype],
-        )
-        masks = (
-            torch.empty((len(rows), *self.split.size), dtype=torch.uint8)
-            if self.split.has_masks
-            else None
-        )
+        shape = (len(rows), self.split.header.channels, *self.split.size)
+        images, masks = torch.empty(shape, dtype=_TYPES[self.split.dtype]), None
+        if self.split.has_masks:
+            masks = torch.empty((len(rows), *self.split.size), dtype=torch.uint8)
 
         def read(start: int) -> None:
             part = slice(start, start + _CHUNK)
@@ -214,12 +267,11 @@ class BatchLoader:
         return images, None if masks is None else masks.to(self.device, non_blocking=True)
 
     def _pinned(self, tensor: Tensor | None) -> Tensor | None:
-        """Where a GPU fetches it without waiting."""
+        """In page-locked memory, from which a GPU copies without waiting."""
         return tensor.pin_memory() if tensor is not None and self.device.type == "cuda" else tensor
 
     def _check_classes(self, masks: np.ndarray) -> None:
-        """A shard may come from anybody: a class beyond the classes would be counted beyond the
-        matrix."""
+        """Refuse a class beyond the header's: a hostile shard could write beyond the matrix."""
         header = self.split.header
         counts = np.bincount(masks.reshape(-1), minlength=256)
         counts[header.ignore_index] = 0
@@ -245,7 +297,10 @@ class BatchLoader:
         return torch.from_numpy(images), None if masks is None else torch.from_numpy(masks)
 
 
-_TYPES = {"uint8": torch.uint8, "uint16": torch.int16}
+def fits(split: Split | MemorySplit, device: torch.device, images: int | None = None) -> bool:
+    """True if all views of a split, or of its first ``images``, fit in a device's free memory."""
+    count = len(split) if images is None else images
+    return count * split.header.views * split.row_bytes < devices.free_memory(device)
 
 
 def _take(images: Tensor, masks: Tensor | None, places: Tensor) -> Batch:
@@ -253,7 +308,7 @@ def _take(images: Tensor, masks: Tensor | None, places: Tensor) -> Batch:
 
 
 def _joined(parts: list[Batch]) -> Batch:
-    """Some parts of a batch as one."""
+    """The parts of a batch as one."""
     if len(parts) == 1:
         return parts[0]
     images, masks = zip(*parts, strict=True)
@@ -261,7 +316,7 @@ def _joined(parts: list[Batch]) -> Batch:
 
 
 def unsigned(images: Tensor) -> Tensor:
-    """int16 seen as uint16, without copying; other types as they are."""
+    """int16 seen as uint16, without copying; other types unchanged."""
     return images.view(torch.uint16) if images.dtype == torch.int16 else images
 
 

@@ -156,7 +156,7 @@ def score(
     with devices.mixed_precision(loader.device, not precise):
         order = distributed.my_batches(len(loader), batch_size)
         for number, (images, masks) in enumerate(loader.batches(batch_size, order)):
-            counted, doubted = loader.pieces.run(count, images, masks)
+            counted, doubted = loader.micro_batches.run(count, images, masks)
             total += counted
             doubt[distributed.rank() + number * ranks] = doubted
             advance(min(batch_size * ranks, len(loader) - number * batch_size * ranks))

@@ -1,4 +1,4 @@
-"""How to train: the paper's recipe, one that starts from nothing, and the checks on both."""
+"""How to train: the paper's recipe, one from random weights, and the checks on both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segkey.model.runs import Run
 
 OPTIMIZERS = ("sgd", "adamw")
-_KINDS: dict[str, Kind] = {  # what a recipe that comes from elsewhere may hold
+_KINDS: dict[str, Kind] = {  # what an untrusted recipe may hold
     "optimizer": one_of(OPTIMIZERS),
     "lr": number(0, 1e6, above=True),
     "lr_min": number(0, 1e6),
@@ -37,13 +37,15 @@ class Recipe:
         optimizer: ``sgd`` or ``adamw``.
         lr: the highest learning rate.
         lr_min: the lowest.
-        restart: epochs of each cosine, after which the rate jumps back up; 0 for one cosine over
-            the whole training, after a linear warm-up over its first twentieth.
+        restart: epochs per cosine, after which the rate jumps back up; 0 for one cosine over the
+            whole training, after a linear warm-up over its first twentieth.
         momentum: of SGD.
         weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
-        epochs, batch_size: how long, and how many images a step.
-        weights: where to start: ``coco``, ``imagenet``, ``none`` or a file.
-        crop_scale: smallest area of a random crop, where augmentation is on the device.
+        epochs: how often every image is seen.
+        batch_size: images per step.
+        weights: starting weights: ``coco``, ``imagenet``, ``none`` or a file.
+        crop_scale: smallest area of a random crop, as a fraction of the image, 0 … 1; used if
+            images are augmented on the device.
     """
 
     optimizer: str = "sgd"
@@ -58,7 +60,13 @@ class Recipe:
     crop_scale: float = 0.08
 
     def lr_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
-        """The learning rate in a step of an epoch."""
+        """The learning rate.
+
+        Args:
+            epoch: from 0.
+            step: of the epoch, from 0.
+            steps: per epoch.
+        """
         if self.restart:  # constant within an epoch, as the paper's scheduler is stepped
             done = epoch % self.restart / self.restart
         else:
@@ -81,7 +89,7 @@ class Recipe:
         return torch.optim.AdamW(parameters, **how)
 
     def check(self) -> Recipe:
-        """Raise `SegkeyError` for a value that cannot be; returns the recipe."""
+        """Raise `SegkeyError` for an impossible value; returns the recipe."""
         positive = ("lr", "epochs", "batch_size", "crop_scale")
         for name in positive:
             if not getattr(self, name) > 0:
@@ -121,7 +129,11 @@ RECIPES = {
 
 
 def recipe(name: str, **overrides: object) -> Recipe:
-    """A recipe by name, with other values where they are given (None leaves a value as it is)."""
+    """A recipe by name, with some of its values replaced; None leaves a value as it is.
+
+    Raises:
+        SegkeyError: an unknown name, or a value that is not possible.
+    """
     if name not in RECIPES:
         raise SegkeyError(f"there is no recipe '{name}'", f"recipes: {', '.join(RECIPES)}")
     return replace(
@@ -130,8 +142,7 @@ def recipe(name: str, **overrides: object) -> Recipe:
 
 
 def complaint(values: object) -> str:
-    """The field of a recipe that cannot be, and what was expected, or nothing: a run may come from
-    anybody."""
+    """The first impossible field of an untrusted recipe, and what was expected; empty if none."""
     if not isinstance(values, dict):
         return "it is no object"
     known = [field.name for field in fields(Recipe)]
@@ -144,7 +155,7 @@ def recipe_of(run: Run) -> Recipe:
     """The recipe that a run was begun with.
 
     Raises:
-        SegkeyError: it is no recipe.
+        SegkeyError: its recipe is damaged.
     """
     if problem := complaint(run.config["recipe"]):
         raise SegkeyError(

@@ -7,7 +7,7 @@ import torch
 
 from segkey.crypto import ciphers
 from segkey.data.preparation import Preparation
-from segkey.model import evaluation, networks, training
+from segkey.model import evaluation, networks, timing
 from segkey.model.batches import BatchLoader
 from segkey.paper.grid import Cell
 from segkey.paper.running import Experiment
@@ -39,7 +39,7 @@ def estimate(experiment: Experiment, cells: Sequence[Cell]) -> dict:
     )
     # FFX takes the longest to encrypt.
     cipher = experiment.cipher(max(cells, key=lambda cell: cell.method == "ffx"))
-    step = training.seconds_an_image(split, settings.recipe, settings.backbone, cipher, device)
+    step = timing.seconds_per_image(split, settings.recipe, settings.backbone, cipher, device)
     score = _seconds_to_score(split, settings.backbone, cipher, device)
     images = experiment.images()
     epoch = images["train"] * step + images["val"] * score

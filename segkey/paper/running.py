@@ -342,7 +342,6 @@ class Experiment:
         how = {
             "device": self.device,
             "cipher": cipher,
-            "key_id": self.key.id,
             "progress": self.watch,
         }
         if begun:

@@ -1,4 +1,4 @@
-"""Which device, how precise, and how much fits on it."""
+"""Choose a device and the type it computes in; cut batches if its memory runs out."""
 
 import contextlib
 import os
@@ -17,10 +17,13 @@ Outcome = TypeVar("Outcome")
 
 
 def choose(name: str = "auto") -> torch.device:
-    """``auto`` takes cuda, then mps, then cpu; anything else is taken at its word, or refused.
+    """A device by its name; ``auto`` takes cuda, then mps, then cpu.
 
-    Under torchrun, ``cuda`` is for each rank the GPU of its number on its machine, and all ranks
-    have the same kind.
+    Under torchrun, ``cuda`` is the GPU with the local rank's number.
+
+    Raises:
+        SegkeyError: this machine has no such device, has fewer GPUs than ranks, or ranks differ
+            in the kind of their device.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -64,7 +67,7 @@ def _of_this_rank(name: str) -> str:
 
 
 def describe(device: torch.device) -> str:
-    """A device in words, for results."""
+    """A device in words, for results: a GPU's name, or ``cpu`` with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return (
@@ -73,8 +76,8 @@ def describe(device: torch.device) -> str:
 
 
 def computes_in(device: torch.device, precise: bool = False) -> str:
-    """The type that networks compute in: bfloat16 where the device is made for it, float32
-    elsewhere, or if ``precise``."""
+    """The type that networks compute in: bfloat16 if the device has instructions for it, else
+    float32, and float32 if ``precise``."""
     fast = {
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
         "cpu": lambda: torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),
@@ -85,8 +88,7 @@ def computes_in(device: torch.device, precise: bool = False) -> str:
 def mixed_precision(
     device: torch.device, enabled: bool = True
 ) -> contextlib.AbstractContextManager:
-    """bfloat16 where the device computes in it, float32 elsewhere (or everywhere, if not
-    ``enabled``)."""
+    """Autocast to the type of `computes_in`; no-op for float32, or if not ``enabled``."""
     fast = computes_in(device, not enabled) == "bfloat16"
     return (
         torch.autocast(device.type, torch.bfloat16, enabled=True)
@@ -96,7 +98,10 @@ def mixed_precision(
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that data may take on a device: a part of what is free, the network needs the rest."""
+    """Bytes that data may take on a device: a part of what is free, as the network needs the rest.
+
+    A half on GPUs, else a third; 2 GiB if the system does not tell.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
     try:
@@ -106,21 +111,22 @@ def free_memory(device: torch.device) -> int:
 
 
 def warn(text: str) -> None:
-    """Tell a user who gave no other way to be told."""
+    """Warn with a `SegkeyWarning`; the default way to report if there is no listener."""
     warnings.warn(text, SegkeyWarning, stacklevel=2)
 
 
 class MicroBatches:
-    """Cuts batches so that they fit in a device's memory: where it runs out, into pieces of half
-    the size from then on.
+    """Cuts batches so that they fit in a device's memory.
+
+    Whenever the memory runs out, micro-batches are half as large from then on.
 
     Args:
-        what: is put before "in pieces of N images", such as ``batches are scored``.
-        say: hears when pieces become smaller.
-        may_cut: whether they may become smaller.
+        what: put before "in pieces of N images" in the message, such as ``batches are scored``.
+        say: hears when micro-batches become smaller.
+        may_cut: if not, running out of memory is an error.
 
     Attributes:
-        largest: images in a piece; None as long as whole batches fit.
+        largest: images per micro-batch; None as long as whole batches fit.
     """
 
     def __init__(self, what: str, say: Callable[[str], None] = warn, may_cut: bool = True):
@@ -129,11 +135,15 @@ class MicroBatches:
     def run(
         self, work: Callable[[list[tuple[Tensor, Tensor]]], Outcome], images: Tensor, masks: Tensor
     ) -> Outcome:
-        """``work`` on the pieces of a batch; begun again with smaller ones where the memory does
-        not suffice.
+        """``work`` on the micro-batches of a batch, repeated with smaller ones if memory runs out.
+
+        Args:
+            work: takes pairs of images and masks; must be repeatable from its beginning.
+            images: (N, C, H, W).
+            masks: (N, H, W).
 
         Raises:
-            SegkeyError: it does not suffice for a single image.
+            SegkeyError: the memory does not hold a single image, or batches may not be cut.
         """
         while True:
             size = min(len(images), self.largest or len(images))
@@ -142,8 +152,7 @@ class MicroBatches:
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
-            # Not in the except clause: there the error still holds on to all that filled the
-            # memory.
+            # Not in the except clause: there the error still refers to all that filled the memory.
             self._halve(size, images)
 
     def _halve(self, size: int, images: Tensor) -> None:
@@ -166,7 +175,6 @@ class MicroBatches:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch (or one of its libraries, or MPS, which have no error of their own) asked for
-    too much."""
+    """True if a memory allocation failed; MPS and some libraries only say so in words."""
     words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -1,11 +1,10 @@
-"""What torchrun gives us, and nothing more: who we are among how many, and a few ways to agree.
+"""Ranks under torchrun: their numbers, collective operations, and checks that they agree.
 
-Every rank runs the same command on the same files over a shared file system. All compute their
-part, and the first one alone prints and writes results. Without torchrun there is one process: then
-nothing here does anything, and torch is not imported.
+Every rank runs the same command on the same files on a shared file system. All compute their part;
+the main rank alone prints and writes results. Without torchrun there is a single process: then all
+functions here are no-ops, and torch is not imported.
 
-Ranks talk by gloo, and gradients on GPUs by NCCL. Nobody waits for a rank that died: torchrun ends
-the others.
+Ranks communicate by gloo, and gradients on GPUs by NCCL. If a rank dies, torchrun ends the others.
 """
 
 import atexit
@@ -36,16 +35,14 @@ T = TypeVar("T")
 
 COMMANDS = ("encrypt", "train", "evaluate", "attack", "reproduce")
 _GRACE = 2.0  # seconds in which torchrun ends a rank after another one failed
-saving = (
-    threading.Lock()
-)  # held while a rank saves what is finished: it does not leave with its torchrun before
+saving = threading.Lock()  # held while an interrupted rank saves: it ends with torchrun only then
 _LOST = re.compile(
     r"connection (closed|reset|refused)|broken pipe|gloo|nccl|process group|store", re.IGNORECASE
 )
 
 
 class LostRankError(SegkeyError):
-    """Another rank is gone; what it died of is its own to say."""
+    """Another rank is gone; that rank reports the cause."""
 
 
 def _number(name: str, otherwise: int) -> int:
@@ -53,65 +50,64 @@ def _number(name: str, otherwise: int) -> int:
 
 
 def rank() -> int:
-    """Which rank this process is, 0 for the first."""
+    """This process's rank, 0 … `world_size` − 1."""
     return _number("RANK", 0)
 
 
 def world_size() -> int:
-    """How many ranks there are."""
+    """Number of ranks."""
     return _number("WORLD_SIZE", 1)
 
 
 def local_rank() -> int:
-    """Which rank of its own machine this process is."""
+    """This process's rank on its machine, 0 … `local_size` − 1."""
     return _number("LOCAL_RANK", 0)
 
 
 def local_size() -> int:
-    """How many ranks there are on this machine."""
+    """Number of ranks on this machine."""
     return _number("LOCAL_WORLD_SIZE", 1)
 
 
 def is_single() -> bool:
-    """Whether there is one process."""
+    """True if there is only one process."""
     return world_size() == 1
 
 
 def is_main() -> bool:
-    """Whether this is the rank that prints and writes."""
+    """True on rank 0, which prints and writes."""
     return rank() == 0
 
 
 def rank_name() -> str:
-    """This rank, for people: its number and machine."""
+    """This rank's number and machine, for messages."""
     return f"rank {rank()} of {world_size()} on {socket.gethostname()}"
 
 
 def job_id() -> str:
-    """What stays the same when torchrun starts its ranks again; empty where there is no
-    torchrun."""
+    """Names the job, also after torchrun has restarted its ranks; empty without torchrun."""
     given = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    if given != "none":  # it is none without --rdzv-id
+    if given != "none":  # as it is without --rdzv-id
         return given
-    # Hashed: it stands in run.json, which may be given away, and needs to be told apart, not read.
+    # Hashed, as run.json, which holds it, may be given away: ids need to be compared, not read.
     return hashlib.sha256(f"{socket.gethostname()}/{os.getppid()}".encode()).hexdigest()[:16]
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this job again after a failure (``--max-restarts``)."""
+    """True if torchrun has restarted this job after a failure (``--max-restarts``)."""
     return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
 
 
 @contextlib.contextmanager
 def job(command: str, arguments: dict[str, Any]) -> Iterator[None]:
-    """What all ranks do together, from the first words to the last.
+    """Run a command on all ranks together.
 
     Args:
-        command: its name; not every one can be dealt out.
-        arguments: must be the same on all ranks.
+        command: its name, one of `COMMANDS`.
+        arguments: of the command; must be the same on all ranks.
 
     Raises:
-        SegkeyError: this command cannot be dealt out, or ranks differ in their version or
+        SegkeyError: the command cannot be distributed, or ranks differ in their version or
             arguments.
         LostRankError: another rank is gone.
     """
@@ -145,7 +141,7 @@ def job(command: str, arguments: dict[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lost_ranks_told() -> Iterator[None]:
-    """Turn what gloo and NCCL say of a rank that is gone into a `LostRankError`."""
+    """Turn the errors of gloo and NCCL about a rank that is gone into a `LostRankError`."""
     try:
         yield
     except RuntimeError as error:
@@ -158,21 +154,20 @@ def lost_ranks_told() -> Iterator[None]:
 
 
 def join() -> None:
-    """Make the ranks known to each other."""
+    """Join the process group of all ranks."""
     import torch.distributed as dist
 
     store, *_ = next(dist.rendezvous("env://"))
-    # torchrun may keep its store when it starts ranks again: they must not meet the addresses of
-    # those that died.
+    # torchrun may keep its store when it restarts ranks: they must not find the addresses of those
+    # that died.
     store = dist.PrefixStore(f"segkey/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    # Ranks may wait for each other for long, as their parts differ; the dead are torchrun's to
-    # notice.
+    # Ranks may wait long for each other, as their parts differ; torchrun notices those that died.
     how = {"store": store, "rank": rank(), "world_size": world_size(), "timeout": timedelta(days=1)}
     dist.init_process_group("gloo", **how)
 
 
 def _leave_with_parent(parent: int) -> None:
-    """A rank whose torchrun was killed would go on writing beside the next job."""
+    """End with torchrun: otherwise a rank would go on writing beside the next job."""
     while os.getppid() == parent:
         time.sleep(0.5)
     with saving:
@@ -180,10 +175,10 @@ def _leave_with_parent(parent: int) -> None:
 
 
 def last_words(error: SegkeyError) -> None:
-    """Before an error is printed: give it to torchrun's summary, and let those speak who know more.
+    """Before an error is printed: add it to torchrun's summary; wait unless this rank tells it.
 
-    An error that all ranks meet is the first rank's to print: the others wait as long as torchrun
-    takes to end them, and so does whoever only noticed that another rank is gone.
+    An error that all ranks meet is printed by the main rank: the others wait as long as torchrun
+    takes to end them. So does a rank that only noticed that another one is gone.
     """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file and not isinstance(error, LostRankError):
@@ -200,11 +195,11 @@ def last_words(error: SegkeyError) -> None:
 
 
 def leave(status: int | str | None) -> NoReturn:
-    """End this rank with an exit status, all written, without the end of the interpreter.
+    """Flush all output and end this rank, without the interpreter's own shutdown.
 
-    There, a rank whose results are complete now and then aborts, and torchrun takes the job for
-    failed ("terminate called without an active exception"; 2 of 13 attacks by two ranks, with torch
-    2.14 and Python 3.11; which thread it is was not found out, gloo's are the likely ones).
+    In that shutdown, a rank whose results are complete aborts now and then ("terminate called
+    without an active exception"), and torchrun reports the job as failed: 2 of 13 attacks by two
+    ranks, with torch 2.14 and Python 3.11. Gloo's threads are the likely cause.
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -219,7 +214,7 @@ def barrier() -> None:
 
 
 def all_gather(value: T) -> list[T]:
-    """What every rank has, in their order."""
+    """Each rank's value, in the order of ranks; on all ranks."""
     if is_single():
         return [value]
     import torch.distributed as dist
@@ -230,7 +225,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def broadcast(value: T) -> T:
-    """What the first rank has."""
+    """The main rank's value, on all ranks."""
     if is_single():
         return value
     import torch.distributed as dist
@@ -241,8 +236,10 @@ def broadcast(value: T) -> T:
 
 
 def all_reduce_sum(tensor: Any) -> Any:
-    """The sum of a tensor over all ranks, on its own device; integers are exact, and so is a value
-    that one rank has."""
+    """The sum of a tensor over all ranks, on its device.
+
+    Exact for integers, and for a value that is zero on all ranks but one.
+    """
     if is_single():
         return tensor
     import torch.distributed as dist
@@ -255,11 +252,11 @@ def all_reduce_sum(tensor: Any) -> Any:
 
 
 def require_same(facts: dict[str, str], shown: bool = True) -> None:
-    """Raise `SegkeyError` on all ranks unless they have the same facts; it names what differs.
+    """Raise `SegkeyError` on all ranks, naming what differs, unless they have the same facts.
 
     Args:
-        facts: values by what they are called.
-        shown: whether values may be printed; otherwise they are compared by their digest.
+        facts: values by their names in messages.
+        shown: values may be printed; if not, they are compared by their digests.
     """
     if is_single():
         return
@@ -268,9 +265,9 @@ def require_same(facts: dict[str, str], shown: bool = True) -> None:
         if shown
         else {key: hashlib.sha256(value.encode()).hexdigest() for key, value in facts.items()}
     )
-    everybody = all_gather((socket.gethostname(), values))
-    here, mine = everybody[0]
-    for number, (host, theirs) in enumerate(everybody):
+    gathered = all_gather((socket.gethostname(), values))
+    here, mine = gathered[0]
+    for number, (host, theirs) in enumerate(gathered):
         different = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
         if different:
             key = different[0]
@@ -282,7 +279,7 @@ def require_same(facts: dict[str, str], shown: bool = True) -> None:
 
 
 def check_shared(folder: Path) -> None:
-    """Raise `SegkeyError` on all ranks unless all see the same ``folder``."""
+    """Raise `SegkeyError` on all ranks unless ``folder`` is the same for all."""
     if is_single():
         return
     token = broadcast(folder / f".{secrets.token_hex(8)}.token")
@@ -301,8 +298,7 @@ def check_shared(folder: Path) -> None:
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """`segkey.system.files.sole_writer` for all ranks together: the first holds the folder until
-    all are done."""
+    """`segkey.system.files.sole_writer` for all ranks: the main rank locks until all are done."""
     with files.sole_writer(folder) if is_main() else contextlib.nullcontext():
         check_shared(folder)
         yield
@@ -310,14 +306,19 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def my_share(items: Sequence[T]) -> Sequence[T]:
-    """This rank's part: every item whose position, divided by the number of ranks, leaves the
-    rank."""
+    """This rank's items: those at positions `rank`, `rank` + `world_size`, …"""
     return items[rank() :: world_size()]
 
 
 def my_batches(count: int, size: int) -> "np.ndarray":
-    """Indices of the images 0 … count − 1 in this rank's batches: whole ones, so that each is
-    computed as by one process."""
+    """Indices of the images in this rank's batches; int64.
+
+    Batches stay whole, so that each is computed as by one process.
+
+    Args:
+        count: of images.
+        size: images per batch.
+    """
     import numpy as np
 
     numbers = np.arange(count)
@@ -325,8 +326,12 @@ def my_batches(count: int, size: int) -> "np.ndarray":
 
 
 def my_slices(count: int, size: int) -> "list[np.ndarray]":
-    """Of each batch of ``size`` of the positions 0 … count − 1, this rank's slice; of the last one
-    it may be empty."""
+    """This rank's slice of every batch: arrays of positions 0 … count − 1; the last may be empty.
+
+    Args:
+        count: of images.
+        size: images per batch, of all ranks.
+    """
     import numpy as np
 
     positions = np.arange(count)
@@ -337,14 +342,13 @@ def my_slices(count: int, size: int) -> "list[np.ndarray]":
 
 
 def data_parallel(network: Any, device: Any) -> Any:
-    """A network whose gradients are averaged over all ranks; the network itself where there is one
-    process."""
+    """A network whose gradients are averaged over all ranks; unchanged if there is one process."""
     if is_single():
         return network
     from torch.nn.parallel import DistributedDataParallel
 
     how = {"device_ids": [device.index], "process_group": _gpus()} if device.type == "cuda" else {}
-    # Statistics of batch normalisation are not copied from the first rank at every step: GPUs
+    # Statistics of batch normalisation are not copied from the main rank at every step: GPUs
     # compute them together.
     return DistributedDataParallel(
         network, broadcast_buffers=False, gradient_as_bucket_view=True, **how
@@ -352,8 +356,8 @@ def data_parallel(network: Any, device: Any) -> Any:
 
 
 def sync_batchnorm(model: Any, device: Any) -> Any:
-    """A model whose batch normalisation sees the batches of all ranks; on GPUs only, as torch has
-    it."""
+    """A model whose batch normalisation sees whole batches, of all ranks; unchanged on CPUs, for
+    which torch has no such layer."""
     if is_single() or device.type != "cuda":
         return model
     from torch.nn import SyncBatchNorm
@@ -362,7 +366,7 @@ def sync_batchnorm(model: Any, device: Any) -> Any:
 
 
 def average_buffers(model: Any) -> None:
-    """Give every rank the mean of all ranks' statistics of batch normalisation."""
+    """Average the statistics of batch normalisation over all ranks, in place."""
     if is_single():
         return
     for buffer in model.buffers():
@@ -371,7 +375,7 @@ def average_buffers(model: Any) -> None:
 
 
 def same_weights(model: Any) -> Any:
-    """Give every rank the first one's weights; returns the model."""
+    """Copy the main rank's weights to all ranks; returns the model."""
     if not is_single():
         state = broadcast(
             {name: tensor.cpu() for name, tensor in model.state_dict().items()}
@@ -386,7 +390,7 @@ _group_of_gpus: Any = None
 
 
 def _gpus() -> Any:
-    """The ranks as NCCL knows them."""
+    """The process group that communicates by NCCL."""
     global _group_of_gpus
     if _group_of_gpus is None:
         import torch.distributed as dist

@@ -1,5 +1,4 @@
-"""Signals that stop a command: the first one is raised, and those that follow do not stop what is
-being saved.
+"""Signals that stop a command: the first is raised, later ones do not interrupt what it saves.
 
 Ctrl-C reaches a rank of torchrun twice, from the terminal and from torchrun; a user may press it
 twice; and when a rank has ended, torchrun sends SIGTERM to the others.
@@ -35,10 +34,10 @@ class Stops:
     """What `raised_once` yields.
 
     Attributes:
-        held: if signals are only remembered. To be set by assignment: in a call, one could still be
+        held: signals are only remembered. Set it by assignment: during a call, one could still be
             raised.
-        first: the signal that was raised.
-        late: those that came while they were held.
+        first: the signal that was raised; None before.
+        late: signals that came while they were held.
     """
 
     def __init__(self):
@@ -55,11 +54,10 @@ class Stops:
 
 @contextlib.contextmanager
 def raised_once(numbers: Sequence[int] = _ALL) -> Iterator[Stops]:
-    """For its duration, the first of some signals raises `Stopped`, and later ones are only
-    remembered.
+    """While it is entered, the first of some signals raises `Stopped`; later ones are remembered.
 
-    Handlers that the user set, and ignored signals, stay as they are; so does everything in a
-    thread that is not the main one, which no signal reaches.
+    Handlers that the user set and ignored signals stay as they are. In a thread other than the main
+    one, which no signal reaches, it is a no-op.
     """
     stops, before = Stops(), {}
     if threading.current_thread() is threading.main_thread():
@@ -72,12 +70,10 @@ def raised_once(numbers: Sequence[int] = _ALL) -> Iterator[Stops]:
         yield stops
     finally:
         for number, handler in before.items():
-            # torchrun sends SIGINT a second time, while this rank is leaving; it kills ranks that
-            # do not leave.
+            # torchrun sends SIGINT a second time while this rank is leaving; it kills ranks that do
+            # not leave.
             again = stops.first == number == signal.SIGINT and not distributed.is_single()
             signal.signal(number, signal.SIG_IGN if again else handler)
-        if (
-            stops.first is None
-        ):  # an error is on its way: a request to terminate is obeyed, now that all is saved
+        if stops.first is None:  # an error is on its way; all is saved, so terminate if asked to
             for number in set(stops.late) - {signal.SIGINT}:
                 os.kill(os.getpid(), number)

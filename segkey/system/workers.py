@@ -1,5 +1,6 @@
-"""Worker processes: in order, a few tasks ahead, never waiting for one that died, gone when their
-parent is."""
+"""Worker processes with ordered results and bounded look-ahead.
+
+A dead worker is an error, not a wait; workers end with their parent."""
 
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ _state: object = None
 
 
 def state() -> object:
-    """In a worker: what `Workers` was given for it."""
+    """In a worker: the ``state`` that `Workers` was given."""
     return _state
 
 
@@ -34,13 +35,13 @@ def _begin(value: object) -> None:
 
 
 def _leave_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next task for ever."""
+    """End with the parent: otherwise a worker would wait forever for its next task."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
 def cores() -> int:
-    """How many cores this process may use; ranks on one machine have equal parts of them."""
+    """Cores that this process may use; ranks on one machine share them equally."""
     count = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -48,14 +49,14 @@ def cores() -> int:
 
 
 class Workers:
-    """Worker processes that answer in order, few tasks ahead; one worker is this process itself.
+    """A pool of worker processes; with one worker, this process itself does the work.
 
     The standard library's pool notices a worker that dies; this adds bounded look-ahead, so that
-    memory does not grow with the number of images, and says what was being worked on.
+    memory does not grow with the number of images, and names what was being worked on.
 
     Args:
-        workers: processes; as many as there are cores, if not given.
-        state: sent to every worker once, where `state` gives it back; for example a cipher.
+        workers: processes; by default, one per core.
+        state: sent to every worker once, and returned by `state` there; for example a cipher.
     """
 
     def __init__(self, workers: int | None, state: object = None):
@@ -64,8 +65,7 @@ class Workers:
     def __enter__(self) -> "Workers":
         self.pool = None
         if self.count > 1:
-            # Spawned, not forked: the caller may have threads (torch has), which a fork would
-            # break.
+            # Spawned, not forked: a fork would break the caller's threads, such as torch's.
             context = multiprocessing.get_context("spawn")
             self.pool = ProcessPoolExecutor(
                 self.count, context, initializer=_begin, initargs=(self.state,)

@@ -23,7 +23,7 @@ from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.model import batches, recipes, runs, training
 from segkey.model.batches import BatchLoader
 from segkey.model.runs import Run, find, survey
-from segkey.model.trainer import Trainer
+from segkey.model.trainer import Settings, Trainer
 from segkey.shards import Header, encryption, open_splits
 from segkey.system import devices, interrupts
 from segkey.system.progress import Progress
@@ -205,14 +205,13 @@ class Stopping(Progress):
 @pytest.mark.parametrize("images", [7, 17, 31])
 @pytest.mark.parametrize("on_the_fly", [False, True])
 def test_a_training_that_was_cut_off_ends_where_the_uninterrupted_one_ends(
-    tmp_path, monkeypatch, shards_folder, plain_folder, key, images, on_the_fly
+    tmp_path, shards_folder, plain_folder, key, images, on_the_fly
 ):
-    monkeypatch.setattr("segkey.model.trainer.SAVE_SECONDS", 0)
     shards = plain_folder if on_the_fly else shards_folder
-    how = {"cipher": ciphers.from_key("ffx", key, 4), "key_id": key.id} if on_the_fly else {}
+    how = {"cipher": ciphers.from_key("ffx", key, 4)} if on_the_fly else {}
     whole = train(shards, tmp_path / "whole", **how)
     with pytest.raises(Stop):
-        train(shards, tmp_path / "cut", Stopping(images), **how)
+        train(shards, tmp_path / "cut", Stopping(images), save_every=0, **how)
     run = Run.open(tmp_path / "cut/latest")
     resumed = training.resume(run, open_splits([shards], ("train", "val")), device=CPU, **how)
     assert equal(weights(resumed), weights(whole))
@@ -229,10 +228,11 @@ def test_a_training_that_was_cut_off_ends_where_the_uninterrupted_one_ends(
 
 def test_sigkill_and_resume_from_the_command_line(tmp_path, shards_folder, monkeypatch):
     """A real process, killed without a chance to clean up; the weights end equal."""
+    monkeypatch.setenv("SEGKEY_SAVE_EVERY", "0")
     command = [
         sys.executable,
-        "-c",
-        "import segkey.model.trainer as t; t.SAVE_SECONDS = 0\nfrom segkey.cli import main; main()",
+        "-m",
+        "segkey",
         "train",
         "--runs",
         str(tmp_path / "runs"),
@@ -274,14 +274,13 @@ def test_sigkill_and_resume_from_the_command_line(tmp_path, shards_folder, monke
 
 
 def test_resume_refuses_other_data_another_key_and_a_finished_run(
-    tmp_path, monkeypatch, trained_run, shards_folder, plain_folder, key, other_key
+    tmp_path, trained_run, shards_folder, plain_folder, key, other_key
 ):
     with pytest.raises(SegkeyError, match="has all its 2 epochs"):
         training.resume(trained_run, open_splits([shards_folder]), device=CPU)
-    monkeypatch.setattr("segkey.model.trainer.SAVE_SECONDS", 0)
     cipher = ciphers.from_key("np", key, 4)
     with pytest.raises(Stop):
-        train(plain_folder, tmp_path, Stopping(15), cipher=cipher, key_id=key.id)
+        train(plain_folder, tmp_path, Stopping(15), cipher=cipher, save_every=0)
     run = Run.open(tmp_path / "run")
     splits = open_splits([plain_folder])
     with pytest.raises(SegkeyError, match=f"key id {key.id}, not {other_key.id}"):
@@ -290,7 +289,6 @@ def test_resume_refuses_other_data_another_key_and_a_finished_run(
             splits,
             device=CPU,
             cipher=ciphers.from_key("np", other_key, 4),
-            key_id=other_key.id,
         )
     with pytest.raises(SegkeyError, match="method np, not none"):
         training.resume(run, splits, device=CPU)
@@ -307,7 +305,7 @@ def test_a_missing_split_is_named(tmp_path, shards_folder, missing):
 
 def test_encrypted_shards_are_not_encrypted_twice(tmp_path, shards_folder, key):
     with pytest.raises(SegkeyError, match="encrypted already"):
-        train(shards_folder, tmp_path, cipher=ciphers.from_key("np", key, 4), key_id=key.id)
+        train(shards_folder, tmp_path, cipher=ciphers.from_key("np", key, 4))
 
 
 def test_a_damaged_row_stops_training_before_a_number_is_told(tmp_path, shards_folder):
@@ -319,6 +317,13 @@ def test_a_damaged_row_stops_training_before_a_number_is_told(tmp_path, shards_f
     with pytest.raises(SegkeyError, match="dataset 'images', row"):
         train(tmp_path / "shards", tmp_path / "runs")
     assert not list(tmp_path.glob("runs/*/history.jsonl"))
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "nan"])
+def test_a_wrong_save_every_is_named(tmp_path, monkeypatch, shards_folder, value):
+    monkeypatch.setenv("SEGKEY_SAVE_EVERY", value)
+    with pytest.raises(SegkeyError, match=f"SEGKEY_SAVE_EVERY is '{value}'"):
+        train(shards_folder, tmp_path)
 
 
 def test_a_diverging_training_says_so(tmp_path, shards_folder):
@@ -349,12 +354,9 @@ def test_a_training_killed_before_its_first_word_does_not_block_its_name(tmp_pat
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-def test_a_flipped_bit_in_what_a_training_goes_on_from_is_noticed(
-    tmp_path, monkeypatch, shards_folder, part
-):
-    monkeypatch.setattr("segkey.model.trainer.SAVE_SECONDS", 0)
+def test_a_flipped_bit_in_what_a_training_goes_on_from_is_noticed(tmp_path, shards_folder, part):
     with pytest.raises(Stop):
-        train(shards_folder, tmp_path, Stopping(15))
+        train(shards_folder, tmp_path, Stopping(15), save_every=0)
     file = tmp_path / "run/resume.pt"
     data = bytearray(file.read_bytes())
     data[int(len(data) * part)] ^= 1
@@ -558,9 +560,7 @@ def test_what_decides_a_training_is_recorded(tmp_path, trained_run, plain_folder
     assert trained_run.config["segments"][0]["versions"] == trained_run.config["versions"]
     with pytest.raises(Stop):
         cipher = ciphers.from_key("np", key, 4)
-        train(
-            plain_folder, tmp_path, Stopping(1), cipher=cipher, key_id=key.id, precise=True, seed=7
-        )
+        train(plain_folder, tmp_path, Stopping(1), cipher=cipher, precise=True, seed=7)
     assert Run.open(tmp_path / "run").config["training"] == {
         "on_the_fly": True,
         "views": 1,
@@ -578,7 +578,7 @@ def test_plain_shards_are_augmented_like_the_models_they_are_compared_with(
 ):
     """Without --key as with it, and also when the training goes on."""
     monkeypatch.setattr(ciphers.METHODS["np"], "encrypt", lambda self, images: images)
-    said, how = Said(), {"cipher": ciphers.from_key("np", key, 4), "key_id": key.id}
+    said, how = Said(), {"cipher": ciphers.from_key("np", key, 4)}
     encrypted = train(plain_folder, tmp_path / "encrypted", **how)
     plain = train(plain_folder, tmp_path / "plain", said)
     assert [line["loss"] for line in plain.history()] == [
@@ -698,13 +698,13 @@ def test_signals_save_once_and_later_ones_do_not_stop_that(
 
 
 def test_a_training_that_diverges_keeps_the_epochs_before(tmp_path, monkeypatch, shards_folder):
-    step, calls = Trainer._step, []
+    step, calls = Trainer.step, []
 
     def diverging(*arguments):
         calls.append(1)
         return step(*arguments) * (math.nan if len(calls) > 3 else 1)
 
-    monkeypatch.setattr(Trainer, "_step", diverging)
+    monkeypatch.setattr(Trainer, "step", diverging)
     with pytest.raises(DivergedError):
         train(shards_folder, tmp_path)
     assert [line["epoch"] for line in Run.open(tmp_path / "run").history()] == [1]
@@ -764,9 +764,7 @@ def test_training_starts_from_the_weights_of_the_recipe(tmp_path, shards_folder)
     file = tmp_path / "first/run/model.safetensors"
     recipe = recipes.recipe("scratch", weights=str(file))
     splits = open_splits([shards_folder], ("train", "val"))
-    trainer = Trainer(
-        splits, recipe, "resnet14", recipe.weights, None, CPU, False, 1, True, Progress()
-    )
+    trainer = Trainer(splits, Settings(recipe, "resnet14", seed=1), CPU)
     assert equal(trainer.model.weights(), start)
 
 
@@ -825,12 +823,14 @@ def rows_of(rows):
 )
 def test_windows_hold_every_image_once_and_stay_in_order_of_the_seed(rows, window_rows, batch):
     split = rows_of(rows)
-    loader = BatchLoader(split, CPU, resident=False, window=2 * window_rows * split.row_bytes)
-    order, ends = loader.shuffled(seeded("epoch", 0, 3))
+    buffer = 2 * window_rows * split.row_bytes
+    loader = BatchLoader(split, CPU, resident=False, shuffle_buffer=buffer)
+    shuffled = loader.shuffled(seeded("epoch", 0, 3))
+    order = shuffled.indices
     assert np.array_equal(np.sort(order), np.arange(rows))
-    assert np.array_equal(order, loader.shuffled(seeded("epoch", 0, 3))[0])
-    assert rows < 10 or not np.array_equal(order, loader.shuffled(seeded("epoch", 0, 4))[0])
-    batches = list(loader.batches(batch, order, ends=ends))
+    assert np.array_equal(order, loader.shuffled(seeded("epoch", 0, 3)).indices)
+    assert rows < 10 or not np.array_equal(order, loader.shuffled(seeded("epoch", 0, 4)).indices)
+    batches = list(loader.batches(batch, order, window_ends=shuffled.window_ends))
     assert [len(images) for images, _ in batches] == [
         len(order[i : i + batch]) for i in range(0, rows, batch)
     ]
@@ -839,10 +839,32 @@ def test_windows_hold_every_image_once_and_stay_in_order_of_the_seed(rows, windo
     assert np.array_equal(masks[:, 0, 0].numpy(), order % 2)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("window_rows", [0, 4])
+def test_an_epoch_deals_every_batch_out_to_the_ranks(monkeypatch, ranks, window_rows):
+    """11 images in batches of 5: the last batch has one, and a rank without it gets a void mask."""
+    split, of_ranks = rows_of(11), []
+    buffer = 2 * window_rows * split.row_bytes
+    loader = BatchLoader(split, CPU, resident=False, shuffle_buffer=buffer)
+    monkeypatch.setenv("WORLD_SIZE", str(ranks))
+    for rank in range(ranks):
+        monkeypatch.setenv("RANK", str(rank))
+        of_ranks.append(list(loader.epoch(seeded("epoch", 0, 1), 1, 5)))
+    seen = []
+    for slices in zip(*of_ranks, strict=True):
+        assert len({batch.size for batch in slices}) == 1
+        rows = [batch.images[:, 0, 0, 0] for batch in slices if (batch.masks != 255).any()]
+        assert sum(map(len, rows)) == slices[0].size
+        seen += torch.cat(rows).tolist()
+    assert [batch.size for batch in of_ranks[0]] == [5, 5, 1]
+    assert seen == loader.shuffled(seeded("epoch", 0, 1)).indices.tolist()
+
+
 def test_windows_are_read_in_the_order_of_the_files_and_bound_the_memory(monkeypatch):
     rows, window_rows, alive, most, read_window = 20_000, 500, 0, 0, BatchLoader._read_window
     split = rows_of(rows)
-    loader = BatchLoader(split, CPU, resident=False, window=2 * window_rows * split.row_bytes)
+    buffer = 2 * window_rows * split.row_bytes
+    loader = BatchLoader(split, CPU, resident=False, shuffle_buffer=buffer)
 
     def released(count):
         nonlocal alive
@@ -857,8 +879,9 @@ def test_windows_are_read_in_the_order_of_the_files_and_bound_the_memory(monkeyp
         return window
 
     monkeypatch.setattr(BatchLoader, "_read_window", watched)
-    order, ends = loader.shuffled(seeded("epoch", 0, 0))
-    assert sum(len(images) for images, _ in loader.batches(32, order, ends=ends)) == rows
+    order = loader.shuffled(seeded("epoch", 0, 0)).indices
+    epoch = loader.epoch(seeded("epoch", 0, 0), 0, 32)
+    assert sum(len(batch.images) for batch in epoch) == rows
     assert window_rows <= most <= 2 * window_rows, "a window in use, and the next one"
     read = [indices for kind, indices in split.reads if kind == "images"]
     assert all((np.diff(indices) > 0).all() for indices in read)
@@ -871,16 +894,14 @@ def test_windows_are_read_in_the_order_of_the_files_and_bound_the_memory(monkeyp
     )
 
 
-def test_a_training_in_windows_goes_on_as_it_was_begun(tmp_path, shards_folder, monkeypatch):
+def test_a_training_in_windows_goes_on_as_it_was_begun(tmp_path, shards_folder):
     """With more memory than before, the images come in the same order."""
-    monkeypatch.setattr(
-        batches.BatchLoader.__init__, "__defaults__", (None, None, None, 5 * 4 * 32 * 32)
-    )
-    whole = train(shards_folder, tmp_path / "whole", resident=False)
+    windows = {"resident": False, "shuffle_buffer": 5 * 4 * 32 * 32}
+    whole = train(shards_folder, tmp_path / "whole", **windows)
     resident = train(shards_folder, tmp_path / "resident", resident=True)
     assert whole.config["windowed"] and not equal(weights(whole), weights(resident))
     with pytest.raises(Stop):
-        train(shards_folder, tmp_path / "cut", Stopping(31), resident=False)
+        train(shards_folder, tmp_path / "cut", Stopping(31), **windows)
     run = Run.open(tmp_path / "cut/run")
     training.resume(run, open_splits([shards_folder], ("train", "val")), device=CPU, resident=True)
     assert equal(weights(run), weights(whole))

@@ -229,8 +229,8 @@ def test_a_killed_experiment_goes_on_and_ends_with_the_same_numbers(
     out = tmp_path / "results"
     command = [
         sys.executable,
-        "-c",
-        "import segkey.model.trainer as t; t.SAVE_SECONDS = 0\nfrom segkey.cli import main; main()",
+        "-m",
+        "segkey",
         "reproduce",
         str(scenes_folder),
         "--out",
@@ -239,7 +239,13 @@ def test_a_killed_experiment_goes_on_and_ends_with_the_same_numbers(
         str(key_file),
         *GRID,
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"SEGKEY_SAVE_EVERY": "0"},
+    )
     begun = False
     for line in process.stderr:
         begun |= "2/3  shf-m4" in line
@@ -681,8 +687,6 @@ def test_images_without_named_classes_get_numbers(tmp_path):
 def test_a_training_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch, shards_folder):
     from segkey.shards import open_splits
 
-    monkeypatch.setattr("segkey.model.trainer.SAVE_SECONDS", 0)
-
     class Stop(Progress):
         def state(self, text):
             if text.startswith("epoch   2"):
@@ -701,6 +705,7 @@ def test_a_training_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch, shards
             shards=[shards_folder],
             backbone="resnet14",
             name="a",
+            save_every=0,
             progress=Stop(),
             **how,
         )

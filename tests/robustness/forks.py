@@ -17,9 +17,11 @@ from pathlib import Path
 def main() -> None:
     # Not at the top: worker processes that a command spawns import this file too.
     from segkey import cli
-    from segkey.model import trainer
+    from segkey.model import trainer  # noqa: F401  (its imports take the longest)
 
-    trainer.SAVE_SECONDS = 0  # after every epoch, so that a short training has something to lose
+    os.environ["SEGKEY_SAVE_EVERY"] = (
+        "0"  # after every epoch, so that a short training has something to lose
+    )
     print("ready", flush=True)
     for line in sys.stdin:
         process = os.fork()

@@ -23,8 +23,8 @@ from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 from segkey.model import weights
 from segkey.model.batches import BatchLoader
+from segkey.model.checkpoint import write_state
 from segkey.model.runs import Run
-from segkey.model.trainer import write_state
 from segkey.reports import inspection
 from segkey.shards import Shard, Shards, Split
 from segkey.system.seeds import seeded

@@ -86,7 +86,6 @@ class Small(networks.Segmenter):
 
 def test_training_for_many_epochs(tmp_path, monkeypatch, shards_folder):
     monkeypatch.setattr(networks, "build", Small)
-    monkeypatch.setattr("segkey.model.trainer.SAVE_SECONDS", 1)  # so that there is much saving, too
     epochs = 1_000 if FULL else 100
     growth, splits = Growth(epochs), open_splits([shards_folder], ("train", "val"))
     splits = {"train": splits["val"], "val": splits["val"]}  # four images are an epoch short enough
@@ -98,6 +97,7 @@ def test_training_for_many_epochs(tmp_path, monkeypatch, shards_folder):
         shards=[shards_folder],
         device=torch.device("cpu"),
         backbone="resnet14",
+        save_every=1,  # so that there is much saving, too
         progress=Watched(growth, "epoch "),
     )
     print(f"train, epochs, {growth}")

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from segkey.cli import main
-from segkey.model import runs, trainer
+from segkey.model import runs
 from segkey.model.trainer import Trainer
 from segkey.shards import encryption
 from segkey.system import distributed
@@ -78,8 +78,8 @@ def interrupt(rank: int, function: str, chosen: int, alone: bool) -> None:
 
 def run(step: dict, place: Path, number: int) -> None:
     if "die" in step:
-        trainer.SAVE_SECONDS = 0
-        die_at(Trainer, "_step", step["die"])
+        os.environ["SEGKEY_SAVE_EVERY"] = "0"
+        die_at(Trainer, "step", step["die"])
         die_at(encryption, "_finish", step["die"])
     if "interrupt" in step:
         interrupt(**step["interrupt"])

@@ -10,7 +10,7 @@ import torch
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import evaluation, networks, recipes, training
 from segkey.model.batches import BatchLoader
-from segkey.model.trainer import Trainer
+from segkey.model.trainer import Settings, Trainer
 from segkey.shards import open_splits
 from segkey.system import devices
 from segkey.system.progress import Progress
@@ -84,15 +84,15 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch(shards_folder, small_m
     evaluation."""
     splits = open_splits([shards_folder], ("train", "val"))
     recipe = recipes.recipe("scratch", batch_size=8)
-    trainer = Trainer(splits, recipe, "resnet14", "none", None, CPU, True, 0, True, Listening())
+    trainer = Trainer(splits, Settings(recipe, "resnet14", precise=True), CPU)
     trainer.model.eval()
     ((images, masks),) = list(trainer.train_loader.batches(12))
     losses, gradients = [], []
     for most in (12, 4):
         small_memory(most)
-        losses.append(trainer.pieces.run(trainer._gradients, images, masks))
+        losses.append(trainer.micro_batches.run(trainer.gradients, images, masks))
         gradients.append([p.grad.clone() for p in trainer.model.parameters()])
-    assert trainer.pieces.largest == 3
+    assert trainer.micro_batches.largest == 3
     assert torch.allclose(*losses, rtol=1e-5)
     for whole, pieces in zip(*gradients, strict=True):
         assert torch.allclose(whole, pieces, rtol=1e-3, atol=1e-6)

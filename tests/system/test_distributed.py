@@ -18,10 +18,9 @@ from typer.testing import CliRunner
 from segkey.cli import app
 from segkey.model import recipes
 from segkey.model.runs import Run
-from segkey.model.trainer import Trainer
+from segkey.model.trainer import Settings, Trainer
 from segkey.shards import Shard, open_splits
 from segkey.system import distributed
-from segkey.system.progress import SILENT
 
 CPU, HERE = torch.device("cpu"), Path(__file__).parent
 TRAIN = [
@@ -212,34 +211,27 @@ def test_two_ranks_train_nearly_the_same_weights(two, place, one, shards_folder,
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["val_loss"] == pytest.approx(
             b["val_loss"], rel=1e-3
         )
-    start = Trainer(
-        open_splits([shards_folder], ("train", "val")),
-        recipes.recipe("scratch"),
-        "resnet14",
-        "none",
-        None,
-        CPU,
-        True,
-        0,
-        True,
-        SILENT,
-    ).model.weights()
+    splits = open_splits([shards_folder], ("train", "val"))
+    settings = Settings(recipes.recipe("scratch"), "resnet14")
+    start = Trainer(splits, settings, CPU).model.weights()
     moved = furthest(weights(alone.path), start)
     assert furthest(weights(alone.path), weights(whole.path)) < moved / 50
     assert whole.config["device"] == "2 x cpu, 1 threads"
 
 
-MOMENTS = [  # rank, function of the training, which call of it, if torchrun hears nothing, epochs that all ranks have finished
-    (1, "_step", 5, False, 1),
-    (0, "_validate", 2, False, 1),
-    (1, "_step", 8, True, 2),
-    (0, "_step", 2, False, 0),
-    (0, "_tell", 2, False, 2),
-    (1, "_step", 1, True, 0),
-    (0, "_step", 9, True, 2),
-    (1, "_validate", 3, True, 2),
-    (1, "_step", 6, False, 1),
-    (0, "_state", 2, False, 1),
+# Rank, function of the trainer, which call of it, if torchrun hears nothing, and how many epochs all
+# ranks have finished.
+MOMENTS = [
+    (1, "step", 5, False, 1),
+    (0, "validate", 2, False, 1),
+    (1, "step", 8, True, 2),
+    (0, "step", 2, False, 0),
+    (0, "report", 2, False, 2),
+    (1, "step", 1, True, 0),
+    (0, "step", 9, True, 2),
+    (1, "validate", 3, True, 2),
+    (1, "step", 6, False, 1),
+    (0, "with_state", 2, False, 1),
 ]
 
 

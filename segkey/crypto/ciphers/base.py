@@ -58,7 +58,9 @@ def from_key(
         raise SegkeyError(
             f"method '{method}' needs a key", "make one with 'segkey keygen', or give it with --key"
         )
-    return METHODS[method].from_key(key, block_size, channels, password)
+    cipher = METHODS[method].from_key(key, block_size, channels, password)
+    cipher.key_id = key.id
+    return cipher
 
 
 def has_password(method: str) -> bool:
@@ -97,6 +99,7 @@ class Cipher:
         max_value: the largest value an encrypted image can hold; a loader divides by it.
         dtype: of encrypted images, ``"uint8"`` or ``"uint16"``.
         password_hash: names a fixed FFX password without telling it; empty otherwise.
+        key_id: of the key that `from_key` was given; empty for ``none``.
         PARTS: the attributes that the key decides: ``permutation``, int64 (c·M·M,); ``selected``,
             bool (c·M·M,); ``values``, uint16 (256,). Attacks guess and rebuild these by name.
         label: the method's name in tables; ``method`` in capitals, if not given.
@@ -113,6 +116,7 @@ class Cipher:
     max_value: int = 255
     dtype: str = "uint8"
     password_hash: str = ""
+    key_id: str = ""
 
     def __init__(self, block_size: int, channels: int):
         self.block_size = int(block_size)

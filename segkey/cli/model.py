@@ -136,27 +136,27 @@ def train(
                 "--resume goes on as the run was begun; leave out the other training options"
             )
         run = Run.open(runs / (name or "latest"))
-        cipher = key_id = None
+        cipher = None
         if run.config["data"]["on_the_fly"] and run.header.method != "none":
-            loaded = options.load_key(key, passphrase_file, run.config["data"]["key_id"])
-            cipher, key_id = (
-                test_splits.cipher_of(run, loaded, options.encode(ffx_password)),
-                loaded.id,
-            )
+            cipher = options.load_cipher(run.header, key, passphrase_file, ffx_password, run.path)
         splits = shard_files.open_splits(shards or test_splits.own_shards(run), ("train", "val"))
         run = training.resume(
-            run, splits, device=where, cipher=cipher, key_id=key_id or "", progress=progress
+            run,
+            splits,
+            device=where,
+            cipher=cipher,
+            key_id=cipher.key_id if cipher else "",
+            progress=progress,
         )
     else:
         chosen = recipes.recipe(recipe or "paper", **values)
-        loaded = cipher = None
+        cipher = None
         if key:
             if method is None or block_size is None:
                 raise typer.BadParameter("--key also needs --method and -M")
             loaded = options.load_key(key, passphrase_file)
-            cipher = ciphers.from_key(
-                method, loaded, block_size, password=options.encode(ffx_password)
-            )
+            password = options.encode(ffx_password)
+            cipher = ciphers.from_key(method, loaded, block_size, password=password)
         elif method is not None or block_size is not None:
             raise typer.BadParameter(
                 "--method and -M belong to --key; encrypted shards need none of them"
@@ -176,7 +176,7 @@ def train(
             name=name,
             backbone=backbone or "resnet50",
             cipher=cipher,
-            key_id=loaded.id if loaded else "",
+            key_id=cipher.key_id if cipher else "",
             precise=precise,
             compiled=compiled,
             seed=seed or 0,
@@ -216,8 +216,8 @@ def evaluate(
     # Images encrypted as the run was trained need no key; one that is given must be the right one
     # all the same.
     if opened.header.method != "none" and (tested.header.method == "none" or key):
-        loaded = options.load_key(key, passphrase_file, opened.header.key_id)
-        cipher = test_splits.cipher_of(opened, loaded, options.encode(ffx_password))
+        loaded = options.load_key_for(opened.header, key, passphrase_file)
+        cipher = opened.cipher(loaded, options.encode(ffx_password))
     console.left_out(getattr(tested, "problems", []))
     document = evaluation.evaluate(
         opened, tested, cipher, where, limit, batch_size or 32, precise, console.TerminalProgress()
@@ -284,10 +284,7 @@ def predict(
     for line in source.notes:
         console.note(line)
     model = prediction.load(options.open_run(run).path, device, precise)
-    header = model.run.header
-    loaded = (
-        None if header.method == "none" else options.load_key(key, passphrase_file, header.key_id)
-    )
+    loaded = options.load_key_for(model.run.header, key, passphrase_file)
     cipher = model.cipher(loaded, options.encode(ffx_password))
     result = prediction.predict_files(
         model,

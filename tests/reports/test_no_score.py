@@ -51,9 +51,7 @@ def void_masks(folder: Path, *splits: str, keep: int = 0) -> None:
 
 def shards_of(folder: Path, out: Path, key) -> Path:
     cipher = ciphers.from_key("np", key, 4)
-    plans = encryption.plan_shards(
-        sources.find(folder), out, cipher, key.id, size=(32, 32), views=1
-    )
+    plans = encryption.plan_shards(sources.find(folder), out, cipher, size=(32, 32), views=1)
     encryption.encrypt(plans, cipher, workers=1)
     return out
 
@@ -315,8 +313,8 @@ def test_attackers_whose_images_are_void_learn_nothing_and_do_not_fail(
     folder = Path(shutil.copytree(scenes_folder, tmp_path / "scenes"))
     void_masks(folder, "train", "val")
     shards = shards_of(folder, tmp_path / "shards", key)
-    tested = test_splits.open_test_split(trained_run, [shards], None, None)
-    cipher = test_splits.cipher_of(trained_run, key)
+    tested = test_splits.open_test_split(trained_run, [shards])
+    cipher = trained_run.cipher(key)
     splits = test_splits.attackers_splits(trained_run, [shards])
     target = attacks.Target.create(trained_run, tested, cipher, CPU, splits=splits)
     budget = attacks.Budget(keys=1, queries=10, images=2, epochs=1, steps=1, percents=(20,))

@@ -19,7 +19,7 @@ from segkey.model.networks import Segmenter
 from segkey.model.runs import Run
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
-from segkey.system.files import finite
+from segkey.system.json_files import finite
 from segkey.system.progress import SILENT, Progress
 
 

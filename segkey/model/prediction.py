@@ -32,7 +32,8 @@ from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model.batches import as_pixels
 from segkey.model.runs import Run
 from segkey.system import devices
-from segkey.system.files import free_path, make_folder, written_whole
+from segkey.system.files import make_folder, written_whole
+from segkey.system.names import free_path
 from segkey.system.progress import SILENT, Progress
 
 Picture = str | Path | Image.Image | np.ndarray

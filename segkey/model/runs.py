@@ -34,12 +34,8 @@ from segkey.system.files import (
     is_held,
     is_there,
     make_folder,
-    read_json,
     read_text,
     remove,
-    with_checksum,
-    without_checksum,
-    write_json,
     written_whole,
 )
 from segkey.system.forms import (
@@ -58,6 +54,7 @@ from segkey.system.forms import (
     text,
     whole,
 )
+from segkey.system.json_files import read_json, with_checksum, without_checksum, write_json
 from segkey.system.shell import word
 from segkey.version import VERSION
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
-from segkey.data import layouts, sources
+from segkey.data import sources
 from segkey.data.items import ALL, Item
+from segkey.data.lists import is_list
 from segkey.data.preparation import Preparation
 from segkey.errors import KeyMismatchError, SegkeyError, SegkeyWarning
 from segkey.model.runs import Run
@@ -343,10 +344,9 @@ def split_from_images(
         )
     items = [item for item in source.splits.get(name, source.splits.get(ALL)) if item.mask]
     if not items:
-        listed = images.is_file() and images.suffix.lower() in layouts.LISTS
         how = (
             "name each mask behind its image and a tab"
-            if listed
+            if is_list(images)
             else "give the folder of masks with --masks"
         )
         raise SegkeyError(f"{images} has no masks to compare with", how)

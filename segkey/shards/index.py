@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from segkey.errors import SegkeyError
 from segkey.shards.reader import Shard
-from segkey.system.files import is_there, open_regular, read_json, write_json
+from segkey.system.files import is_there, open_regular
+from segkey.system.json_files import read_json, write_json
 
 FORMAT = "segkey-index-v1"
 _MAX_BYTES = 16 << 20  # of 100,000 shards; more are opened one by one

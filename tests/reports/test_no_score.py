@@ -27,7 +27,8 @@ from segkey.paper import examine, figures, tables
 from segkey.reports import gallery
 from segkey.reports.page import html_page
 from segkey.shards import encryption, open_splits
-from segkey.system.files import finite, is_held, read_json, sole_writer, with_checksum, write_json
+from segkey.system.files import is_held, sole_writer
+from segkey.system.json_files import finite, read_json, with_checksum, write_json
 
 CPU = torch.device("cpu")
 

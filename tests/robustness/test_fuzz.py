@@ -32,7 +32,7 @@ from segkey.paper import demonstration
 from segkey.reports import benchmark, inspection
 from segkey.shards import Shard, encryption
 from segkey.shards.header import checksum_attributes
-from segkey.system.files import with_checksum
+from segkey.system.json_files import with_checksum
 
 CASES = amount("SEGKEY_FUZZ", 320)
 fuzz = settings(

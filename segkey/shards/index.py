@@ -44,8 +44,7 @@ def write_index(files: list[Path], split: str) -> None:
 
 
 def read_index(files: list[Path], split: str) -> list[Entry] | None:
-    """What the index says of some shards; None where there is none of just these, or none that is
-    an index.
+    """What the index says of some shards; None if there is none, or not of just these.
 
     Raises:
         SegkeyError: the index is no regular file, or far too large.

@@ -33,11 +33,14 @@ class Add(ciphers.Cipher):
         )  # a stream of the key's that nothing else uses
         return cls(np.frombuffer(key.stream(label, channels * block_size**2), np.uint8), block_size)
 
-    def _encrypt(self, images):  # NumPy arrays and tensors alike; uint8 wraps around
-        return images + self._table(images, "numbers", lambda h, w: self._plane(self.numbers, h, w))
+    def encrypt_images(self, images):  # NumPy arrays and tensors alike; uint8 wraps around
+        return images + self.numbers_for(images)
 
-    def _decrypt(self, images):
-        return images - self._table(images, "numbers", lambda h, w: self._plane(self.numbers, h, w))
+    def decrypt_images(self, images):
+        return images - self.numbers_for(images)
+
+    def numbers_for(self, images):  # repeated over the image, once for each size and device
+        return self.cached(images, "numbers", lambda h, w: self.tiled(self.numbers, h, w))
 
     # For tables and reports; may be left out.
     label = "Add"
@@ -79,7 +82,7 @@ if __name__ == "__main__":
     folder, device = Path(tempfile.mkdtemp(prefix="segkey-own-method-")), devices.choose("auto")
 
     source = sources.find(scenes.write(folder / "scenes", *counts, size=96))
-    plans = encryption.plan_shards(source, folder / "shards", add, key.id, size=(64, 64))
+    plans = encryption.plan_shards(source, folder / "shards", add, size=(64, 64))
     encryption.encrypt(
         plans, add, workers=1
     )  # one process: a class of a notebook cannot be sent to another
@@ -91,8 +94,8 @@ if __name__ == "__main__":
         device=device,
         backbone="resnet14",
     )
-    test = test_splits.open_test_split(run, None, None, None)
-    target = attacks.Target.create(run, test, test_splits.cipher_of(run, key), device)
+    test = test_splits.open_test_split(run)
+    target = attacks.Target.create(run, test, run.cipher(key), device)
     document = attacks.correct_plain_incorrect(target, wrong_keys)
     print(
         f"{document['run']}: {document['correct']['mean_iou']:.4f} with the key, "

@@ -53,7 +53,7 @@ def shards_folder(tmp_path_factory, scenes_source, key) -> Path:
     test.h5."""
     out, cipher = tmp_path_factory.mktemp("shards"), ciphers.from_key("np", key, 4)
     encryption.encrypt(
-        encryption.plan_shards(scenes_source, out, cipher, key.id, size=(32, 32)), cipher, workers=1
+        encryption.plan_shards(scenes_source, out, cipher, size=(32, 32)), cipher, workers=1
     )
     return out
 
@@ -98,6 +98,6 @@ def corrected_shards(tmp_path_factory, scenes_folder, key) -> Path:
     mask[:24] = 1
     Image.fromarray(mask).save(file)
     cipher = ciphers.from_key("np", key, 4)
-    plans = encryption.plan_shards(sources.find(data), out, cipher, key.id, size=(32, 32))
+    plans = encryption.plan_shards(sources.find(data), out, cipher, size=(32, 32))
     encryption.encrypt(plans, cipher, workers=1)
     return out

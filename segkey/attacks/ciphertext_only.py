@@ -288,7 +288,7 @@ def _restore(cipher: Cipher, encrypted: np.ndarray) -> np.ndarray:
     can."""
     if cipher.method != "ffx":
         return cipher.decrypt(encrypted)
-    plane = cipher._plane(cipher.selected, *encrypted.shape[-2:])
+    plane = cipher.tiled(cipher.selected, *encrypted.shape[-2:])
     order = np.argsort(cipher.values, kind="stable")
     codes = cipher.values[order].astype(np.int32)
     place = np.searchsorted(codes, encrypted).clip(1, len(codes) - 1)

@@ -13,7 +13,7 @@ from segkey.model.evaluation import why_no_score
 from segkey.model.measurements import differences, is_authentic
 from segkey.model.results import NOTHING_TO_MEASURE
 from segkey.system import devices
-from segkey.system.files import finite
+from segkey.system.json_files import finite
 
 
 def run_attacks(

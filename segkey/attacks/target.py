@@ -19,7 +19,7 @@ from segkey.model.networks import Segmenter
 from segkey.model.runs import Run
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
-from segkey.system.files import finite
+from segkey.system.json_files import finite
 from segkey.system.progress import SILENT, Progress
 
 
@@ -95,7 +95,7 @@ class Target:
         Args:
             run: the model under attack.
             split: from `segkey.model.test_splits.open_test_split`.
-            cipher: the owner's, from `segkey.model.test_splits.cipher_of`.
+            cipher: the owner's, from `segkey.model.runs.Run.cipher`.
             device: where to compute.
             limit: only the first so many images.
             how: ``splits``, ``precise``, ``batch_size``, ``pair``, ``keep``, ``key`` and

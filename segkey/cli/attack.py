@@ -139,12 +139,8 @@ def attack(
     )
     where, opened = devices.choose(device), options.open_run(run)
     tested = test_splits.open_test_split(opened, shards, images, masks, split)
-    loaded = (
-        None
-        if opened.header.method == "none"
-        else options.load_key(key, passphrase_file, opened.header.key_id)
-    )
-    cipher = test_splits.cipher_of(opened, loaded, options.encode(ffx_password))
+    loaded = options.load_key_for(opened.header, key, passphrase_file)
+    cipher = opened.cipher(loaded, options.encode(ffx_password))
     console.left_out(getattr(tested, "problems", []))
     kept = "what was finished is kept; run the same command again to go on"
     console.on_interrupt(

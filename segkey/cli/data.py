@@ -1,11 +1,16 @@
 """``segkey encrypt``, ``decrypt`` and ``inspect``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segkey.cli import app, console, options
+from segkey.errors import SegkeyError
+
+if TYPE_CHECKING:
+    from segkey.crypto.ciphers import Cipher
+    from segkey.shards import Split
 
 
 @app.command(
@@ -91,7 +96,6 @@ def encrypt(
         source,
         out,
         cipher,
-        loaded.id if loaded else "",
         height_width,
         views,
         seed,
@@ -123,14 +127,10 @@ def decrypt(
 ) -> None:
     """Turn encrypted shards back into PNG images, with exactly the pixels that were encrypted."""
     from segkey.shards import decryption, open_splits
-    from segkey.shards.unlock import cipher_for
 
     splits = open_splits(shards)
     header = next(iter(splits.values())).header
-    loaded = (
-        None if header.method == "none" else options.load_key(key, passphrase_file, header.key_id)
-    )
-    cipher = cipher_for(header, loaded, options.encode(ffx_password), shards[0])
+    cipher = options.load_cipher(header, key, passphrase_file, ffx_password, shards[0])
     count = decryption.decrypt(splits, cipher, out, force, workers, console.TerminalProgress())
     console.show(f"{count} images written to {out}")
 
@@ -243,50 +243,42 @@ def inspect(
     else:
         console.show(*(reports.inspection_table(document) for document in documents))
     if sheet:
-        shard = next(
-            (Path(document["path"]) for document in documents if document["kind"] == "shard"), None
-        )
-        _draw_sheet(shard, sheet, key, passphrase_file, options.encode(ffx_password), force)
+        split, cipher = _first_split(documents), None
+        if key:
+            shard = split.shards.paths[0]
+            cipher = options.load_cipher(split.header, key, passphrase_file, ffx_password, shard)
+        _draw_sheet(split, cipher, sheet, force)
     damaged = [document for document in documents if document.get("damage")]
     if damaged:
-        from segkey.errors import SegkeyError
-
         raise SegkeyError(
             f"{len(damaged)} of {len(documents)} files are damaged",
             "restore them, or make them again",
         )
 
 
-def _draw_sheet(
-    shard: Path | None,
-    sheet: Path,
-    key: Path | None,
-    passphrase_file: Path | None,
-    password: bytes | None,
-    force: bool,
-) -> None:
+def _first_split(documents: list[dict]) -> "Split":
+    """The first shard of those that ``segkey inspect`` describes, as a split of its own."""
+    from segkey.shards import Shards, Split
+
+    for document in documents:
+        if document["kind"] == "shard":
+            return Split(Shards([Path(document["path"])]))
+    raise SegkeyError(
+        "there is no shard to draw", "give a shard, or a folder of shards, with --sheet"
+    )
+
+
+def _draw_sheet(split: "Split", cipher: "Cipher | None", sheet: Path, force: bool) -> None:
     """The picture of ``segkey inspect --sheet``."""
-    from segkey.errors import SegkeyError
     from segkey.reports import inspection
     from segkey.reports.sheets import shard_sheet
-    from segkey.shards import Shards, Split
-    from segkey.shards.unlock import cipher_for
     from segkey.system.files import written_whole
 
-    if not shard:
-        raise SegkeyError(
-            "there is no shard to draw", "give a shard, or a folder of shards, with --sheet"
-        )
-    split, cipher = Split(Shards([Path(shard)])), None
-    if key:
-        loaded = options.load_key(key, passphrase_file)
-        cipher = cipher_for(split.header, loaded, password, shard)
-    protected = split.header.method != "none"
+    shard, protected = split.shards.paths[0], split.header.method != "none"
+    picture = shard_sheet(str(shard), split.header, inspection.first_images(split, cipher))
     permissions = 0o600 if cipher and protected else 0o666
     with written_whole(sheet, permissions=permissions, replace=force) as file:
-        shard_sheet(str(shard), split.header, inspection.first_images(split, cipher)).save(
-            file, "PNG"
-        )
+        picture.save(file, "PNG")
     console.note(f"{sheet}: the first images of {shard}")
     if cipher and protected:
         console.warn(

@@ -202,12 +202,9 @@ def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password):
 
 def _cipher_of_run(run, key, passphrase_file, ffx_password):
     """What a run was begun with on the device; None if its shards were encrypted."""
-    from segkey.model import test_splits
-
     if not run.config["data"]["on_the_fly"] or run.header.method == "none":
         return None
-    loaded = options.load_key(key, passphrase_file, run.config["data"]["key_id"])
-    return test_splits.cipher_of(run, loaded, options.encode(ffx_password))
+    return options.load_cipher(run.header, key, passphrase_file, ffx_password, run.path)
 
 
 @app.command(
@@ -241,8 +238,8 @@ def evaluate(
     # Images encrypted as the run was trained need no key; one that is given must be the right one
     # all the same.
     if opened.header.method != "none" and (tested.header.method == "none" or key):
-        loaded = options.load_key(key, passphrase_file, opened.header.key_id)
-        cipher = test_splits.cipher_of(opened, loaded, options.encode(ffx_password))
+        loaded = options.load_key_for(opened.header, key, passphrase_file)
+        cipher = opened.cipher(loaded, options.encode(ffx_password))
     console.left_out(getattr(tested, "problems", []))
     document = evaluation.evaluate(
         opened, tested, cipher, where, limit, batch_size or 32, precise, console.TerminalProgress()
@@ -309,10 +306,7 @@ def predict(
     for line in source.notes:
         console.note(line)
     model = prediction.load(options.open_run(run).path, device, precise)
-    header = model.run.header
-    loaded = (
-        None if header.method == "none" else options.load_key(key, passphrase_file, header.key_id)
-    )
+    loaded = options.load_key_for(model.run.header, key, passphrase_file)
     cipher = model.cipher(loaded, options.encode(ffx_password))
     result = prediction.predict_files(
         model,

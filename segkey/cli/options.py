@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,12 @@ from segkey.cli import console
 from segkey.errors import SegkeyError
 from segkey.system.files import is_there, read_given_text
 from segkey.system.words import visible
+
+if TYPE_CHECKING:  # these import NumPy and h5py, and --help must answer at once
+    from segkey.crypto.ciphers import Cipher
+    from segkey.crypto.keys import Key
+    from segkey.model.runs import Run
+    from segkey.shards import Header
 
 DEFAULT_KEY = Path("keys/segkey.key")
 DEFAULT_SHARDS = Path("shards")
@@ -184,8 +190,8 @@ def parse_block_sizes(texts: list[str] | None) -> list[int]:
         ) from None
 
 
-def open_run(path: Path):
-    """A `segkey.model.runs.Run` to be used; where its training has not ended, that is said."""
+def open_run(path: Path) -> "Run":
+    """A run to be used; warns if its training has not ended."""
     from segkey.model.runs import Run
 
     run = Run.open(path)
@@ -216,7 +222,7 @@ def read_passphrase(file: Path) -> str:
 
 
 def ask_passphrase(prompt: str, twice: bool = False) -> str:
-    """What somebody types without seeing it."""
+    """A passphrase typed at the terminal, where it is not shown."""
     try:
         return typer.prompt(visible(prompt), hide_input=True, confirmation_prompt=twice, err=True)
     except typer.Abort:
@@ -227,34 +233,56 @@ def ask_passphrase(prompt: str, twice: bool = False) -> str:
         ) from None
 
 
-def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str = ""):
-    """A key (``keys/segkey.key``, if not given), asking for its passphrase where it is sealed.
-
-    ``needed`` is the id of the only key that helps: a new one, which is the advice otherwise, would
-    not.
-    """
+def load_key(file: Path | None, passphrase_file: Path | None = None) -> "Key":
+    """A key (``keys/segkey.key``, if not given); asks for its passphrase if it is sealed."""
     from segkey.crypto.keys import Key
 
-    if file is None:
-        file = DEFAULT_KEY
-        is_there(
-            file
-            # a link that came with the folder could name any key; one that is given is the user's
-            # own
-        )
-    if needed and not file.exists():
+    file = _key_file(file)
+    if passphrase_file:
+        return Key.load(file, lambda: read_passphrase(passphrase_file))
+    return Key.load(file, lambda: ask_passphrase(f"Passphrase of {file}"))
+
+
+def load_key_for(
+    header: "Header", file: Path | None, passphrase_file: Path | None = None
+) -> "Key | None":
+    """The key that ``header`` may need, which another one may turn out not to be; None for plain.
+
+    Raises:
+        SegkeyError: no such file: a new key, which is the advice otherwise, would not help here.
+    """
+    if header.method == "none":
+        return None
+    if not _key_file(file).exists():
         raise SegkeyError(
-            f"there is no key at {file}; key {needed} is needed", "give its file with --key"
+            f"there is no key at {_key_file(file)}; key {header.key_id} is needed",
+            "give its file with --key",
         )
+    return load_key(file, passphrase_file)
 
-    def ask() -> str:
-        return (
-            read_passphrase(passphrase_file)
-            if passphrase_file
-            else ask_passphrase(f"Passphrase of {file}")
-        )
 
-    return Key.load(file, ask)
+def _key_file(given: Path | None) -> Path:
+    if given is None:
+        is_there(DEFAULT_KEY)  # a link that came with the folder could name any key
+    return given or DEFAULT_KEY
+
+
+def load_cipher(
+    header: "Header",
+    key: Path | None,
+    passphrase_file: Path | None,
+    ffx_password: str | None,
+    path: Path,
+) -> "Cipher":
+    """The cipher that made what ``header`` describes, from the options of a command.
+
+    Raises:
+        KeyMismatchError: the key or the password is another one; ``path`` is named.
+    """
+    from segkey.shards.unlock import cipher_for
+
+    loaded = load_key_for(header, key, passphrase_file)
+    return cipher_for(header, loaded, encode(ffx_password), path)
 
 
 def encode(password: str | None) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The secret key: made, saved, sealed, loaded, and everything that is derived from it.
+"""The secret key: generate, save, load, and derive from it everything that is secret.
 
 The derivation is fixed for ever (described in segkey/FORMATS.md): SHAKE-256, never a random
 generator of NumPy or torch, so the same key means the same transformation on every platform and
@@ -7,8 +7,6 @@ version.
 
 import base64
 import binascii
-import contextlib
-import fnmatch
 import hashlib
 import hmac
 import itertools
@@ -16,7 +14,6 @@ import json
 import os
 import re
 import secrets
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -24,14 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
+from segkey.crypto.sealing import DoesNotOpen, Hidden, seal, unseal
 from segkey.errors import SealedKeyError, SegkeyError, SegkeyWarning
+from segkey.system import git
 from segkey.system.files import (
     create,
     explain_os_errors,
     is_there,
     make_folder,
     open_regular,
-    read_text,
     written_whole,
 )
 from segkey.system.shell import word
@@ -41,24 +39,9 @@ SECRET_BYTES = 32
 KEY_BITS = 8.0 * SECRET_BYTES  # no method has more transformations than there are keys
 _MAX_FILE_BYTES = 16 << 10  # a key file is under 1 kB; a larger one is not read
 _ID = re.compile(r"[0-9a-f]{16}")
-# How a passphrase becomes a key: in new files by the first (128 MB), in earlier ones by the others.
-_SCRYPT = ({"n": 2**17, "r": 8, "p": 1}, {"n": 2**15, "r": 8, "p": 1})
-_SCRYPT_MEMORY = 192 << 20
 _IGNORED = "*.key\n*.partial\n"  # keys, and what a killed 'segkey keygen' leaves of one
 
 Passphrase = str | Callable[[], str]
-
-
-class _Hidden:
-    """Holds what a traceback must not show, not even one that prints local variables."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: object):
-        self.value = value
-
-    def __repr__(self) -> str:
-        return "<hidden>"
 
 
 class Key:
@@ -99,7 +82,7 @@ class Key:
         return np.argsort(words, kind="stable").astype(np.int64)
 
     def ffx_password(self) -> bytes:
-        """The 32-byte password of the Feistel cipher, where the user fixes none."""
+        """The 32-byte password of the Feistel cipher if the user fixes none."""
         return self.stream(b"ffx-password", 32)
 
     def authenticate(self, what: str, content: object) -> str:
@@ -131,15 +114,19 @@ class Key:
         return hash(self.id)
 
     def save(self, path: str | Path, passphrase: str | None = None, force: bool = False) -> Path:
-        """Write the key file with mode 0600 from its first instant, sealed if a passphrase is
-        given.
+        """Write the key file, with mode 0600 from its first instant.
 
         A ``.gitignore`` is written beside it, so that it is not committed by accident; one that is
-        there is left as it is, and if it does not ignore the key, a warning says so.
+        there is left as it is, and a warning says if it does not ignore the key.
 
-        With ``force``, what stood there is kept under its id: everything made with an earlier key
-            still
-        needs it.
+        Args:
+            path: the file.
+            passphrase: seals the key, if given.
+            force: replace what is there, which is kept under its id: everything made with an
+                earlier key still needs it.
+
+        Returns:
+            ``path``.
 
         Raises:
             SegkeyError: the file exists and ``force`` is not set, or cannot be written; an empty
@@ -157,22 +144,22 @@ class Key:
             file.write(data.value)
         return path
 
-    def _written(self, passphrase: str | None) -> _Hidden:
+    def _written(self, passphrase: str | None) -> Hidden:
         """The bytes of the key file."""
         document = {"format": FORMAT, "id": self.id, "created": self.created}
         if passphrase is None:
             document["secret"] = base64.b64encode(self._secret).decode()
         else:
-            document["sealed"] = _seal(self._secret, passphrase, document)
-        return _Hidden(json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
+            document["sealed"] = seal(self._secret, passphrase, _sealed_with(document))
+        return Hidden(json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
 
     @classmethod
     def load(cls, path: str | Path, passphrase: Passphrase | None = None) -> "Key":
         """Read a key file.
 
         Args:
-            path: the file, or a link to it: who names a key says which one. Where segkey looks for
-                a key by itself, such as ``keys/segkey.key``, it first sees that there is no link
+            path: the file, or a link to it, as the user named it. Before segkey takes a key that
+                was not named, ``keys/segkey.key``, it checks that it is no link
                 (`segkey.system.files.is_there`).
             passphrase: opens a sealed key; a callable is asked only if the key is sealed.
 
@@ -193,9 +180,8 @@ class Key:
                 raise SealedKeyError(
                     f"{path} is sealed with a passphrase", "give it with --passphrase-file FILE"
                 )
-            secret = _unseal(
-                path, document, _Hidden(passphrase() if callable(passphrase) else passphrase)
-            )
+            typed = Hidden(passphrase() if callable(passphrase) else passphrase)
+            secret = _unsealed(path, document, typed)
         else:
             secret = _plain_secret(path, document)
         key = cls(secret.value, document["created"])
@@ -215,8 +201,7 @@ def _not_a_key(path: Path) -> SegkeyError:
 
 
 def _keep_earlier(path: Path) -> None:
-    """Give what stands at ``path`` a second name that is free: a key, or what may be a damaged
-    one."""
+    """Give what is at ``path`` a second name that is free: a key, or what may be a damaged one."""
     with explain_os_errors(path):
         if not is_there(path) or not path.stat().st_size:  # an empty file is nothing to keep
             return
@@ -252,45 +237,13 @@ def _ignore_in_git(path: Path) -> None:
     file = path.parent / ".gitignore"
     if not create(file, _IGNORED):
         open_regular(file, limit=1 << 20).close()
-    if _tree_of_git(path) and not _is_ignored(path):
+    if git.may_take(path):
         warnings.warn(
             f"git may not ignore {path}, and {file} is left as it is; add the line {path.name} to "
             f"it",
             SegkeyWarning,
             stacklevel=3,
         )
-
-
-def _tree_of_git(path: Path) -> list[Path]:
-    """The folders from that of a git repository down to that of ``path``; none outside of git."""
-    folder = Path(os.path.abspath(path.parent))
-    upwards = [folder, *folder.parents]
-    tops = [number for number, each in enumerate(upwards) if os.path.exists(each / ".git")]
-    return upwards[tops[0] :: -1] if tops else []
-
-
-def _is_ignored(path: Path) -> bool:
-    """Whether the last rule for the file's name ignores it; rules with a path are not
-    understood."""
-    ignored = False
-    for folder in _tree_of_git(path):
-        for rule in _rules(folder / ".gitignore"):
-            pattern = rule.removeprefix("!")
-            if pattern.startswith("/") and folder != Path(os.path.abspath(path.parent)):
-                continue  # of another folder than the key's
-            if fnmatch.fnmatchcase(path.name, pattern.removeprefix("/")):
-                ignored = not rule.startswith("!")
-    return ignored
-
-
-def _rules(file: Path) -> list[str]:
-    """The lines of a ``.gitignore``; like git, none of what is no regular file."""
-    try:
-        if not is_there(file):
-            return []
-        return [line.strip() for line in read_text(file, limit=1 << 20).splitlines()]
-    except (ValueError, SegkeyError):
-        return []
 
 
 def _read_document(path: Path) -> dict:
@@ -304,7 +257,7 @@ def _read_document(path: Path) -> dict:
         if not path.is_file():
             raise _not_a_key(path)
         with open_regular(path, follow=True) as file:
-            data = _Hidden(file.read(_MAX_FILE_BYTES + 1))
+            data = Hidden(file.read(_MAX_FILE_BYTES + 1))
         if len(data.value) > _MAX_FILE_BYTES:
             raise _not_a_key(path)
     try:
@@ -315,7 +268,7 @@ def _read_document(path: Path) -> dict:
         document = None  # a traceback may show it
         raise _not_a_key(path)
     if "secret" in document:
-        document["secret"] = _Hidden(document["secret"])
+        document["secret"] = Hidden(document["secret"])
     if str(document.get("format", "")).startswith("segkey-key-") and document["format"] != FORMAT:
         raise SegkeyError(
             f"{path} is a key of an unknown version", "upgrade segkey: pip install --upgrade segkey"
@@ -329,10 +282,10 @@ def _read_document(path: Path) -> dict:
     return document
 
 
-def _plain_secret(path: Path, document: dict) -> _Hidden:
+def _plain_secret(path: Path, document: dict) -> Hidden:
     """The secret of a key that is not sealed."""
     try:
-        secret = _Hidden(base64.b64decode(document["secret"].value, validate=True))
+        secret = Hidden(base64.b64decode(document["secret"].value, validate=True))
     except (binascii.Error, ValueError, TypeError, KeyError):
         raise _not_a_key(path) from None
     if len(secret.value) != SECRET_BYTES:
@@ -340,84 +293,27 @@ def _plain_secret(path: Path, document: dict) -> _Hidden:
     return secret
 
 
-def check_passphrase(passphrase: str) -> None:
-    """Raise `SegkeyError` unless a passphrase for a new key holds something that can be seen."""
-    seen = unicodedata.normalize("NFKC", passphrase)
-    if not any(c.isprintable() and not c.isspace() for c in seen):
-        raise SegkeyError(
-            "the passphrase is empty: it would seal nothing",
-            "give one of several words, or leave the key unsealed",
-        )
-
-
-def _sealing_key(passphrase: str, salt: bytes, how: dict) -> bytes:
-    data = passphrase.encode("utf-8", "surrogatepass")
+def _unsealed(path: Path, document: dict, passphrase: Hidden) -> Hidden:
+    """The secret of a sealed key."""
     try:
-        return hashlib.scrypt(data, salt=salt, **how, maxmem=_SCRYPT_MEMORY, dklen=32)
-    except (MemoryError, ValueError):
+        return unseal(document["sealed"], passphrase, _sealed_with(document), SECRET_BYTES)
+    except ValueError:
+        raise _not_a_key(path) from None
+    except DoesNotOpen:
         raise SegkeyError(
-            f"a passphrase takes {how['n'] * how['r'] >> 13} MB of memory, which are not free",
-            "end other programs",
+            f"{path} does not open: the passphrase is wrong or the file is damaged",
+            "try the passphrase again, or restore the key file from a backup",
         ) from None
 
 
-def _spellings(passphrase: str) -> list[str]:
-    """A passphrase in Unicode's form NFKC; then as it was typed, as earlier versions took it."""
-    return list(dict.fromkeys((unicodedata.normalize("NFKC", passphrase), passphrase)))
-
-
-def _authenticated(document: dict) -> bytes:
-    return "\0".join((document["format"], document["id"], document["created"])).encode(
-        "utf-8", "surrogatepass"
-    )
-
-
-def _seal(secret: bytes, passphrase: str, document: dict) -> dict:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    check_passphrase(passphrase)
-    salt, nonce, how = secrets.token_bytes(16), secrets.token_bytes(12), _SCRYPT[0]
-    cipher = AESGCM(_sealing_key(_spellings(passphrase)[0], salt, how))
-    sealed = cipher.encrypt(nonce, secret, _authenticated(document))
-    fields = {"salt": salt, "nonce": nonce, "ciphertext": sealed}
-    return {"kdf": "scrypt", **how} | {
-        name: base64.b64encode(value).decode() for name, value in fields.items()
-    }
-
-
-def _unseal(path: Path, document: dict, passphrase: _Hidden) -> _Hidden:
-    from cryptography.exceptions import InvalidTag
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    sealed = document["sealed"]
-    try:
-        # The format's parameters: a hostile file must not choose how much memory we take.
-        stated = {name: sealed[name] for name in ("n", "r", "p")}
-        if sealed["kdf"] != "scrypt" or stated not in _SCRYPT:
-            raise ValueError
-        how = _SCRYPT[_SCRYPT.index(stated)]
-        salt, nonce, ciphertext = (
-            base64.b64decode(sealed[name], validate=True)
-            for name in ("salt", "nonce", "ciphertext")
-        )
-        if (len(salt), len(nonce), len(ciphertext)) != (16, 12, SECRET_BYTES + 16):
-            raise ValueError
-    except (binascii.Error, ValueError, TypeError, KeyError):
-        raise _not_a_key(path) from None
-    for spelling in map(_Hidden, _spellings(passphrase.value)):
-        with contextlib.suppress(InvalidTag):
-            cipher = AESGCM(_sealing_key(spelling.value, salt, how))
-            return _Hidden(cipher.decrypt(nonce, ciphertext, _authenticated(document)))
-    # AES-GCM cannot tell a wrong passphrase from a damaged file, and the message must not pretend
-    # to.
-    raise SegkeyError(
-        f"{path} does not open: the passphrase is wrong or the file is damaged",
-        "try the passphrase again, or restore the key file from a backup",
-    )
+def _sealed_with(document: dict) -> bytes:
+    """What a sealed secret is bound to: the rest of its file."""
+    parts = (document["format"], document["id"], document["created"])
+    return "\0".join(parts).encode("utf-8", "surrogatepass")
 
 
 def public_part(path: str | Path) -> dict:
-    """What a key file says to everybody: ``id``, ``created``, and whether it is ``sealed``."""
+    """What a key file shows without its secret: ``id``, ``created``, whether it is ``sealed``."""
     document = _read_document(Path(path))
     return {"id": document["id"], "created": document["created"], "sealed": "sealed" in document}
 

@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
-
-
 ALL = "all"  # the one split of images that are not dealt out
 
 
@@ -14,8 +12,8 @@ class Item:
     """One image.
 
     Attributes:
-        name: a path relative to the source, with ``/``. It is stored in shards, for whoever gets
-            them to read.
+        name: a path relative to the source, with ``/``. It is stored in shards, where all who get
+            them can read it.
         image, mask: their files; None, if there is no mask.
         dealt_as: what is hashed to deal the image into a split, if that is not the name.
     """
@@ -40,9 +38,9 @@ class Source:
 
     Attributes:
         root: the folder that names are relative to.
-        kind: what it was taken for, in words for the user.
+        kind: the layout that was recognised, in words for the user.
         splits: items by split, each sorted by name.
-        classes: class names in order, or None where nothing names them.
+        classes: class names in order, or None if nothing names them.
         ignore_index: the mask value that means void.
         problems: images that were left out, with reasons.
         notes: things the user should know, in words.
@@ -62,3 +60,8 @@ class Source:
 
     def __len__(self) -> int:
         return sum(map(len, self.splits.values()))
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things, in words: ``1 image``, ``2 images``."""
+    return f"{count} {noun}{'s' * (count > 1)}"

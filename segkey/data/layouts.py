@@ -1,5 +1,7 @@
-"""The layouts of folders that are understood: PASCAL VOC devkits, lists, folders with and without
-splits."""
+"""Layouts of folders: PASCAL VOC devkits, folders of images with masks and splits or without.
+
+A new layout is a function from a path to a `Source`, called in `segkey.data.sources`.
+"""
 
 import hashlib
 import os
@@ -7,18 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from segkey.data.decode import IMAGE_SUFFIXES, MASK_SUFFIXES
-from segkey.data.items import ALL, SPLITS, Item, Problem, Source
-from segkey.data.names import is_absolute, leads_out, named, without_shared_folder
+from segkey.data.items import ALL, SPLITS, Item, Problem, Source, counted
+from segkey.data.names import leads_out
 from segkey.errors import SegkeyError
-from segkey.system.files import explain_os_errors, given_lines, read_given_text, read_text
-from segkey.system.forms import NAME
+from segkey.system.files import explain_os_errors, read_text
 
 PREDICTED_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # of an animated one, the first picture
-
-
-LISTS = {".txt", ".lst", ".tsv"}
-
-
+_MAX_LIST_BYTES = 64 << 20
 VOC_CLASSES = [
     "background",
     "aeroplane",
@@ -44,205 +41,128 @@ VOC_CLASSES = [
 ]
 
 
-def images_below(path: Path) -> Source:
-    voc = voc_root(path)
-    root = voc / "JPEGImages" if voc else path / "images" if (path / "images").is_dir() else path
-    source = Source(root, "a folder of images", {ALL: []})
-    others, masks = 0, root / "masks"
-    for file in walk(root):
-        if file.suffix.lower() not in PREDICTED_SUFFIXES or file.is_relative_to(masks):
-            others += 1
-        else:
-            source.splits[ALL].append(Item(file.relative_to(root).as_posix(), file, None))
-    if others:
-        source.notes.append(f"{others} other file{'s' * (others > 1)} in {root} ignored")
-    return source
-
-
-def images_listed(path: Path) -> Source:
-    source = Source(path.parent, "a list of images", {ALL: []})
-    names = [line.strip() for line in given_lines(path) if line.strip()]
-    # Absolute paths are named from the folder they share: nobody wants home/anna/photos/ again
-    # below --out.
-    short = without_shared_folder({name for name in names if is_absolute(name)}, path.parent)
-    for name in names:
-        beside, here = path.parent / name, Path(name)
-        file = here if here.is_file() and not beside.is_file() else beside
-        source.splits[ALL].append(Item(Path(short.get(name, name)).as_posix(), file, None))
-    return source
+# PASCAL VOC
 
 
 def voc_root(path: Path) -> Path | None:
-    """The folder of a VOC devkit that holds ImageSets: ``path`` itself, or the newest VOC20xx below
-    it."""
-    for root in (
-        path,
-        *sorted(path.glob("VOC20*"), reverse=True),
-        *sorted(path.glob("VOCdevkit/VOC20*"), reverse=True),
-    ):
+    """The folder of a VOC devkit that holds ImageSets: ``path``, or the newest VOC20xx below it."""
+    below = (sorted(path.glob(pattern), reverse=True) for pattern in ("VOC20*", "VOCdevkit/VOC20*"))
+    for root in (path, *(folder for folders in below for folder in folders)):
         if (root / "ImageSets" / "Segmentation").is_dir():
             return root
     return None
 
 
 def find_voc(root: Path) -> Source:
-    """VOC's train list becomes 90 % train and 10 % val, its val list becomes test, as in the
-    paper."""
+    """A devkit as the paper splits it: 90 % of its train list is train, 10 % val; its val is test."""
     source = Source(root, "PASCAL VOC devkit", {}, list(VOC_CLASSES))
-    lists = {}
-    for name in ("train", "val"):
-        file = root / "ImageSets" / "Segmentation" / f"{name}.txt"
-        try:
-            names = read_text(file, limit=64 << 20, follow=True).split()
-        except ValueError:
-            raise SegkeyError(
-                f"{file} is not a list of names", "restore it from the VOC archive"
-            ) from None
-        lists[name] = sorted(set(names))
-    ranked = sorted(lists["train"], key=hash_of)
-    val = set(ranked[: round(len(ranked) / 10)])
-    deal = {
-        "train": [name for name in lists["train"] if name not in val],
+    train, test = _voc_list(root, "train"), _voc_list(root, "val")
+    val = set(sorted(train, key=hash_of)[: round(len(train) / 10)])
+    splits = {
+        "train": [name for name in train if name not in val],
         "val": sorted(val),
-        "test": lists["val"],
+        "test": test,
     }
-    for split, names in deal.items():
-        items = []
-        for name in names:
-            image, mask = (
-                root / "JPEGImages" / f"{name}.jpg",
-                root / "SegmentationClass" / f"{name}.png",
-            )
-            if leads_out(name):
-                source.problems.append(
-                    Problem(f"{name}.jpg", "the list names an image outside of JPEGImages")
-                )
-                continue
-            missing = [str(file.relative_to(root)) for file in (image, mask) if not file.exists()]
-            if missing:
-                source.problems.append(Problem(f"{name}.jpg", f"{' and '.join(missing)} missing"))
-            else:
-                items.append(Item(f"JPEGImages/{name}.jpg", image, mask))
-        source.splits[split] = items
-    source.splits = {split: items for split, items in source.splits.items() if items}
+    for split, names in splits.items():
+        items = [item for item in (_voc_item(source, name) for name in names) if item]
+        if items:
+            source.splits[split] = items
     return source
 
 
-def find_listed(path: Path, masks: str | Path | None) -> Source:
-    """Images and masks that a text file names; none of them is looked for before it is read."""
-    if masks is not None:
+def _voc_list(root: Path, name: str) -> list[str]:
+    file = root / "ImageSets" / "Segmentation" / f"{name}.txt"
+    try:
+        return sorted(set(read_text(file, limit=_MAX_LIST_BYTES, follow=True).split()))
+    except ValueError:
         raise SegkeyError(
-            f"{path} is a list, and --masks is for folders",
-            "name each mask behind its image and a tab",
+            f"{file} is not a list of names", "restore it from the VOC archive"
+        ) from None
+
+
+def _voc_item(source: Source, name: str) -> Item | None:
+    """The image of that name with its mask, or None and a problem."""
+    root = source.root
+    if leads_out(name):
+        source.problems.append(
+            Problem(f"{name}.jpg", "the list names an image outside of JPEGImages")
         )
-    source = Source(path.parent, "a list of images", {ALL: []})
-    items: dict[str, Item] = {}  # by what the list calls them
-    twice = 0
-    for number, line in enumerate(given_lines(path), 1):
-        image, *rest = [part.strip() for part in line.split("\t")]
-        if len(rest) > 1:
-            raise SegkeyError(
-                f"{path}, line {number}: not an image, or an image, a tab and its mask",
-                "mend the line",
-            )
-        if not image:
-            continue
-        if image in items:
-            twice += 1
-            continue
-        mask = path.parent / rest[0] if rest and rest[0] else None
-        items[image] = Item(image, path.parent / image, mask)
-    listed = named(items, path, source)
-    if any(item.mask for item in listed):
-        source.kind += " with masks"
-        source.problems += [
-            Problem(item.name, f"{path} names no mask for it") for item in listed if not item.mask
-        ]
-        listed = [item for item in listed if item.mask]
-    if twice:
-        source.notes.append(
-            f"{twice} image{'s' * (twice > 1)} listed more than once in {path}, and taken once"
-        )
-    source.splits[ALL] = listed
-    return source
+        return None
+    image, mask = root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png"
+    missing = [str(file.relative_to(root)) for file in (image, mask) if not file.exists()]
+    if missing:
+        source.problems.append(Problem(f"{name}.jpg", f"{' and '.join(missing)} missing"))
+        return None
+    return Item(f"JPEGImages/{name}.jpg", image, mask)
+
+
+# Folders
 
 
 def find_folder(path: Path, masks: Path | None) -> Source:
-    """Images in a folder (or one file), with masks where there are some."""
+    """Images in a folder (or one file), with masks if there are some.
+
+    Raises:
+        SegkeyError: ``masks`` is no folder, or holds no mask for the one file.
+    """
     if masks is not None and not masks.is_dir():
         raise SegkeyError(f"there is no folder of masks at {masks}", "give the folder with --masks")
     if path.is_file():
-        item_mask = _index_masks(masks).get(path.stem) if masks else None
-        source = Source(path.parent, "a single image", {ALL: [Item(path.name, path, item_mask)]})
-        if masks and not item_mask:
-            raise SegkeyError(
-                f"{path.name} has no mask in {masks}", "masks have the image's name, as PNG"
-            )
-        return source
+        return _single_image(path, masks)
     pairs = _image_folders(path, masks)
-    splits: dict[str, list[Item]] = {}
-    kind = "a folder of images" + (
-        " with masks" if any(masks for _, masks in pairs.values()) else ""
-    )
+    mask_folders = dict.fromkeys(masks for _, masks in pairs.values() if masks)
+    kind = "a folder of images" + (" with masks" if mask_folders else "")
     # Names are relative to the folder of images, so that "data" and "data/images" are dealt out
     # alike.
-    source = Source(path / "images" if (path / "images").is_dir() else path, kind, splits)
-    used: set[Path] = set()
+    source = Source(_images_within(path), kind, {})
     for split, (folder, mask_folder) in pairs.items():
-        items, others = _pair(folder, mask_folder, source)
-        used |= {item.mask for item in items if item.mask}
-        if items:
-            splits[split] = items
-        if others:
-            source.notes.append(f"{others} other file{'s' * (others > 1)} in {folder} ignored")
-    for folder in dict.fromkeys(mask_folder for _, mask_folder in pairs.values() if mask_folder):
-        unused = sorted(set(_index_masks(folder).values()) - used)
-        if unused:
-            example = unused[0].relative_to(folder)
-            source.notes.append(
-                f"{len(unused)} mask{'s' * (len(unused) > 1)} without an image in {folder}, such "
-                f"as {example}"
-            )
+        if items := _pair(folder, mask_folder, source):
+            source.splits[split] = items
+    used = {item.mask for items in source.splits.values() for item in items}
+    for folder in mask_folders:
+        _note_unused(folder, used, source)
     return source
 
 
-def read_classes_beside(path: Path, source: Source) -> None:
-    """Take class names from a ``classes.txt`` in or beside the folder."""
-    places = (path / "classes.txt", path.resolve().parent / "classes.txt")
-    file = next((place for place in places if os.path.lexists(place)), None)
-    if file and source.has_masks:
-        source.classes = read_classes(file)
-        source.notes.append(f"class names from {file}")
+def _single_image(path: Path, masks: Path | None) -> Source:
+    mask = _masks_by_name(masks).get(path.stem) if masks else None
+    if masks and not mask:
+        raise SegkeyError(
+            f"{path.name} has no mask in {masks}", "masks have the image's name, as PNG"
+        )
+    return Source(path.parent, "a single image", {ALL: [Item(path.name, path, mask)]})
+
+
+def _images_within(path: Path) -> Path:
+    return path / "images" if (path / "images").is_dir() else path
 
 
 def _image_folders(path: Path, masks: Path | None) -> dict[str, tuple[Path, Path | None]]:
     """For each split, the folder of its images and of its masks."""
-    if masks is None and any(
-        (path / split / "images").is_dir() for split in SPLITS
-    ):  # train/images, train/masks
-        folders = {
-            s: (path / s / "images", path / s / "masks")
-            for s in SPLITS
-            if (path / s / "images").is_dir()
-        }
-        return {s: (images, m if m.is_dir() else None) for s, (images, m) in folders.items()}
-    images = path / "images" if (path / "images").is_dir() else path
-    if masks is None:
-        beside = (
-            images.resolve().parent / "masks"
-            if images.resolve().name == "images"
-            else path / "masks"
-        )
-        masks = beside if beside.is_dir() else None
-    within = [split for split in SPLITS if (images / split).is_dir()]
-    if not within:
+    outer = [split for split in SPLITS if (path / split / "images").is_dir()]
+    if masks is None and outer:  # train/images, train/masks
+        return {s: (path / s / "images", _if_folder(path / s / "masks")) for s in outer}
+    images = _images_within(path)
+    masks = masks or _masks_beside(images)
+    inner = [split for split in SPLITS if (images / split).is_dir()]
+    if not inner:
         return {ALL: (images, masks)}
-    return {s: (images / s, masks / s if masks and (masks / s).is_dir() else masks) for s in within}
+    return {s: (images / s, (masks and _if_folder(masks / s)) or masks) for s in inner}
 
 
-def _pair(folder: Path, masks: Path | None, source: Source) -> tuple[list[Item], int]:
-    """The images below a folder with their masks, and how many other files there were."""
-    by_name = _index_masks(masks) if masks else {}
+def _masks_beside(images: Path) -> Path | None:
+    """The folder ``masks`` beside a folder called ``images``, or inside another folder."""
+    real = images.resolve()
+    return _if_folder(real.parent / "masks" if real.name == "images" else images / "masks")
+
+
+def _if_folder(path: Path) -> Path | None:
+    return path if path.is_dir() else None
+
+
+def _pair(folder: Path, masks: Path | None, source: Source) -> list[Item]:
+    """The images below a folder with their masks; what is left out is told to ``source``."""
+    by_name = _masks_by_name(masks) if masks else {}
     items, others = [], 0
     for file in walk(folder):
         if masks and file.resolve().is_relative_to(masks.resolve()):
@@ -256,7 +176,40 @@ def _pair(folder: Path, masks: Path | None, source: Source) -> tuple[list[Item],
             source.problems.append(Problem(name, f"no mask {stem}.png in {masks}"))
             continue
         items.append(Item(name, file, by_name.get(stem)))
-    return sorted(items, key=lambda item: item.name), others
+    if others:
+        source.notes.append(f"{counted(others, 'other file')} in {folder} ignored")
+    return sorted(items, key=lambda item: item.name)
+
+
+def _note_unused(folder: Path, used: set[Path], source: Source) -> None:
+    unused = sorted(set(_masks_by_name(folder).values()) - used)
+    if unused:
+        source.notes.append(
+            f"{counted(len(unused), 'mask')} without an image in {folder}, such as "
+            f"{unused[0].relative_to(folder)}"
+        )
+
+
+def _masks_by_name(folder: Path) -> dict[str, Path]:
+    """Mask files by their path below ``folder``, without the suffix."""
+    masks = (file for file in walk(folder) if file.suffix.lower() in MASK_SUFFIXES)
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in masks}
+
+
+def find_pictures_below(path: Path) -> Source:
+    """Images to predict in a folder, in its ``images/``, or in a VOC devkit; masks are left out."""
+    voc = voc_root(path)
+    root = voc / "JPEGImages" if voc else _images_within(path)
+    source = Source(root, "a folder of images", {ALL: []})
+    others = 0
+    for file in walk(root):
+        if file.suffix.lower() not in PREDICTED_SUFFIXES or file.is_relative_to(root / "masks"):
+            others += 1
+        else:
+            source.splits[ALL].append(Item(file.relative_to(root).as_posix(), file, None))
+    if others:
+        source.notes.append(f"{counted(others, 'other file')} in {root} ignored")
+    return source
 
 
 def walk(folder: Path) -> Iterable[Path]:
@@ -271,38 +224,7 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _index_masks(folder: Path) -> dict[str, Path]:
-    """Mask files by their path below ``folder``, without the suffix."""
-    masks = (file for file in walk(folder) if file.suffix.lower() in MASK_SUFFIXES)
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in masks}
-
-
 def hash_of(name: str) -> int:
-    return int.from_bytes(
-        hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big"
-    )
-
-
-def read_classes(file: Path, given: bool = False) -> list[str]:
-    """Class names from a text file, a line a class; blank lines at the end are dropped.
-
-    Args:
-        file: the file.
-        given: the user named it, so that it may be a pipe.
-
-    Raises:
-        SegkeyError: no such file, no text, no name, or more than 255.
-    """
-    try:
-        text = read_given_text(file) if given else read_text(file, limit=1 << 20, follow=True)
-        names = text.rstrip().splitlines()
-    except ValueError:
-        names = []
-    names = [name.strip() for name in names]
-    if not 0 < len(names) < 256 or not all(map(NAME.fits, names)) or len(set(names)) < len(names):
-        raise SegkeyError(
-            f"{file} is not a list of classes",
-            "write 1 to 255 different names of at most 200 printable characters, a line each, "
-            "class 0 first",
-        )
-    return names
+    """64 bits of SHA-256: decides which split an image belongs to."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big")

@@ -31,9 +31,9 @@ from segkey.data.palette import overlay, palette_mask
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model.batches import as_pixels
 from segkey.model.runs import Run
-from segkey.model.test_splits import cipher_of
 from segkey.system import devices
-from segkey.system.files import free_path, make_folder, written_whole
+from segkey.system.files import make_folder, written_whole
+from segkey.system.names import free_path
 from segkey.system.progress import SILENT, Progress
 
 Picture = str | Path | Image.Image | np.ndarray
@@ -110,9 +110,9 @@ class Model:
         return masks
 
     def cipher(self, key: Key | None, password: bytes | None = None) -> Cipher | None:
-        """What images are encrypted with before prediction; None where they stay plain.
+        """What images are encrypted with before prediction; None if they stay plain.
 
-        Warns where that is not the model's own key: a thief can go on, but an owner should know.
+        Warns if that is not the model's own key: a thief can go on, but an owner should know.
 
         Raises:
             SegkeyError: the right key, but not the FFX password that goes with it.
@@ -127,7 +127,7 @@ class Model:
             )
             return None
         if key.id == header.key_id:
-            return cipher_of(self.run, key, password)
+            return self.run.cipher(key, password)
         _warn(
             f"key {key.id} is not the key of run {self.run.name}, which is {header.key_id}: its "
             f"masks will be poor"

@@ -16,7 +16,7 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from segkey.crypto.ciphers import METHODS
+from segkey.crypto.ciphers import METHODS, Cipher
 from segkey.crypto.keys import Key
 from segkey.data.decode import MAX_PIXELS
 from segkey.data.items import Problem
@@ -25,6 +25,7 @@ from segkey.model import networks, recipes, results, weights
 from segkey.model.measurements import authenticated
 from segkey.shards import Header
 from segkey.shards.header import MAX_BLOCK
+from segkey.shards.unlock import cipher_for
 from segkey.system import distributed
 from segkey.system.files import (
     create,
@@ -33,12 +34,8 @@ from segkey.system.files import (
     is_held,
     is_there,
     make_folder,
-    read_json,
     read_text,
     remove,
-    with_checksum,
-    without_checksum,
-    write_json,
     written_whole,
 )
 from segkey.system.forms import (
@@ -57,6 +54,7 @@ from segkey.system.forms import (
     text,
     whole,
 )
+from segkey.system.json_files import read_json, with_checksum, without_checksum, write_json
 from segkey.system.shell import word
 from segkey.version import VERSION
 
@@ -255,6 +253,18 @@ class Run:
             classes=tuple(data["classes"]),
             **{name: data[name] for name in _OF_HEADER},
         )
+
+    def cipher(self, key: Key | None, password: bytes | None = None) -> Cipher:
+        """The cipher it was trained with.
+
+        Args:
+            key: the run's key; None only if it was trained on plain images.
+            password: the FFX password, if a fixed one was given to encrypt.
+
+        Raises:
+            KeyMismatchError: the key or the password is another one.
+        """
+        return cipher_for(self.header, key, password, self.path)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -65,7 +65,7 @@ def run(
             f"{number}. {method.upper()} with M = {block_size}: encrypt, train, attack with "
             f"{wrong_keys} wrong keys"
         )
-        plans = encryption.plan_shards(source, shards, cipher, key.id, SIZE)
+        plans = encryption.plan_shards(source, shards, cipher, SIZE)
         encryption.encrypt(plans, cipher, progress=progress)
         trained = training.train(
             open_splits([shards], ("train", "val")),
@@ -76,7 +76,7 @@ def run(
             backbone="resnet14",
             progress=progress,
         )
-        test = test_splits.open_test_split(trained, None, None, None)
+        test = test_splits.open_test_split(trained)
         evaluated = evaluation.evaluate(trained, test, cipher, device, progress=progress)
         trained.write_result("evaluate", evaluated, key)
         target = attacks.Target.create(trained, test, cipher, device, progress=progress)

@@ -30,7 +30,8 @@ from segkey.paper.settings import (
 )
 from segkey.shards import Split, encryption, open_splits
 from segkey.system import distributed
-from segkey.system.files import is_folder_there, is_there, make_folder, read_json, write_json
+from segkey.system.files import is_folder_there, is_there, make_folder
+from segkey.system.json_files import read_json, write_json
 from segkey.version import VERSION
 
 _CELL = {

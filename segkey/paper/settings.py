@@ -13,7 +13,8 @@ from segkey.data.items import Item, Source
 from segkey.errors import SegkeyError
 from segkey.model.recipes import Recipe
 from segkey.system import distributed
-from segkey.system.files import is_folder_there, is_there, read_json
+from segkey.system.files import is_folder_there, is_there
+from segkey.system.json_files import read_json
 from segkey.system.seeds import digest
 
 FORMAT = "segkey-reproduction-v1"

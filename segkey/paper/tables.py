@@ -31,7 +31,8 @@ from segkey.reports.text import (
     visible,
 )
 from segkey.reports.verdicts import plain_one_way
-from segkey.system.files import write_json, written_whole
+from segkey.system.files import written_whole
+from segkey.system.json_files import write_json
 from segkey.system.words import in_bytes, rough_duration
 
 # Table 1 of the paper: mean IoU on the 1449 validation images of PASCAL VOC 2012, correct key.

@@ -243,12 +243,18 @@ class _Clock(Progress):
         return sum(count for _, count in counted[1:]) / (counted[-1][0] - counted[0][0])
 
 
-def _decode_and_resize(task: tuple) -> list:
+@dataclass(frozen=True)
+class _Photographs:
+    """Some images for a worker."""
+
+    items: list[Item]
+    preparation: Preparation
+
+
+def _decode_and_resize(task: _Photographs) -> None:
     """The limit of encrypt: what must be done to the images anyway."""
-    preparation, items = task
-    for item in items:
-        preparation.load(item)
-    return []
+    for item in task.items:
+        task.preparation.load(item)
 
 
 def _photographs(folder: Path, images: Path | None, count: int) -> list[Item]:
@@ -275,18 +281,16 @@ def encrypt(folder: Path, images: Path | None, count: int = 480) -> Iterator[Row
 
     def limit() -> float:
         clock = _Clock()
-        tasks = ((preparation, items[start : start + 8]) for start in range(0, count, 8))
+        tasks = (_Photographs(items[n : n + 8], preparation) for n in range(0, count, 8))
         with Workers(None) as pool:
-            for (_, batch), _ in pool.map_ordered(_decode_and_resize, tasks):
-                clock._advance(len(batch))
+            for task, _ in pool.map_ordered(_decode_and_resize, tasks):
+                clock._advance(len(task.items))
         return clock.rate()
 
     def measured(cipher: Cipher, number: int) -> float:
         clock, out = _Clock(), folder / f"encrypt-{cipher.method}-{number}"
         source = Source(folder, "photographs", {"all": items})
-        encryption.encrypt(
-            encryption.plan_shards(source, out, cipher, _KEY.id), cipher, progress=clock
-        )
+        encryption.encrypt(encryption.plan_shards(source, out, cipher), cipher, progress=clock)
         for file in out.glob("*.h5"):
             file.unlink()
         return clock.rate()

@@ -14,7 +14,7 @@ from segkey.errors import SegkeyError
 from segkey.model.batches import BatchLoader, unsigned
 from segkey.model.prediction import Model
 from segkey.model.runs import Run
-from segkey.model.test_splits import cipher_of, open_test_split
+from segkey.model.test_splits import open_test_split
 from segkey.reports import preview
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
@@ -54,7 +54,7 @@ def take(
     Args:
         model: the model.
         split: from `segkey.model.test_splits.open_test_split`.
-        cipher: the model's own, from `segkey.model.test_splits.cipher_of`.
+        cipher: the model's own, from `segkey.model.runs.Run.cipher`.
         count: how many, where there are so many.
         password: the fixed FFX password, where there is one; a thief knows it.
     """
@@ -140,8 +140,8 @@ def of_runs(
     with progress.task("test images", len(runs), "runs") as advance:
         for run in runs:
             try:
-                cipher = cipher_of(run, None if run.header.method == "none" else key, password)
-                split = open_test_split(run, shards, None, None)
+                cipher = run.cipher(key, password)
+                split = open_test_split(run, shards)
                 found.taken[run.name] = take(Model(run, device), split, cipher, count, password)
             except SegkeyError as error:
                 found.notes[run.name] = f"No test images are shown: {error.what}."

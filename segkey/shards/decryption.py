@@ -1,7 +1,9 @@
-"""Shards back to images: the cipher for a header, and the PNG files."""
+"""Shards back to images, as PNG files."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,19 @@ from PIL import Image
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.shards import Split
-from segkey.system.files import clean_name, free_path, make_folder, written_whole
+from segkey.system.files import make_folder, written_whole
+from segkey.system.names import clean_name, free_path
 from segkey.system.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class _View:
+    """One view of an image, and the file it becomes."""
+
+    split: Split
+    image: int
+    view: int
+    path: Path
 
 
 def decrypt(
@@ -25,15 +38,18 @@ def decrypt(
     """Write every image of some splits as PNG, with exactly the pixels that were encrypted.
 
     Args:
-        splits: from `segkey.shards.open_splits`;
-        cipher: what they were encrypted with, from `cipher_for`.
+        splits: from `segkey.shards.open_splits`.
+        cipher: what they were encrypted with, from `segkey.shards.unlock.cipher_for`.
         out: the folder; names from a shard never lead out of it.
         force: write into a folder that is not empty, replacing files.
         workers: threads.
-        progress: hears how far it is.
+        progress: hears of every image.
 
     Returns:
         How many images were written (an image of V views counts V).
+
+    Raises:
+        SegkeyError: ``out`` is a file or not empty, a row is damaged, or the disk is full.
     """
     if out.exists() and not out.is_dir():
         raise SegkeyError(f"{out} is a file", "choose another --out")
@@ -42,31 +58,31 @@ def decrypt(
             f"{out} already exists and is not empty", "choose another --out, or use --force"
         )
     make_folder(out)
-    jobs = []
-    taken: set[Path] = set()
-    for name, split in splits.items():
-        for index, image in enumerate(split.names):
-            for view in range(split.header.views):
-                suffix = f".view{view}" if split.header.views > 1 else ""
-                path = free_path(
-                    out / clean_name(name), image.removeprefix(f"{name}/"), f"{suffix}.png", taken
-                )
-                jobs.append((split, index, view, path))
-
-    def write(job: tuple) -> None:
-        split, index, view, path = job
-        pixels = cipher.decrypt(split.read("images", index, view)[None])[0]
-        make_folder(path.parent, below=out)
-        with written_whole(path) as file:
-            picture = (
-                np.ascontiguousarray(pixels.transpose(1, 2, 0)) if len(pixels) == 3 else pixels[0]
-            )
-            Image.fromarray(picture).save(file, format="PNG")
-
+    views = list(_views(splits, out))
     with (
-        progress.task("decrypt", len(jobs)) as advance,
+        progress.task("decrypt", len(views)) as advance,
         ThreadPoolExecutor(workers or os.cpu_count()) as pool,
     ):
-        for _ in pool.map(write, jobs):
+        for _ in pool.map(lambda view: _write(view, cipher, out), views):
             advance(1)
-    return len(jobs)
+    return len(views)
+
+
+def _views(splits: dict[str, Split], out: Path) -> Iterator[_View]:
+    taken: set[Path] = set()
+    for name, split in splits.items():
+        for number, image in enumerate(split.names):
+            for view in range(split.header.views):
+                ending = f".view{view}.png" if split.header.views > 1 else ".png"
+                folder = out / clean_name(name)
+                path = free_path(folder, image.removeprefix(f"{name}/"), ending, taken)
+                yield _View(split, number, view, path)
+
+
+def _write(view: _View, cipher: Cipher, out: Path) -> None:
+    pixels = cipher.decrypt(view.split.read("images", view.image, view.view)[None])[0]
+    grey = len(pixels) != 3
+    picture = pixels[0] if grey else np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    make_folder(view.path.parent, below=out)
+    with written_whole(view.path) as file:
+        Image.fromarray(picture).save(file, format="PNG")

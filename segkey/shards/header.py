@@ -33,7 +33,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a shard says about itself, for whoever gets it to read.
+    """What a shard says about itself; all who get the shard can read it.
 
     Attributes:
         split: ``train``, ``val``, ``test``, ``all`` or another name.
@@ -42,7 +42,7 @@ class Header:
         channels: c.
         max_value: a loader divides by it.
         key_id: names the key; empty for ``none``.
-        password_hash: names a fixed FFX password, and lets guesses be tested; empty where it is
+        password_hash: names a fixed FFX password, and lets guesses be tested; empty if it is
             derived from the key.
         classes: names, a JSON list in the file; empty without masks.
         ignore_index: the mask value that means void.
@@ -69,8 +69,10 @@ class Header:
     source_id: str = ""
 
     def complaint(self) -> str:
-        """The field that cannot be, and what was expected, or nothing: a header that was read may
-        come from anybody."""
+        """The first field with an impossible value, and what was expected; empty if there is none.
+
+        A header that was read may come from anybody.
+        """
         return misfit(vars(self), _KINDS) or (
             "'classes' names a class twice" if len(set(self.classes)) < len(self.classes) else ""
         )

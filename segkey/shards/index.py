@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from segkey.errors import SegkeyError
 from segkey.shards.reader import Shard
-from segkey.system.files import is_there, open_regular, read_json, write_json
+from segkey.system.files import is_there, open_regular
+from segkey.system.json_files import read_json, write_json
 
 FORMAT = "segkey-index-v1"
 _MAX_BYTES = 16 << 20  # of 100,000 shards; more are opened one by one
@@ -43,8 +44,7 @@ def write_index(files: list[Path], split: str) -> None:
 
 
 def read_index(files: list[Path], split: str) -> list[Entry] | None:
-    """What the index says of some shards; None where there is none of just these, or none that is
-    an index.
+    """What the index says of some shards; None if there is none, or not of just these.
 
     Raises:
         SegkeyError: the index is no regular file, or far too large.

@@ -16,19 +16,15 @@ from segkey.errors import SegkeyError
 from segkey.shards.header import FORMAT, MAX_SIDE, Header, checksum_attributes, sha256
 from segkey.system.files import explain_os_errors, open_regular
 
-_CHUNK_SLACK = (
-    1 << 16
-)  # what zlib may add to what it cannot compress; nobody makes a chunk larger than that
-_MAX_TABLE = (
-    1 << 29
-)  # bytes of names or checksums, which are read whole; a million names of 500 bytes
+_CHUNK_SLACK = 1 << 16  # bytes; more than zlib adds to a mask that it cannot compress
+_MAX_TABLE = 1 << 29  # bytes of names or checksums, which are read whole: a million long names
 
 
 class Shard:
     """One shard, opened and checked: its form on opening, each row the first time it is read.
 
-    A file that the user named may be a link to a shard; links in a folder are refused by who looks
-    for shards there.
+    A file that the user named may be a link to a shard; `segkey.shards.find_splits` refuses links
+    that it finds in a folder.
 
     Attributes:
         path, header: where it is and what it says about itself.
@@ -166,52 +162,54 @@ class Shard:
         return dataset
 
     def _check_datasets(self) -> None:
-        file_bytes = self._bytes
         images = self._dataset("images")
-        views = self.header.views
-        if (
-            images.dtype not in (np.dtype("<u1"), np.dtype("<u2"))
-            or images.ndim != 4
-            or images.nbytes > file_bytes
-        ):
-            raise self._refuse(f"its images have type {images.dtype} and shape {images.shape}")
-        rows, channels, *size = images.shape
-        if not rows or rows % views or channels != self.header.channels or max(size) >= MAX_SIDE:
-            raise self._refuse(f"its images have shape {images.shape}")
-        if (
-            size[0] % self.header.block_size or size[1] % self.header.block_size
-        ):  # a key would be derived for it
-            raise self._refuse(
-                f"its block size {self.header.block_size} does not divide {size[0]}x{size[1]}"
-            )
-        if images.dtype.itemsize != (2 if self.header.max_value > 255 else 1):
-            raise self._refuse(
-                f"its images have type {images.dtype}, its largest value is {self.header.max_value}"
-            )
-        if images.chunks != (1, *images.shape[1:]) or images.id.get_create_plist().get_nfilters():
-            raise self._refuse("its images are not stored one by one, uncompressed")
-        first, last = (images.id.get_chunk_info_by_coord((row, 0, 0, 0)) for row in (0, rows - 1))
-        if (
-            last.byte_offset != first.byte_offset + (rows - 1) * (images.nbytes // rows)
-            or first.byte_offset is None
-        ):
-            raise self._refuse("its images are not stored one after another")
-        self._offset = first.byte_offset
-        self.images, self.size, self.dtype = rows // views, tuple(size), images.dtype.name
+        self._check_images(images)
+        rows, _, *size = images.shape
+        self.images, self.size = rows // self.header.views, tuple(size)
+        self.dtype, self._offset = images.dtype.name, self._first_byte(images)
         self._datasets = {"images": images}
         self.has_masks = "masks" in self._file
         if self.has_masks:
-            masks = self._dataset("masks")
-            filters = masks.id.get_create_plist()
-            if (
-                masks.shape != (rows, *size)
-                or masks.dtype != np.uint8
-                or masks.chunks != (1, *size)
-            ):
-                raise self._refuse(f"its masks have type {masks.dtype} and shape {masks.shape}")
-            if filters.get_nfilters() != 1 or filters.get_filter(0)[0] != h5py.h5z.FILTER_DEFLATE:
-                raise self._refuse("its masks are not compressed with gzip")
-            self._datasets["masks"] = masks
+            masks = self._datasets["masks"] = self._dataset("masks")
+            self._check_masks(masks, (rows, *size))
+
+    def _check_images(self, images: h5py.Dataset) -> None:
+        """Their type and shape must be those that the header tells, and fit into the file."""
+        described, header = f"type {images.dtype} and shape {images.shape}", self.header
+        known = images.dtype in (np.dtype("<u1"), np.dtype("<u2"))
+        if not known or images.ndim != 4 or images.nbytes > self._bytes:
+            raise self._refuse(f"its images have {described}")
+        rows, channels, *size = images.shape
+        if not rows or rows % header.views or channels != header.channels or max(size) >= MAX_SIDE:
+            raise self._refuse(f"its images have shape {images.shape}")
+        if any(side % header.block_size for side in size):  # a key would be derived for it
+            raise self._refuse(
+                f"its block size {header.block_size} does not divide {size[0]}x{size[1]}"
+            )
+        if images.dtype.itemsize != (2 if header.max_value > 255 else 1):
+            raise self._refuse(
+                f"its images have type {images.dtype}, its largest value is {header.max_value}"
+            )
+        if images.chunks != (1, *images.shape[1:]) or images.id.get_create_plist().get_nfilters():
+            raise self._refuse("its images are not stored one by one, uncompressed")
+
+    def _first_byte(self, images: h5py.Dataset) -> int:
+        """Where the images begin in the file, in which they must lie one after another."""
+        rows = len(images)
+        first, last = (
+            images.id.get_chunk_info_by_coord((row, 0, 0, 0)).byte_offset for row in (0, rows - 1)
+        )
+        if last != first + (rows - 1) * (images.nbytes // rows) or first is None:
+            raise self._refuse("its images are not stored one after another")
+        return first
+
+    def _check_masks(self, masks: h5py.Dataset, shape: tuple[int, ...]) -> None:
+        stored_alone = masks.chunks == (1, *shape[1:])
+        if masks.shape != shape or masks.dtype != np.uint8 or not stored_alone:
+            raise self._refuse(f"its masks have type {masks.dtype} and shape {masks.shape}")
+        filters = masks.id.get_create_plist()
+        if filters.get_nfilters() != 1 or filters.get_filter(0)[0] != h5py.h5z.FILTER_DEFLATE:
+            raise self._refuse("its masks are not compressed with gzip")
 
     def _read_table(self, name: str, checksums: dict[str, str]) -> np.ndarray:
         rows = self.images * self.header.views
@@ -252,7 +250,7 @@ class Shard:
 
     @property
     def mask_checksums(self) -> np.ndarray:
-        """The CRC-32 of each mask, (N·V,); none where there are no masks."""
+        """The CRC-32 of each mask, uint32 (N·V,); empty without masks."""
         return self._tables.get("masks_crc32", np.empty(0, np.uint32))
 
     @property
@@ -269,8 +267,7 @@ class Shard:
         return self.read_rows(kind, np.array([row]))[0]
 
     def read_rows(self, kind: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Some rows, in the order given, each checked the first time; safe to call from several
-        threads.
+        """Some rows, in the order given, each checked the first time; safe to call from threads.
 
         Args:
             kind: ``images`` or ``masks``.

@@ -192,43 +192,47 @@ def find_splits(paths: list[Path]) -> dict[str, list[Path]]:
     """
     if not paths:
         raise SegkeyError("no shards are given", "make them with 'segkey encrypt IMAGES'")
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise SegkeyError(
-                f"there are no shards at {path}",
-                "make them with 'segkey encrypt IMAGES', or give their folder",
-            )
-        files += (
-            [file for file in sorted(path.glob("*.h5")) if is_there(file)]
-            if path.is_dir()
-            else [path]
-        )
+    files = [file for path in map(Path, paths) for file in _shard_files(path)]
     if not files:
         raise SegkeyError(
             f"there are no shards in {paths[0]}", "make them with 'segkey encrypt IMAGES'"
         )
     splits: dict[str, list[Path]] = {}
-    parts: dict[str, list[tuple[int, int]]] = {}
     for file in files:
         match = _NAME.fullmatch(file.name)
-        split = match["split"] if match else file.stem
-        splits.setdefault(split, []).append(file)
-        number, count = (match["index"], match["count"]) if match and match["index"] else (0, 1)
-        parts.setdefault(split, []).append((int(number), int(count)))
+        splits.setdefault(match["split"] if match else file.stem, []).append(file)
     for split, members in splits.items():
-        if sorted(parts[split]) != [(number, len(members)) for number in range(len(members))]:
-            raise SegkeyError(
-                f"the shards of split '{split}' are not complete: {len(members)} files, such as "
-                f"{members[0]}",
-                "run the same 'segkey encrypt' again to make those that are missing",
-            )
+        _require_complete(split, members)
     return splits
 
 
+def _shard_files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise SegkeyError(
+            f"there are no shards at {path}",
+            "make them with 'segkey encrypt IMAGES', or give their folder",
+        )
+    if not path.is_dir():
+        return [path]
+    return [file for file in sorted(path.glob("*.h5")) if is_there(file)]
+
+
+def _require_complete(split: str, files: list[Path]) -> None:
+    """Each file's name says which part of how many it is; all parts must be there, once."""
+    parts = []
+    for match in (_NAME.fullmatch(file.name) for file in files):
+        numbered = match and match["index"]
+        parts.append((int(match["index"]), int(match["count"])) if numbered else (0, 1))
+    if sorted(parts) != [(number, len(files)) for number in range(len(files))]:
+        raise SegkeyError(
+            f"the shards of split '{split}' are not complete: {len(files)} files, such as "
+            f"{files[0]}",
+            "run the same 'segkey encrypt' again to make those that are missing",
+        )
+
+
 def open_splits(paths: list[Path], wanted: tuple[str, ...] | None = None) -> dict[str, Split]:
-    """Open the splits found at ``paths`` (those ``wanted``, where given), and check that they
-    belong together."""
+    """Open the splits found at ``paths``, all or those ``wanted``, which must belong together."""
     found = find_splits(paths)
     chosen = {name: files for name, files in found.items() if wanted is None or name in wanted}
     splits = {

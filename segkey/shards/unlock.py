@@ -10,11 +10,17 @@ from segkey.shards import Header
 
 
 def cipher_for(header: Header, key: Key | None, password: bytes | None, path: Path | str) -> Cipher:
-    """The cipher that made what ``header`` describes, from the key and a fixed FFX password, where
-    there is one.
+    """The cipher that made what ``header`` describes.
+
+    Args:
+        header: of a shard or a run.
+        key: its key; anything for method ``none``.
+        password: the FFX password, if a fixed one was given to encrypt.
+        path: the shard or run, for messages.
 
     Raises:
         KeyMismatchError: the key or the password is another one; ``path`` is named.
+        SegkeyError: the header has another largest value than the cipher.
     """
     if header.method != "none" and (key is None or key.id != header.key_id):
         given = f"key {key.id}" if key else "no key"

@@ -12,9 +12,8 @@ import numpy as np
 from segkey.shards.header import Header, checksum_attributes, sha256
 from segkey.system.files import explain_os_errors, is_there, put_in_place, remove, reopen
 
-MASK_COMPRESSION = (
-    2  # zlib level; masks are so simple that higher ones save little and cost three times as much
-)
+# A level of zlib; masks are so simple that higher ones save little and cost three times as much.
+MASK_COMPRESSION = 2
 
 
 class ShardWriter:
@@ -45,46 +44,54 @@ class ShardWriter:
         self.path, self.header, self.names, self.views = path, header, names, header.views
         self.partial = path.with_name(path.name + ".partial")
         is_there(path)
-        self._sizes = np.zeros(
-            (len(names), 2), "<i4"
-        )  # heights and widths; 0 for what was not written
-        rows, shape = len(names) * header.views, (header.channels, *size)
-        with explain_os_errors(self.partial):
-            remove(
-                self.partial
-            )  # of an earlier try; or a link, which "w" would follow and "x" does not
-            # v110 has a checksum on every piece of metadata, and stores early-allocated chunks
-            # without an index.
-            try:
-                self.file = h5py.File(self.partial, "x", libver=("v110", "v110"))
-            except OSError:
-                remove(self.partial)  # on a full disk, an empty file is what there is room for
-                raise
+        # Heights and widths; 0 for what was not written.
+        self._sizes = np.zeros((len(names), 2), "<i4")
+        rows = len(names) * header.views
+        self.file = self._new_file()
         try:
-            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            layout.set_chunk((1, *shape))
-            layout.set_alloc_time(
-                h5py.h5d.ALLOC_TIME_EARLY
-            )  # rows lie in the file in their own order
-            self._create("images", (rows, *shape), {"uint8": "<u1", "uint16": "<u2"}[dtype], layout)
+            self._create_images((rows, header.channels, *size), dtype)
             if masks:
-                layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-                layout.set_chunk((1, *size))
-                layout.set_deflate(MASK_COMPRESSION)
-                self._create("masks", (rows, *size), "u1", layout)
+                self._create_masks((rows, *size))
         except BaseException as error:
             self.abandon()
             with explain_os_errors(self.partial):
                 raise error
-        first, last = (
-            self.file["images"].id.get_chunk_info_by_coord((row, 0, 0, 0)) for row in (0, rows - 1)
-        )
+        self.region = self._region(rows)
+        self.kinds = ("images", "masks") if masks else ("images",)
+        self._crc = {kind: np.zeros(rows, "<u4") for kind in self.kinds}
+
+    def _new_file(self) -> h5py.File:
+        with explain_os_errors(self.partial):
+            # Of an earlier try; or a link, which "w" would follow and "x" does not.
+            remove(self.partial)
+            # v110 has a checksum on every piece of metadata, and stores early-allocated chunks
+            # without an index.
+            try:
+                return h5py.File(self.partial, "x", libver=("v110", "v110"))
+            except OSError:
+                remove(self.partial)  # a full disk may still have room for an empty file
+                raise
+
+    def _create_images(self, shape: tuple[int, ...], dtype: str) -> None:
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_chunk((1, *shape[1:]))
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # rows lie in the file in their own order
+        self._create("images", shape, {"uint8": "<u1", "uint16": "<u2"}[dtype], layout)
+
+    def _create_masks(self, shape: tuple[int, ...]) -> None:
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_chunk((1, *shape[1:]))
+        layout.set_deflate(MASK_COMPRESSION)
+        self._create("masks", shape, "u1", layout)
+
+    def _region(self, rows: int) -> "Region":
+        """Where the images lie in the file, which must be one after another."""
+        images = self.file["images"].id
+        first, last = (images.get_chunk_info_by_coord((row, 0, 0, 0)) for row in (0, rows - 1))
         if last.byte_offset != first.byte_offset + (rows - 1) * first.size:
             self.abandon()
             raise RuntimeError("HDF5 has not laid the images out one after another")
-        self.region = Region(str(self.partial), first.byte_offset, first.size, len(names))
-        self.kinds = ("images", "masks") if masks else ("images",)
-        self._crc = {kind: np.zeros(rows, "<u4") for kind in self.kinds}
+        return Region(str(self.partial), first.byte_offset, first.size, len(self.names))
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: str, layout) -> None:
         layout.set_obj_track_times(False)  # the same images make the same bytes, whenever
@@ -95,20 +102,24 @@ class ShardWriter:
         )
 
     def write(
-        self, position: int, original_size: tuple[int, int], rows: dict[str, list["Packed"]]
+        self, position: int, original_size: tuple[int, int], rows: dict[str, list["Row"]]
     ) -> None:
-        """Write the views of the image at ``position``; ``rows`` has a `Packed` a view for each
-        kind."""
+        """Write one image.
+
+        Args:
+            position: its place among ``names``.
+            original_size: (H, W) before resizing.
+            rows: for ``images`` and ``masks``, one row per view.
+        """
         with explain_os_errors(self.partial):
             for kind in self.kinds:
                 dataset = self.file[kind]
-                for view, packed in enumerate(rows[kind]):
-                    row = view * len(self.names) + position
-                    if packed.data is not None:
-                        dataset.id.write_direct_chunk(
-                            (row,) + (0,) * (dataset.ndim - 1), packed.data
-                        )
-                    self._crc[kind][row] = packed.crc32
+                for view, row in enumerate(rows[kind]):
+                    number = view * len(self.names) + position
+                    if isinstance(row, Packed):
+                        place = (number,) + (0,) * (dataset.ndim - 1)
+                        dataset.id.write_direct_chunk(place, row.data)
+                    self._crc[kind][number] = row.crc32
         self._sizes[position] = original_size
 
     def finish(self) -> int:
@@ -136,8 +147,7 @@ class ShardWriter:
         return len(kept)
 
     def _close_up(self, kept: list[int]) -> None:
-        """Move rows down over positions that were never written; a row never moves up, so none is
-        lost."""
+        """Move rows down over positions that were never written; no row moves up or is lost."""
         n = len(self.names)
         sources = [view * n + position for view in range(self.views) for position in kept]
         for kind in self.kinds:
@@ -185,11 +195,22 @@ class ShardWriter:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A row as it goes into the file, or None where it is there already, and the CRC-32 of its
-    uncompressed bytes."""
+class Placed:
+    """A row that `Region.put` has written into the file: the CRC-32 of its bytes."""
 
-    data: bytes | None
+    crc32: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A row that is still to be written.
+
+    Attributes:
+        data: its bytes as they stand in the file, which for a mask are compressed.
+        crc32: the CRC-32 of its uncompressed bytes.
+    """
+
+    data: bytes
     crc32: int
 
     @classmethod
@@ -205,13 +226,21 @@ class Packed:
         return cls(zlib.compress(data, MASK_COMPRESSION), zlib.crc32(data))
 
 
+Row = Packed | Placed
+
+
 @dataclass(frozen=True)
 class Region:
-    """Where the images of an unfinished shard lie in its file, for worker processes that put them
-    there.
+    """Where the images of an unfinished shard lie in its file, so that workers can write them.
 
     Images are most of a shard; sending them through a pipe to the process that writes costs as much
     as encrypting them.
+
+    Attributes:
+        path: the unfinished file.
+        offset: of the first row, in bytes.
+        row_bytes: bytes per row.
+        images: how many images the shard may have; there is a row per view and image.
     """
 
     path: str
@@ -219,20 +248,19 @@ class Region:
     row_bytes: int
     images: int
 
-    def put(self, position: int, views: np.ndarray) -> list[Packed]:
-        """Write the views (V, C, H, W) of the image at ``position``; returns what
-        `ShardWriter.write` takes.
+    def put(self, position: int, views: np.ndarray) -> list[Placed]:
+        """Write the views (V, C, H, W) of the image at ``position``; returns its rows.
 
         Raises:
             SegkeyError: the system refuses to write.
         """
         with explain_os_errors(Path(self.path)), reopen(Path(self.path)) as file:
-            packed = []
+            placed = []
             for view, image in enumerate(_little_endian(views)):
                 file.seek(self.offset + (view * self.images + position) * self.row_bytes)
                 file.write(image)
-                packed.append(Packed(None, zlib.crc32(image)))
-            return packed
+                placed.append(Placed(zlib.crc32(image)))
+            return placed
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:

@@ -1,24 +1,16 @@
-"""Every file that segkey opens: as what it should be, whole or not at all, with one writer for a
-folder at a time.
+"""Opening files, writing them whole, and locking folders.
 
-Folders of runs, shards, results and keys may come from anybody, and so may links, pipes and endless
-files in them. There,
-under every name that segkey looks for by itself, only a regular file counts: no link is followed or
-replaced, nothing that is there is truncated, and no more is read than fits. What a user names in so
-many words (a key, a folder of images, a shard, weights) may be a link; a passphrase or a list of
-classes may also come through a pipe.
+Folders of runs, shards, results and keys may come from anybody, with links, pipes and endless files
+in them. There, under every name that segkey looks for by itself, only a regular file counts: no
+link is followed or replaced, nothing is truncated, and no more is read than a limit. A path that
+the user gives (a key, a folder of images, a shard, weights) may be a link; a passphrase or a list
+of classes may also come through a pipe.
 
-No other module of segkey opens a file by its path; ``tests/robustness/test_fixed_names.py`` sees to
-that.
+No other module of segkey opens a file by its path (``tests/robustness/test_fixed_names.py``).
 """
 
 import contextlib
 import errno
-import hashlib
-import io
-import itertools
-import json
-import math
 import os
 import re
 import secrets
@@ -35,14 +27,34 @@ except ImportError:  # Windows has no flock; there two writers in one folder are
     fcntl = None
 
 
-# Names of files need not be UTF-8; in JSON, what cannot be encoded then becomes a \\u escape, which
-# is valid there.
+# File names need not be UTF-8; what cannot be encoded becomes a \\u escape, which JSON allows.
 _TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
-
-
-_PARTIAL = re.compile(
-    r"\..+\.[0-9a-f]{8}\.partial|.+\.h5\.partial", re.DOTALL
-)  # what segkey has not finished writing
+# Opening does not wait for a pipe, and makes no terminal ours. Windows has none of these flags.
+_CAREFULLY = sum(
+    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
+)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+# Files that segkey has not finished writing.
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial|.+\.h5\.partial", re.DOTALL)
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFREG: "a file",
+}
+_HINTS = {
+    errno.ENOSPC: "free some space and run the same command again: what was finished is kept",
+    errno.EDQUOT: "the quota is used up; free some space and run the same command again",
+    errno.EFBIG: "the file-size limit is reached (see 'ulimit -f'); raise it and run the same "
+    "command again",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.EACCES: "check the permissions, or choose another place",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of that path is a file; choose another place",
+}
 
 
 @contextlib.contextmanager
@@ -53,54 +65,20 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, BlockingIOError):
             raise
-        inner = re.search(
-            r"errno = (\d+)", str(error)
-        )  # HDF5 hides the system's error number in its message
+        inner = re.search(r"errno = (\d+)", str(error))  # HDF5 has the number in its message only
         number = int(inner[1]) if inner else error.errno
-        hint = {
-            errno.ENOSPC: "free some space and run the same command again: what was finished is "
-            "kept",
-            errno.EDQUOT: "the quota is used up; free some space and run the same command again",
-            errno.EFBIG: "the file-size limit is reached (see 'ulimit -f'); raise it and run the "
-            "same command again",
-            errno.EROFS: "the file system is read-only; choose another place",
-            errno.EACCES: "check the permissions, or choose another place",
-            errno.ENOENT: "check the path",
-            errno.ENOTDIR: "a part of that path is a file; choose another place",
-        }.get(number, "")
-        raise SegkeyError(f"{path}: {os.strerror(number) if number else error}", hint) from error
+        what = os.strerror(number) if number else error
+        raise SegkeyError(f"{path}: {what}", _HINTS.get(number, "")) from error
 
 
 def make_folder(path: Path, below: Path | None = None) -> Path:
-    """Create the folder ``path`` with its parents, or say why not; from ``below`` on, none of them
-    may be a link."""
+    """Create a folder with its parents; those below ``below`` must be no links."""
     if below is not None:
         for part in reversed([path, *path.parents][: len(path.parts) - len(below.parts)]):
             is_folder_there(part)
     with explain_os_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFREG: "a file",
-}
-
-
-# Opening a pipe does not wait, and a terminal does not become ours. Windows has none of these, and
-# no such pipes.
-_CAREFULLY = sum(
-    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
-)
-
-
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 def is_there(path: Path) -> bool:
@@ -139,7 +117,7 @@ def _require(path: Path, mode: int, kind: int = stat.S_IFREG) -> None:
         raise SegkeyError(
             f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not {_KINDS[kind]}",
             f"remove it, or put {_KINDS[kind]} in its place: segkey follows no links in its own "
-            f"folders",
+            "folders",
         )
 
 
@@ -150,7 +128,7 @@ def open_regular(
 
     Args:
         path: the file.
-        limit: how many bytes it may have; as many as it likes, if None.
+        limit: how many bytes it may have; None for any number.
         follow: it may be a link, as the user named it or keeps it with their own images.
         buffering: as for `open`.
 
@@ -199,7 +177,7 @@ def append(path: Path, text: str) -> None:
 
 
 def create(path: Path, text: str = "") -> bool:
-    """Make a small file where there is nothing; returns whether that was so.
+    """Make a small file; returns False if there is one already.
 
     Raises:
         SegkeyError: what is there is no regular file.
@@ -241,8 +219,7 @@ def written_whole(path: Path, mode: str = "wb", permissions: int = 0o666, replac
 
     The bytes go to a neighbour with a random name, are synced, and take the final name in one step,
     so a crash or a full disk leaves either the earlier file or the new one. With ``replace=False``
-    an existing file is never touched. A link, a folder, a pipe or a device is never replaced,
-    whoever put it there.
+    an existing file is never touched. A link, a folder, a pipe or a device is never replaced.
 
     Raises:
         SegkeyError: the file exists (``replace=False``) or is no regular one, or the system refuses
@@ -267,7 +244,7 @@ def written_whole(path: Path, mode: str = "wb", permissions: int = 0o666, replac
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut, where the system can do that."""
+    """Make a rename in ``folder`` survive a power cut, if the system can do that."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -279,101 +256,21 @@ def sync_folder(folder: Path) -> None:
 
 
 def _rename_exclusively(partial: Path, path: Path) -> None:
+    exists = SegkeyError(
+        f"{path} already exists", "choose another name, or use --force to replace it"
+    )
     try:
         os.link(partial, path)  # fails if the name is taken, in one step
     except FileExistsError:
-        raise SegkeyError(
-            f"{path} already exists", "choose another name, or use --force to replace it"
-        ) from None
+        raise exists from None
     except OSError:  # a file system without hard links: a small window remains
         if is_there(path):
-            raise SegkeyError(
-                f"{path} already exists", "choose another name, or use --force to replace it"
-            ) from None
+            raise exists from None
         os.replace(partial, path)
 
 
-def write_json(path: Path, document: dict) -> None:
-    """Write ``document`` as readable JSON with its checksum, whole or not at all."""
-    with written_whole(path, "w") as file:
-        json.dump(with_checksum(document), file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-
-
-def with_checksum(document: dict) -> dict:
-    """``document`` and, as ``checksum``, what `without_checksum` compares it with: a flipped bit is
-    not always bad JSON.
-
-    Raises:
-        ValueError: it holds NaN or an infinity, which JSON has not.
-    """
-    return document | {"checksum": _checksum(document, allow_nan=False)}
-
-
-def without_checksum(document: dict, path: Path) -> dict:
-    """``document`` as it was given to `with_checksum`; one that has no checksum is taken as it is.
-
-    NaN and the infinities, which earlier versions wrote where there was nothing to measure, become
-    null.
-
-    Raises:
-        SegkeyError: it is not what was written; ``path`` is named.
-    """
-    stated = document.pop("checksum", None)
-    if stated not in (None, _checksum(document)):
-        raise SegkeyError(
-            f"{path} does not match its checksum: it is damaged, or was edited by hand",
-            "restore it from a backup, or make it again",
-        )
-    return finite(document)
-
-
-def _checksum(document: dict, allow_nan: bool = True) -> str:
-    """16 hex digits of SHA-256 over the JSON of a document, whatever the order of its keys, which
-    are text."""
-    return hashlib.sha256(
-        json.dumps(document, sort_keys=True, allow_nan=allow_nan).encode()
-    ).hexdigest()[:16]
-
-
-def finite(value: object) -> object:
-    """A value with null for what is no number: Python reads and writes NaN and Infinity, and JSON
-    has neither."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if type(value) in (list, tuple):
-        return type(value)(map(finite, value))
-    if isinstance(value, dict):
-        return {name: finite(each) for name, each in value.items()}
-    return value
-
-
-def read_json(path: Path, what: str, limit: int = 16 << 20) -> dict:
-    """Read a JSON object of at most ``limit`` bytes and compare it with its checksum; ``what``
-    names it in the error.
-
-    The limit is low because JSON of the worst form, ``[{},{},…``, takes 25 times as much in memory.
-
-    Raises:
-        SegkeyError: no file, no JSON object, or not what `write_json` wrote.
-    """
-    with explain_os_errors(path), open_regular(path) as file:
-        data = file.read(limit + 1)
-    try:
-        if len(data) > limit:
-            raise ValueError
-        document = json.loads(data)
-        if not isinstance(document, dict):
-            raise ValueError
-        return without_checksum(document, path)
-    except (ValueError, RecursionError):
-        raise SegkeyError(
-            f"{path} is not {what}", "restore it from a backup, or make it again"
-        ) from None
-
-
 def read_text(path: Path, limit: int = 16 << 20, follow: bool = False) -> str:
-    """The text of a file that anybody may have made; ``follow`` as for `open_regular`.
+    """The text of a file that may come from anybody; ``follow`` as for `open_regular`.
 
     Raises:
         ValueError: it is no UTF-8, or has more than ``limit`` bytes.
@@ -384,8 +281,7 @@ def read_text(path: Path, limit: int = 16 << 20, follow: bool = False) -> str:
 
 
 def read_given_text(path: Path, limit: int = 1 << 20) -> str:
-    """The text of what the user named in so many words: a file, a link to one, ``/dev/stdin`` or
-    ``<(command)``.
+    """The text of a path that the user gave: a file, a link, ``/dev/stdin`` or ``<(command)``.
 
     Raises:
         ValueError: it is no UTF-8, or has more than ``limit`` bytes.
@@ -402,36 +298,14 @@ def _text(path: Path, file: IO[bytes], limit: int) -> str:
     return data.decode("utf-8-sig")
 
 
-def given_lines(path: Path, longest: int = 1 << 15) -> Iterator[str]:
-    """The lines of a list that the user named, one at a time, as there may be millions.
-
-    Raises:
-        SegkeyError: it cannot be read, is no regular file, or has a line of more than ``longest``
-            characters.
-    """
-    with explain_os_errors(path), open_regular(path, follow=True) as raw:
-        file = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape")
-        for number in itertools.count(1):
-            line = file.readline(longest + 1)
-            if len(line) > longest or "\0" in line:
-                raise SegkeyError(
-                    f"{path}, line {number}: not an image, or an image, a tab and its mask",
-                    "mend the line",
-                )
-            if not line:
-                return
-            yield line.rstrip("\n")
-
-
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; a second writer is refused while the first lives.
 
     The lock goes with the open file, so a process that was killed leaves no lock to clean up
     (children that it forked keep it until they end; segkey's own workers are spawned, and do not).
-    What it left half-written
-    is removed: nobody else writes there now. The lock is a file of no bytes, which is opened and
-    never written to.
+    What it left half-written is removed: no other process writes there now. The lock is a file of
+    no bytes, which is opened and never written to.
     """
     lock = folder / ".lock"
     with explain_os_errors(lock):
@@ -454,8 +328,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a segkey process holds ``folder`` now (see `sole_writer`); nothing is made or changed
-    to find out."""
+    """Whether a segkey process holds ``folder`` now (see `sole_writer`); changes nothing."""
     if not fcntl:
         return False
     try:  # a link is not followed, and a pipe not waited for: the folder may come from anybody
@@ -471,36 +344,3 @@ def is_held(folder: Path) -> bool:
         return False
     finally:
         os.close(file)
-
-
-def free_path(folder: Path, name: str, ending: str, taken: set[Path]) -> Path:
-    """A path below ``folder`` for an image's name, whatever the name holds; each path is given
-    once.
-
-    Args:
-        folder: nothing leads out of it: ``..``, a leading ``/`` and what no file system takes are
-            left out.
-        name: a path with ``/``; its suffix is dropped.
-        ending: what follows instead, such as ``.png``.
-        taken: paths already given; the new one is added.
-    """
-    parts = [clean_name(part) for part in name.split("/") if part not in ("", ".", "..")][-16:] or [
-        "image"
-    ]
-    parts[-1] = parts[-1].rsplit(".", 1)[0] or "image"
-    suffix = "." + ending.rsplit(".", 1)[1]
-    folders = [
-        f"{part}_" if part.lower().endswith(suffix) else part for part in parts[:-1]
-    ]  # never a file's name
-    path, number = folder.joinpath(*folders, parts[-1] + ending), 1
-    while path in taken:
-        number += 1
-        path = path.with_name(f"{parts[-1]}{ending.removesuffix(suffix)}-{number}{suffix}")
-    taken.add(path)
-    return path
-
-
-def clean_name(part: str) -> str:
-    """A part of a path that every file system takes: printable, at most 150 bytes of UTF-8."""
-    text = "".join(c if c.isprintable() and c not in '\\:*?"<>|' else "_" for c in part)
-    return text.encode("utf-8")[:150].decode("utf-8", "ignore")

@@ -1,6 +1,4 @@
-"""Worker processes with ordered results and bounded look-ahead.
-
-A dead worker is an error, not a wait; workers end with their parent."""
+"""Worker processes that answer in order and end with their parent; a dead one is an error."""
 
 import multiprocessing
 import os
@@ -10,11 +8,28 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Protocol, TypeVar
 
 from segkey.errors import SegkeyError
 from segkey.system import distributed
 
 _state: object = None
+_Out = TypeVar("_Out")
+
+
+class Named(Protocol):
+    """What a message can name, such as an image."""
+
+    name: str
+
+
+class Task(Protocol):
+    """What a worker is given at a time: some items, and whatever else it needs."""
+
+    items: list[Named]
+
+
+_Task = TypeVar("_Task", bound=Task)
 
 
 def state() -> object:
@@ -79,14 +94,17 @@ class Workers:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
     def map_ordered(
-        self, function: Callable[[tuple], list], tasks: Iterable[tuple]
-    ) -> Iterator[tuple[tuple, list]]:
-        """Yield each task with its result, in order. A task is a tuple that ends with a list of
-        items."""
+        self, function: Callable[[_Task], _Out], tasks: Iterable[_Task]
+    ) -> Iterator[tuple[_Task, _Out]]:
+        """Yield each task with its result, in order.
+
+        Raises:
+            SegkeyError: a worker died; the items that were being worked on are named.
+        """
         if not self.pool:
             yield from ((task, function(task)) for task in tasks)
             return
-        waiting: deque[tuple[tuple, Future]] = deque()
+        waiting: deque[tuple[_Task, Future]] = deque()
         ahead = iter(tasks)
         try:
             for task in ahead:
@@ -98,9 +116,10 @@ class Workers:
                 yield waiting[0][0], waiting[0][1].result()
                 waiting.popleft()
         except BrokenProcessPool:
-            first, last = waiting[0][0][-1][0].name, waiting[-1][0][-1][-1].name
+            (first, _), (last, _) = waiting[0], waiting[-1]
             raise SegkeyError(
-                f"a worker process died between {first} and {last} (killed, or out of memory)",
+                f"a worker process died between {first.items[0].name} and {last.items[-1].name} "
+                "(killed, or out of memory)",
                 "run the same command again: finished shards are kept; use fewer --workers if "
                 "memory is short",
             ) from None

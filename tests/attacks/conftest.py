@@ -16,8 +16,7 @@ CPU = torch.device("cpu")
 def train(folder, source, key, method, block_size, password=None, epochs=10):
     """A run of resnet14 on 32x32 images; the shards lie beside it."""
     cipher = ciphers.from_key(method, key, block_size, 3, password)
-    key_id = "" if method == "none" else key.id
-    plans = encryption.plan_shards(source, folder / "shards", cipher, key_id, size=(32, 32))
+    plans = encryption.plan_shards(source, folder / "shards", cipher, size=(32, 32))
     encryption.encrypt(plans, cipher, workers=1)
     recipe = recipes.recipe("scratch", epochs=epochs, batch_size=8)
     splits = open_splits([folder / "shards"], ("train", "val"))
@@ -37,8 +36,8 @@ def attacked(key):
     """Makes the subject of an attack of a run."""
 
     def make(run, password=None, **how):
-        cipher = test_splits.cipher_of(run, None if run.header.method == "none" else key, password)
-        tested = test_splits.open_test_split(run, None, None, None)
+        cipher = run.cipher(key, password)
+        tested = test_splits.open_test_split(run)
         return attacks.Target.create(
             run, tested, cipher, CPU, splits=test_splits.attackers_splits(run), **how
         )

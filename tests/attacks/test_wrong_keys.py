@@ -54,7 +54,7 @@ def test_document(small, trained_run):
         wrong["values"]
     )  # with the seed, another order would tell which key reached what
     evaluated = evaluation.evaluate(
-        trained_run, test_splits.open_test_split(trained_run, None, None, None), None, CPU
+        trained_run, test_splits.open_test_split(trained_run), None, CPU
     )
     assert document["correct"] == evaluated["correct"]
     assert document["constant"] == evaluated["constant"]
@@ -287,7 +287,7 @@ def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
 
     keeping(small, keep).journal.add("correct", {"value": 1})
     assert len(keeping(small, keep).journal) == 1
-    split = test_splits.open_test_split(trained_run, [corrected_shards], None, None)
+    split = test_splits.open_test_split(trained_run, [corrected_shards])
     assert split.names == small.loader.split.names and split.origin["training_data"] == "same"
     refused("the test images or masks", loader=plain_loader(split, small.cipher, CPU))
     refused("the attacker's own images", splits=small.splits | {"val": split})

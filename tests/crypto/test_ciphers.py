@@ -332,3 +332,37 @@ def test_selections_are_the_key_space_of_np_and_of_ffx_with_a_fixed_password():
         assert ciphers.key_space_bits("ffx", m, fixed_password=True) == ciphers.key_space_bits(
             "np", m
         )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cipher_carries_the_id_of_its_key(method):
+    def expected(key):
+        return "" if method == "none" else key.id
+
+    cipher = ciphers.from_key(method, KEY, 2)
+    assert cipher.key_id == expected(KEY)
+    assert cipher.rekeyed(OTHER).key_id == expected(OTHER)
+    assert pickle.loads(pickle.dumps(cipher)).key_id == expected(KEY)
+    assert cipher.with_parts().key_id == ""  # an estimate or a change is no key's
+    if method == "ffx":
+        fixed = ciphers.from_key(method, KEY, 2, password=b"fixed")
+        assert fixed.rekeyed(OTHER).key_id == OTHER.id
+
+
+def test_a_method_with_the_names_of_version_0_1_still_works():
+    class Earlier(ciphers.Cipher):
+        method, PARTS = "earlier", ()
+
+        def _encrypt(self, images):
+            ones = np.ones(12, np.uint8)
+            return images ^ self._table(images, "ones", lambda h, w: self._plane(ones, h, w))
+
+        _decrypt = _encrypt
+
+    class Child(Earlier):
+        pass
+
+    image = picture(3, 4, 4)
+    for cipher in (Earlier(2, 3), Child(2, 3)):
+        assert np.array_equal(cipher.encrypt(image), image ^ 1)
+        assert np.array_equal(cipher.decrypt(cipher.encrypt(image)), image)

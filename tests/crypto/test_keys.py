@@ -7,8 +7,10 @@ import io
 import json
 import os
 import pickle
+import shutil
 import stat
 import struct
+import subprocess
 from contextlib import nullcontext
 from datetime import UTC, datetime
 
@@ -164,6 +166,17 @@ def test_no_failure_to_save_shows_the_secret(tmp_path):
         assert not any(leak in text for leak in LEAKS[:3])
 
 
+def repository(folder):
+    """Makes a folder a git repository."""
+    if shutil.which("git"):
+        subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    else:
+        (folder / ".git").mkdir()
+
+
+needs_git = pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+
+
 @pytest.mark.parametrize("folder", ["keys", "owner", "."])
 def test_any_folder_that_is_given_a_key_ignores_it_in_git(tmp_path, folder):
     (tmp_path / folder).mkdir(exist_ok=True)
@@ -180,9 +193,9 @@ def test_any_folder_that_is_given_a_key_ignores_it_in_git(tmp_path, folder):
     [
         ("*.key\n", "some.key", True),
         ("/some.key", "some.key", True),
-        ("*\n!.gitignore", "some.key", True),
+        pytest.param("*\n!.gitignore", "some.key", True, marks=needs_git),
         ("# keys\nmine\n", "some.key", False),
-        ("*.key\n!PUBLIC-*.key\n", "PUBLIC-some.key", False),
+        pytest.param("*.key\n!PUBLIC-*.key\n", "PUBLIC-some.key", False, marks=needs_git),
         ("", "some.key", False),
         (None, "some.key", True),
         (None, "some.secret", False),
@@ -190,7 +203,7 @@ def test_any_folder_that_is_given_a_key_ignores_it_in_git(tmp_path, folder):
     ],
 )
 def test_where_git_would_take_a_key_a_warning_says_so(tmp_path, rules, name, ignored):
-    (tmp_path / ".git").mkdir()
+    repository(tmp_path)
     (tmp_path / "owner").mkdir()
     file = tmp_path / "owner/.gitignore"
     if rules is not None:
@@ -205,8 +218,40 @@ def test_where_git_would_take_a_key_a_warning_says_so(tmp_path, rules, name, ign
         assert file.read_bytes() == (rules if isinstance(rules, bytes) else rules.encode())
 
 
+@pytest.mark.parametrize(
+    "rules, name, ignored",
+    [
+        ("*.key\n", "some.key", True),
+        ("/some.key", "some.key", True),
+        ("# keys\nmine\n", "some.key", False),
+        (None, "some.key", True),
+        (None, "some.secret", False),
+        (b"\xff", "some.key", False),
+    ],
+)
+def test_without_git_the_lines_beside_the_key_are_compared(
+    tmp_path, monkeypatch, rules, name, ignored
+):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    test_where_git_would_take_a_key_a_warning_says_so(tmp_path, rules, name, ignored)
+
+
+@needs_git
+@posix
+def test_asking_git_runs_no_program_that_a_repository_names(tmp_path):
+    repository(tmp_path)
+    hook = tmp_path / "hook"
+    hook.write_text("#!/bin/sh\ntouch PWNED\n")
+    hook.chmod(0o755)
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "config", "core.fsmonitor", str(hook)], check=True)
+    KEY.save(tmp_path / "some.key")
+    assert not list(tmp_path.rglob("PWNED"))
+
+
+@needs_git
 def test_rules_of_a_folder_above_count(tmp_path):
-    (tmp_path / ".git").mkdir()
+    repository(tmp_path)
     (tmp_path / ".gitignore").write_text("*.key\n")
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner/.gitignore").write_text("*.h5\n")
@@ -232,7 +277,7 @@ def test_a_gitignore_that_is_no_file_is_refused_by_name(tmp_path, make):
     target.write_text("mine")
     (tmp_path / "owner").mkdir()
     make(tmp_path / "owner/.gitignore", target)
-    (tmp_path / ".git").mkdir()
+    repository(tmp_path)
     with pytest.raises(SegkeyError, match=r"owner/\.gitignore is .*, not a file"):
         KEY.save(tmp_path / "owner/some.key")
     assert target.read_text() == "mine"

@@ -34,13 +34,13 @@ LAYOUTS = {
 }
 
 
-# `encrypt` sends tensors on the CPU to NumPy's kernels; `_encrypt` is what tensors on a GPU meet.
+# `encrypt` sends tensors on the CPU to NumPy's kernels; `encrypt_images` is what tensors on a GPU meet.
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("block_size", [1, 2, 4])
 @every_method
 def test_device_path_equals_numpy(method, block_size, layout):
     images, cipher = LAYOUTS[layout], ciphers.from_key(method, KEY, block_size)
-    before, encrypted = images.clone(), cipher._encrypt(images)
+    before, encrypted = images.clone(), cipher.encrypt_images(images)
     assert (
         encrypted.dtype == getattr(torch, cipher.dtype)
         and encrypted.data_ptr() != images.data_ptr()
@@ -49,7 +49,7 @@ def test_device_path_equals_numpy(method, block_size, layout):
     turned = (
         encrypted.transpose(-1, -2).contiguous().transpose(-1, -2)
     )  # the way back, not contiguous
-    decrypted = cipher._decrypt(turned)
+    decrypted = cipher.decrypt_images(turned)
     assert (
         decrypted.dtype == torch.uint8
         and torch.equal(decrypted, images)
@@ -61,7 +61,7 @@ def test_device_path_equals_numpy(method, block_size, layout):
 def test_device_path_refuses_impossible_ffx_values(value):
     encrypted = torch.full((3, 2, 2), value, dtype=torch.int16).view(torch.uint16)
     with pytest.raises(SegkeyError, match="cannot have made"):
-        ciphers.from_key("ffx", KEY, 2)._decrypt(encrypted)
+        ciphers.from_key("ffx", KEY, 2).decrypt_images(encrypted)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

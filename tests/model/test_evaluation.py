@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from segkey.crypto import ciphers
 from segkey.data import scenes, sources
 from segkey.errors import KeyMismatchError, SegkeyError, SegkeyWarning
-from segkey.model import evaluation, test_splits
+from segkey.model import evaluation, test_splits, trained_images
 from segkey.model.batches import BatchLoader
 from segkey.model.evaluation import Scores, confusion_matrix
 from segkey.model.runs import Run
@@ -96,9 +96,9 @@ def test_encrypted_plain_and_files_give_the_same_scores(
     plain = ciphers.from_key("none", None, 1)
     plans = encryption.plan_shards(scenes_source, tmp_path / "plain", plain, size=(32, 32))
     encryption.encrypt(plans, plain, workers=1)
-    cipher = test_splits.cipher_of(trained_run, key)
+    cipher = trained_run.cipher(key)
     ways = [
-        test_splits.open_test_split(trained_run, None, None, None),
+        test_splits.open_test_split(trained_run),
         test_splits.open_test_split(trained_run, [tmp_path / "plain"], None, None),
         test_splits.open_test_split(trained_run, None, scenes_folder, None),
     ]
@@ -118,7 +118,7 @@ def test_encrypted_plain_and_files_give_the_same_scores(
 
 
 def test_limit_takes_the_first_images(trained_run, key):
-    split = test_splits.open_test_split(trained_run, None, None, None)
+    split = test_splits.open_test_split(trained_run)
     assert evaluation.evaluate(trained_run, split, None, CPU, limit=2)["images"] == 2
 
 
@@ -144,7 +144,7 @@ def test_plain_images_need_the_key(trained_run, scenes_folder):
 
 def test_another_key_is_refused_before_anything_is_computed(trained_run, other_key, key):
     with pytest.raises(KeyMismatchError, match=f"{key.id}, not with key {other_key.id}"):
-        test_splits.cipher_of(trained_run, other_key)
+        trained_run.cipher(other_key)
 
 
 @pytest.mark.parametrize(
@@ -156,12 +156,12 @@ def test_shards_that_do_not_fit_the_run_are_refused(
 ):
     cipher = ciphers.from_key(method, key, block_size)
     encryption.encrypt(
-        encryption.plan_shards(scenes_source, tmp_path, cipher, key.id, (size, size)),
+        encryption.plan_shards(scenes_source, tmp_path, cipher, (size, size)),
         cipher,
         workers=1,
     )
     with pytest.raises(SegkeyError, match=error):
-        test_splits.open_test_split(trained_run, [tmp_path], None, None)
+        test_splits.open_test_split(trained_run, [tmp_path])
 
 
 def test_other_classes_and_missing_masks_are_refused(tmp_path, trained_run, scenes_folder):
@@ -221,18 +221,18 @@ def test_a_class_beyond_the_classes_is_refused_not_counted(
     writer.finish()
     with pytest.raises(SegkeyError, match="holds class 77, but names 5 classes"):
         evaluation.evaluate(
-            trained_run, test_splits.open_test_split(trained_run, [file], None, None), None, CPU
+            trained_run, test_splits.open_test_split(trained_run, [file]), None, CPU
         )
 
 
 def test_another_void_value_of_the_test_shards_is_theirs(tmp_path, trained_run, scenes_source, key):
     source = replace(scenes_source, ignore_index=0)
-    cipher = test_splits.cipher_of(trained_run, key)
+    cipher = trained_run.cipher(key)
     encryption.encrypt(
-        encryption.plan_shards(source, tmp_path, cipher, key.id, (32, 32)), cipher, workers=1
+        encryption.plan_shards(source, tmp_path, cipher, (32, 32)), cipher, workers=1
     )
     with pytest.warns(SegkeyWarning, match="are not those that run small was trained on"):
-        split = test_splits.open_test_split(trained_run, [tmp_path], None, None)
+        split = test_splits.open_test_split(trained_run, [tmp_path])
     document = evaluation.evaluate(trained_run, split, None, CPU)
     assert document["correct"]["iou"]["ground"] is None  # class 0 is void there
 
@@ -301,7 +301,7 @@ def run_of_undealt(tmp_path, trained_run, scenes_folder, key):
     folder = undealt(tmp_path / "data", scenes_folder)
     cipher, source = ciphers.from_key("np", key, 4), sources.find(folder)
     encryption.encrypt(
-        encryption.plan_shards(source, tmp_path / "shards", cipher, key.id, size=(32, 32)),
+        encryption.plan_shards(source, tmp_path / "shards", cipher, size=(32, 32)),
         cipher,
         workers=1,
     )
@@ -376,7 +376,7 @@ def test_shards_dealt_out_anew_hold_images_that_the_run_knows(
     source = replace(scenes_source, splits={"test": [*splits["test"], *splits["train"][:3]]})
     cipher = ciphers.from_key("np", key, 4)
     encryption.encrypt(
-        encryption.plan_shards(source, tmp_path, cipher, key.id, size=(32, 32)), cipher, workers=1
+        encryption.plan_shards(source, tmp_path, cipher, size=(32, 32)), cipher, workers=1
     )
     (warning,) = told(trained_run, [tmp_path], None, None)
     assert "3 of 9 test images" in warning and "was trained on" in warning
@@ -407,6 +407,6 @@ def test_without_the_training_shards_it_is_said_that_nothing_can_be_told(
 )
 def test_names_of_one_image_seen_from_different_folders(own, known, same):
     dealt = {"train": SimpleNamespace(names=[known], shards=[])}
-    assert test_splits._places(SimpleNamespace(names=[own]), dealt, False) == (
+    assert trained_images._places(SimpleNamespace(names=[own]), dealt, False) == (
         {"train": [own]} if same else {}
     )

@@ -22,7 +22,7 @@ from segkey.data.items import ALL
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import prediction
 from segkey.model.batches import as_pixels
-from segkey.system.files import free_path
+from segkey.system.names import free_path
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from segkey.paper import running, tables
 from segkey.paper.settings import PASSWORD
 from segkey.reports import preview
 from segkey.shards import encryption
-from segkey.system.files import read_json, write_json
+from segkey.system.json_files import read_json, write_json
 from segkey.system.progress import Progress
 
 GRID = [

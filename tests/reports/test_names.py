@@ -24,7 +24,7 @@ from segkey.paper import figures, tables
 from segkey.reports.page import _commands, html_page
 from segkey.reports.text import csv_cell, latex, markdown
 from segkey.system import shell
-from segkey.system.files import with_checksum
+from segkey.system.json_files import with_checksum
 
 HOSTILE = [
     "$(touch PWNED)",

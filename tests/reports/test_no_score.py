@@ -27,7 +27,8 @@ from segkey.paper import examine, figures, tables
 from segkey.reports import gallery
 from segkey.reports.page import html_page
 from segkey.shards import encryption, open_splits
-from segkey.system.files import finite, is_held, read_json, sole_writer, with_checksum, write_json
+from segkey.system.files import is_held, sole_writer
+from segkey.system.json_files import finite, read_json, with_checksum, write_json
 
 CPU = torch.device("cpu")
 
@@ -51,9 +52,7 @@ def void_masks(folder: Path, *splits: str, keep: int = 0) -> None:
 
 def shards_of(folder: Path, out: Path, key) -> Path:
     cipher = ciphers.from_key("np", key, 4)
-    plans = encryption.plan_shards(
-        sources.find(folder), out, cipher, key.id, size=(32, 32), views=1
-    )
+    plans = encryption.plan_shards(sources.find(folder), out, cipher, size=(32, 32), views=1)
     encryption.encrypt(plans, cipher, workers=1)
     return out
 
@@ -315,8 +314,8 @@ def test_attackers_whose_images_are_void_learn_nothing_and_do_not_fail(
     folder = Path(shutil.copytree(scenes_folder, tmp_path / "scenes"))
     void_masks(folder, "train", "val")
     shards = shards_of(folder, tmp_path / "shards", key)
-    tested = test_splits.open_test_split(trained_run, [shards], None, None)
-    cipher = test_splits.cipher_of(trained_run, key)
+    tested = test_splits.open_test_split(trained_run, [shards])
+    cipher = trained_run.cipher(key)
     splits = test_splits.attackers_splits(trained_run, [shards])
     target = attacks.Target.create(trained_run, tested, cipher, CPU, splits=splits)
     budget = attacks.Budget(keys=1, queries=10, images=2, epochs=1, steps=1, percents=(20,))

@@ -94,7 +94,7 @@ def runs(tmp_path_factory, trained_run):
     """Three runs: two that can be compared, one of them not attacked, and one trained on other
     classes."""
     folder = tmp_path_factory.mktemp("page") / "runs"
-    split = test_splits.open_test_split(trained_run, None, None, None)
+    split = test_splits.open_test_split(trained_run)
     document = evaluation.evaluate(trained_run, split, None, torch.device("cpu"), precise=True)
     for name in ("np-m4", "other", "np-m4-2"):
         run = Run(
@@ -287,9 +287,9 @@ def test_samples_are_what_evaluation_counts(runs, key):
     run = runs[0]
     model, split = (
         Model(run, torch.device("cpu"), precise=True),
-        test_splits.open_test_split(run, None, None, None),
+        test_splits.open_test_split(run),
     )
-    taken = gallery.take(model, split, test_splits.cipher_of(run, key), 6)
+    taken = gallery.take(model, split, run.cipher(key), 6)
     assert [sample.name for sample in taken] == split.names
     document = run.result("evaluate")
     matrix = sum(
@@ -307,8 +307,8 @@ def test_samples_are_what_evaluation_counts(runs, key):
 
 def test_the_encrypted_pictures_shown_do_not_give_the_key_away(runs, key):
     run = runs[0]
-    cipher = test_splits.cipher_of(run, key)
-    split = test_splits.open_test_split(run, None, None, None)
+    cipher = run.cipher(key)
+    split = test_splits.open_test_split(run)
     for sample in gallery.take(Model(run, torch.device("cpu")), split, cipher, 2):
         assert not np.array_equal(sample.encrypted, cipher.encrypt(sample.image))
         turned = (sample.encrypted != sample.image)[:, :4, :4].reshape(-1)

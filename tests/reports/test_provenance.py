@@ -15,7 +15,7 @@ from segkey.errors import SegkeyWarning
 from segkey.model import measurements
 from segkey.model.runs import Run, find
 from segkey.reports.page import html_page
-from segkey.system.files import read_json, write_json
+from segkey.system.json_files import read_json, write_json
 
 
 def segkey(*arguments) -> tuple[str, str]:

@@ -26,10 +26,10 @@ from segkey.system.files import (
     is_there,
     make_folder,
     open_regular,
-    read_json,
     sole_writer,
     written_whole,
 )
+from segkey.system.json_files import read_json
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs links and pipes")
 

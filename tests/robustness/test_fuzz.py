@@ -32,7 +32,7 @@ from segkey.paper import demonstration
 from segkey.reports import benchmark, inspection
 from segkey.shards import Shard, encryption
 from segkey.shards.header import checksum_attributes
-from segkey.system import files
+from segkey.system.json_files import with_checksum
 
 CASES = amount("SEGKEY_FUZZ", 320)
 fuzz = settings(
@@ -183,10 +183,10 @@ def run_folder(tmp_path_factory, trained_run, key):
 
     folder = tmp_path_factory.mktemp("fuzzed-runs") / "run"
     shutil.copytree(trained_run.path, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    run, split = Run.open(folder), test_splits.open_test_split(trained_run, None, None, None)
+    run, split = Run.open(folder), test_splits.open_test_split(trained_run)
     cpu = evaluation.torch.device("cpu")
     run.write_result("evaluate", evaluation.evaluate(trained_run, split, None, cpu))
-    target = attacks.Target.create(trained_run, split, test_splits.cipher_of(trained_run, key), cpu)
+    target = attacks.Target.create(trained_run, split, trained_run.cipher(key), cpu)
     run.write_result("attack", attacks.correct_plain_incorrect(target, 2))
     run.write_result(
         "suite", attacks.run_attacks(target, ["plain", "wrong-keys"], attacks.Budget(keys=2))
@@ -208,7 +208,7 @@ def test_runs(run_folder, file, path, value, output):
     document = json.loads(before)
     document.pop("checksum")
     made = changed(document, path, value)  # it may hold NaN, as what earlier versions wrote did
-    place.write_text(json.dumps(made | {"checksum": files._checksum(made)}))
+    place.write_text(json.dumps(with_checksum(made)))
     try:
         shown = [
             ["report"],

@@ -21,7 +21,7 @@ from test_shards import REFUSED, write
 import segkey
 from segkey.crypto.keys import Key
 from segkey.model.runs import Run
-from segkey.system.files import with_checksum
+from segkey.system.json_files import with_checksum
 
 TORCH = ("segkey.model.training", "segkey.model.evaluation")
 MEMORY, SECONDS = 1000, 60  # MB; and generous, as other work may slow this machine down

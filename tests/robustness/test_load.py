@@ -59,7 +59,7 @@ def test_encrypting_many_images(tmp_path, key):
     items = [Item(f"{number}.png", tmp_path / "drawn", None) for number in range(count)]
     source = Source(tmp_path, "drawn images", {"all": items})
     plans = encryption.plan_shards(
-        source, tmp_path / "shards", cipher, key.id, size=(96, 96), shard_bytes=5e8
+        source, tmp_path / "shards", cipher, size=(96, 96), shard_bytes=5e8
     )
     plans = [replace(plan, preparation=Drawn(plan.preparation.size)) for plan in plans]
     growth = Growth(count)
@@ -108,8 +108,8 @@ def test_training_for_many_epochs(tmp_path, monkeypatch, shards_folder):
 def test_attacking_with_many_keys(trained_run, key):
     keys, cpu = 10_000 if FULL else 300, torch.device("cpu")
     cipher, split = (
-        test_splits.cipher_of(trained_run, key),
-        test_splits.open_test_split(trained_run, None, None, None),
+        trained_run.cipher(key),
+        test_splits.open_test_split(trained_run),
     )
     growth = Growth(len(split) * (keys + 2))
     target = attacks.Target.create(trained_run, split, cipher, cpu, progress=Watched(growth))

@@ -31,7 +31,7 @@ SMALL = 3 * 2 * 3 * SIZE[0] * SIZE[1]  # bytes of a shard of three images in two
 
 def make(source, out, key, method="np", block_size=4, workers=1, strict=False, force=False, **how):
     cipher = ciphers.from_key(method, key, block_size)
-    plans = plan_shards(source, out, cipher, key.id, **{"size": SIZE, "views": 2} | how)
+    plans = plan_shards(source, out, cipher, **{"size": SIZE, "views": 2} | how)
     return encrypt(plans, cipher, workers=workers, strict=strict, force=force)
 
 
@@ -271,7 +271,7 @@ def test_a_disk_that_is_too_small_is_noticed_before(tmp_path, scenes_source, key
 class Deadly(ciphers.Plain):
     """Kills the worker process it runs in; spawned workers import it from here."""
 
-    def _encrypt(self, images):
+    def encrypt_images(self, images):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -301,7 +301,7 @@ class OnLeave(progress.Progress):
 
 key = Key(bytes(range(32)))
 cipher, source = ciphers.from_key("np", key, 4), sources.find(sys.argv[1])
-plans = encryption.plan_shards(source, Path(sys.argv[2]), cipher, key.id, size=(16, 24), views=2, shard_bytes=1)
+plans = encryption.plan_shards(source, Path(sys.argv[2]), cipher, size=(16, 24), views=2, shard_bytes=1)
 encryption.encrypt(plans, cipher, workers=1, progress=OnLeave())
 """
 

@@ -14,14 +14,8 @@ import pytest
 
 import segkey
 from segkey.errors import SegkeyError
-from segkey.system.files import (
-    explain_os_errors,
-    make_folder,
-    read_json,
-    sole_writer,
-    write_json,
-    written_whole,
-)
+from segkey.system.files import explain_os_errors, make_folder, sole_writer, written_whole
+from segkey.system.json_files import read_json, write_json
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, locks, limits or modes")
 

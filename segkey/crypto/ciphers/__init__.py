@@ -1,20 +1,16 @@
-"""The block-wise ciphers: one class a method, the same arithmetic on NumPy arrays and torch
-tensors.
+"""The block-wise ciphers: one class per method, the same arithmetic on NumPy arrays and tensors.
 
 The paper's four steps (section 3) are: cut into blocks, flatten each channel first, transform every
-vector with the same key, put the blocks back. All blocks are treated alike, so a picture of one
-size
-needs its positions worked out once: NP is then one XOR with a plane, SHF one gather, FFX one
-look-up.
+vector with the same key, put the blocks back. All blocks are treated alike, so the positions are
+worked out once per image size: NP is then one XOR with a plane, SHF one gather, FFX one look-up.
 
 This module imports no torch, so that encrypting a folder does not pay for it; `segkey.transforms`
 wraps these classes as ``nn.Module``. Arrays and tensors are both called *images* here.
 
-A new method is a subclass with ``method``, ``PARTS``, ``from_key``, ``_encrypt`` and ``_decrypt``;
-decorated with `register`, it is known to every command as ``--method NAME``. What else is to be
-said of a method stands in its class
-too: ``label``, ``what``, ``has_password``, ``key_space``. Attacks that solve for a method's key
-need code for that method: see `segkey.attacks.known_pair` and `segkey.attacks.ciphertext_only`.
+A new method is a subclass with ``method``, ``PARTS``, ``from_key``, ``encrypt_images`` and
+``decrypt_images``; decorated with `register`, every command knows it as ``--method NAME``. Its class
+may also have ``label``, ``what``, ``has_password`` and ``key_space``. Attacks that solve for a key
+need code for each method: see `segkey.attacks.known_pair` and `segkey.attacks.ciphertext_only`.
 """
 
 from segkey.crypto.ciphers.base import (

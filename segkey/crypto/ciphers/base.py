@@ -1,5 +1,4 @@
-"""What all ciphers share: the registry of methods, the base class, and ``none``, the cipher that
-changes nothing."""
+"""What all ciphers share: the registry of methods, the base class, and the method ``none``."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -11,12 +10,8 @@ from segkey.crypto.keys import KEY_BITS, Key
 from segkey.errors import SegkeyError
 
 Images = Any  # np.ndarray or torch.Tensor, uint8 or uint16, shape (..., C, H, W)
-
-
-_TABLES_KEPT = 16  # sizes and devices that a cipher remembers; images of one folder have one size
-
-
 METHODS: dict[str, type["Cipher"]] = {}
+_TABLES_KEPT = 16  # sizes and devices that a cipher remembers; images of one folder have one size
 
 
 def register(cipher: type["Cipher"]) -> type["Cipher"]:
@@ -27,8 +22,8 @@ def register(cipher: type["Cipher"]) -> type["Cipher"]:
 
 def from_key(
     method: str, key: Key | None, block_size: int, channels: int = 3, password: bytes | None = None
-):
-    """The cipher that ``key`` means for a method and block size.
+) -> "Cipher":
+    """The cipher that ``key`` means for a method and block size; it carries the key's id.
 
     Args:
         method: a name in `METHODS`: ``shf``, ``np``, ``ffx``, ``none``.
@@ -64,7 +59,7 @@ def from_key(
 
 
 def has_password(method: str) -> bool:
-    """Whether a method has a password that can be fixed."""
+    """Whether a method has a password that can be fixed; False for an unknown method."""
     return method in METHODS and METHODS[method].has_password
 
 
@@ -81,7 +76,7 @@ def method_name(method: str) -> str:
 
 
 def method_label(method: str, block_size: int) -> str:
-    """A method as it stands in tables, with its block size, where it has one."""
+    """A method as it stands in tables, with its block size if it has one."""
     return method_name(method) + (f" M={block_size}" if method != "none" else "")
 
 
@@ -93,7 +88,11 @@ def fitting_block_sizes(height: int, width: int) -> list[int]:
 class Cipher:
     """Base class: checks its input, works on NumPy arrays and on tensors of any device.
 
+    A method defines ``method``, ``PARTS``, `from_key`, `encrypt_images` and `decrypt_images`;
+    `cached` and `tiled` help it to write them.
+
     Attributes:
+        key_id: names the key it came from; empty for ``none`` and for one made of explicit parts.
         block_size: M, the side of a block.
         channels: c.
         max_value: the largest value an encrypted image can hold; a loader divides by it.
@@ -103,9 +102,9 @@ class Cipher:
         PARTS: the attributes that the key decides: ``permutation``, int64 (c·M·M,); ``selected``,
             bool (c·M·M,); ``values``, uint16 (256,). Attacks guess and rebuild these by name.
         label: the method's name in tables; ``method`` in capitals, if not given.
-        what: a sentence for reports on what becomes of a block; {m}, {c} and {n} in it stand for M,
-            c and c·M·M.
-        has_password: whether there is a password besides the key that can be fixed.
+        what: a sentence for reports on what happens to a block; {m}, {c} and {n} in it stand for
+            M, c and c·M·M.
+        has_password: whether a password besides the key can be fixed.
     """
 
     method: ClassVar[str]
@@ -117,6 +116,13 @@ class Cipher:
     dtype: str = "uint8"
     password_hash: str = ""
     key_id: str = ""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Accept the names that methods of version 0.1 defined, for one more version."""
+        super().__init_subclass__(**kwargs)
+        for old, new in {"_encrypt": "encrypt_images", "_decrypt": "decrypt_images"}.items():
+            if old in vars(cls):
+                setattr(cls, new, vars(cls)[old])
 
     def __init__(self, block_size: int, channels: int):
         self.block_size = int(block_size)
@@ -139,7 +145,7 @@ class Cipher:
         Args:
             block_size: M.
             channels: c.
-            fixed_password: it is known to who searches.
+            fixed_password: the attacker knows the password.
         """
         return KEY_BITS
 
@@ -150,16 +156,25 @@ class Cipher:
         return self.key_space(self.block_size, self.channels, bool(self.password_hash))
 
     def encrypt(self, images: Images) -> Images:
-        """Encrypt uint8 images of shape (..., c, H, W), H and W multiples of M; the input stays as
-        it is."""
+        """Encrypt images; the input is not changed.
+
+        Args:
+            images: uint8 (..., c, H, W), H and W multiples of M.
+
+        Returns:
+            The same shape and device, of type `dtype`, with values up to `max_value`.
+
+        Raises:
+            TypeError, ValueError: another type or shape.
+            SegkeyError: M does not divide H and W.
+        """
         self._check(images, "uint8")
-        return self._apply(self._encrypt, images)
+        return self._apply(self.encrypt_images, images)
 
     def decrypt(self, images: Images) -> Images:
-        """The exact inverse of `encrypt`: uint8 (uint16 for FFX) of shape (..., c, H, W) to
-        uint8."""
+        """The exact inverse of `encrypt`: `dtype` (..., c, H, W) to uint8; errors are the same."""
         self._check(images, self.dtype)
-        return self._apply(self._decrypt, images)
+        return self._apply(self.decrypt_images, images)
 
     def same_as(self, other: "Cipher") -> bool:
         """Whether two ciphers turn every image into the same one."""
@@ -171,10 +186,9 @@ class Cipher:
         return all(np.array_equal(getattr(self, part), getattr(other, part)) for part in self.PARTS)
 
     def with_parts(self, **parts: np.ndarray) -> "Cipher":
-        """A cipher that differs in some of its `PARTS` and in nothing else, the largest value
-        included."""
+        """A cipher that differs in some of its `PARTS`; ``max_value`` stays, and no key names it."""
         other = copy.copy(self)
-        other._tables = {}
+        other._tables, other.key_id = {}, ""
         for name, value in parts.items():
             if name not in self.PARTS:
                 raise ValueError(
@@ -186,16 +200,29 @@ class Cipher:
 
     def rekeyed(self, key: Key) -> "Cipher":
         """The same method with another key; a fixed FFX password stays."""
-        return type(self).from_key(key, self.block_size, self.channels)
+        other = type(self).from_key(key, self.block_size, self.channels)
+        other.key_id = key.id if self.method != "none" else ""
+        return other
 
-    def _encrypt(self, images: Images) -> Images:
+    def encrypt_images(self, images: Images) -> Images:
+        """What a method does to images that `encrypt` has checked: arrays, or tensors on a GPU."""
         raise NotImplementedError
 
-    def _decrypt(self, images: Images) -> Images:
+    def decrypt_images(self, images: Images) -> Images:
+        """The inverse of `encrypt_images`, for images that `decrypt` has checked."""
         raise NotImplementedError
 
-    def _table(self, images: Images, name: str, make: Callable[[int, int], np.ndarray]) -> Images:
-        """``make(H, W)``, made once for each size and device and kept there."""
+    def cached(self, images: Images, name: str, make: Callable[[int, int], np.ndarray]) -> Images:
+        """A table for images of one size: ``make(H, W)``, kept for each size and device.
+
+        Args:
+            images: the images it is for; they decide H, W and the device.
+            name: tells the tables of one cipher apart.
+            make: makes the table as an array.
+
+        Returns:
+            The table: an array for arrays, a tensor on the same device for tensors.
+        """
         height, width = images.shape[-2:]
         device = None if isinstance(images, np.ndarray) else images.device
         place = (name, height, width, device)
@@ -210,10 +237,12 @@ class Cipher:
             self._tables[place] = table
         return self._tables[place]
 
-    def _plane(self, positions: np.ndarray, height: int, width: int) -> np.ndarray:
-        """A value for each position of a block, (c·M·M,), repeated over a picture: (c, H, W)."""
+    def tiled(self, positions: np.ndarray, height: int, width: int) -> np.ndarray:
+        """A value for each position of a block, (c·M·M,), repeated over an image: (c, H, W)."""
         block = positions.reshape(self.channels, self.block_size, self.block_size)
         return np.tile(block, (1, height // self.block_size, width // self.block_size))
+
+    _table, _plane = cached, tiled  # their names in version 0.1
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_tables": {}}  # workers make their own, on their own device
@@ -267,15 +296,14 @@ class Plain(Cipher):
     def key_space(cls, block_size, channels=3, fixed_password=False):
         return 0.0
 
-    def _encrypt(self, images: Images) -> Images:
+    def encrypt_images(self, images: Images) -> Images:
         return images.copy() if isinstance(images, np.ndarray) else images.clone()
 
-    _decrypt = _encrypt
+    decrypt_images = encrypt_images
 
 
 def each_image(images: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each picture of a batch, contiguous, with its place in ``out``: one at a time stays in the
-    cache."""
+    """Each image of a batch, contiguous, with its place in ``out``: one image fits the CPU cache."""
     shape = images.shape[-3:]
     images = np.ascontiguousarray(images)
     yield from (
@@ -284,15 +312,14 @@ def each_image(images: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray
 
 
 def signed(images: Images) -> Images:
-    """A uint16 tensor seen as int16, for which torch has every operation; other types as they
-    are."""
+    """A uint16 tensor viewed as int16, for which torch has every operation; other types as is."""
     import torch
 
     return images.view(torch.int16) if images.dtype == torch.uint16 else images
 
 
 def unsigned(images: Images) -> Images:
-    """An int16 tensor seen as uint16."""
+    """An int16 tensor viewed as uint16."""
     import torch
 
     return images.view(torch.uint16)

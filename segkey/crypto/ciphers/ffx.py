@@ -30,8 +30,7 @@ class FFX(Cipher):
     PARTS = ("selected", "values")
     what = (
         "Half of the {n} values of every block of {c}×{m}×{m}, chosen by the key, are encrypted "
-        "with "
-        "format-preserving Feistel encryption."
+        "with format-preserving Feistel encryption."
     )
     has_password = True
     dtype = "uint16"
@@ -58,14 +57,14 @@ class FFX(Cipher):
 
     @classmethod
     def key_space(cls, block_size, channels=3, fixed_password=False):
-        """As NP's where the password is fixed; a derived one adds the whole key, where there is
-        anything to encrypt."""
+        """As NP's if the password is fixed; a derived one adds the whole key, unless nothing is
+        selected."""
         bits = selection_bits(block_size, channels)
         return KEY_BITS if bits and not fixed_password else bits
 
-    def _encrypt(self, images: Images) -> Images:
+    def encrypt_images(self, images: Images) -> Images:
         halves = self._plane_of_halves(images, 256)
-        table = self._table(
+        table = self.cached(
             images,
             "encrypted",
             lambda h, w: np.concatenate([np.arange(256), self.values], dtype="i2"),
@@ -77,8 +76,8 @@ class FFX(Cipher):
             np.take(table, image.astype(np.int16) | halves, out=result, mode="clip")
         return out
 
-    def _decrypt(self, images: Images) -> Images:
-        table = self._table(images, "decrypted", lambda h, w: self._inverse())
+    def decrypt_images(self, images: Images) -> Images:
+        table = self.cached(images, "decrypted", lambda h, w: self._inverse())
         halves = self._plane_of_halves(images, 1024)
         if isinstance(images, np.ndarray):
             out = np.empty(images.shape, np.uint8)
@@ -89,7 +88,7 @@ class FFX(Cipher):
                 result[...] = found
             return out
         values = signed(images)
-        # Asked before the look-up: a place beyond the table would break a GPU's context.
+        # Checked before the look-up: an index beyond the table would break a GPU's context.
         if images.numel() and (int(values.min()) < 0 or int(values.max()) > 999):
             raise _IMPOSSIBLE
         found = _look_up(table, images, halves)
@@ -100,21 +99,22 @@ class FFX(Cipher):
     def rekeyed(self, key: Key) -> "FFX":
         if not self.password_hash:
             return super().rekeyed(key)
-        # Asking pyffx and hashing the password again would take 60 ms a key, and give the same
-        # table.
-        return self.with_parts(selected=chosen(key, self.method, self.block_size, self.channels))
+        # Asking pyffx and hashing the password again takes 60 ms per key and gives the same table.
+        selected = chosen(key, self.method, self.block_size, self.channels)
+        other = self.with_parts(selected=selected)
+        other.key_id = key.id
+        return other
 
     def _plane_of_halves(self, images: Images, offset: int) -> Images:
-        """``offset`` where the second half of a table is meant, 0 elsewhere."""
-        return self._table(
+        """int16 (c, H, W): ``offset`` at selected positions, for the second half of a table."""
+        return self.cached(
             images,
             f"half{offset}",
-            lambda h, w: self._plane(self.selected * np.int16(offset), h, w),
+            lambda h, w: self.tiled(self.selected * np.int16(offset), h, w),
         )
 
     def _inverse(self) -> np.ndarray:
-        """int16 (2048,): the first half for positions that stay, the second for selected ones; -1:
-        impossible."""
+        """int16 (2048,): a half for positions that stay, one for selected ones; -1: impossible."""
         inverse = np.full(2048, -1, dtype=np.int16)
         inverse[:256] = np.arange(256)
         inverse[1024 + self.values.astype(np.int64)] = np.arange(256)
@@ -124,9 +124,8 @@ class FFX(Cipher):
 def hash_password(password: bytes) -> str:
     """A public name for a fixed FFX password: 16 hex digits of scrypt, the same in all shards.
 
-    It stands in every shard and run, and its salt is a constant, as names of equal passwords must
-    be
-    equal: whoever has one can test guesses without the owner, and a list of guesses once for all.
+    It stands in every shard and run, and its salt is a constant, as equal passwords must have equal
+    names: anyone with such a file can test guesses, and one list of guesses serves for all files.
     So it hides a long random password only.
     """
     return hashlib.scrypt(password, salt=b"segkey-ffx-v1", n=2**14, r=8, p=1, dklen=8).hex()

@@ -1,5 +1,4 @@
-"""NP: the negative of half of the positions of a block; and the selection of half of them, which
-FFX shares."""
+"""NP: the negative of half of the positions of a block; FFX selects positions in the same way."""
 
 import math
 
@@ -11,11 +10,10 @@ from segkey.crypto.keys import KEY_BITS, Key
 
 
 def check_selection(selected: np.ndarray, block_size: int) -> tuple[np.ndarray, int]:
-    """Check a selection given by hand, as `_positions`; refuses indices, which would silently
-    select nearly all."""
+    """`check_positions` of a selection; refuses indices, which would select nearly all."""
     selected, channels = check_positions(selected, block_size)
     if selected.dtype != bool and not np.isin(selected, (0, 1)).all():
-        raise ValueError("a selection is bool, one value a position of the block")
+        raise ValueError("a selection is bool, one value per position of the block")
     return selected.astype(bool), channels
 
 
@@ -35,8 +33,7 @@ def selection_bits(block_size: int, channels: int) -> float:
 
 
 def chosen(key: Key, method: str, block_size: int, channels: int) -> np.ndarray:
-    """The half of the positions that the key chooses, as bool (c·M·M,): the first n//2 of its
-    permutation."""
+    """bool (c·M·M,): the half of the positions that comes first in the key's permutation."""
     permutation = key.permutation(method, block_size, channels)
     selected = np.zeros(permutation.size, dtype=bool)
     selected[permutation[: permutation.size // 2]] = True
@@ -70,11 +67,9 @@ class NegativePositive(Cipher):
         """C(c·M·M, half of them) selections."""
         return selection_bits(block_size, channels)
 
-    def _encrypt(self, images: Images) -> Images:
-        # 255 - x is x with all its bits turned over: one XOR with a plane of 0 and 255.
-        flips = self._table(
-            images, "flips", lambda h, w: self._plane(self.selected * np.uint8(255), h, w)
-        )
-        return images ^ flips
+    def encrypt_images(self, images: Images) -> Images:
+        # 255 - x is x with all its bits inverted: one XOR with a plane of 0 and 255.
+        positions = self.selected * np.uint8(255)
+        return images ^ self.cached(images, "flips", lambda h, w: self.tiled(positions, h, w))
 
-    _decrypt = _encrypt
+    decrypt_images = encrypt_images

@@ -9,8 +9,7 @@ from segkey.crypto.keys import KEY_BITS
 
 
 def check_positions(positions: np.ndarray, block_size: int) -> tuple[np.ndarray, int]:
-    """Check a permutation or selection given by hand; returns it as an array, and the number of
-    channels."""
+    """Check a permutation or selection given by hand; returns it as an array, and c."""
     positions = np.asarray(positions)
     channels, rest = divmod(positions.size, block_size**2) if block_size > 0 else (0, 0)
     if positions.ndim != 1 or rest or not channels:
@@ -47,28 +46,24 @@ class Shuffle(Cipher):
         """(c·M·M)! permutations."""
         return min(math.lgamma(channels * block_size**2 + 1) / math.log(2), KEY_BITS)
 
-    def _encrypt(self, images: Images) -> Images:
-        return _gather(
-            images, self._table(images, "to", lambda h, w: self._sources(self.permutation, h, w))
-        )
+    def encrypt_images(self, images: Images) -> Images:
+        sources = self.cached(images, "to", lambda h, w: self._sources(self.permutation, h, w))
+        return _gather(images, sources)
 
-    def _decrypt(self, images: Images) -> Images:
-        sources = self._table(
+    def decrypt_images(self, images: Images) -> Images:
+        sources = self.cached(
             images, "back", lambda h, w: self._sources(np.argsort(self.permutation), h, w)
         )
         return _gather(images, sources)
 
     def _sources(self, permutation: np.ndarray, height: int, width: int) -> np.ndarray:
-        """For every value of a flattened picture, the index of the value that comes there; int64
-        (c·H·W,)."""
+        """int64 (c·H·W,): for every value of a flattened image, the index it is taken from."""
         m = self.block_size
         channel, rest = np.divmod(permutation, m * m)
         row, column = np.divmod(rest, m)
-        within = self._plane(channel * height * width + row * width + column, height, width)
-        corner = np.arange(0, height, m).repeat(m)[:, None] * width + np.arange(0, width, m).repeat(
-            m
-        )
-        return (within + corner).reshape(-1)
+        within = self.tiled(channel * height * width + row * width + column, height, width)
+        top, left = (np.arange(0, side, m).repeat(m) for side in (height, width))
+        return (within + top[:, None] * width + left).reshape(-1)
 
 
 def _gather(images: Images, sources: Images) -> Images:

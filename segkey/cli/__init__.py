@@ -108,7 +108,7 @@ def _show_version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option(
+        options.flag(
             "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,

@@ -71,9 +71,9 @@ def option(*names: str, help: str, panel: str | None = None, **settings):
     return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
 
 
-def flag(*names: str, help: str, panel: str | None = None):
+def flag(*names: str, help: str, panel: str | None = None, **settings):
     """An option without a value."""
-    return option(*names, help=help, panel=panel, metavar="")
+    return option(*names, help=help, panel=panel, metavar="", **settings)
 
 
 def key_option(help: str):

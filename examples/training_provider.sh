@@ -1,6 +1,6 @@
 #!/bin/sh
-# Somebody else trains, and is given neither the key nor a plain picture. Who wants to can work out the key from the
-# encrypted ones: give them to somebody you trust not to.
+# A provider trains without the key and without plain images. The key can be recovered from the encrypted images: take
+# a provider that you trust not to do it.
 #
 #   sh examples/training_provider.sh [SHARDS [OUT]]
 #
@@ -12,7 +12,7 @@ shards=${1:-} out=${2:-training_provider} owner=""
 
 if [ -z "$shards" ]; then # the owner, at home: key, images and test split never leave this folder
     owner=$out.owner
-    python3 -c "import pathlib, sys; from segkey import scenes; scenes.write(pathlib.Path(sys.argv[1]), $SCENES, size=96)" "$owner/scenes"
+    python3 -c "import pathlib, sys; from segkey.data import scenes; scenes.write(pathlib.Path(sys.argv[1]), $SCENES, size=96)" "$owner/scenes"
     segkey keygen "$owner/owner.key"
     segkey encrypt "$owner/scenes" --method shf -M 4 --size "$SIZE" --key "$owner/owner.key" --out "$owner/shards"
     shards=$owner/sent

@@ -1,4 +1,4 @@
-"""The command line: parse, call, show; no logic of its own.
+"""The command line: parse options, call the library, show the result.
 
 Commands import what they need when they run, so that ``--help`` and ``keygen`` do not wait for
 torch.

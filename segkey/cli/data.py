@@ -227,7 +227,7 @@ def preview(
             "draw a sheet to publish without --key and --ffx-password"
         )
     else:
-        console.note("Drawn with a throw-away key that everybody knows: it gives no key away.")
+        console.note("Drawn with a public throw-away key: the sheet reveals no key.")
 
 
 @app.command(

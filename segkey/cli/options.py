@@ -23,7 +23,7 @@ KNOWN_METHODS = ("shf", "np", "ffx", "none")
 
 
 def _beginning(incomplete: str, known: list[str]) -> list[str]:
-    """For the shell's completion: what is known and begins so; failing that, files and folders."""
+    """Completions for the shell: known names with this prefix; if there are none, files and folders."""
     found = [name for name in known if name.startswith(incomplete)]
     head, tail = os.path.split(incomplete)
     return found or sorted(
@@ -55,7 +55,7 @@ def complete_keys(incomplete: str) -> list[str]:
 
 
 def complete_methods(incomplete: str) -> list[str]:
-    """Methods; those of the user's own are known only to a command that runs."""
+    """Built-in methods: plug-ins are loaded only when a command runs."""
     return [name for name in KNOWN_METHODS if name.startswith(incomplete)]
 
 
@@ -352,7 +352,7 @@ def parse_block_sizes(texts: list[str] | None) -> list[int]:
 
 
 def open_run(path: Path):
-    """A `segkey.model.runs.Run` to be used; where its training has not ended, that is said."""
+    """Open a `segkey.model.runs.Run` with weights; warn if its training has not ended."""
     from segkey.model.runs import Run
 
     run = Run.open(path)
@@ -383,7 +383,7 @@ def read_passphrase(file: Path) -> str:
 
 
 def ask_passphrase(prompt: str, twice: bool = False) -> str:
-    """What somebody types without seeing it."""
+    """Prompt for a passphrase without echo."""
     try:
         return typer.prompt(visible(prompt), hide_input=True, confirmation_prompt=twice, err=True)
     except typer.Abort:
@@ -395,20 +395,22 @@ def ask_passphrase(prompt: str, twice: bool = False) -> str:
 
 
 def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str = ""):
-    """A key (``keys/segkey.key``, if not given), asking for its passphrase where it is sealed.
+    """Read a key file, asking for the passphrase if it is sealed.
 
-    ``needed`` is the id of the only key that helps: a new one, which is the advice otherwise, would
-    not.
+    Args:
+        file: the file; ``keys/segkey.key`` if None.
+        passphrase_file: its first line is the passphrase.
+        needed: id of the key that is needed: if the file is missing, advice to make a new key
+            would be wrong.
+
+    Raises:
+        SegkeyError: there is no such file, it is no key, or the passphrase is wrong.
     """
     from segkey.crypto.keys import Key
 
     if file is None:
         file = DEFAULT_KEY
-        is_there(
-            file
-            # a link that came with the folder could name any key; one that is given is the user's
-            # own
-        )
+        is_there(file)  # refuses a link: it may have come with the folder and name any key
     if needed and not file.exists():
         raise SegkeyError(
             f"there is no key at {file}; key {needed} is needed", "give its file with --key"
@@ -425,5 +427,5 @@ def load_key(file: Path | None, passphrase_file: Path | None = None, needed: str
 
 
 def encode(password: str | None) -> bytes | None:
-    """A password as the bytes that were typed."""
+    """A password as the bytes that were typed, also if they are no UTF-8."""
     return None if password is None else password.encode("utf-8", "surrogateescape")

@@ -85,7 +85,7 @@ def report(
 def _write_page(
     runs, broken, html: Path, key: Path | None, passphrase_file, password, shards, device: str
 ) -> None:
-    """The page, with test images where a key was given."""
+    """Write the page, with test images if a key was given."""
     from segkey import reports
     from segkey.reports import gallery
     from segkey.reports.page import html_page

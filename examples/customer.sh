@@ -15,7 +15,7 @@ fi
 segkey predict "$1" "$3" --key "$2" --out "$out" --overlay
 echo "Masks are in $out/masks; to look at: $out/overlays"
 
-# What somebody gets who stole the model and made up a key: it runs, it says so, and the masks are poor.
+# What a thief gets with the stolen model and another key: segkey warns, and the masks are poor.
 rm -f "$out/stolen.key"
 segkey keygen "$out/stolen.key" >/dev/null 2>&1
 segkey predict "$1" "$3" --key "$out/stolen.key" --out "$out/stolen" --overlay --quiet

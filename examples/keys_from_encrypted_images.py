@@ -1,9 +1,9 @@
-"""What somebody learns of a key from encrypted images alone, by method and block size.
+"""Measure how much of a key encrypted images alone reveal, by method and block size.
 
-Run it: ``python examples/keys_from_encrypted_images.py [FOLDER] [SIZE]``. A key is made and
-forgotten again; the images of the folder (built-in scenes, where none is given) are encrypted with
-it, and `segkey.attacks` estimates the key from that. What is printed is the fraction of each part
-of the key that is right in the best of the few estimates that remain.
+Run it: ``python examples/keys_from_encrypted_images.py [FOLDER] [SIZE]``. The images of
+the folder (built-in scenes, if none is given) are encrypted with a new key, and `segkey.attacks`
+estimates that key from them. For each part of the key, the fraction is printed that is correct in
+the best of the few remaining estimates.
 """
 
 import sys

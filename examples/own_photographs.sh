@@ -3,8 +3,8 @@
 #
 #   sh examples/own_photographs.sh [FOLDER [OUT]]
 #
-# FOLDER holds images/ and masks/ (see "Your own images" in the README); built-in scenes, if not given. Everything
-# that is made goes to OUT (own_photographs/). Without masks, images are encrypted and shown, and nothing is trained.
+# FOLDER holds images/ and masks/ (see "Your own images" in README.md); built-in scenes are used if it is not given.
+# Everything is written to OUT (own_photographs/). Without masks, images are encrypted and shown, and nothing is trained.
 # To choose: METHOD=ffx M=4 SIZE=128 BACKBONE=resnet50 EPOCHS=50 WRONG_KEYS=100 sh examples/own_photographs.sh photos/
 set -eu
 : "${METHOD:=ffx}" "${M:=4}" "${SIZE:=64}" "${BACKBONE:=resnet14}" "${EPOCHS:=8}" "${WRONG_KEYS:=20}"

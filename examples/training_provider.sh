@@ -1,6 +1,6 @@
 #!/bin/sh
-# Somebody else trains, and is given neither the key nor a plain picture. Who wants to can work out the key from the
-# encrypted ones: give them to somebody you trust not to.
+# A provider trains without the key and without plain images. The key can be recovered from the encrypted images: take
+# a provider that you trust not to do it.
 #
 #   sh examples/training_provider.sh [SHARDS [OUT]]
 #

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from segkey.cli import app
 from segkey.crypto import ciphers, keys
@@ -160,6 +161,53 @@ def test_the_fields_of_a_key_are_described(key, tmp_path):
         document = json.loads(key.save(tmp_path / f"{name}.key", passphrase).read_text())
         for field in [*document, *document.get("sealed", {})]:
             assert f"`{field}`" in FORMATS
+
+
+NAMES_ARE_DATA = {  # below these fields, names are classes, divisors, splits, words of a table
+    "iou",
+    "by_divisor",
+    "versions",
+    "details",
+    "attackers_images",
+    "left_out",
+    "conditions",
+}
+
+
+def fields(document: object) -> set[str]:
+    """Names of fields at every depth, without those that are data."""
+    if isinstance(document, list):
+        return set().union(*map(fields, document))
+    if not isinstance(document, dict):
+        return set()
+    below = [value for name, value in document.items() if name not in NAMES_ARE_DATA]
+    return (set(document) - {"train", "val", "test"}).union(*map(fields, below))
+
+
+def described(name: str) -> bool:
+    return bool(re.search(rf'[`"]{name}[`"]', FORMATS))
+
+
+def test_the_fields_of_a_run_and_its_results_are_described(workplace, tmp_path):
+    for words in (
+        ["evaluate"],
+        ["attack", "--wrong-keys", "2"],
+        ["attack", "--plain", "--known-pair"],
+    ):
+        assert CliRunner().invoke(app, [*words, "--device", "cpu"]).exit_code == 0
+    run = tmp_path / "runs/latest"
+    texts = [file.read_text() for file in sorted(run.glob("*.json"))]
+    texts += (run / "history.jsonl").read_text().splitlines()
+    texts.append(CliRunner().invoke(app, ["report", "runs/latest", "--json"]).stdout)
+    found = fields([json.loads(text) for text in texts])
+    assert found >= {"epoch", "backbone", "tested", "hmac", "chosen_on_test", "authentic"}
+    assert [name for name in sorted(found) if not described(name)] == []
+
+
+def test_the_fields_of_an_experiment_are_described():
+    for file in (ROOT / "examples/results").rglob("results.json"):
+        names = fields(json.loads(file.read_text(encoding="utf-8")))
+        assert [name for name in sorted(names) if not described(name)] == [], file
 
 
 def test_formats_are_part_of_the_package():

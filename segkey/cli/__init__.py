@@ -1,4 +1,4 @@
-"""The command line: parse, call, show; no logic of its own.
+"""The command line: parse options, call the library, show the result.
 
 Commands import what they need when they run, so that ``--help`` and ``keygen`` do not wait for
 torch.
@@ -14,19 +14,19 @@ from typing import Annotated, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from segkey.cli import console
+from segkey.cli import console, options
 from segkey.errors import SegkeyError
 from segkey.system import distributed, plugins
 from segkey.version import VERSION
 
 
 class _Commands(TyperGroup):
-    """Turns expected failures and Ctrl-C into what `console` says, and an exit status."""
+    """Turns expected failures and Ctrl-C into a message of `console` and an exit status."""
 
     def invoke(self, ctx):
         try:
             return self._invoke(ctx)
-        except (KeyboardInterrupt, typer.Abort) as stop:  # also while an error is being told
+        except (KeyboardInterrupt, typer.Abort) as stop:  # also while an error is shown
             console.interrupted()
             raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
 
@@ -50,29 +50,38 @@ class _Commands(TyperGroup):
 
 
 class _App(typer.Typer):
-    """Gives every command ``--quiet``, and runs it as a job of all ranks."""
+    """Gives every command ``--quiet`` and its help, and runs it as a job of all ranks."""
 
     def command(self, *args, **kwargs):
-        register = super().command(*args, **kwargs)
-        return lambda function: register(_as_job(function))
+        def register(function: Callable[..., None]) -> Callable[..., None]:
+            told = kwargs | {"help": _unwrapped(function.__doc__)}
+            return super(_App, self).command(*args, **told)(_as_job(function))
+
+        return register
+
+
+def _unwrapped(docstring: str) -> str:
+    """A docstring with one line per paragraph: only the terminal breaks the lines of a help."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _as_job(function: Callable[..., None]) -> Callable[..., None]:
-    """A command with ``--quiet``, dealt out to torchrun's ranks where there are some."""
-    signature = inspect.signature(function)
+    """A command with ``--quiet``, one option per field of its groups, shared among ranks."""
+    groups = options.groups(function)
 
     @functools.wraps(function)
-    def command(*args, quiet: bool, **kwargs) -> None:
+    def command(*, quiet: bool, **given) -> None:
         console.be_quiet(quiet)
-        with distributed.job(function.__name__, kwargs):
-            function(*args, **kwargs)
+        with distributed.job(function.__name__, given):
+            function(**options.gathered(groups, given))
 
-    option = typer.Option("--quiet", "-q", help="Say nothing but results, warnings and errors.")
     quiet = inspect.Parameter(
-        "quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
+        "quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=options.Quiet
     )
-    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), quiet])
-    command.__annotations__ = function.__annotations__ | {"quiet": quiet.annotation}
+    parameters = [*options.flattened(function), quiet]
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
 
 
@@ -80,8 +89,7 @@ app = _App(
     cls=_Commands,
     name="segkey",
     help="Protect semantic segmentation models with a secret key: encrypt images block by block, "
-    "train and "
-    "evaluate on them, attack the result, and see what the key is worth.",
+    "train and evaluate on them, attack the result, and measure what the key protects.",
     epilog="Begin with: segkey demo",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -100,8 +108,8 @@ def _show_version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+        options.flag(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -109,7 +117,7 @@ def _options(
 
 
 def main() -> None:
-    """The entry point of ``segkey``."""
+    """Run the command line; the entry point of ``segkey``."""
     console.route_warnings()
     if not distributed.is_main():
         console.speak_of_errors_only(distributed.rank_name())

@@ -1,152 +1,213 @@
 """``segkey attack``."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from segkey.cli import app, console, options
+from segkey.cli.options import flag, option
 from segkey.errors import SegkeyError
 
-Queries = Annotated[int, typer.Option(min=10, help="How many keys a search may try.")]
-Few = Annotated[
-    int, typer.Option("--few", min=2, help="How many images an attacker has who needs a few.")
-]
-Epochs = Annotated[
-    int, typer.Option(min=1, help="Epochs of fine-tuning, which makes --steps at least.")
-]
-Steps = Annotated[
-    int, typer.Option(min=1, help="The least steps of fine-tuning, of 16 images each.")
-]
-PerLevel = Annotated[
-    int, typer.Option(min=1, help="Wrong keys for each part of the key, with --nearby.")
-]
+_ATTACKS = "Attacks"
+_BUDGET = "The attacker's budget"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The attacks that were asked for."""
+
+    suite: Annotated[
+        bool, flag("--suite", help="Run every attack that fits the run.", panel=_ATTACKS)
+    ] = False
+    plain: Annotated[
+        bool, flag("--plain", help="Feed plain images, scaled in two ways.", panel=_ATTACKS)
+    ] = False
+    search: Annotated[
+        bool,
+        flag(
+            "--search",
+            help="Improve wrong keys step by step, with labels and without.",
+            panel=_ATTACKS,
+        ),
+    ] = False
+    exhaustive: Annotated[
+        bool, flag("--exhaustive", help="Try every key, if they are few.", panel=_ATTACKS)
+    ] = False
+    fine_tune: Annotated[
+        list[float] | None,
+        option(
+            "--fine-tune",
+            metavar="PERCENT",
+            help="Continue training with PERCENT of the plain training images.",
+            panel=_ATTACKS,
+        ),
+    ] = None
+    ciphertext_only: Annotated[
+        bool,
+        flag(
+            "--ciphertext-only",
+            help="Estimate the key from encrypted images alone.",
+            panel=_ATTACKS,
+        ),
+    ] = False
+    known_pair: Annotated[
+        bool,
+        flag(
+            "--known-pair",
+            help="Solve for the key from plain images and their encrypted versions.",
+            panel=_ATTACKS,
+        ),
+    ] = False
+    pair: Annotated[
+        tuple[Path, Path] | None,
+        option(
+            "--pair",
+            metavar="IMAGE SHARD",
+            help="Solve for the key from this plain image and the shard that holds it encrypted.",
+            panel=_ATTACKS,
+        ),
+    ] = None
+    partial_key: Annotated[
+        bool,
+        flag(
+            "--partial-key",
+            help="Try keys that share 0, 10, … 100 % of the correct one.",
+            panel=_ATTACKS,
+        ),
+    ] = False
+    more: Annotated[
+        list[str] | None,
+        option(
+            "--attack",
+            metavar="NAME",
+            help="Run the attack of this name, such as one of your own (SEGKEY_METHODS).",
+            panel=_ATTACKS,
+        ),
+    ] = None
+
+    def names(self) -> list[str]:
+        """Names of the attacks in the registry, each once; empty if none was asked for."""
+        asked = {
+            "plain": self.plain,
+            "known-pair": self.known_pair or self.pair,
+            "ciphertext-only": self.ciphertext_only,
+            "exhaustive": self.exhaustive,
+            "fine-tune": self.fine_tune,
+            "search": self.search,
+            "search-blind": self.search,
+            "nearby": self.partial_key,
+        }
+        named = [name for name, wanted in asked.items() if wanted]
+        if self.suite and (named or self.more):
+            raise typer.BadParameter("--suite runs every attack; leave the others out")
+        return [*dict.fromkeys([*named, *(self.more or [])])]
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What attackers may spend: `segkey.attacks.Budget` as options."""
+
+    wrong_keys: Annotated[
+        int, option("--wrong-keys", min=1, metavar="N", help="Try N random keys.", panel=_BUDGET)
+    ] = 100
+    queries: Annotated[
+        int,
+        option("--queries", min=10, metavar="N", help="Try N keys per search.", panel=_BUDGET),
+    ] = 500
+    attacker_images: Annotated[
+        int,
+        option(
+            "--attacker-images",
+            min=2,
+            metavar="N",
+            help="Give the attacker N images.",
+            panel=_BUDGET,
+        ),
+    ] = 32
+    epochs: Annotated[
+        int, option("--epochs", min=1, metavar="N", help="Fine-tune for N epochs.", panel=_BUDGET)
+    ] = 10
+    steps: Annotated[
+        int,
+        option(
+            "--steps",
+            min=1,
+            metavar="N",
+            help="Fine-tune for at least N steps (batches of 16 images).",
+            panel=_BUDGET,
+        ),
+    ] = 100
+    per_level: Annotated[
+        int,
+        option(
+            "--per-level",
+            min=1,
+            metavar="N",
+            help="Try N keys per share of the correct key, with --partial-key.",
+            panel=_BUDGET,
+        ),
+    ] = 3
+
+    def budget(self, percents: list[float] | None):
+        """The `segkey.attacks.Budget`; ``percents`` of the training images, if they were given."""
+        from segkey import attacks
+
+        return attacks.Budget(
+            keys=self.wrong_keys,
+            queries=self.queries,
+            images=self.attacker_images,
+            epochs=self.epochs,
+            steps=self.steps,
+            percents=tuple(percents or attacks.Budget.percents),
+            per_level=self.per_level,
+        )
 
 
 @app.command(
-    epilog="Example: segkey attack --wrong-keys 100\n\nExample: segkey attack runs/np-m4 "
-    "--wrong-keys 20 --limit 100\n\n"
-    "Example: segkey attack runs/np-m2 --suite\n\nExample: segkey attack --exhaustive --search "
-    "--queries 1000\n\n"
+    epilog="Example: segkey attack --wrong-keys 100\n\n"
+    "Example: segkey attack runs/np-m4 --wrong-keys 20 --limit 100\n\n"
+    "Example: segkey attack runs/np-m2 --suite\n\n"
+    "Example: segkey attack --exhaustive --search --queries 1000\n\n"
     "Example: segkey attack --pair photo.jpg shards/test.h5",
     rich_help_panel="Security",
+    context_settings=options.renamed(few="attacker-images", nearby="partial-key"),
 )
 def attack(
+    *,
     run: options.RunFolder = options.LATEST,
-    wrong_keys: Annotated[
-        int, typer.Option(min=1, help="How many random wrong keys to try.")
-    ] = 100,
-    suite: Annotated[
-        bool, typer.Option("--suite", help="Run every attack that fits the run.")
-    ] = False,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Plain images, divided in two ways.")
-    ] = False,
-    known_pair: Annotated[
-        bool,
-        typer.Option(
-            "--known-pair", help="Solve for the key from plain images and their encrypted twins."
-        ),
-    ] = False,
-    pair: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(
-            help="The pair to solve: a plain image, and the shard that holds its encrypted twin."
-        ),
-    ] = None,
-    ciphertext_only: Annotated[
-        bool,
-        typer.Option("--ciphertext-only", help="Estimate the key from encrypted images alone."),
-    ] = False,
-    exhaustive: Annotated[
-        bool, typer.Option("--exhaustive", help="Try every key, where there are few.")
-    ] = False,
-    fine_tune: Annotated[
-        list[float] | None,
-        typer.Option(
-            metavar="PERCENT", help="Train on with so many per cent of the plain training images."
-        ),
-    ] = None,
-    search: Annotated[
-        bool,
-        typer.Option(
-            "--search", help="Climb from wrong keys to better ones, with labels and without."
-        ),
-    ] = False,
-    nearby: Annotated[
-        bool, typer.Option("--nearby", help="Keys that share 0, 10, … 100 % of the right one.")
-    ] = False,
-    more: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--attack",
-            metavar="NAME",
-            help="An attack by its name, such as one of your own (SEGKEY_METHODS).",
-        ),
-    ] = None,
-    queries: Queries = 500,
-    few: Few = 32,
-    epochs: Epochs = 10,
-    steps: Steps = 100,
-    per_level: PerLevel = 3,
-    shards: options.TestShards = None,
-    images: options.TestImages = None,
-    masks: options.TestMasks = None,
-    split: options.TestSplit = "test",
-    key: options.KeyFile = None,
-    passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.KnownFFXPassword = None,
-    limit: options.Limit = None,
+    chosen: Chosen,
+    spending: Spending,
+    data: options.TestData,
+    secret: options.KeyGiven,
+    machine: options.Machine,
     seed: options.Seed = 0,
-    batch_size: options.BatchSize = None,
-    device: options.Device = "auto",
-    precise: options.Precise = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """What the model is worth with the correct key, with plain images, with wrong keys, and to
-    those who try harder.
+    """Measure the model's accuracy without its key: plain images, wrong keys, stronger attacks.
 
-    Without one of the attacks' names: the correct key, plain images and random wrong keys. Each
-    attack says what its attacker is assumed to know, what it cost, and how much of what the key
-    protects it won.
+    Without an attack's option, only the correct key, plain images and random wrong keys are
+    scored. Each further attack prints the attacker's knowledge, the required access, the cost,
+    and the share of the protected accuracy that it recovered.
     """
     from segkey import attacks, reports
     from segkey.model import test_splits
     from segkey.system import devices, distributed
 
-    asked = {
-        "plain": plain,
-        "known-pair": known_pair or pair,
-        "ciphertext-only": ciphertext_only,
-        "exhaustive": exhaustive,
-        "fine-tune": fine_tune,
-        "search": search,
-        "search-blind": search,
-        "nearby": nearby,
-    }
-    names = [*dict.fromkeys([*(name for name, wanted in asked.items() if wanted), *(more or [])])]
-    if suite and names:
-        raise typer.BadParameter("--suite runs every attack; leave the others out")
-    percents = tuple(fine_tune or attacks.Budget.percents)
-    budget = attacks.Budget(
-        keys=wrong_keys,
-        queries=queries,
-        images=few,
-        epochs=epochs,
-        steps=steps,
-        percents=percents,
-        per_level=per_level,
-    )
-    where, opened = devices.choose(device), options.open_run(run)
-    tested = test_splits.open_test_split(opened, shards, images, masks, split)
-    loaded = options.load_key_for(opened.header, key, passphrase_file)
-    cipher = opened.cipher(loaded, options.encode(ffx_password))
+    suite, names = chosen.suite, chosen.names()
+    budget = spending.budget(chosen.fine_tune)
+    where, opened = devices.choose(machine.device), options.open_run(run)
+    tested = test_splits.open_test_split(opened, data.shards, data.images, data.masks, data.split)
+    loaded = options.load_key_for(opened.header, secret.key, secret.passphrase_file)
+    cipher = opened.cipher(loaded, options.encode(secret.ffx_password))
     console.left_out(getattr(tested, "problems", []))
     kept = "what was finished is kept; run the same command again to go on"
     console.on_interrupt(
         kept if loaded else "nothing is kept of an attack on a model without a key"
     )
-    own, shown = test_splits.is_own_test(tested, split, shards, images, limit), []
+    own = test_splits.is_own_test(tested, data.split, data.shards, data.images, data.limit)
+    shown = []
     earlier = None
     if own and (suite or names):  # before anything is computed
         try:
@@ -160,17 +221,17 @@ def attack(
             tested,
             cipher,
             where,
-            limit,
-            splits=test_splits.attackers_splits(opened, shards),
-            precise=precise,
-            batch_size=batch_size or 32,
+            data.limit,
+            splits=test_splits.attackers_splits(opened, data.shards),
+            precise=machine.precise,
+            batch_size=machine.batch_size or 32,
             keep=opened.path / "attack.partial.jsonl",
             progress=console.TerminalProgress(),
-            pair=test_splits.read_pair(opened, *pair) if pair else None,
+            pair=test_splits.read_pair(opened, *chosen.pair) if chosen.pair else None,
             key=loaded,
         )
         if suite or not names:
-            document = attacks.correct_plain_incorrect(target, wrong_keys, seed)
+            document = attacks.correct_plain_incorrect(target, spending.wrong_keys, seed)
             shown = [reports.attack_table(document), reports.attack_sentence(document)]
             if own:
                 opened.write_result("attack", document, loaded)

@@ -1,4 +1,4 @@
-"""The one place where words reach the terminal: results to stdout, everything else to stderr."""
+"""All output to the terminal: results to stdout, everything else to stderr."""
 
 import contextlib
 import json
@@ -24,8 +24,7 @@ from segkey.errors import SegkeyWarning
 from segkey.system import progress
 from segkey.system.words import visible
 
-# Lines are broken between words on a terminal, and never elsewhere: other programs read line by
-# line.
+# Lines wrap between words on a terminal and never elsewhere: other programs read line by line.
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -36,21 +35,20 @@ _interrupt_hint = "run the same command again: what was finished is kept"
 
 
 def be_quiet(wanted: bool) -> None:
-    """From now on, say nothing but results, warnings and errors; or everything again."""
+    """From now on, print only results, warnings and errors; or, if not wanted, everything."""
     global _quiet
     _quiet = wanted
 
 
 def speak_of_errors_only(speaker: str) -> None:
-    """From now on, errors are all that this process says, in the name of ``speaker``; another one
-    says the rest."""
+    """From now on, print only errors, prefixed with ``speaker``: the main rank prints the rest."""
     global _speaker
     _speaker, out.quiet, err.quiet = speaker, True, True
     be_quiet(True)
 
 
 def printable(text: object, keep: str = "") -> str:
-    """`visible`, and nothing in it is taken for Rich's markup."""
+    """`visible` text with Rich's markup escaped."""
     return escape(visible(text, keep))
 
 
@@ -69,13 +67,13 @@ def warn(text: object) -> None:
 
 
 def note(text: str) -> None:
-    """A line for the user that is not a result."""
+    """Print a line that is not a result to stderr."""
     if not _quiet:
         err.print(printable(text, keep="\n"), soft_wrap=not err.is_terminal)
 
 
 def left_out(problems: list, most: int = 10) -> None:
-    """Name images that could not be used, and count the rest."""
+    """Name the first images that could not be used and count the others."""
     for problem in problems[:most]:
         warn(f"left out {problem.name}: {problem.why}")
     if len(problems) > most:
@@ -92,8 +90,7 @@ def show(*tables: object) -> None:
 
 
 def show_raw(text: str) -> None:
-    """Text for other programs; it may reach a terminal all the same, so what could move the cursor
-    is made visible."""
+    """Print text for other programs; control characters are made visible, as it may reach a terminal."""
     if not out.quiet:
         sys.stdout.write(visible(text, keep="\n"))
 
@@ -101,8 +98,7 @@ def show_raw(text: str) -> None:
 def show_json(document: object) -> None:
     """One JSON document to stdout."""
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    # Outside of strings there are only line feeds; inside, JSON has escapes of its own, which are
-    # read back.
+    # Outside of strings there are only line feeds; inside, control characters become JSON escapes.
     if not out.quiet:
         sys.stdout.write(
             "".join(
@@ -114,24 +110,23 @@ def show_json(document: object) -> None:
 
 
 def traceback() -> None:
-    """Where the failure that is being handled came from."""
+    """Print the traceback of the exception that is being handled."""
     note(format_exc())
 
 
 def on_interrupt(hint: str) -> None:
-    """What to say after Ctrl-C."""
+    """Set the hint that is printed after Ctrl-C."""
     global _interrupt_hint
     _interrupt_hint = hint
 
 
 def interrupted() -> None:
-    """Said after Ctrl-C."""
+    """Print the message after Ctrl-C, with its hint."""
     err.print(f"\nsegkey: stopped; {printable(_interrupt_hint)}", soft_wrap=not err.is_terminal)
 
 
 def route_warnings() -> None:
-    """Let segkey's own warnings speak with the same voice; those of libraries say nothing to a
-    user."""
+    """Print segkey's own warnings as `warn` does; hide those of libraries, unless -W asks for them."""
     original = warnings.showwarning
 
     def show_warning(message, category, filename, lineno, file=None, line=None):
@@ -145,7 +140,7 @@ def route_warnings() -> None:
 
 
 class _Rate(ProgressColumn):
-    """Units a second."""
+    """Units per second."""
 
     def render(self, task) -> Text:
         unit = task.fields["unit"]
@@ -153,8 +148,7 @@ class _Rate(ProgressColumn):
 
 
 class TerminalProgress(progress.Progress):
-    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere, nothing
-    if quiet."""
+    """A bar on a terminal, one line every ten seconds elsewhere, nothing with ``--quiet``."""
 
     @contextlib.contextmanager
     def task(
@@ -177,7 +171,7 @@ class TerminalProgress(progress.Progress):
 
 
 class _Lines:
-    """A plain line now and then, for logs."""
+    """One plain line every ten seconds, for logs."""
 
     def __init__(self, description: str, total: int, unit: str):
         self.description, self.total, self.unit, self.done = description, total, unit, 0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segkey.cli import app, console, options
+from segkey.cli.options import flag, key_option, option
 from segkey.errors import SegkeyError
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Example: segkey encrypt photos/ --method np -M 4\n\n"
+    context_settings=options.renamed(split="split-ratio"),
+    epilog="Example: segkey encrypt photos/ --method ffx -M 4\n\n"
     "Example: segkey encrypt VOCdevkit/VOC2012 --method ffx -M 2 --views 8\n\n"
     "Example: segkey encrypt data/ --masks labels/ --method none --out plain/",
     rich_help_panel="Data",
@@ -23,57 +25,84 @@ def encrypt(
     images: Annotated[
         Path,
         typer.Argument(
-            help="A VOC devkit, a folder with images/ and masks/, a folder of images, an image, or "
-            "a "
-            "text file that names an image a line, and behind a tab its mask."
+            metavar="IMAGES",
+            help="Encrypt a VOC devkit, a folder with images/ and masks/, a folder of images, an "
+            "image, or a text file with one image per line and, after a tab, its mask.",
         ),
     ],
     masks: Annotated[
-        Path | None, typer.Option(help="Folder of masks; found by itself beside or inside IMAGES.")
+        Path | None,
+        option(
+            "--masks",
+            metavar="FOLDER",
+            help="Read masks from this folder instead of one beside or inside IMAGES.",
+        ),
     ] = None,
     method: options.Method = "np",
     block_size: options.BlockSize = 4,
     size: options.Size = "256",
     views: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "--views",
             min=1,
-            help="Augmented copies of a training image (random crop and flip); 1 keeps the image "
-            "as it is. "
-            "4 for encrypted training images with masks, if not given.",
+            metavar="N",
+            help="Store N augmented copies (random crop and flip) per training image, or the image "
+            "itself if N is 1; by default 4 if images are encrypted and have masks, otherwise 1.",
         ),
     ] = None,
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.FFXPassword = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the shards.")
+        Path,
+        option("--out", "-o", metavar="FOLDER", help="Write shards here.", panel=options.OUTPUT),
     ] = options.DEFAULT_SHARDS,
     split: Annotated[
         str | None,
-        typer.Option(
-            help="Deal images out by a hash of their names: TRAIN/VAL/TEST in per cent, or 'all'. "
-            "80/10/10 for images with masks and no split folders."
+        option(
+            "--split-ratio",
+            metavar="RATIO",
+            help="Split images by a hash of their names into TRAIN/VAL/TEST per cent, or 'all'; by "
+            "default 80/10/10 if images have masks and no split folders.",
         ),
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(help="Text file of class names, a line a class.")
+        Path | None,
+        option(
+            "--classes", metavar="FILE", help="Read class names from this file, one class per line."
+        ),
     ] = None,
     ignore_index: Annotated[
-        int, typer.Option(min=0, max=255, help="The mask value that means void.")
+        int,
+        option(
+            "--ignore-index", min=0, max=255, metavar="N", help="Treat this mask value as void."
+        ),
     ] = 255,
     crop_scale: Annotated[
-        float, typer.Option(help="Smallest area of an augmented copy, as a fraction.")
+        float,
+        option(
+            "--crop-scale",
+            metavar="X",
+            help="Crop augmented copies to at least this fraction of the image's area.",
+        ),
     ] = 0.25,
     seed: options.Seed = 0,
     workers: options.Workers = None,
-    shard_size: Annotated[float, typer.Option(help="Cut shards at this many GB.")] = 1.0,
+    shard_size: Annotated[
+        float,
+        option("--shard-size", metavar="GB", help="Cut shards at this size.", panel=options.OUTPUT),
+    ] = 1.0,
     strict: options.Strict = False,
     force: options.Force = False,
 ) -> None:
-    """Encrypt images, with their masks, into HDF5 shards.
+    """Encrypt images and their masks into HDF5 shards.
 
-    Masks, names, sizes and classes are stored as they are.
+    Masks, names, sizes and classes are stored unencrypted.
+
+    The default, NP with M = 4, is the fastest method, but its key can be computed from the weights
+    of a trained model and some plain images. Take --method ffx -M 4 for a model that others may
+    get hold of.
     """
     from segkey import reports
     from segkey.crypto import ciphers
@@ -115,17 +144,21 @@ def encrypt(
     rich_help_panel="Data",
 )
 def decrypt(
-    shards: Annotated[list[Path], typer.Argument(help="Folders of shards, or shard files.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")] = Path(
-        "decrypted"
-    ),
+    shards: Annotated[
+        list[Path],
+        typer.Argument(metavar="SHARDS", help="Decrypt these shards, or folders of shards."),
+    ],
+    out: Annotated[
+        Path,
+        option("--out", "-o", metavar="FOLDER", help="Write images here.", panel=options.OUTPUT),
+    ] = Path("decrypted"),
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
     workers: options.Workers = None,
     force: options.Force = False,
 ) -> None:
-    """Turn encrypted shards back into PNG images, with exactly the pixels that were encrypted."""
+    """Decrypt shards to PNG images with exactly the pixels that were encrypted."""
     from segkey.shards import decryption, open_splits
 
     splits = open_splits(shards)
@@ -141,25 +174,28 @@ def decrypt(
     rich_help_panel="Data",
 )
 def preview(
-    image: Annotated[Path, typer.Argument(help="An image file.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Draw this image file.")],
     methods: options.Methods = None,
     block_sizes: options.BlockSizes = None,
     size: options.Size = "256",
     key: Annotated[
         Path | None,
-        typer.Option(
-            "--key",
-            "-k",
-            help="Draw with this key, for your own eyes: the sheet gives the key away. A "
-            "throw-away key, if not given.",
+        key_option(
+            "Draw with this key instead of a public throw-away key, for your eyes only: the sheet "
+            "reveals the key."
         ),
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.FFXPassword = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The sheet, PNG.")] = Path("preview.png"),
+    out: Annotated[
+        Path,
+        option(
+            "--out", "-o", metavar="FILE", help="Write the PNG sheet here.", panel=options.OUTPUT
+        ),
+    ] = Path("preview.png"),
     force: options.Force = False,
 ) -> None:
-    """Draw a sheet of an image under each method and block size, like the paper's Figure 4."""
+    """Draw one image under each method and block size, like the paper's Figure 4."""
     from segkey.crypto import ciphers
     from segkey.data import augment, decode
     from segkey.paper import figures
@@ -191,7 +227,7 @@ def preview(
             "draw a sheet to publish without --key and --ffx-password"
         )
     else:
-        console.note("Drawn with a throw-away key that everybody knows: it gives no key away.")
+        console.note("Drawn with a public throw-away key: the sheet reveals no key.")
 
 
 @app.command(
@@ -202,32 +238,31 @@ def preview(
 )
 def inspect(
     files: Annotated[
-        list[Path], typer.Argument(help="Keys, shards, runs, or folders of shards or runs.")
+        list[Path],
+        typer.Argument(
+            metavar="PATH", help="Describe these keys, shards and runs, or folders of them."
+        ),
     ],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read everything and compare it with its checksums.")
+        bool, flag("--verify", help="Read everything and compare it with its checksums.")
     ] = False,
     sheet: Annotated[
         Path | None,
-        typer.Option(
-            help="Draw the first images of the first shard, as stored and with masks, as PNG."
+        option(
+            "--sheet",
+            metavar="FILE",
+            help="Draw the first images of the first shard, as stored and with masks, as PNG.",
         ),
     ] = None,
     key: Annotated[
-        Path | None,
-        typer.Option(
-            "--key",
-            "-k",
-            help="With --sheet: also draw them decrypted with this key.",
-            autocompletion=options.complete_keys,
-        ),
+        Path | None, key_option("Draw the images of --sheet decrypted with this key, too.")
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what keys, shards and runs are; no secret is printed."""
+    """Describe keys, shards and runs without printing a secret."""
     from segkey import reports
     from segkey.reports import inspection
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from segkey.cli import app, console, options
+from segkey.cli.options import option
 from segkey.system.shell import word
 
 
@@ -15,25 +14,33 @@ from segkey.system.shell import word
 )
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")
+        Path,
+        option(
+            "--out", "-o", metavar="FOLDER", help="Write everything here.", panel=options.OUTPUT
+        ),
     ] = Path("demo"),
     method: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--method",
             "-m",
-            help="Only these methods; ffx, np and shf if not given.",
+            metavar="NAME",
+            help="Show only this method instead of ffx, np and shf.",
             autocompletion=options.complete_methods,
         ),
     ] = None,
     block_size: options.BlockSize = 4,
-    wrong_keys: Annotated[int, typer.Option(min=1, help="How many random wrong keys to try.")] = 20,
-    epochs: Annotated[int, typer.Option(min=1, help="Times every image is seen.")] = 8,
+    wrong_keys: Annotated[
+        int, option("--wrong-keys", min=1, metavar="N", help="Try N random wrong keys.")
+    ] = 20,
+    epochs: Annotated[int, option("--epochs", min=1, metavar="N", help="Train for N epochs.")] = 8,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
-    """The whole way in a few minutes, with no data and no key of your own: scenes, key, training,
-    attack, report."""
+    """Show every step on built-in scenes, from a key to the report, in a few minutes.
+
+    It needs no images and no key of yours.
+    """
     from segkey import reports
     from segkey.crypto.keys import Key
     from segkey.paper import demonstration

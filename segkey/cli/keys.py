@@ -6,27 +6,35 @@ from typing import Annotated
 import typer
 
 from segkey.cli import app, console, options
+from segkey.cli.options import flag, option
 
 
 @app.command(
-    epilog="Example: segkey keygen            (writes keys/segkey.key)\n\n"
+    epilog="Example: segkey keygen   (writes keys/segkey.key)\n\n"
     "Example: segkey keygen customer-a --passphrase",
     rich_help_panel="Keys",
 )
 def keygen(
     name: Annotated[
-        str, typer.Argument(help="Name of the key, or a path that ends in .key.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="Write keys/NAME.key, or the path NAME ending in .key."
+        ),
     ] = "segkey",
     passphrase: Annotated[
-        bool, typer.Option("--passphrase", help="Seal the key with a passphrase; asks twice.")
+        bool, flag("--passphrase", help="Seal the key with a passphrase, asked for twice.")
     ] = False,
     passphrase_file: Annotated[
         Path | None,
-        typer.Option(help="Seal the key with the first line of this file, for scripts."),
+        option(
+            "--passphrase-file",
+            metavar="FILE",
+            help="Seal the key with the first line of this file.",
+        ),
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Make a secret key, and show how many keys each method really has."""
+    """Make a secret key and show how many keys each method has."""
     from segkey import reports
     from segkey.crypto.keys import Key
 

@@ -6,104 +6,163 @@ from typing import Annotated
 import typer
 
 from segkey.cli import app, console, options
+from segkey.cli.options import flag, key_option, option
 from segkey.system.shell import word
+
+_RECIPE = "Values of the recipe"
 
 
 @app.command(
-    epilog="Example: segkey train                                     (the paper's recipe, from "
-    "COCO weights)\n\n"
+    epilog="Example: segkey train   (the paper's recipe, from COCO weights)\n\n"
     "Example: segkey train --recipe scratch --backbone resnet14 --epochs 30\n\n"
-    "Example: segkey train plain/ --key keys/segkey.key --method np -M 4\n\n"
+    "Example: segkey train plain/ --key keys/segkey.key --method ffx -M 4\n\n"
     "Example: segkey train --resume",
     rich_help_panel="Model",
 )
 def train(
     shards: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders of shards, or shard files; shards/ if not given."),
+        typer.Argument(
+            metavar="SHARDS",
+            help="Train on these shards, or folders of shards, instead of shards/.",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            help="paper (the default, from COCO weights) or scratch (from random weights)."
+        option(
+            "--recipe",
+            metavar="NAME",
+            help="Train by the recipe paper (the default; from COCO weights) or scratch (from "
+            "random weights).",
         ),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Where to start: coco, imagenet, none, or a file.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="resnet50 (the default), resnet101, or resnet14 for laptops.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times every image is seen.")] = None,
-    batch_size: options.BatchSize = None,
-    lr: Annotated[float | None, typer.Option(help="The highest learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
-    lr_min: Annotated[float | None, typer.Option(help="The lowest learning rate.")] = None,
-    restart: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Epochs of each cosine of the learning rate; 0 for one over all epochs."
-        ),
-    ] = None,
-    crop_scale: Annotated[
-        float | None,
-        typer.Option(
-            help="Smallest area of a random crop, where plain shards are augmented on the device."
+        str | None,
+        option(
+            "--backbone",
+            metavar="NAME",
+            help="Use resnet50 (the default), resnet101, or resnet14 for laptops.",
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the run; from method and block size, if not given.")
-    ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of runs.")] = options.DEFAULT_RUNS,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            "--key",
-            "-k",
-            help="Encrypt plain shards on the device with this key, with --method and -M.",
-            autocompletion=options.complete_keys,
+        str | None,
+        option(
+            "--name", metavar="NAME", help="Name the run; by default after method and block size."
         ),
     ] = None,
-    passphrase_file: options.PassphraseFile = None,
+    runs: Annotated[
+        Path, option("--runs", metavar="FOLDER", help="Keep runs in this folder.")
+    ] = options.DEFAULT_RUNS,
+    resume: Annotated[
+        bool,
+        flag(
+            "--resume",
+            help="Continue the interrupted run --name, or the newest one, with its own settings.",
+        ),
+    ] = False,
+    seed: options.SeedIfGiven = None,
+    weights: Annotated[
+        str | None,
+        option(
+            "--weights",
+            metavar="NAME",
+            help="Start from coco, imagenet, none, or a file of weights.",
+            panel=_RECIPE,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        option("--epochs", min=1, metavar="N", help="Train for N epochs.", panel=_RECIPE),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        option("--batch-size", min=1, metavar="N", help="Use N images per batch.", panel=_RECIPE),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        option("--lr", metavar="X", help="Set the highest learning rate.", panel=_RECIPE),
+    ] = None,
+    lr_min: Annotated[
+        float | None,
+        option("--lr-min", metavar="X", help="Set the lowest learning rate.", panel=_RECIPE),
+    ] = None,
+    restart: Annotated[
+        int | None,
+        option(
+            "--restart",
+            min=0,
+            metavar="N",
+            help="Restart the cosine of the learning rate every N epochs; 0 never restarts it.",
+            panel=_RECIPE,
+        ),
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        option("--optimizer", metavar="NAME", help="Optimize by sgd or adamw.", panel=_RECIPE),
+    ] = None,
+    momentum: Annotated[
+        float | None,
+        option("--momentum", metavar="X", help="Set the momentum of SGD.", panel=_RECIPE),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        option("--weight-decay", metavar="X", help="Set the weight decay.", panel=_RECIPE),
+    ] = None,
+    crop_scale: Annotated[
+        float | None,
+        option(
+            "--crop-scale",
+            metavar="X",
+            help="Crop plain shards to at least this fraction of an image's area.",
+            panel=_RECIPE,
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        key_option("Encrypt plain shards on the device with this key; needs --method and -M."),
+    ] = None,
     method: Annotated[
         str | None,
-        typer.Option(
+        option(
             "--method",
             "-m",
-            help="With --key: shf, np or ffx.",
+            metavar="NAME",
+            help="With --key, encrypt with shf, np or ffx.",
+            panel=options.KEY,
             autocompletion=options.complete_methods,
         ),
     ] = None,
     block_size: Annotated[
         int | None,
-        typer.Option("--block-size", "-M", min=1, max=4096, help="With --key: side of a block."),
+        option(
+            "--block-size",
+            "-M",
+            min=1,
+            max=4096,
+            metavar="M",
+            help="With --key, encrypt blocks of M x M pixels.",
+            panel=options.KEY,
+        ),
     ] = None,
+    passphrase_file: options.PassphraseFile = None,
     ffx_password: options.FFXPassword = None,
-    seed: options.SeedIfGiven = None,
     device: options.Device = "auto",
     precise: options.Precise = False,
     compiled: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--compile",
-            help="Compile the network first: a minute that long trainings on a GPU may earn back.",
-        ),
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with a run that was cut off (--name, or the newest), as it was begun.",
+            help="Compile the network first, which takes a minute and pays in long trainings on a "
+            "GPU.",
+            panel=options.MACHINE,
         ),
     ] = False,
 ) -> None:
-    """Train a segmentation network on shards, and keep it as a run.
+    """Train a segmentation network on shards and save it as a run.
 
-    Plain shards are augmented on the device, anew in every epoch, with --key and without it. Shards
-    made with --views (as encrypted ones are) hold fixed augmented views, and are trained on as they
-    are; the paper draws new crops.
+    Plain shards are augmented on the device, anew in every epoch, with --key and without it.
+    Encrypted shards, and others made with --views, hold fixed augmented views and are used as they
+    are; the paper draws new crops in every epoch.
     """
     from segkey import reports
     from segkey.model import recipes
@@ -227,7 +286,7 @@ def evaluate(
     precise: options.Precise = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Mean and per-class IoU of a run on test images, with the correct key."""
+    """Measure mean and per-class IoU of a run on test images with the correct key."""
     from segkey import reports
     from segkey.model import evaluation, test_splits
     from segkey.system import devices
@@ -267,19 +326,23 @@ def predict(
     images: Annotated[
         Path,
         typer.Argument(
-            help="An image, a folder of images, or a text file that names an image a line."
+            metavar="IMAGES",
+            help="Segment this image, folder of images, or text file with one image per line.",
         ),
     ],
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks.")] = Path(
-        "predicted"
-    ),
+    out: Annotated[
+        Path,
+        option("--out", "-o", metavar="FOLDER", help="Write masks here.", panel=options.OUTPUT),
+    ] = Path("predicted"),
     overlay: Annotated[
         bool,
-        typer.Option(
-            "--overlay", help="Also write each image under its classes' colours, with a legend."
+        flag(
+            "--overlay",
+            help="Also write each image under its classes' colours, with a legend.",
+            panel=options.OUTPUT,
         ),
     ] = False,
     batch_size: options.BatchSize = None,
@@ -287,16 +350,19 @@ def predict(
     precise: options.Precise = False,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Threads that read and write; as many as there are cores, if not given."
+        option(
+            "--workers",
+            min=1,
+            metavar="N",
+            help="Read and write with N threads instead of one per core.",
+            panel=options.MACHINE,
         ),
     ] = None,
     strict: options.Strict = False,
     force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Which class each pixel of some images belongs to, for whoever has the model and its key:
-    palette PNG masks."""
+    """Segment images with a trained model and its key, and write palette PNG masks."""
     from segkey import reports
     from segkey.data import sources
     from segkey.data.items import ALL

@@ -1,7 +1,10 @@
 """Options that several commands share, and how they are read."""
 
+import inspect
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +29,7 @@ KNOWN_METHODS = ("shf", "np", "ffx", "none")
 
 
 def _beginning(incomplete: str, known: list[str]) -> list[str]:
-    """For the shell's completion: what is known and begins so; failing that, files and folders."""
+    """Completions for the shell: known names with this prefix; if there are none, files and folders."""
     found = [name for name in known if name.startswith(incomplete)]
     head, tail = os.path.split(incomplete)
     return found or sorted(
@@ -58,103 +61,267 @@ def complete_keys(incomplete: str) -> list[str]:
 
 
 def complete_methods(incomplete: str) -> list[str]:
-    """Methods; those of the user's own are known only to a command that runs."""
+    """Built-in methods: plug-ins are loaded only when a command runs."""
     return [name for name in KNOWN_METHODS if name.startswith(incomplete)]
 
 
+# Panels of --help, after that of the options which only one command has.
+TEST_DATA = "Test data"
+KEY = "Key"
+MACHINE = "Machine"
+OUTPUT = "Output"
+
+
+def option(*names: str, help: str, panel: str | None = None, **settings):
+    """``typer.Option`` with its panel."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
+
+
+def flag(*names: str, help: str, panel: str | None = None, **settings):
+    """An option without a value."""
+    return option(*names, help=help, panel=panel, metavar="", **settings)
+
+
+def key_option(help: str):
+    """``--key``, for a command that means another key by it than `KeyFile`."""
+    return option("--key", "-k", help=help, panel=KEY, metavar="FILE", autocompletion=complete_keys)
+
+
+def parse_seed(text: str | int) -> int:
+    """A seed that a shard can hold: a whole number of 64 bits."""
+    try:
+        seed = int(text)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not a whole number") from None
+    if not -(2**63) <= seed < 2**63:
+        raise typer.BadParameter(f"{seed} does not fit into 64 bits; give a smaller number")
+    return seed
+
+
+def renamed(**names: str) -> dict:
+    """Context settings under which old names of options still work, without being shown.
+
+    Args:
+        names: the new name by the old one, both without dashes in front.
+    """
+    return {"token_normalize_func": lambda name: names.get(name, name)}
+
+
 KeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--key",
-        "-k",
-        help="The key file; keys/segkey.key, if not given.",
-        autocompletion=complete_keys,
-    ),
+    Path | None, key_option("Read the key from this file instead of keys/segkey.key.")
 ]
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option(
-        help="A file whose first line is the passphrase of the key; asked for, if not given."
+    option(
+        "--passphrase-file",
+        help="Read the key's passphrase from the first line of this file instead of asking.",
+        panel=KEY,
+        metavar="FILE",
     ),
 ]
 Method = Annotated[
     str,
-    typer.Option(
+    option(
         "--method",
         "-m",
-        help="shf, np, ffx, or none for plain shards.",
+        help="Encrypt with shf, np or ffx; none makes plain shards.",
+        metavar="NAME",
         autocompletion=complete_methods,
     ),
 ]
 BlockSize = Annotated[
-    int, typer.Option("--block-size", "-M", min=1, max=4096, help="Side of a block in pixels.")
+    int,
+    option(
+        "--block-size",
+        "-M",
+        min=1,
+        max=4096,
+        metavar="M",
+        help="Encrypt blocks of M x M pixels.",
+    ),
 ]
 Methods = Annotated[
     list[str] | None,
-    typer.Option(
-        "--methods", "-m", metavar="NAME,NAME", help="Methods; shf, np and ffx, if not given."
+    option(
+        "--methods", "-m", metavar="NAME,NAME", help="Use these methods instead of shf, np, ffx."
     ),
 ]
 BlockSizes = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
         "--block-sizes",
         "-M",
         metavar="M,M",
-        help="Block sizes; those of the paper that fit, if not given.",
+        help="Use these block sizes instead of those of the paper that fit.",
     ),
 ]
 FFXPassword = Annotated[
     str | None,
-    typer.Option(
-        help="Fix FFX's password, as the paper does; derived from the key (stronger) if not given. "
-        "Shards and runs hold a hash of it without a random salt: whoever has them finds a "
-        "password "
-        "that can be guessed."
+    option(
+        "--ffx-password",
+        help="Fix FFX's password, as the paper does, instead of deriving it from the key, which "
+        "is stronger: shards and runs hold a hash with a constant salt, so a password that can be "
+        "guessed is found offline.",
+        panel=KEY,
+        metavar="TEXT",
     ),
 ]
 KnownFFXPassword = Annotated[
     str | None,
-    typer.Option(
-        "--ffx-password", help="The FFX password, where a fixed one was given to 'segkey encrypt'."
+    option(
+        "--ffx-password",
+        help="Give the FFX password again if a fixed one was given to 'encrypt' or 'train'.",
+        panel=KEY,
+        metavar="TEXT",
     ),
 ]
-Size = Annotated[str, typer.Option(help="Size images are resized to: 256, or HEIGHTxWIDTH.")]
+Size = Annotated[
+    str, option("--size", help="Resize images to N x N or HEIGHTxWIDTH.", metavar="SIZE")
+]
 Workers = Annotated[
     int | None,
-    typer.Option(
-        min=1, max=1024, help="Worker processes; as many as there are cores, if not given."
+    option(
+        "--workers",
+        min=1,
+        max=1024,
+        help="Use N worker processes instead of one per core.",
+        panel=MACHINE,
+        metavar="N",
     ),
 ]
-_SEEDS = {"min": -(2**63), "max": 2**63 - 1}  # what a shard can hold
-Seed = Annotated[int, typer.Option(help="Decides everything that is random.", **_SEEDS)]
+Seed = Annotated[
+    int,
+    option("--seed", help="Seed all random choices.", parser=parse_seed, metavar="N"),
+]
 SeedIfGiven = Annotated[
     int | None,
-    typer.Option("--seed", help="Decides everything that is random; 0 if not given.", **_SEEDS),
+    option(
+        "--seed",
+        help="Seed all random choices with N instead of 0.",
+        parser=parse_seed,
+        metavar="N",
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many images.")]
+Device = Annotated[
+    str,
+    option(
+        "--device",
+        help="Compute on auto, cuda, cuda:1, mps or cpu.",
+        panel=MACHINE,
+        metavar="NAME",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    option("--batch-size", min=1, help="Use N images per batch.", panel=MACHINE, metavar="N"),
+]
 Precise = Annotated[
-    bool, typer.Option("--precise", help="float32 even where the device computes in bfloat16.")
+    bool,
+    flag(
+        "--precise",
+        help="Compute in float32, also on devices that default to bfloat16.",
+        panel=MACHINE,
+    ),
 ]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")
+Strict = Annotated[bool, flag("--strict", help="Stop at the first image that cannot be used.")]
+Force = Annotated[bool, flag("--force", "-f", help="Replace existing files.", panel=OUTPUT)]
+AsJson = Annotated[bool, flag("--json", help="Print one JSON document.", panel=OUTPUT)]
+Quiet = Annotated[
+    bool,
+    flag("--quiet", "-q", help="Print only results, warnings and errors.", panel=OUTPUT),
 ]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run's folder.", autocompletion=complete_runs)
+    Path,
+    typer.Argument(metavar="RUN", help="Use the run in this folder.", autocompletion=complete_runs),
 ]
 TestShards = Annotated[
     list[Path] | None,
-    typer.Option("--shards", help="Shards to test on; those the run was trained on, if not given."),
+    option(
+        "--shards",
+        help="Test on these shards instead of those that the run was trained on.",
+        panel=TEST_DATA,
+        metavar="PATH",
+    ),
 ]
 TestImages = Annotated[
-    Path | None, typer.Option("--images", help="Test on the images in this folder instead.")
+    Path | None,
+    option(
+        "--images", help="Test on the images in this folder.", panel=TEST_DATA, metavar="FOLDER"
+    ),
 ]
-TestMasks = Annotated[Path | None, typer.Option("--masks", help="The folder of their masks.")]
-TestSplit = Annotated[str, typer.Option("--split", help="Which split to test on.")]
+TestMasks = Annotated[
+    Path | None,
+    option(
+        "--masks", help="Read the masks of --images from here.", panel=TEST_DATA, metavar="FOLDER"
+    ),
+]
+TestSplit = Annotated[
+    str, option("--split", help="Test on this split.", panel=TEST_DATA, metavar="NAME")
+]
+Limit = Annotated[
+    int | None,
+    option("--limit", min=1, help="Use only the first N images.", panel=TEST_DATA, metavar="N"),
+]
+
+
+@dataclass(frozen=True)
+class TestData:
+    """What a run is tested on."""
+
+    shards: TestShards = None
+    images: TestImages = None
+    masks: TestMasks = None
+    split: TestSplit = "test"
+    limit: Limit = None
+
+
+@dataclass(frozen=True)
+class KeyGiven:
+    """A key and what opens it."""
+
+    key: KeyFile = None
+    passphrase_file: PassphraseFile = None
+    ffx_password: KnownFFXPassword = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a network computes."""
+
+    batch_size: BatchSize = None
+    device: Device = "auto"
+    precise: Precise = False
+
+
+def groups(function: Callable[..., None]) -> dict[str, type]:
+    """Parameters of a command that stand for several options: dataclasses, by parameter."""
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.annotation for each in parameters if is_dataclass(each.annotation)}
+
+
+def flattened(function: Callable[..., None]) -> list[inspect.Parameter]:
+    """The parameters of a command, with one for each field of a group."""
+    found = []
+    for each in inspect.signature(function).parameters.values():
+        if is_dataclass(each.annotation):
+            shown = [(field.name, field.default, field.type) for field in fields(each.annotation)]
+        else:
+            shown = [(each.name, each.default, each.annotation)]
+        found += [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+            )
+            for name, default, annotation in shown
+        ]
+    return found
+
+
+def gathered(groups: dict[str, type], given: dict) -> dict:
+    """Values of options by name, with those of a group as one object."""
+    found = dict(given)
+    for name, kind in groups.items():
+        found[name] = kind(**{field.name: found.pop(field.name) for field in fields(kind)})
+    return found
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -191,7 +358,7 @@ def parse_block_sizes(texts: list[str] | None) -> list[int]:
 
 
 def open_run(path: Path) -> "Run":
-    """A run to be used; warns if its training has not ended."""
+    """Open a run with weights; warn if its training has not ended."""
     from segkey.model.runs import Run
 
     run = Run.open(path)
@@ -222,7 +389,7 @@ def read_passphrase(file: Path) -> str:
 
 
 def ask_passphrase(prompt: str, twice: bool = False) -> str:
-    """A passphrase typed at the terminal, where it is not shown."""
+    """Prompt for a passphrase without echo."""
     try:
         return typer.prompt(visible(prompt), hide_input=True, confirmation_prompt=twice, err=True)
     except typer.Abort:
@@ -234,7 +401,15 @@ def ask_passphrase(prompt: str, twice: bool = False) -> str:
 
 
 def load_key(file: Path | None, passphrase_file: Path | None = None) -> "Key":
-    """A key (``keys/segkey.key``, if not given); asks for its passphrase if it is sealed."""
+    """Read a key file, asking for the passphrase if it is sealed.
+
+    Args:
+        file: the file; ``keys/segkey.key`` if None.
+        passphrase_file: its first line is the passphrase.
+
+    Raises:
+        SegkeyError: there is no such file, it is no key, or the passphrase is wrong.
+    """
     from segkey.crypto.keys import Key
 
     file = _key_file(file)
@@ -246,7 +421,7 @@ def load_key(file: Path | None, passphrase_file: Path | None = None) -> "Key":
 def load_key_for(
     header: "Header", file: Path | None, passphrase_file: Path | None = None
 ) -> "Key | None":
-    """The key that ``header`` may need, which another one may turn out not to be; None for plain.
+    """Read the key for what ``header`` describes; None if that is plain. Does not compare ids.
 
     Raises:
         SegkeyError: no such file: a new key, which is the advice otherwise, would not help here.
@@ -286,5 +461,5 @@ def load_cipher(
 
 
 def encode(password: str | None) -> bytes | None:
-    """A password as the bytes that were typed."""
+    """A password as the bytes that were typed, also if they are no UTF-8."""
     return None if password is None else password.encode("utf-8", "surrogateescape")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from segkey.cli import app, console, options
+from segkey.cli.options import flag, key_option, option
 
 
 @app.command(
@@ -15,54 +16,79 @@ from segkey.cli import app, console, options
     rich_help_panel="Reports",
 )
 def reproduce(
-    data: Annotated[Path, typer.Argument(help="A VOC devkit, or a folder of images with masks.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Use this VOC devkit, or this folder of images with masks."
+        ),
+    ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for everything that is made.")
+        Path,
+        option(
+            "--out", "-o", metavar="FOLDER", help="Write everything here.", panel=options.OUTPUT
+        ),
     ] = Path("results"),
     methods: options.Methods = None,
     block_sizes: options.BlockSizes = None,
     recipe: Annotated[
-        str, typer.Option(help="paper (from COCO weights) or scratch (from random weights).")
+        str,
+        option(
+            "--recipe",
+            metavar="NAME",
+            help="Train by the recipe paper (from COCO weights) or scratch (from random weights).",
+        ),
     ] = "paper",
     weights: Annotated[
-        str | None, typer.Option(help="Where to start: coco, imagenet, none, or a file.")
+        str | None,
+        option("--weights", metavar="NAME", help="Start from coco, imagenet, none, or a file."),
     ] = None,
     backbone: Annotated[
-        str, typer.Option(help="resnet50, resnet101, or resnet14 for laptops.")
+        str,
+        option(
+            "--backbone",
+            metavar="NAME",
+            help="Use resnet50, resnet101, or resnet14 for laptops.",
+        ),
     ] = "resnet50",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times every image is seen.")] = None,
+    epochs: Annotated[
+        int | None, option("--epochs", min=1, metavar="N", help="Train for N epochs.")
+    ] = None,
     batch_size: options.BatchSize = None,
     size: options.Size = "256",
     wrong_keys: Annotated[
-        int, typer.Option(min=1, help="How many random wrong keys to try on each model.")
+        int,
+        option("--wrong-keys", min=1, metavar="N", help="Try N random wrong keys per model."),
     ] = 100,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Models of each kind; more than one give mean ± deviation.")
+        int,
+        option(
+            "--seeds",
+            min=1,
+            metavar="N",
+            help="Train N models per method and block size; more than one give mean ± deviation.",
+        ),
     ] = 1,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Use only the first so many test images.")
+        int | None,
+        option("--limit", min=1, metavar="N", help="Use only the first N test images."),
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option(
-            "--key",
-            "-k",
-            help="The correct key; one is made in the folder for this experiment, if not given.",
-        ),
+        key_option("Protect with this key instead of one made for this experiment."),
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
     dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Show what would be done, and measure how long it would take."
-        ),
+        bool, flag("--dry-run", help="Show the plan and estimate how long it takes.")
     ] = False,
 ) -> None:
-    """The paper's experiment on your images: a model for every method and block size, trained and
-    attacked, with the paper's Table 1, its Figures 4 to 6 and what became of its findings. Run
-    again, it goes on with what is missing."""
+    """Repeat the paper's experiment on your images, for each method and block size.
+
+    A model is trained and attacked for each. The results are the paper's Table 1, its Figures 4
+    to 6 and a verdict on each of its findings. The same command, run again, continues with what is
+    missing.
+    """
     from segkey import paper
     from segkey.cli.live import GridWatch
     from segkey.crypto.keys import Key

@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 from segkey.cli import app, console, options
+from segkey.cli.options import flag, key_option, option
+
+_KEY_HELP = "With --html, show test images encrypted and segmented with this key."
 
 
 @app.command(
@@ -17,38 +20,42 @@ from segkey.cli import app, console, options
 def report(
     runs: Annotated[
         Path,
-        typer.Argument(help="A folder of runs, or one run.", autocompletion=options.complete_runs),
+        typer.Argument(
+            metavar="RUNS",
+            help="Report on the runs in this folder, or on one run.",
+            autocompletion=options.complete_runs,
+        ),
     ] = options.DEFAULT_RUNS,
     per_class: Annotated[
-        bool, typer.Option("--per-class", help="Also show the IoU of every class.")
+        bool, flag("--per-class", help="Also show the IoU of each class.")
     ] = False,
     as_json: options.AsJson = False,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print comma-separated values, a line a run.")
+        bool,
+        flag("--csv", help="Print comma-separated values, one line per run.", panel=options.OUTPUT),
     ] = False,
-    as_latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX tables.")] = False,
+    as_latex: Annotated[
+        bool, flag("--latex", help="Print LaTeX tables.", panel=options.OUTPUT)
+    ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write a page to look at and to send: one file that loads nothing."),
-    ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            "--key",
-            "-k",
-            help="With --html: show some test images and what becomes of them, with this key.",
-            autocompletion=options.complete_keys,
+        option(
+            "--html",
+            metavar="FILE",
+            help="Write one HTML page that loads nothing from elsewhere.",
+            panel=options.OUTPUT,
         ),
     ] = None,
+    key: Annotated[Path | None, key_option(_KEY_HELP)] = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
     shards: options.TestShards = None,
     device: options.Device = "auto",
 ) -> None:
-    """Tables over all runs: by method and M, and correct beside plain and incorrect keys; or all of
-    it as a page.
+    """Show tables over all runs, or write them as one HTML page with --html.
 
-    Runs that cannot be used are named with the reason, and left out.
+    Scores stand by method and M, the correct key's beside those of plain images and incorrect keys.
+    Runs that cannot be used are named with the reason and left out.
     """
     from segkey import reports
     from segkey.model.runs import survey
@@ -78,7 +85,7 @@ def report(
 def _write_page(
     runs, broken, html: Path, key: Path | None, passphrase_file, password, shards, device: str
 ) -> None:
-    """The page, with test images where a key was given."""
+    """Write the page, with test images if a key was given."""
     from segkey import reports
     from segkey.reports import gallery
     from segkey.reports.page import html_page
@@ -112,12 +119,16 @@ def _write_page(
 def bench(
     images: Annotated[
         Path | None,
-        typer.Option(help="Real images for the stage 'encrypt'; drawn ones, if not given."),
+        option(
+            "--images",
+            metavar="FOLDER",
+            help="Encrypt these real images in the stage 'encrypt' instead of drawn ones.",
+        ),
     ] = None,
     device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
-    """What this machine does, each stage beside its limit, in under a minute."""
+    """Measure this machine's speed, each stage beside its limit, in under a minute."""
     from segkey import reports
     from segkey.reports import benchmark
 

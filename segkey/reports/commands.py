@@ -30,13 +30,12 @@ from segkey.system.words import in_bytes, per_cent
 _BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
 
 KEY_SPACE_ADVICE = (
-    f"At M = 2, NP has only {selections(2)} keys, and so has FFX where its password is fixed: "
-    f"somebody with a "
-    "stolen model tries them all (segkey attack --exhaustive does it). Take M = 4 or more, or FFX "
-    "with the password derived "
-    "from the key (the default). No key space protects any method from those who see encrypted "
-    "images "
-    "(segkey attack --ciphertext-only) or one image both ways (--known-pair)."
+    "Take FFX with M = 4 and the password derived from the key (segkey encrypt --method ffx -M 4). "
+    f"At M = 2, NP has only {selections(2)} keys, and so has FFX if its password is fixed: with a "
+    "stolen model, all of them can be tried (segkey attack --exhaustive). An NP key can also be "
+    "computed from the weights of a model. No key space protects any method from an attacker with "
+    "encrypted images (segkey attack --ciphertext-only) or one image plain and encrypted "
+    "(--known-pair)."
 )
 
 

@@ -408,8 +408,10 @@ def demo_sentence(rows: list[Row]) -> str:
     return (
         "What this shows, in mean IoU: "
         + "; ".join(parts)
-        + ". Whoever holds the key gets the model's full quality; "
-        f"here {method_name(strongest.method)} keeps the most of it from everybody else. "
+        + ". The key gives the model's full accuracy; "
+        f"of these attempts, {method_name(strongest.method)} withstands the most here. Stronger attacks, "
+        "which decide between the methods, are not among them: segkey advises FFX with M = 4 and the "
+        "password derived from the key. "
         "The scenes are simple and the training short: measure on your own images before you rely "
         "on it."
     )

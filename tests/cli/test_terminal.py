@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -68,6 +70,144 @@ def test_help_fits_a_narrow_terminal(command, monkeypatch):
     assert max(map(len, run(command, "--help").stdout.splitlines())) <= 40
 
 
+def parameters(command: str) -> list:
+    """Parameters of a command with a help text of ours."""
+    found = typer.main.get_command(app).commands[command].params
+    return [each for each in found if each.name != "help"]
+
+
+def summaries() -> list[str]:
+    """The first paragraph of every command's help, and the help of every option and argument."""
+    group = typer.main.get_command(app).commands
+    first = [group[command].help.split("\n\n")[0] for command in COMMANDS]
+    return first + [each.help for command in COMMANDS for each in parameters(command)]
+
+
+def broken_early(lines: list[str], width: int) -> list[str]:
+    """Lines of a paragraph after which the next word would still have fitted."""
+    pairs = zip(lines, lines[1:], strict=False)
+    return [line for line, after in pairs if len(line) + 1 + len(after.split()[0]) <= width]
+
+
+def cells(shown: str) -> list[tuple[list[str], int]]:
+    """The texts in the last column of each panel of a help, as lines, with the column's width."""
+    found = []
+    for panel in re.findall(r"╭.*?╮\n(.*?)\n╰", shown, re.S):
+        rows = [line[1:-1] for line in panel.splitlines()]
+        starts = [re.search(r"(?:[>A-Z\]]|\w|) {2,}(?=[A-Z][a-z])", row) for row in rows]
+        column = max(match.end() for match in starts if match)
+        for row in rows:
+            begins = row[:column].strip()
+            text = row[column:].strip()
+            if begins and text or not found:
+                found.append(([], len(row) - column - 1))
+            if text and not text.startswith(("[default", "[required")):
+                found[-1][0].append(text)
+    return found
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_only_the_terminal_breaks_the_lines_of_a_help(command, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = run(*filter(None, [command]), "--help").stdout
+    group = typer.main.get_command(app)
+    told = group.commands[command].help if command else group.help
+    for paragraph in told.split("\n\n"):
+        assert (
+            "\n".join(f" {line}".ljust(width) for line in textwrap.wrap(paragraph, width - 2))
+            in shown
+        )
+    for lines, column in cells(shown):
+        assert broken_early(lines, column) == []
+
+
+def test_a_help_is_one_sentence_in_the_imperative():
+    for text in summaries():
+        assert re.fullmatch(r"[A-Z][^\n]*[.]", text), text
+        assert not re.search(r"[.!?] [A-Z]", text), text
+        assert text.split()[0] not in ("The", "A", "An", "How", "Which", "What", "Whether"), text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_no_range_that_tells_nothing(command):
+    assert "9223372036854775" not in re.sub(r"[\s│]", "", run(command, "--help").stdout)
+
+
+@pytest.mark.parametrize("seed", ["one", 2**63, -(2**63) - 1])
+def test_a_seed_that_no_shard_can_hold_is_a_usage_error(seed):
+    result = run("encrypt", "photos", "--seed", seed)
+    assert result.exit_code == 2
+    assert "--seed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "name", "value"),
+    [
+        ("attack", ["--few", "5"], "attacker_images", 5),
+        ("attack", ["--few=5"], "attacker_images", 5),
+        ("attack", ["--attacker-images", "5"], "attacker_images", 5),
+        ("attack", ["--nearby"], "partial_key", True),
+        ("attack", ["--partial-key"], "partial_key", True),
+        ("encrypt", ["photos", "--split", "70/10/20"], "split", "70/10/20"),
+        ("encrypt", ["photos", "--split-ratio=70/10/20"], "split", "70/10/20"),
+    ],
+)
+def test_earlier_spellings_work(command, old, name, value):
+    context = typer.main.get_command(app).commands[command].make_context(command, old)
+    assert context.params[name] == value
+
+
+@pytest.mark.parametrize(
+    ("command", "old"), [("attack", "--few"), ("attack", "--nearby"), ("encrypt", "--split")]
+)
+def test_earlier_spellings_are_not_shown(command, old):
+    assert old not in re.findall(r"--[a-z-]+", run(command, "--help").stdout)
+
+
+def test_every_option_of_attack_reaches_it(monkeypatch):
+    """The options of a group arrive as one object; none is lost or swapped."""
+    from segkey.cli import attack as module
+
+    context = (
+        typer.main.get_command(app)
+        .commands["attack"]
+        .make_context(
+            "attack",
+            [
+                "run",
+                "--search",
+                "--fine-tune",
+                "5",
+                "--queries",
+                "20",
+                "--split",
+                "val",
+                "-k",
+                "a.key",
+            ],
+        )
+    )
+    groups = options.groups(module.attack.__wrapped__)
+    given = {name: value for name, value in context.params.items() if name != "quiet"}
+    found = options.gathered(groups, given)
+    assert found["chosen"].names() == ["fine-tune", "search", "search-blind"]
+    assert found["spending"].budget(found["chosen"].fine_tune).percents == (5.0,)
+    assert found["spending"].queries == 20
+    assert found["data"].split == "val"
+    assert str(found["secret"].key) == "a.key"
+    assert set(found) == {
+        "run",
+        "chosen",
+        "spending",
+        "data",
+        "secret",
+        "machine",
+        "seed",
+        "as_json",
+    }
+
+
 # ------------------------------------------------------------------ completion
 
 
@@ -92,7 +232,7 @@ def test_the_shell_completes_runs_keys_and_methods(tmp_path):
 
 def test_completion_knows_every_method():
     assert set(options.KNOWN_METHODS) == {
-        name for name, cipher in METHODS.items() if "segkey.ciphers" in cipher.__module__
+        name for name, cipher in METHODS.items() if cipher.__module__.startswith("segkey.")
     }
 
 

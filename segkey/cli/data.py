@@ -72,7 +72,8 @@ def encrypt(
     """
     from segkey import reports
     from segkey.crypto import ciphers
-    from segkey.data import masks, sources
+    from segkey.data import masks as mask_files
+    from segkey.data import sources
     from segkey.shards import encryption
 
     height_width = options.parse_size(size)
@@ -83,7 +84,7 @@ def encrypt(
         console.note(line)
     progress = console.TerminalProgress()
     if source.has_masks and source.classes is None:
-        count = masks.count_classes(source, workers, progress)
+        count = mask_files.count_classes(source, workers, progress)
         source.classes = [f"class {number}" for number in range(count)]
         console.note(f"{count} classes found in the masks; name them with --classes FILE")
     plans = encryption.plan_shards(

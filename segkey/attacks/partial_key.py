@@ -10,7 +10,7 @@ SHARES = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)  # per cent
 
 
 @attack(
-    "partial_key",
+    "nearby",
     "half of the key",
     obstacle=lambda target: changeable(target.cipher),
     steals=KEY_PART,
@@ -23,14 +23,12 @@ def partial_key(target: Target, budget: Budget, seed: int) -> Result:
     chance, half of them in a selection.
     """
     curve = []
-    with target.task(
-        "partial_key", len(target.loader) * ((len(SHARES) - 1) * budget.per_level + 1)
-    ):
+    with target.task("nearby", len(target.loader) * ((len(SHARES) - 1) * budget.per_level + 1)):
         for share in SHARES:
             keys = budget.per_level if share < 100 else 1
             values = []
             for number in range(keys):
-                generator = seeded("partial_key", seed, share, number)
+                generator = seeded("nearby", seed, share, number)
                 name = f"nearby/{seed}/{share}/{number}" if share < 100 else "correct"
                 values.append(
                     target.evaluate(name, sharing(target.cipher, share / 100, generator))[

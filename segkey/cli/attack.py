@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from segkey.cli import app, console, options
-from segkey.errors import SegkeyError
 
 Queries = Annotated[int, typer.Option(min=10, help="How many keys a search may try.")]
 Few = Annotated[
@@ -121,8 +120,8 @@ def attack(
         "exhaustive": exhaustive,
         "fine-tune": fine_tune,
         "search": search,
-        "search-blind": search,
-        "nearby": nearby,
+        "search-unlabelled": search,
+        "partial-key": nearby,
     }
     names = [*dict.fromkeys([*(name for name, wanted in asked.items() if wanted), *(more or [])])]
     if suite and names:
@@ -147,14 +146,8 @@ def attack(
     cipher = test_splits.cipher_of(opened, loaded, options.encode(ffx_password))
     console.left_out(getattr(tested, "problems", []))
     console.on_interrupt("what was finished is kept; run the same command again to go on")
-    own, shown = test_splits.is_own_test(tested, split, shards, images, limit), []
-    earlier = None
-    if own and (suite or names):  # before anything is computed
-        try:
-            earlier = opened.result("suite")
-        except SegkeyError:
-            if not suite:  # which is what the message advises; it replaces what cannot be read
-                raise
+    own = test_splits.is_own_test(tested, split, shards, images, limit)
+    plan = attacks.Plan(tuple(names), suite, budget, seed, keep=own)
     with distributed.sole_writer(opened.path):
         target = attacks.Target.create(
             opened,
@@ -170,24 +163,15 @@ def attack(
             pair=test_splits.read_pair(opened, *pair) if pair else None,
             key=loaded,
         )
-        if suite or not names:
-            document = attacks.correct_plain_incorrect(target, wrong_keys, seed)
-            shown = [reports.attack_table(document), reports.attack_sentence(document)]
-            if own:
-                opened.write_result("attack", document, loaded)
-        if suite or names:
-            document = attacks.run_attacks(target, names or None, budget, seed)
-            if own:
-                document = attacks.merge(earlier, document, loaded)
-                opened.write_result("suite", document, loaded)
-            shown = [reports.suite_table(document), reports.suite_verdict(document)]
-        target.journal.remove()
+        result = attacks.attack_and_keep(target, plan)
     if not own:
         console.note(
             "This is not kept with the run: segkey report shows results on all of its own test "
             "split."
         )
     if as_json:
-        console.show_json(document)
+        console.show_json(result.document)
+    elif suite or names:
+        console.show(reports.suite_table(result), reports.suite_verdict(result))
     else:
-        console.show(*shown)
+        console.show(reports.attack_table(result), reports.attack_sentence(result))

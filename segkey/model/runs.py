@@ -8,6 +8,7 @@ import re
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -57,6 +58,7 @@ from segkey.system.forms import (
     text,
     whole,
 )
+from segkey.system.records import Misfit
 from segkey.system.shell import word
 from segkey.version import VERSION
 
@@ -129,7 +131,7 @@ _EPOCH = {
     "seconds": number(0),
     "best": YES_OR_NO,
 }
-_MADE_BY = {"suite": "attack --suite"}
+R = TypeVar("R", bound=results.Result)
 
 
 NAMES = (  # of all files that segkey reads or writes in a run
@@ -398,24 +400,36 @@ class Run:
                 json.dumps(with_checksum(epoch), allow_nan=False) + "\n" for epoch in epochs
             )
 
-    def result(self, name: str) -> dict | None:
-        """A result that was kept, such as ``evaluate`` or ``attack``; it may come from anybody, so
-        its form is checked."""
+    def result(self, name: str) -> results.Result | None:
+        """A result that was kept: ``evaluate``, ``attack`` or ``suite``; None if there is none.
+
+        Raises:
+            SegkeyError: a field is missing or cannot be; the message names it.
+        """
         file = self.path / f"{name}.json"
         if not is_there(file):
             return None
-        document = read_json(file, "a result")
-        if problem := results.complaint(name, document):
-            command = f"segkey {_MADE_BY.get(name, name)}"
+        try:
+            return results.read(name, read_json(file, "a result"))
+        except Misfit as misfit:
+            command = results.KINDS[name].command
             raise SegkeyError(
-                f"{file} is not a result of {command}: {problem}",
+                f"{file} is not a result of {command}: {misfit}",
                 f"make it again: {command} {word(self.path)}",
-            )
-        return document
+            ) from None
+
+    def keep(self, result: R, key: Key | None = None) -> R:
+        """Write a result into the run's folder, and return it.
+
+        Args:
+            result: replaces an earlier one of its kind.
+            key: the owner's; authenticates the result.
+        """
+        self.write_result(result.kind, result.document, key)
+        return result
 
     def write_result(self, name: str, document: dict, key: Key | None = None) -> None:
-        """Keep a result, authenticated with the owner's key where that is given; under torchrun the
-        first rank does."""
+        """Write the JSON of a result; under torchrun, rank 0 does."""
         if distributed.is_main():
             write_json(self.path / f"{name}.json", authenticated(name, document, key))
 

@@ -164,14 +164,14 @@ def test_the_report_says_that_it_checked_nothing_or_what_it_checked(returned, ke
     assert "whoever had a folder may have written them" in segkey("report")[0]
     found = find(Path("runs"))
     assert "whoever had a folder may have written them" in html_page(found)
-    page = html_page(found, None, key)
+    page = html_page(found, None, key=key)
     assert (
         "attack.json: made by the owner of the key (authenticated)" in page
         and "may have written" not in page
     )
-    assert f"does not belong to key {other_key.id}" in html_page(found, None, other_key)
+    assert f"does not belong to key {other_key.id}" in html_page(found, None, key=other_key)
     write_json(returned / "attack.json", planted)
-    page = html_page(found, None, key)
+    page = html_page(found, None, key=key)
     assert (
         f"attack.json is not authenticated with key {key.id}" in page
         and "(authenticated)" not in page

@@ -185,9 +185,9 @@ def run_folder(tmp_path_factory, trained_run, key):
     shutil.copytree(trained_run.path, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     run, split = Run.open(folder), test_splits.open_test_split(trained_run, None, None, None)
     cpu = evaluation.torch.device("cpu")
-    run.write_result("evaluate", evaluation.evaluate(trained_run, split, None, cpu))
+    run.keep(evaluation.evaluate(trained_run, split, None, cpu))
     target = attacks.Target.create(trained_run, split, test_splits.cipher_of(trained_run, key), cpu)
-    run.write_result("attack", attacks.correct_plain_incorrect(target, 2))
+    run.keep(attacks.correct_plain_incorrect(target, 2))
     return folder
 
 

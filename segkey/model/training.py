@@ -27,7 +27,7 @@ from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.data.augment import random_crops
 from segkey.errors import SegkeyError
-from segkey.model import runs
+from segkey.model import run_names, runs
 from segkey.model.batches import crop_batch
 from segkey.model.recipes import RECIPES, Recipe, recipe_of
 from segkey.model.trainer import Trainer
@@ -111,7 +111,11 @@ def train(
         if config["data"]["method"] == "none"
         else "{method}-m{block_size}".format(**config["data"])
     )
-    name = runs.check_name(name) if name else distributed.broadcast(runs.free_name(folder, default))
+    name = (
+        run_names.check_name(name)
+        if name
+        else distributed.broadcast(runs.free_name(folder, default))
+    )
     distributed.barrier()  # nobody looks for a run that the first rank has made since
     runs.check_free(folder / name)
     distributed.barrier()
@@ -142,7 +146,7 @@ def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
     its ranks again."""
     if not distributed.restarted():
         return None
-    for path in runs.folders(folder):
+    for path in run_names.folders(folder):
         if name in (None, path.name):
             with contextlib.suppress(SegkeyError):  # a broken run is not this job's
                 run = runs.Run.open(path)

@@ -15,7 +15,7 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.model import conditions, evaluation, measurements, runs, training, weights
+from segkey.model import conditions, evaluation, measurements, run_names, runs, training, weights
 from segkey.model.results import Result
 from segkey.paper.findings import examine
 from segkey.paper.grid import Cell
@@ -222,7 +222,7 @@ class Experiment:
             {},
             {n: why for n, why in self.left_out.items() if not self._result_file(n).exists()},
         )
-        for folder in runs.folders(self.out / "runs", "cell.json"):
+        for folder in run_names.folders(self.out / "runs", "cell.json"):
             file = folder / "cell.json"
             try:
                 cell = _read_cell(file)

@@ -107,7 +107,7 @@ def _shard(path: Path, verify: bool, progress: Progress) -> dict:
 
 
 def _runs(folder: Path, verify: bool) -> list[dict]:
-    from segkey.model.runs import survey
+    from segkey.model.survey import survey
 
     found, broken = survey(folder)
     documents = [_run(run.path, verify) for run in found]

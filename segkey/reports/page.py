@@ -98,7 +98,7 @@ def html_page(runs: list, samples=None, left_out: Sequence[Problem] = (), key=No
     """The page about some runs.
 
     Args:
-        runs: from `segkey.model.runs.find`.
+        runs: from `segkey.model.survey.find`.
         samples: test images to show, from `segkey.reports.gallery.of_runs`; none, if not given.
         left_out: runs that cannot be used, and why.
         key: tells which results its owner made.

@@ -60,7 +60,7 @@ def collect(runs, key: Key | None = None) -> list[Row]:
     """Read the results of some runs; a run without any has empty cells.
 
     Args:
-        runs: from `segkey.model.runs.find`.
+        runs: from `segkey.model.survey.find`.
         key: tells which results its owner made; without it, none is checked.
     """
     rows = []

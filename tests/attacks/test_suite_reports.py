@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from segkey import attacks, reports
 from segkey.cli import app
 from segkey.model.results import read
-from segkey.model.runs import Run, find
+from segkey.model.runs import Run
+from segkey.model.survey import find
 from segkey.reports.page import html_page
 from segkey.reports.verdicts import ACCESS
 

@@ -22,7 +22,8 @@ from segkey.data import sources
 from segkey.errors import SegkeyError
 from segkey.model import evaluation, recipes, test_splits, training
 from segkey.model.results import NOTHING_TO_MEASURE
-from segkey.model.runs import Run, find
+from segkey.model.runs import Run
+from segkey.model.survey import find
 from segkey.paper import examine, figures, tables
 from segkey.reports import gallery
 from segkey.reports.page import html_page

@@ -20,7 +20,8 @@ from segkey.cli import app
 from segkey.crypto import ciphers
 from segkey.model import evaluation, test_splits
 from segkey.model.prediction import Model
-from segkey.model.runs import Run, find
+from segkey.model.runs import Run
+from segkey.model.survey import find
 from segkey.paper import tables
 from segkey.reports import drawings, gallery
 from segkey.reports import page as page_module

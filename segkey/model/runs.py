@@ -1,7 +1,6 @@
 """A run: one training in one folder, with its weights, configuration, history and results."""
 
 import difflib
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import save
 
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import networks, results, run_names, weights
+from segkey.model import history, networks, results, run_names, weights
 from segkey.model.configuration import complaint, header_of
 from segkey.model.measurements import authenticated
 from segkey.shards import Header
@@ -27,32 +26,14 @@ from segkey.system.files import (
     is_there,
     make_folder,
     read_json,
-    read_text,
-    with_checksum,
-    without_checksum,
     write_json,
     written_whole,
-)
-from segkey.system.forms import (
-    YES_OR_NO,
-    misfit,
-    number,
-    or_none,
-    whole,
 )
 from segkey.system.records import Misfit
 from segkey.system.shell import word
 from segkey.version import VERSION
 
 FORMAT = "segkey-run-v1"
-_LOSS = or_none(number())
-_EPOCH = {
-    "epoch": whole(1, 10**9),
-    "loss": _LOSS,
-    "val_loss": _LOSS,
-    "seconds": number(0),
-    "best": YES_OR_NO,
-}
 R = TypeVar("R", bound=results.Result)
 
 
@@ -275,33 +256,13 @@ class Run:
         return found
 
     def history(self) -> list[dict]:
-        """One dictionary an epoch."""
-        file = self.path / "history.jsonl"
-        if not is_there(file):
-            return []
-        try:
-            lines = [json.loads(line) for line in read_text(file).splitlines()]
-            epochs = [without_checksum(line, file) for line in lines]
-        except (ValueError, AttributeError, TypeError, RecursionError):
-            raise SegkeyError(
-                f"{file} is damaged", "restore it from a backup, or train again"
-            ) from None
-        for line, epoch in enumerate(epochs, 1):
-            if problem := misfit(epoch, _EPOCH, optional=_EPOCH):
-                raise SegkeyError(
-                    f"{file} is damaged: in line {line}, {problem}",
-                    "restore it from a backup, or train again",
-                )
-        return epochs
+        """One dictionary per epoch."""
+        return history.read(self.path / "history.jsonl")
 
     def write_history(self, epochs: list[dict]) -> None:
-        """Write ``history.jsonl``."""
-        if not distributed.is_main():
-            return
-        with written_whole(self.path / "history.jsonl", "w") as file:
-            file.writelines(
-                json.dumps(with_checksum(epoch), allow_nan=False) + "\n" for epoch in epochs
-            )
+        """Write ``history.jsonl``; under torchrun, rank 0 does."""
+        if distributed.is_main():
+            history.write(self.path / "history.jsonl", epochs)
 
     def result(self, name: str) -> results.Result | None:
         """A result that was kept: ``evaluate``, ``attack`` or ``suite``; None if there is none.

@@ -271,7 +271,7 @@ def _commands(run, attacked: Attack | None) -> list[str]:
     )
     password = " --ffx-password PASSWORD" if header.password_hash else ""
     size = str(height) if height == width else f"{height}x{width}"
-    shards = [word(_last(path)) for path in data.get("shards", [])] or ["shards"]
+    shards = [word(_last(path) or "shards") for path in data.get("shards", [])] or ["shards"]
     settings = config["recipe"] | {"seed": config["seed"], "name": run.name}
     values = " ".join(option(name, _last(str(value))) for name, value in settings.items())
     made = " --method none" if data.get("on_the_fly") or not method else method + password

@@ -260,7 +260,7 @@ def test_every_writer_of_json_refuses_nan():
                     file,
                     node.lineno,
                 )
-    assert {"files.py", "runs.py", "console.py", "subject.py", "keys.py", "writer.py"} <= set(calls)
+    assert {"files.py", "history.py", "console.py", "journal.py", "keys.py", "writer.py"} <= set(calls)
 
 
 # ------------------------------------------------------------------ training

@@ -96,10 +96,9 @@ if __name__ == "__main__":
     )
     test = test_splits.open_test_split(run)
     target = attacks.Target.create(run, test, run.cipher(key), device)
-    document = attacks.correct_plain_incorrect(target, wrong_keys)
+    result = attacks.correct_plain_incorrect(target, wrong_keys)
     print(
-        f"{document['run']}: {document['correct']['mean_iou']:.4f} with the key, "
-        f"{document['plain']['mean_iou']:.4f} "
-        f"plain, {document['incorrect']['mean']:.4f} with wrong keys"
+        f"{result.run}: {result.correct.mean_iou:.4f} with the key, "
+        f"{result.plain.mean_iou:.4f} plain, {result.incorrect.mean:.4f} with wrong keys"
     )
-    print(reports.attack_sentence(document))
+    print(reports.attack_sentence(result))

@@ -5,8 +5,8 @@ device), a `Budget` and a seed; it returns a `Result`. The owner's key only judg
 registers itself with `attack`, which names what its attacker is assumed to know; one of your own
 does the same, in a file that ``SEGKEY_METHODS`` names.
 
-The modules ``wrong_keys`` … ``nearby`` hold the attacks; ``registry``, ``target`` and ``suite``
-what runs them, ``key_parts`` how keys are guessed and changed, ``likeness`` how well an image was
+The modules ``wrong_keys`` … ``partial_key`` hold the attacks; ``registry``, ``target`` and ``suite``
+what runs them, ``key_parts`` how keys are guessed and changed, ``similarity`` how well an image was
 restored.
 
     >>> from segkey.attacks import ATTACKS
@@ -30,7 +30,7 @@ from segkey.attacks.key_parts import changeable_parts, secret_parts_of
 from segkey.attacks.registry import ATTACKS, Attack, Budget, Result, attack
 from segkey.attacks.journal import Cost
 from segkey.attacks.target import Target, ways_of_plain
-from segkey.attacks.suite import merge, run_attacks, won
+from segkey.attacks.suite import Plan, attack_and_keep, merge, recovered, run_attacks
 from segkey.attacks.wrong_keys import correct_plain_incorrect, wrong_ciphers
 from segkey.crypto.ciphers import METHODS
 
@@ -53,15 +53,17 @@ __all__ = [
     "Attack",
     "Budget",
     "Cost",
+    "Plan",
     "Result",
     "Target",
     "attack",
+    "attack_and_keep",
     "correct_plain_incorrect",
     "merge",
     "run_attacks",
     "searches_that_fit",
     "too_many_keys",
     "ways_of_plain",
-    "won",
+    "recovered",
     "wrong_ciphers",
 ]

@@ -20,11 +20,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from segkey.attacks.key_parts import agreement
-from segkey.attacks.registry import ENCRYPTED, Budget, Result, attack
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.similarity import psnr, ssim
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
+from segkey.model.results import ENCRYPTED
 from segkey.system import distributed
 
 MOST_IMAGES = 256  # encrypted images that are looked at
@@ -231,7 +232,7 @@ def _obstacle(target: Target) -> str:
     "ciphertext-only",
     "the method, M, encrypted images, and a few images of their own without labels",
     obstacle=_obstacle,
-    steals=ENCRYPTED,
+    required_access=ENCRYPTED,
 )
 def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
     """Estimate the key from encrypted images alone; let the entropy of the prediction choose among
@@ -280,7 +281,7 @@ def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
     )
     summary = f"{len(encrypted)} encrypted images give {right or 'all'}; {how}"
     by_test = len(candidates) > 1 and target.is_judged_on(loader)
-    return Result(scores["mean_iou"], summary, details, chosen_on_test=by_test)
+    return Result(scores.mean_iou, summary, details, chosen_on_test=by_test)
 
 
 def _restore(cipher: Cipher, encrypted: np.ndarray) -> np.ndarray:

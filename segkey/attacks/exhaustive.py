@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from segkey.attacks.key_parts import secret_parts, secret_parts_of
-from segkey.attacks.registry import LABELLED, Budget, Result, attack
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import METHODS, Cipher, key_space_bits, selections
+from segkey.model.results import LABELLED
 
 MOST_KEYS = 20_000  # half an hour for a laptop; NP has 924 keys at M = 2, and 3 · 10¹³ at M = 4
 _FINALISTS = 5
@@ -73,7 +74,10 @@ def _obstacle(target: Target) -> str:
 
 
 @attack(
-    "exhaustive", "the method and M, and a few labelled images", obstacle=_obstacle, steals=LABELLED
+    "exhaustive",
+    "the method and M, and a few labelled images",
+    obstacle=_obstacle,
+    required_access=LABELLED,
 )
 def exhaustive(target: Target, budget: Budget, seed: int) -> Result:
     """Try every key on a few images, the best of them on all that the attacker has, and the best of
@@ -107,7 +111,7 @@ def exhaustive(target: Target, budget: Budget, seed: int) -> Result:
             for number in ranked[:_FINALISTS]
         }
         best = max(finalists, key=finalists.get)
-        mean_iou = target.evaluate(f"exhaustive/all {best}", everything[best])["mean_iou"]
+        mean_iou = target.evaluate(f"exhaustive/all {best}", everything[best]).mean_iou
     right = next(number for number, cipher in enumerate(everything) if cipher.same_as(own))
     rank, blind_rank = _rank(by_label, right, -1), _rank(by_doubt, right, 1)
     found = best == right

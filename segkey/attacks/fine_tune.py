@@ -5,13 +5,14 @@ import math
 import numpy as np
 import torch
 
-from segkey.attacks.registry import LABELLED, Budget, Result, attack
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.data.augment import random_crops
 from segkey.errors import SegkeyError
 from segkey.model import networks
 from segkey.model.batches import BatchLoader, crop_batch
 from segkey.model.recipes import recipe
+from segkey.model.results import LABELLED
 from segkey.model.trainer import segmentation_loss
 from segkey.system import devices, distributed
 from segkey.system.seeds import seeded
@@ -32,7 +33,7 @@ def _obstacle(target: Target) -> str:
     "fine-tune",
     "plain training images with masks",
     obstacle=_obstacle,
-    steals=LABELLED,
+    required_access=LABELLED,
 )
 def fine_tune(target: Target, budget: Budget, seed: int) -> Result:
     """Train on plain images from the stolen weights, beside training the same way from the weights
@@ -74,7 +75,7 @@ def fine_tune(target: Target, budget: Budget, seed: int) -> Result:
 
 def _stolen_as_it_is(target: Target) -> dict:
     """No image, no training: the better of the two ways to feed plain images."""
-    keyless = max(scores["mean_iou"] for scores in target.plain().values())
+    keyless = max(measured.mean_iou for measured in target.plain().values())
     return {"percent": 0, "images": 0, "epochs": 0, "stolen": keyless, "anew": None}
 
 

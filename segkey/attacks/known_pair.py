@@ -6,10 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 from segkey.attacks.key_parts import DIGITS
-from segkey.attacks.registry import PAIR, Budget, Result, attack
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
+from segkey.model.results import PAIR
 
 
 class NoPairError(SegkeyError):
@@ -209,7 +210,7 @@ def _obstacle(target: Target) -> str:
     "known-pair",
     "the method, M and plain images with their encrypted twins",
     obstacle=_obstacle,
-    steals=PAIR,
+    required_access=PAIR,
 )
 def known_pair(target: Target, budget: Budget, seed: int) -> Result:
     """Solve for the key from one pair, two, ten; validation images, where those are at hand, or a
@@ -234,7 +235,7 @@ def known_pair(target: Target, budget: Budget, seed: int) -> Result:
                 target.correct() if same else target.evaluate(f"known-pair/{name}/{count}", cipher)
             )
             found.append(
-                {"pairs": count, "certain": certain, "found": same, "mean_iou": scores["mean_iou"]}
+                {"pairs": count, "certain": certain, "found": same, "mean_iou": scores.mean_iou}
             )
     first = found[0]
     parts = ", ".join(

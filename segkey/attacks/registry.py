@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from segkey.attacks.target import Target
 from segkey.errors import SegkeyError
+from segkey.model.results import MODEL
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,6 @@ class Result:
     chosen_on_test: bool = False
 
 
-# What must get into the wrong hands for an attack, for `Attack.steals`: classes of required access,
-# the least first.
-MODEL = "the model alone"
-UNLABELLED = "the model and unlabelled images"
-LABELLED = "the model and labelled images"
-ENCRYPTED = "encrypted images"
-PAIR = "a plain/encrypted pair"
-KEY_PART = "part of the key"  # nobody has just that, but it teaches how much of the key suffices
-
 AttackFunction = Callable[[Target, Budget, int], Result]
 
 
@@ -100,10 +92,10 @@ class Attack:
     itself."""
 
     name: str
-    knows: str
+    attacker_knowledge: str
     function: AttackFunction
     obstacle: Callable[[Target], str]
-    steals: str
+    required_access: str
 
 
 ATTACKS: dict[str, Attack] = {}
@@ -111,22 +103,22 @@ ATTACKS: dict[str, Attack] = {}
 
 def attack(
     name: str,
-    knows: str,
+    attacker_knowledge: str,
     obstacle: Callable[[Target], str] = lambda target: "",
-    steals: str = MODEL,
+    required_access: str = MODEL,
 ) -> Callable[[AttackFunction], AttackFunction]:
     """Register an attack: a function of a `Target`, a `Budget` and a seed that returns a `Result`.
 
-    It is deterministic by its seed, asks `Target.once` to keep what takes long, and `Target.judge`
-    for what it won.
+    It is deterministic by its seed, asks `Target.cached` to keep what takes long, and
+    `Target.evaluate` for what it reaches.
 
     Args:
         name: as in ``segkey attack --attack NAME``.
-        knows: what the attacker is assumed to know and have, besides the model; shown beside every
-            figure.
-        obstacle: says why the attack does not fit a target, or nothing ("") where it fits.
-        steals: the access it requires, for the verdict: one of the classes above, or words of one's
-            own; empty for what nobody can do, but which teaches something.
+        attacker_knowledge: what the attacker is assumed to know and have, besides the model; shown
+            beside every figure.
+        obstacle: says why the attack does not fit a target; "" if it fits.
+        required_access: what must fall into the attacker's hands, for the verdict: one of
+            `segkey.model.results.ACCESS`, or other words.
 
     Raises:
         ValueError: there is an attack of that name.
@@ -135,7 +127,7 @@ def attack(
     def register(function: AttackFunction) -> AttackFunction:
         if name in ATTACKS:
             raise ValueError(f"there is an attack '{name}' already")
-        ATTACKS[name] = Attack(name, knows, function, obstacle, steals)
+        ATTACKS[name] = Attack(name, attacker_knowledge, function, obstacle, required_access)
         return function
 
     return register

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from segkey.attacks.key_parts import agreement, changeable, changed, random_key, secret_parts
-from segkey.attacks.registry import LABELLED, UNLABELLED, Budget, Result, attack
+from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher
 from segkey.model.batches import BatchLoader
 from segkey.model.evaluation import Scores
+from segkey.model.results import LABELLED, UNLABELLED
 from segkey.system.seeds import seeded
 
 _CHUNK = 25  # queries between two savings
@@ -43,7 +44,7 @@ _BLIND = _Criterion(
     "search",
     "the method and M, and a few labelled images; asks the model at will",
     obstacle=_obstacle,
-    steals=LABELLED,
+    required_access=LABELLED,
 )
 def search(target: Target, budget: Budget, seed: int) -> Result:
     """Climb towards the key by the mean IoU of a few labelled images."""
@@ -51,12 +52,12 @@ def search(target: Target, budget: Budget, seed: int) -> Result:
 
 
 @attack(
-    "search-blind",
+    "search-unlabelled",
     "the method and M, and a few images without labels; asks the model at will",
     obstacle=_obstacle,
-    steals=UNLABELLED,
+    required_access=UNLABELLED,
 )
-def search_blind(target: Target, budget: Budget, seed: int) -> Result:
+def search_unlabelled(target: Target, budget: Budget, seed: int) -> Result:
     """Climb towards the key by the entropy of the model's prediction: a model that is given what it
     knows is certain."""
     return _climb(target, budget, seed, _BLIND)
@@ -78,7 +79,7 @@ def _climb(target: Target, budget: Budget, seed: int, criterion: _Criterion) -> 
             work = _Chunk(target, loader, walk, criterion, queries, accepted)
             accepted = target.cached(f"{name}/{first}", work)
         found = walk.replay(accepted)
-        mean_iou = target.evaluate(f"{name}/all", found)["mean_iou"]
+        mean_iou = target.evaluate(f"{name}/all", found).mean_iou
     details = {
         "split": loader.split.header.split,
         "images": len(loader),

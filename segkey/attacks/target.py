@@ -16,11 +16,13 @@ from segkey.crypto.keys import Key
 from segkey.model import evaluation
 from segkey.model.batches import BatchLoader
 from segkey.model.networks import Segmenter
+from segkey.model.results import MajorityClass, Measured, Score
 from segkey.model.runs import Run
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
 from segkey.system.json_files import finite
 from segkey.system.progress import SILENT, Progress
+from segkey.system.records import as_json
 
 
 @dataclass
@@ -205,21 +207,23 @@ class Target:
         self.spent.add(Cost(**piece["cost"]))
         return piece["value"]
 
-    def evaluate(self, name: str, cipher: Cipher | None, max_value: int | None = None) -> dict:
-        """`score` on all test images, done once under this name: ``mean_iou``, ``pixel_accuracy``,
-        ``iou``, ``constant``."""
+    def evaluate(self, name: str, cipher: Cipher | None, max_value: int | None = None) -> Measured:
+        """`score` on all test images, done once under this name."""
 
         def work() -> dict:
             scores = self.score(cipher, max_value=max_value)
-            return scores.summary() | {"constant": scores.constant}
+            baseline = scores.majority_class
+            return as_json(scores.summary()) | {"constant": [baseline.name, baseline.mean_iou]}
 
-        return self.cached(name, work)
+        found = dict(self.cached(name, work))
+        class_name, mean_iou = found.pop("constant")
+        return Measured(Score(**found), MajorityClass(name=class_name, mean_iou=mean_iou))
 
-    def correct(self) -> dict:
+    def correct(self) -> Measured:
         """What `evaluate` says of the owner's key."""
         return self.evaluate("correct", self.cipher)
 
-    def plain(self) -> dict[int, dict]:
+    def plain(self) -> dict[int, Measured]:
         """What `evaluate` says of plain images, by what they are divided by: 255, and the method's
         largest value."""
         found = {255: self.evaluate("plain", None)}

@@ -12,6 +12,7 @@ from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model.evaluation import why_no_score
+from segkey.model.results import Attack, Incorrect, Plain
 
 
 def wrong_ciphers(own: Cipher, seed: int) -> Iterator[Cipher]:
@@ -46,26 +47,25 @@ def _wrong_scores(target: Target, keys: int, seed: int) -> list[float]:
     best of them, and from a hundred scores beside their keys the owner's can be estimated.
     """
     values = [
-        target.evaluate(f"wrong key {seed}/{number}", cipher)["mean_iou"]
+        target.evaluate(f"wrong key {seed}/{number}", cipher).mean_iou
         for number, cipher in enumerate(islice(wrong_ciphers(target.cipher, seed), keys))
     ]
-    return sorted(values) or [target.evaluate("plain", None)["mean_iou"]] * keys
+    return sorted(values) or [target.evaluate("plain", None).mean_iou] * keys
 
 
-def better_plain(target: Target) -> dict:
-    """What `Target.judge` says of plain images, fed in the way that is better for an attacker.
+def better_plain(target: Target) -> Plain:
+    """The score of plain images, fed in the way that is better for an attacker.
 
-    Where a method's largest value is not 255, plain images can be divided by either. The better one
-    is chosen on the
-    images that it is judged on: ``divided_by`` says which it was, ``by_divisor`` what each reaches.
+    If a method's largest value is not 255, plain images can be divided by either. The better way is
+    chosen on the images that judge it.
     """
     found = target.plain()
-    best = max(found, key=lambda divisor: _or_least(found[divisor]["mean_iou"]))
-    by_divisor = {str(divisor): scores["mean_iou"] for divisor, scores in found.items()}
-    return found[best] | {"divided_by": best, "by_divisor": by_divisor}
+    best = max(found, key=lambda divisor: _or_least(found[divisor].mean_iou))
+    by_divisor = {str(divisor): measured.mean_iou for divisor, measured in found.items()}
+    return Plain(**vars(found[best].score), divided_by=best, by_divisor=by_divisor)
 
 
-def correct_plain_incorrect(target: Target, wrong_keys: int = 100, seed: int = 0) -> dict:
+def correct_plain_incorrect(target: Target, wrong_keys: int = 100, seed: int = 0) -> Attack:
     """Correct key, plain images, and random wrong keys: the paper's section 4.2.
 
     Args:
@@ -74,9 +74,8 @@ def correct_plain_incorrect(target: Target, wrong_keys: int = 100, seed: int = 0
         seed: decides the wrong keys.
 
     Returns:
-        The document described in segkey/FORMATS.md: ``correct``, ``plain`` (see `better_plain`),
-        ``incorrect``, ``key_space_bits`` and more. Where every pixel of the test masks is void,
-        scores are None, no wrong key is tried, and ``no_score`` says so.
+        The result, for `Run.keep`. If every pixel of the test masks is void, scores are None, no
+        wrong key is tried, and ``no_score`` says so.
     """
     if wrong_keys < 1:
         raise SegkeyError(
@@ -86,26 +85,25 @@ def correct_plain_incorrect(target: Target, wrong_keys: int = 100, seed: int = 0
     with target.task(
         "attack", images * (1 + target.ways_of_plain + (wrong_keys if target.protected else 0))
     ):
-        correct, plain = dict(target.correct()), better_plain(target)
-        nothing = why_no_score(correct["mean_iou"])
+        correct, plain = target.correct(), better_plain(target)
+        nothing = why_no_score(correct.mean_iou)
         values = [] if nothing else _wrong_scores(target, wrong_keys, seed)
-    constant, constant_iou = correct.pop("constant")
-    plain.pop("constant")
-    return nothing | {
-        "run": target.run.name,
-        "method": own.method,
-        "block_size": own.block_size,
-        "split": target.loader.split.header.split,
-        "images": images,
-        "correct": correct,
-        "plain": plain,
-        "incorrect": {"keys": len(values)} | spread(values) | {"values": values},
-        "constant": {"class": constant, "mean_iou": constant_iou},
-        "key_space_bits": own.key_space_bits,
-        "seed": seed,
-        "device": target.settings["device"],
-        "tested": target.tested,
-    }
+    return Attack(
+        no_score=nothing,
+        run=target.run.name,
+        method=own.method,
+        block_size=own.block_size,
+        split=target.loader.split.header.split,
+        images=images,
+        correct=correct.score,
+        plain=plain,
+        incorrect=Incorrect(keys=len(values), values=tuple(values), **spread(values)),
+        majority_class=correct.majority_class,
+        key_space_bits=own.key_space_bits,
+        seed=seed,
+        device=target.settings["device"],
+        tested=target.tested,
+    )
 
 
 def spread(values: list[float]) -> dict[str, float | None]:
@@ -130,10 +128,10 @@ def plain(target: Target, budget: Budget, seed: int) -> Result:
     with target.task("plain", len(target.loader) * target.ways_of_plain):
         found = better_plain(target)
     return Result(
-        found["mean_iou"],
-        f"plain images, divided by {found['divided_by']}",
-        {"by_divisor": found["by_divisor"]},
-        chosen_on_test=len(found["by_divisor"]) > 1,
+        found.mean_iou,
+        f"plain images, divided by {found.divided_by}",
+        {"by_divisor": found.by_divisor},
+        chosen_on_test=found.chosen_among > 1,
     )
 
 

@@ -8,7 +8,6 @@ import typer
 
 from segkey.cli import app, console, options
 from segkey.cli.options import flag, option
-from segkey.errors import SegkeyError
 
 _ATTACKS = "Attacks"
 _BUDGET = "The attacker's budget"
@@ -207,14 +206,7 @@ def attack(
         kept if loaded else "nothing is kept of an attack on a model without a key"
     )
     own = test_splits.is_own_test(tested, data.split, data.shards, data.images, data.limit)
-    shown = []
-    earlier = None
-    if own and (suite or names):  # before anything is computed
-        try:
-            earlier = opened.result("suite")
-        except SegkeyError:
-            if not suite:  # which is what the message advises; it replaces what cannot be read
-                raise
+    plan = attacks.Plan(tuple(names), suite, budget, seed, keep=own)
     with distributed.sole_writer(opened.path):
         target = attacks.Target.create(
             opened,
@@ -230,24 +222,15 @@ def attack(
             pair=test_splits.read_pair(opened, *chosen.pair) if chosen.pair else None,
             key=loaded,
         )
-        if suite or not names:
-            document = attacks.correct_plain_incorrect(target, spending.wrong_keys, seed)
-            shown = [reports.attack_table(document), reports.attack_sentence(document)]
-            if own:
-                opened.write_result("attack", document, loaded)
-        if suite or names:
-            document = attacks.run_attacks(target, names or None, budget, seed)
-            if own:
-                document = attacks.merge(earlier, document, loaded)
-                opened.write_result("suite", document, loaded)
-            shown = [reports.suite_table(document), reports.suite_verdict(document)]
-        target.journal.remove()
+        result = attacks.attack_and_keep(target, plan)
     if not own:
         console.note(
             "This is not kept with the run: segkey report shows results on all of its own test "
             "split."
         )
     if as_json:
-        console.show_json(document)
+        console.show_json(result.document)
+    elif suite or names:
+        console.show(reports.suite_table(result), reports.suite_verdict(result))
     else:
-        console.show(*shown)
+        console.show(reports.attack_table(result), reports.attack_sentence(result))

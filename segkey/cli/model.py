@@ -300,20 +300,20 @@ def evaluate(
         loaded = options.load_key_for(opened.header, key, passphrase_file)
         cipher = opened.cipher(loaded, options.encode(ffx_password))
     console.left_out(getattr(tested, "problems", []))
-    document = evaluation.evaluate(
+    result = evaluation.evaluate(
         opened, tested, cipher, where, limit, batch_size or 32, precise, console.TerminalProgress()
     )
     if test_splits.is_own_test(tested, split, shards, images, limit):
-        opened.write_result("evaluate", document, loaded)
+        opened.keep(result, loaded)
     else:
         console.note(
             "This is not kept with the run: segkey report shows results on all of its own test "
             "split."
         )
     if as_json:
-        console.show_json(document)
+        console.show_json(result.document)
     else:
-        console.show(reports.evaluation_table(document))
+        console.show(reports.evaluation_table(result))
 
 
 @app.command(

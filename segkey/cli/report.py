@@ -58,7 +58,7 @@ def report(
     Runs that cannot be used are named with the reason and left out.
     """
     from segkey import reports
-    from segkey.model.runs import survey
+    from segkey.model.survey import survey
 
     if as_json + as_csv + as_latex + bool(html) > 1:
         raise typer.BadParameter("choose one of --html, --json, --csv and --latex")

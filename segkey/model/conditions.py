@@ -10,20 +10,22 @@ method and block size, which are what is compared.
 import json
 import re
 
+from segkey.model.results import Result
+
 _UNSHOWN = {
     "classes": "other classes",
     "test masks": "other test images",
 }  # values that tell a reader nothing
 
 
-def of_run(config: dict, result: dict | None) -> dict[str, object]:
+def of_run(config: dict, result: Result | None) -> dict[str, object]:
     """Conditions of a run and of one of its results.
 
     Args:
         config: what ``run.json`` holds.
-        result: a document of ``segkey evaluate`` or ``segkey attack``; None before there is one.
+        result: of ``segkey evaluate`` or ``segkey attack``; None if there is none.
     """
-    return of_training(config) | of_test(result or {})
+    return of_training(config) | of_test(result)
 
 
 def of_training(config: dict) -> dict[str, object]:
@@ -61,15 +63,15 @@ def of_training(config: dict) -> dict[str, object]:
     }
 
 
-def of_test(result: dict) -> dict[str, object]:
-    """On what and how a run was tested, from a result."""
-    tested = _part(result, "tested")
+def of_test(result: Result | None) -> dict[str, object]:
+    """On what and how a run was tested; all None if it was not."""
+    tested = result.tested if result else {}
     return {
-        "test images": result.get("images"),
+        "test images": result and result.images,
         "test masks": tested.get("labels"),
-        "tested split": tested.get("split", result.get("split")),
+        "tested split": tested.get("split", result and result.split),
         "tested in": tested.get("dtype"),
-        "tested on": device_kind(result.get("device")),
+        "tested on": device_kind(result and result.device),
     }
 
 

@@ -1,233 +1,127 @@
-"""What ``run.json`` says of a training: data, network, recipe, and what each part was made with.
+"""What ``run.json`` holds: the configuration of a run, and its form.
 
-A training that is resumed under other versions, on another device or with another number of ranks
-has several segments; each names the epoch after which it begins.
+It may come from elsewhere. Fields that `records.stated` gives a default were not written by all
+earlier versions.
 """
 
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import dataclass
 
-import torch
+from segkey.crypto.ciphers import METHODS
+from segkey.data.decode import MAX_PIXELS
+from segkey.model import networks, recipes
+from segkey.model.run_names import NAME as RUN_NAME
+from segkey.shards import Header
+from segkey.shards.header import MAX_BLOCK
+from segkey.system import records
+from segkey.system.forms import (
+    HEX_64,
+    NAME,
+    OBJECT,
+    PATH,
+    YES_OR_NO,
+    many,
+    named,
+    number,
+    one_of,
+    or_none,
+    pattern,
+    text,
+    whole,
+)
+from segkey.system.records import Misfit, stated
 
-from segkey.crypto.ciphers import Cipher
-from segkey.model import runs
-from segkey.model.batches import SHUFFLE_BUFFER
-from segkey.model.recipes import RECIPES, recipe_of
-from segkey.model.trainer import Settings, Trainer
-from segkey.system import devices, distributed
-
-_MATTERS = ("segkey", "torch", "torchvision", "numpy")  # their versions may change the weights
-
-
-def configuration(trainer: Trainer, shards: list[Path]) -> dict:
-    """What ``run.json`` says before the first epoch.
-
-    Args:
-        trainer: of the run.
-        shards: where its splits came from.
-    """
-    settings = trainer.settings
-    config = {
-        "created": runs.now(),
-        "versions": runs.versions(),
-        "device": _describe(trainer.device),
-        "segments": [_segment(trainer, 0)],
-        "job": distributed.job_id(),
-        "windowed": bool(trainer.train_loader.shuffle_buffer),
-        "shuffle_buffer": trainer.train_loader.shuffle_buffer,
-        "precise": settings.precise,
-        "compiled": settings.compiled,
-        "model": {"backbone": settings.backbone},
-        "data": data_of(trainer) | {"shards": [str(path) for path in shards]},
-        "training": _training_of(trainer),
-        "recipe": asdict(settings.recipe),
-        "seed": settings.seed,
-        "epochs_done": 0,
-        "seconds": 0.0,
-    }
-    difference = _difference_from_paper(trainer, config["training"])
-    return config | ({"differs_from_paper": difference} if difference else {})
+_OF_HEADER = (
+    "method",
+    "block_size",
+    "channels",
+    "max_value",
+    "key_id",
+    "password_hash",
+    "ignore_index",
+)
+_TIME = pattern(
+    r"\d{4}-\d\d-\d\d([T ][0-9:.+Z-]{0,30})?", "a time such as 2024-12-31T12:00:00+00:00"
+)
+_EPOCHS = 10**9
 
 
-def settings_of(run: runs.Run, resident: bool | None = None) -> Settings:
-    """The settings that a run was begun with.
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The network that was trained."""
 
-    Args:
-        run: may come from an untrusted source, or from an earlier version.
-        resident: keep all images on the device; by default, if they fit in its free memory.
+    backbone: str = stated(one_of(networks.BACKBONES))
 
-    Raises:
-        SegkeyError: its recipe is damaged.
-    """
-    config = run.config
-    buffer = config.get("shuffle_buffer")
-    if not isinstance(buffer, int) or buffer < 0:  # earlier versions only say if there is one
-        buffer = SHUFFLE_BUFFER * config["windowed"] if "windowed" in config else None
-    return Settings(
-        recipe_of(run),
-        config["model"]["backbone"],
-        config["precise"],
-        config.get("compiled", False),
-        config["seed"],
-        resident,
-        buffer,
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The images that a run was trained on; `Header` checks the rest of its fields."""
+
+    method: str = stated(one_of(METHODS))
+    block_size: int = stated(whole(1, MAX_BLOCK))
+    channels: int = stated(whole(3, 3))
+    classes: tuple[str, ...] = stated(many(NAME, 255, 1))
+    size: tuple[int, int] = stated(many(whole(1, MAX_PIXELS), 2, 2))
+    images: dict[str, int] | None = stated(named(whole(), 10), default=None)
+    views: int | None = stated(whole(1, 1 << 20), default=None)
+    on_the_fly: bool | None = stated(YES_OR_NO, default=None)
+    shards: tuple[str, ...] = stated(many(PATH, 10_000))
+    fingerprint: str | None = stated(or_none(text(1000)), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The epoch whose weights were kept."""
+
+    epoch: int | None = stated(whole(1, _EPOCHS), default=None)
+    val_loss: float | None = stated(or_none(number()), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """``run.json``; `segkey.model.recipes` checks the recipe."""
+
+    name: str | None = stated(
+        pattern(RUN_NAME.pattern, "letters, digits, '.', '_' and '-'"), default=None
     )
+    created: str = stated(_TIME)
+    versions: dict[str, str] | None = stated(named(text(100), 50), default=None)
+    device: str | None = stated(text(1000), default=None)
+    job: str | None = stated(or_none(text(1000)), default=None)
+    precise: bool = stated(YES_OR_NO)
+    compiled: bool | None = stated(YES_OR_NO, default=None)
+    windowed: bool | None = stated(YES_OR_NO, default=None)
+    seed: int = stated(whole(-(2**63)))
+    epochs_done: int = stated(whole(0, _EPOCHS))
+    seconds: float = stated(number(0))
+    model: Network = stated(Network)
+    data: Data = stated(Data)
+    recipe: dict = stated(OBJECT)
+    weights_sha256: str | None = stated(HEX_64, default=None)
+    best: Best | None = stated(Best, default=None)
 
 
-def data_of(trainer: Trainer) -> dict:
-    """The data that a training goes through, and its cipher."""
-    loader = trainer.train_loader
-    header = loader.split.header
-    encrypted = trainer.cipher or header
-    return {
-        "method": encrypted.method,
-        "block_size": encrypted.block_size,
-        "channels": header.channels,
-        "max_value": trainer.max_value,
-        "key_id": encrypted.key_id,
-        "password_hash": encrypted.password_hash,
-        "classes": list(header.classes),
-        "ignore_index": header.ignore_index,
-        "size": list(loader.split.size),
-        "images": _images_of(trainer),
-        "views": header.views,
-        "on_the_fly": bool(trainer.cipher),
-        "shards": [],
-        "fingerprint": loader.split.fingerprint,
-    }
-
-
-def _training_of(trainer: Trainer) -> dict:
-    """How images are augmented and computed with."""
-    header, on_the_fly = trainer.train_loader.split.header, bool(trainer.cipher)
-    return {
-        "on_the_fly": on_the_fly,
-        "views": header.views,
-        "augmented": on_the_fly or header.augmented,
-        "crop_scale": trainer.recipe.crop_scale if on_the_fly else header.crop_scale,
-        "augmentation_seed": trainer.settings.seed if on_the_fly else header.seed,
-        "images": _images_of(trainer),
-        "dtype": _dtype_of(trainer),
-        "world_size": distributed.world_size(),
-    }
-
-
-def _images_of(trainer: Trainer) -> dict[str, int]:
-    return {"train": len(trainer.train_loader), "val": len(trainer.val_loader)}
-
-
-def _dtype_of(trainer: Trainer) -> str:
-    return devices.computes_in(trainer.device, trainer.settings.precise)
-
-
-def begin_segment(run: runs.Run, trainer: Trainer, epoch: int) -> None:
-    """Note in a run what its training goes on with after ``epoch`` epochs.
-
-    Warns if that differs from what the earlier epochs were made with.
-    """
-    config, now = run.config, _segment(trainer, epoch)
-    # Nothing is left of what was made after that epoch.
-    segments = [each for each in _segments_of(config) if each["epoch"] < epoch]
-    if segments and (changes := _changes(segments[-1], now)):
-        devices.warn(
-            f"run {run.name} goes on after epoch {epoch} with {', '.join(changes)}: "
-            "its result may differ from that of an uninterrupted training"
-        )
-    if not segments:
-        config |= {"versions": now["versions"], "device": now["device"]}
-        config["training"] = _training_of(trainer)
-    elif now["device"] not in config["device"].split(", then "):
-        config["device"] += f", then {now['device']}"
-    same = segments and {**segments[-1], "epoch": epoch} == now
-    config["segments"] = segments if same else [*segments, now]
-
-
-def _segment(trainer: Trainer, epoch: int) -> dict:
-    """What the part of a training is made with that begins after ``epoch`` epochs."""
-    return {
-        "epoch": epoch,
-        "versions": runs.versions(),
-        "device": _describe(trainer.device),
-        "dtype": _dtype_of(trainer),
-        "world_size": distributed.world_size(),
-    }
-
-
-def _segments_of(config: dict) -> list[dict]:
-    """The segments of a run that may be untrusted; runs of earlier versions have one."""
-    versions, device = config.get("versions"), config.get("device")
-    first = {
-        "epoch": 0,
-        "versions": versions if isinstance(versions, dict) else {},
-        "device": device,
-    }
-    known = config.get("segments")
-    if not isinstance(known, list) or not all(isinstance(each, dict) for each in known):
-        return [first]
-    fine = all(
-        isinstance(each.get("epoch"), int) and isinstance(each.get("versions"), dict)
-        for each in known
-    )
-    return known if known and fine else [first]
-
-
-def _changes(before: dict, now: dict) -> list[str]:
-    """What differs between two segments, in words; what was not recorded is not compared."""
-    pairs = {name: (before["versions"].get(name), now["versions"].get(name)) for name in _MATTERS}
-    for what in ("device", "dtype", "world_size"):
-        pairs[what.replace("_", " ")] = before.get(what), now[what]
-    return [
-        f"{name} {new} (before: {old})"
-        for name, (old, new) in pairs.items()
-        if old is not None and old != new
-    ]
-
-
-def _describe(device: torch.device) -> str:
-    """The devices of all ranks, in words."""
-    ranks = "" if distributed.is_single() else f"{distributed.world_size()} x "
-    return ranks + devices.describe(device)
-
-
-def _difference_from_paper(trainer: Trainer, training: dict) -> str:
-    """How augmentation differs from the paper's, if the schedule is the paper's; else empty."""
-    schedule = ("optimizer", "lr", "lr_min", "restart", "momentum", "weight_decay")
-    recipe, paper = trainer.recipe, RECIPES["paper"]
-    if training["on_the_fly"] or any(
-        getattr(recipe, name) != getattr(paper, name) for name in schedule
-    ):
-        return ""
-    wanted = f"the paper draws new crops in every epoch (here from {paper.crop_scale} of the area)"
-    if not training["augmented"]:
-        return f"training images are not augmented; {wanted}"
-    return (
-        f"each training image has {training['views']} fixed views, made beforehand (crops from "
-        f"{training['crop_scale']} of the area); {wanted}"
-    )
-
-
-def note_on_augmentation(config: dict, cipher: Cipher | None) -> str:
-    """What a user must know to compare the model with others; empty if there is nothing to say.
-
-    Args:
-        config: from `configuration`.
-        cipher: that the user gave.
-    """
-    training = config["training"]
-    if config.get("differs_from_paper"):
+def complaint(config: dict) -> str:
+    """The field of ``run.json`` that cannot be, and what was expected; or nothing."""
+    try:
+        data = records.read(Configuration, config).data
+    except Misfit as misfit:
+        return str(misfit)
+    missing = [name for name in _OF_HEADER if name not in config["data"]]
+    if problem := f"{missing[0]!r} is missing" if missing else header_of(config).complaint():
+        return f"in 'data', {problem}"
+    if problem := recipes.complaint(config["recipe"]):
+        return f"in 'recipe', {problem}"
+    (height, width), m = data.size, data.block_size
+    if height * width > MAX_PIXELS or height % m or width % m:
         return (
-            f"This is not quite the paper's recipe: {config['differs_from_paper']}, as plain "
-            "shards with --key do."
-        )
-    if not training["augmented"]:
-        return (
-            "Training images are not augmented: the shards hold one view of each; segkey encrypt "
-            "--views makes more."
-        )
-    if cipher is None and training["on_the_fly"]:
-        return (
-            f"Plain images are augmented anew in every epoch (crops from {training['crop_scale']} "
-            "of the area), as with --key; to compare with shards of fixed views, make plain ones "
-            "with --views too."
+            f"'data.size' is {height}x{width}; expected sides that M = {m} divides, of at most "
+            f"{MAX_PIXELS} pixels"
         )
     return ""
+
+
+def header_of(config: dict) -> Header:
+    """What a run was trained on, as a shard would say it."""
+    data = config["data"]
+    fields = {name: data[name] for name in _OF_HEADER}
+    return Header(split="train", classes=tuple(data["classes"]), **fields)

@@ -11,7 +11,7 @@ from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model.batches import BatchLoader, as_pixels
 from segkey.model.networks import Segmenter
-from segkey.model.results import NOTHING_TO_MEASURE
+from segkey.model.results import NOTHING_TO_MEASURE, Evaluation, MajorityClass, Score
 from segkey.model.runs import Run
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
@@ -90,20 +90,19 @@ class Scores:
         return int(self.matrix.diag().sum()) / pixels if pixels else None
 
     @property
-    def constant(self) -> tuple[str | None, float | None]:
-        """The best that answering one class everywhere reaches: the class, and its mean IoU; None
-        where all is void."""
+    def majority_class(self) -> MajorityClass:
+        """The baseline: the most frequent class everywhere; its fields are None if all pixels are
+        void."""
         truth = self.matrix.sum(1)
         occurring = int((truth > 0).sum())
         if not occurring:
-            return None, None
-        return self.classes[
-            int(truth.argmax())
-        ], truth.max().item() / truth.sum().item() / occurring
+            return MajorityClass(name=None, mean_iou=None)
+        share = truth.max().item() / truth.sum().item()
+        return MajorityClass(name=self.classes[int(truth.argmax())], mean_iou=share / occurring)
 
-    def summary(self) -> dict:
-        """``mean_iou``, ``pixel_accuracy`` and ``iou``, as the JSON documents have them."""
-        return {"mean_iou": self.mean_iou, "pixel_accuracy": self.pixel_accuracy, "iou": self.iou}
+    def summary(self) -> Score:
+        """What results keep of it."""
+        return Score(mean_iou=self.mean_iou, pixel_accuracy=self.pixel_accuracy, iou=self.iou)
 
 
 @torch.inference_mode()
@@ -175,9 +174,9 @@ def _entropy(logits: Tensor) -> Tensor:
     )
 
 
-def why_no_score(mean_iou: float | None) -> dict[str, str]:
-    """For a result without a score, the field ``no_score``, which says why; nothing for others."""
-    return {"no_score": NOTHING_TO_MEASURE} if mean_iou is None else {}
+def why_no_score(mean_iou: float | None) -> str | None:
+    """Why there is no score; None if there is one."""
+    return NOTHING_TO_MEASURE if mean_iou is None else None
 
 
 # What may differ between two measurements that give the same numbers all the same, or of which
@@ -236,7 +235,7 @@ def evaluate(
     batch_size: int = 32,
     precise: bool = False,
     progress: Progress = SILENT,
-) -> dict:
+) -> Evaluation:
     """Score a run with the correct key.
 
     Args:
@@ -250,8 +249,8 @@ def evaluate(
         progress: hears of every image.
 
     Returns:
-        The document of ``segkey evaluate --json``; scores are None where every pixel of the masks
-        is void, and then ``no_score`` says so.
+        The result, for `Run.keep`; scores are None if every pixel of the masks is void, and then
+        ``no_score`` says so.
     """
     plain = split.header.method == "none"
     if plain and cipher is None and run.header.method != "none":
@@ -271,13 +270,13 @@ def evaluate(
         scores = score(
             model, loader, run.header.max_value, encrypting, batch_size, precise, advance
         )
-    constant, constant_iou = scores.constant
-    return why_no_score(scores.mean_iou) | {
-        "run": run.name,
-        "split": split.header.split,
-        "images": scores.images,
-        "correct": scores.summary(),
-        "constant": {"class": constant, "mean_iou": constant_iou},
-        "device": settings["device"],
-        "tested": settings | split.origin,
-    }
+    return Evaluation(
+        no_score=why_no_score(scores.mean_iou),
+        run=run.name,
+        split=split.header.split,
+        images=scores.images,
+        correct=scores.summary(),
+        majority_class=scores.majority_class,
+        device=settings["device"],
+        tested=settings | split.origin,
+    )

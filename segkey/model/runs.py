@@ -1,13 +1,10 @@
 """A run: one training in one folder, with its weights, configuration, history and results."""
 
 import difflib
-import errno
-import json
 import os
-import re
-import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -16,118 +13,29 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from segkey.crypto.ciphers import METHODS, Cipher
+from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
-from segkey.data.decode import MAX_PIXELS
-from segkey.data.items import Problem
-from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import networks, recipes, results, weights
+from segkey.errors import SegkeyError
+from segkey.model import history, networks, results, run_names, weights
+from segkey.model.configuration import complaint, header_of
 from segkey.model.measurements import authenticated
 from segkey.shards import Header
-from segkey.shards.header import MAX_BLOCK
 from segkey.shards.unlock import cipher_for
 from segkey.system import distributed
 from segkey.system.files import (
-    create,
-    explain_os_errors,
     is_folder_there,
     is_held,
     is_there,
     make_folder,
-    read_text,
-    remove,
     written_whole,
 )
-from segkey.system.forms import (
-    HEX_64,
-    NAME,
-    OBJECT,
-    PATH,
-    YES_OR_NO,
-    many,
-    misfit,
-    named,
-    number,
-    one_of,
-    or_none,
-    pattern,
-    text,
-    whole,
-)
-from segkey.system.json_files import read_json, with_checksum, without_checksum, write_json
+from segkey.system.json_files import read_json, write_json
+from segkey.system.records import Misfit
 from segkey.system.shell import word
 from segkey.version import VERSION
 
 FORMAT = "segkey-run-v1"
-_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_OF_HEADER = (
-    "method",
-    "block_size",
-    "channels",
-    "max_value",
-    "key_id",
-    "password_hash",
-    "ignore_index",
-)
-_VERSION = text(100)
-_KINDS = {  # what run.json holds; some of it was not there from the first version on
-    "name": pattern(_NAME.pattern, "letters, digits, '.', '_' and '-'"),
-    "created": pattern(
-        r"\d{4}-\d\d-\d\d([T ][0-9:.+Z-]{0,30})?", "a time such as 2024-12-31T12:00:00+00:00"
-    ),
-    "versions": named(_VERSION, 50),
-    "device": text(1000),
-    "job": or_none(text(1000)),
-    "precise": YES_OR_NO,
-    "compiled": YES_OR_NO,
-    "windowed": YES_OR_NO,
-    "seed": whole(-(2**63)),
-    "epochs_done": whole(0, 10**9),
-    "seconds": number(0),
-    "model": OBJECT,
-    "model.backbone": one_of(networks.BACKBONES),
-    "data": OBJECT,
-    "data.method": one_of(METHODS),
-    "data.block_size": whole(1, MAX_BLOCK),
-    "data.channels": whole(3, 3),
-    "data.classes": many(NAME, 255, 1),
-    "data.size": many(whole(1, MAX_PIXELS), 2, 2),
-    "data.images": named(whole(), 10),
-    "data.views": whole(1, 1 << 20),
-    "data.on_the_fly": YES_OR_NO,
-    "data.shards": many(PATH, 10_000),
-    "data.fingerprint": or_none(text(1000)),
-    "recipe": OBJECT,
-    "weights_sha256": HEX_64,
-    "best": OBJECT,
-    "best.epoch": whole(1, 10**9),
-    "best.val_loss": or_none(number()),
-}
-_OPTIONAL = (
-    "name",
-    "versions",
-    "device",
-    "job",
-    "compiled",
-    "windowed",
-    "data.images",
-    "data.views",
-    "data.on_the_fly",
-    "data.fingerprint",
-    "weights_sha256",
-    "best",
-    "best.epoch",
-    "best.val_loss",
-)
-_LOSS = or_none(number())
-_EPOCH = {
-    "epoch": whole(1, 10**9),
-    "loss": _LOSS,
-    "val_loss": _LOSS,
-    "seconds": number(0),
-    "best": YES_OR_NO,
-}
-_MADE_BY = {"suite": "attack --suite"}
+R = TypeVar("R", bound=results.Result)
 
 
 NAMES = (  # of all files that segkey reads or writes in a run
@@ -171,11 +79,11 @@ class Run:
             and (path.is_symlink() or not path.is_dir())
             and os.path.lexists(path)
         ):
-            path = path.parent / _named_by(path)
+            path = path.parent / run_names.named_by(path)
             is_folder_there(path)
         there = {name: is_there(path / name) for name in NAMES}
         if not there["run.json"]:
-            there = [found.name for found in folders(path.parent)]
+            there = [found.name for found in run_names.folders(path.parent)]
             near = difflib.get_close_matches(path.name, there, 1)
             hint = "train one with 'segkey train', or give a folder of runs/"
             raise SegkeyError(
@@ -198,30 +106,16 @@ class Run:
     def _check(self) -> None:
         """A run may come from anybody, such as who trained it: its form is checked here, for all
         who use it."""
-        if not _NAME.fullmatch(self.name):
+        if not run_names.NAME.fullmatch(self.name):
             raise SegkeyError(
                 f"{self.path}: a run cannot be called {self.name!r}",
                 "rename the folder; use letters, digits, '.', '_' and '-'",
             )
-        if problem := self._complaint():
+        if problem := complaint(self.config):
             raise SegkeyError(
                 f"{self.path}/run.json is damaged: {problem}",
                 "restore it from a backup, or train again",
             )
-
-    def _complaint(self) -> str:
-        """The field of ``run.json`` that cannot be, and what was expected; or nothing."""
-        if problem := misfit(self.config, _KINDS, _OPTIONAL):
-            return problem
-        missing = [name for name in _OF_HEADER if name not in self.config["data"]]
-        if problem := f"{missing[0]!r} is missing" if missing else self.header.complaint():
-            return f"in 'data', {problem}"
-        if problem := recipes.complaint(self.config["recipe"]):
-            return f"in 'recipe', {problem}"
-        (height, width), m = self.size, self.header.block_size
-        if height * width > MAX_PIXELS or height % m or width % m:
-            return f"'data.size' is {height}x{width}; expected sides that M = {m} divides, of at most {MAX_PIXELS} pixels"
-        return ""
 
     @classmethod
     def create(cls, folder: Path, name: str, config: dict) -> "Run":
@@ -236,7 +130,7 @@ class Run:
             check_free(run.path)
             make_folder(run.path)
             run.save()
-            point_to_latest(folder, name)
+            run_names.point_to_latest(folder, name)
         return run
 
     @property
@@ -247,12 +141,7 @@ class Run:
     @property
     def header(self) -> Header:
         """What the run was trained on, as a shard would say it."""
-        data = self.config["data"]
-        return Header(
-            split="train",
-            classes=tuple(data["classes"]),
-            **{name: data[name] for name in _OF_HEADER},
-        )
+        return header_of(self.config)
 
     def cipher(self, key: Key | None, password: bytes | None = None) -> Cipher:
         """The cipher it was trained with.
@@ -380,100 +269,51 @@ class Run:
         return found
 
     def history(self) -> list[dict]:
-        """One dictionary an epoch."""
-        file = self.path / "history.jsonl"
-        if not is_there(file):
-            return []
-        try:
-            lines = [json.loads(line) for line in read_text(file).splitlines()]
-            epochs = [without_checksum(line, file) for line in lines]
-        except (ValueError, AttributeError, TypeError, RecursionError):
-            raise SegkeyError(
-                f"{file} is damaged", "restore it from a backup, or train again"
-            ) from None
-        for line, epoch in enumerate(epochs, 1):
-            if problem := misfit(epoch, _EPOCH, optional=_EPOCH):
-                raise SegkeyError(
-                    f"{file} is damaged: in line {line}, {problem}",
-                    "restore it from a backup, or train again",
-                )
-        return epochs
+        """One dictionary per epoch."""
+        return history.read(self.path / "history.jsonl")
 
     def write_history(self, epochs: list[dict]) -> None:
-        """Write ``history.jsonl``."""
-        if not distributed.is_main():
-            return
-        with written_whole(self.path / "history.jsonl", "w") as file:
-            file.writelines(
-                json.dumps(with_checksum(epoch), allow_nan=False) + "\n" for epoch in epochs
-            )
+        """Write ``history.jsonl``; under torchrun, rank 0 does."""
+        if distributed.is_main():
+            history.write(self.path / "history.jsonl", epochs)
 
-    def result(self, name: str) -> dict | None:
-        """A result that was kept, such as ``evaluate`` or ``attack``; it may come from anybody, so
-        its form is checked."""
+    def result(self, name: str) -> results.Result | None:
+        """A result that was kept: ``evaluate``, ``attack`` or ``suite``; None if there is none.
+
+        Raises:
+            SegkeyError: a field is missing or cannot be; the message names it.
+        """
         file = self.path / f"{name}.json"
         if not is_there(file):
             return None
-        document = read_json(file, "a result")
-        if problem := results.complaint(name, document):
-            command = f"segkey {_MADE_BY.get(name, name)}"
+        try:
+            return results.read(name, read_json(file, "a result"))
+        except Misfit as misfit:
+            command = results.KINDS[name].command
             raise SegkeyError(
-                f"{file} is not a result of {command}: {problem}",
+                f"{file} is not a result of {command}: {misfit}",
                 f"make it again: {command} {word(self.path)}",
-            )
-        return document
+            ) from None
+
+    def keep(self, result: R, key: Key | None = None) -> R:
+        """Write a result into the run's folder, and return it.
+
+        Args:
+            result: replaces an earlier one of its kind.
+            key: the owner's; authenticates the result.
+        """
+        self.write_result(result.kind, result.document, key)
+        return result
 
     def write_result(self, name: str, document: dict, key: Key | None = None) -> None:
-        """Keep a result, authenticated with the owner's key where that is given; under torchrun the
-        first rank does."""
+        """Write the JSON of a result; under torchrun, rank 0 does."""
         if distributed.is_main():
             write_json(self.path / f"{name}.json", authenticated(name, document, key))
 
 
-def _named_by(latest: Path) -> str:
-    """The run beside it that ``runs/latest`` names, as a link or, where links cannot be made, as a
-    text file."""
-    try:
-        with explain_os_errors(latest):
-            text = (
-                os.readlink(latest)
-                if latest.is_symlink()
-                else read_text(latest, limit=1000).strip()
-            )
-        return check_name(text)
-    except (ValueError, SegkeyError) as error:
-        why = f": {error.what}" if isinstance(error, SegkeyError) else ""
-        raise SegkeyError(
-            f"{latest} does not name a run beside it{why}", "give the run's folder"
-        ) from None
-
-
-def point_to_latest(folder: Path, name: str) -> None:
-    """Let ``folder/latest`` name a run: a symbolic link, or a text file where links cannot be
-    made."""
-    latest, fresh = folder / "latest", folder / ".latest.partial"
-    remove(fresh)
-    if not latest.is_symlink():
-        is_there(latest)
-    with explain_os_errors(latest):
-        try:
-            os.symlink(name, fresh, target_is_directory=True)
-        except OSError:
-            create(fresh, name + "\n")
-        os.replace(fresh, latest)  # the link itself, not what it leads to
-
-
-def is_taken(path: Path) -> bool:
-    """Whether there is anything; a folder with hidden files alone is what a training leaves that is
-    killed at once."""
-    if path.is_symlink() or not path.is_dir():
-        return os.path.lexists(path)
-    return any(not each.name.startswith(".") for each in path.iterdir())
-
-
 def check_free(path: Path) -> None:
     """Raise `SegkeyError` if a run cannot be made at ``path``."""
-    if is_taken(path):
+    if run_names.is_taken(path):
         raise SegkeyError(
             f"{path} already exists",
             "choose another --name" + (", or go on with it: --resume" * _can_go_on(path)),
@@ -491,119 +331,10 @@ def _can_go_on(path: Path) -> bool:
 def free_name(folder: Path, wanted: str) -> str:
     """``wanted``, or ``wanted-2`` and so on where that is taken."""
     number, name = 1, wanted
-    while is_taken(folder / name):
+    while run_names.is_taken(folder / name):
         number += 1
         name = f"{wanted}-{number}"
     return name
-
-
-def check_name(name: str) -> str:
-    """Raise `SegkeyError` unless a run can be called so."""
-    if not _NAME.fullmatch(name) or name == "latest":
-        raise SegkeyError(
-            f"a run cannot be called {name!r}", "use letters, digits, '.', '_' and '-'"
-        )
-    return name
-
-
-def folders(folder: Path, file: str = "run.json") -> list[Path]:
-    """The folders in ``folder`` that hold a file of that name, or something else under it;
-    ``latest`` is no folder."""
-    with explain_os_errors(folder):
-        there = sorted(path for path in folder.glob("*") if not path.is_symlink())
-    return [path for path in there if os.path.lexists(path / file)]
-
-
-_FILES = (
-    "run.json",
-    "model.safetensors",
-    "resume.pt",
-    "history.jsonl",
-    *(f"{name}.json" for name in results.NAMES),
-)
-
-
-def find(folder: Path) -> list[Run]:
-    """All runs in a folder, oldest first; warns of those that cannot be used. See `survey`."""
-    found, left_out = survey(folder)
-    for problem in left_out:
-        warnings.warn(f"left out {problem.name}: {problem.why}", SegkeyWarning, stacklevel=2)
-    return found
-
-
-def survey(folder: Path) -> tuple[list[Run], list[Problem]]:
-    """All runs in a folder, oldest first, and those that cannot be used, with the reason.
-
-    A folder that is a run itself is the only one.
-
-    Raises:
-        SegkeyError: no run there that can be used.
-    """
-    if os.path.lexists(folder / "run.json") or (os.path.lexists(folder) and not folder.is_dir()):
-        return [_usable(folder)], []
-    found, left_out = [], []
-    for path in _run_folders(folder):
-        try:
-            found.append(_usable(path))
-        except SegkeyError as error:
-            left_out.append(Problem(path.name, error.what))
-        except OSError as error:
-            left_out.append(Problem(path.name, error.strerror or str(error)))
-    if left_out and not found:
-        what = "the run" if len(left_out) == 1 else f"none of the {len(left_out)} runs"
-        raise SegkeyError(
-            f"{what} in {folder} can{'not' * (len(left_out) == 1)} be used; {left_out[0].name}: "
-            f"{left_out[0].why}",
-            "restore it from a backup, or train again",
-        )
-    if not found:
-        raise SegkeyError(f"there are no runs in {folder}", "train one with 'segkey train'")
-    return sorted(found, key=lambda run: (str(run.config.get("created", "")), run.name)), left_out
-
-
-def _run_folders(folder: Path) -> list[Path]:
-    """What lies in a folder and is a run, or was one: whatever became of its ``run.json``."""
-    try:
-        there = sorted(
-            path
-            for path in folder.iterdir()
-            if path.name != "latest" and not path.name.startswith(".")
-        )
-    except OSError:  # no folder, or one that may not be read
-        with explain_os_errors(folder):
-            there = sorted(folder.iterdir()) if folder.exists() else []
-    return [path for path in there if any(_there(path / name) for name in _FILES)]
-
-
-def _there(path: Path) -> bool:
-    """Whether there is anything of that name; a folder that may not be read counts, to be named for
-    it."""
-    try:
-        os.lstat(path)
-        return True
-    except OSError as error:
-        return error.errno == errno.EACCES
-
-
-def _usable(path: Path) -> Run:
-    """Open a run and read what reports show of it.
-
-    Raises:
-        SegkeyError: something of it is damaged, or there is nothing to show.
-    """
-    if path.is_symlink() and path.name != "latest":
-        raise SegkeyError(f"{path} is a link", "give the folder that it leads to")
-    run = Run.open(path)
-    found = [run.result(name) for name in results.NAMES]
-    run.history()
-    # Results may be kept without the weights, which are large.
-    if not any(found) and not run.weights_file.is_file():
-        done = run.config["epochs_done"]
-        what = f"{path} has no weights (model.safetensors) and no results"
-        raise SegkeyError(
-            what if done else f"{what}: no epoch of its training is finished", "train it again"
-        )
-    return run
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ import torch
 from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.model import configuration, runs
+from segkey.model import run_names, runs, training_record
 from segkey.model.checkpoint import Checkpoint, restore
 from segkey.model.recipes import Recipe, recipe_of
 from segkey.model.trainer import Settings, Trainer
@@ -75,8 +75,8 @@ def train(
         how = {"device": device, "cipher": cipher, "progress": progress}
         return run if is_finished(run) else resume(run, splits, resident=chosen.resident, **how)
     trainer = _trainer(splits, chosen, device, _cipher_on_device(splits, cipher), progress)
-    config = configuration.configuration(trainer, shards)
-    if note := configuration.note_on_augmentation(config, cipher):
+    config = training_record.configuration(trainer, shards)
+    if note := training_record.note_on_augmentation(config, cipher):
         progress.say(note)
     path = _make_folder(folder, name, config["data"])
     with distributed.sole_writer(path):
@@ -111,7 +111,7 @@ def resume(
     data = run.config["data"]
     if cipher is None and data["method"] == "none" and data.get("on_the_fly"):
         cipher = ciphers.from_key("none", None, 1)
-    settings = configuration.settings_of(run, resident)
+    settings = training_record.settings_of(run, resident)
     with distributed.sole_writer(run.path):
         saved = is_there(run.state_file)  # if not, it was cut off in its first epoch
         if saved:  # the starting weights need not be there any more
@@ -121,7 +121,7 @@ def resume(
         start = restore(run, trainer.model, trainer.optimizer) if saved else Checkpoint()
         facts = {"the epochs it goes on after": str(start.history)}
         distributed.require_same(facts, shown=False)
-        configuration.begin_segment(run, trainer, start.epochs)
+        training_record.begin_segment(run, trainer, start.epochs)
         trainer.fit(run, start)
     return run
 
@@ -169,7 +169,7 @@ def _trainer(
 def _make_folder(folder: Path, name: str | None, data: dict) -> Path:
     """The folder of a new run, made by the first rank; refused if it is taken."""
     if name:
-        runs.check_name(name)
+        run_names.check_name(name)
     else:
         default = "plain" if data["method"] == "none" else "{method}-m{block_size}".format(**data)
         name = distributed.broadcast(runs.free_name(folder, default))
@@ -185,7 +185,7 @@ def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
     """The run (of that name, if given) that torchrun's job had begun before it restarted."""
     if not distributed.restarted():
         return None
-    for path in runs.folders(folder):
+    for path in run_names.folders(folder):
         if name in (None, path.name):
             with contextlib.suppress(SegkeyError):  # a broken run is not this job's
                 run = runs.Run.open(path)
@@ -197,7 +197,7 @@ def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
 def _check_same_data(run: runs.Run, trainer: Trainer) -> None:
     """Raise `SegkeyError` unless a run was begun with the trainer's data and key."""
     begun_with = run.config["data"]
-    for what, value in configuration.data_of(trainer).items():
+    for what, value in training_record.data_of(trainer).items():
         if what == "shards":  # they may have moved
             continue
         unknown = value if what == "fingerprint" else None  # to runs of earlier versions

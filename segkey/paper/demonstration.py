@@ -77,9 +77,9 @@ def run(
             progress=progress,
         )
         test = test_splits.open_test_split(trained)
-        evaluated = evaluation.evaluate(trained, test, cipher, device, progress=progress)
-        trained.write_result("evaluate", evaluated, key)
-        target = attacks.Target.create(trained, test, cipher, device, progress=progress)
-        trained.write_result("attack", attacks.correct_plain_incorrect(target, wrong_keys), key)
+        trained.keep(evaluation.evaluate(trained, test, cipher, device, progress=progress), key)
+        target = attacks.Target.create(trained, test, cipher, device, key=key, progress=progress)
+        budget = attacks.Budget(keys=wrong_keys)
+        attacks.attack_and_keep(target, attacks.Plan(budget=budget))
         runs.append(trained)
     return runs

@@ -15,9 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segkey.crypto.ciphers import METHODS, method_name
 from segkey.model import conditions
+from segkey.model.results import Plain
 from segkey.reports.text import number
 from segkey.reports.verdicts import plain_one_way
 from segkey.system.files import written_whole
+from segkey.system.records import read
 from segkey.system.words import visible
 
 if TYPE_CHECKING:
@@ -236,7 +238,10 @@ def key_charts(document: dict) -> Figure:
     panels[0].set_ylabel("mean IoU")
     panels[0].set_ylim(bottom=0)
     handles, labels = panels[0].get_legend_handles_labels()
-    if any(plain_one_way(cell["method"], cell["plain"] or {}) for cell in document["cells"]):
+    if any(
+        plain_one_way(cell["method"], cell["plain"] and read(Plain, cell["plain"]))
+        for cell in document["cells"]
+    ):
         labels = [
             label + " (FFX's divided by 255 only)" * (label == "plain images") for label in labels
         ]

@@ -15,7 +15,8 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.model import conditions, evaluation, measurements, runs, training, weights
+from segkey.model import conditions, evaluation, measurements, run_names, runs, training, weights
+from segkey.model.results import Result
 from segkey.paper.findings import examine
 from segkey.paper.grid import Cell
 from segkey.paper.metering import Meter, Watch
@@ -222,7 +223,7 @@ class Experiment:
             {},
             {n: why for n, why in self.left_out.items() if not self._result_file(n).exists()},
         )
-        for folder in runs.folders(self.out / "runs", "cell.json"):
+        for folder in run_names.folders(self.out / "runs", "cell.json"):
             file = folder / "cell.json"
             try:
                 cell = _read_cell(file)
@@ -292,7 +293,7 @@ class Experiment:
             result = evaluation.evaluate(
                 run, test, None, self.device, self.settings.limit, progress=self.watch
             )
-            run.write_result("evaluate", result, self.key)
+            run.keep(result, self.key)
         else:
             target = attacks.Target.create(
                 run,
@@ -305,9 +306,8 @@ class Experiment:
                 progress=self.watch,
             )
             resumed = len(target.journal) > 0
-            result = attacks.correct_plain_incorrect(target, self.settings.wrong_keys, cell.seed)
-            run.write_result("attack", result, self.key)
-            target.journal.remove()
+            budget = attacks.Budget(keys=self.settings.wrong_keys)
+            result = attacks.attack_and_keep(target, attacks.Plan(budget=budget, seed=cell.seed))
         seconds = {
             "train": run.config["seconds"],
             "attack": None
@@ -374,9 +374,9 @@ class Experiment:
                 "remove its folder to train it again, or choose another folder with --out",
             )
 
-    def _describe(self, cell: Cell, run: runs.Run, result: dict, seconds: dict) -> dict:
+    def _describe(self, cell: Cell, run: runs.Run, result: Result, seconds: dict) -> dict:
         """All that is known of a finished cell."""
-        trained_on, tested_on = run.config["device"], result["device"]
+        trained_on, tested_on, told = run.config["device"], result.device, result.document
         return asdict(cell) | {
             "run": run.name,
             "device": trained_on
@@ -387,16 +387,16 @@ class Experiment:
             "seconds": seconds,
             "epochs": run.config["epochs_done"],
             "best": run.config["best"],
-            "weights_sha256": result["tested"]["weights_sha256"],
+            "weights_sha256": result.tested["weights_sha256"],
             "trained_on": run.config["data"].get("fingerprint"),
-            "tested": result["tested"],
-            "images": result["images"],
+            "tested": result.tested,
+            "images": result.images,
             "conditions": _conditions(run, result),
-            "correct": result["correct"],
-            "plain": result.get("plain"),
-            "incorrect": result.get("incorrect"),
-            "constant": result["constant"],
-            "key_space_bits": result.get("key_space_bits"),
+            "correct": told["correct"],
+            "plain": told.get("plain"),
+            "incorrect": told.get("incorrect"),
+            "constant": told["constant"],
+            "key_space_bits": told.get("key_space_bits"),
         }
 
     def write(self, splits: dict[str, Split]) -> dict:
@@ -450,7 +450,7 @@ class Experiment:
         return 1 + attacks.ways_of_plain(self.cipher(cell)) + self.settings.wrong_keys
 
 
-def _conditions(run: runs.Run, result: dict) -> dict:
+def _conditions(run: runs.Run, result: Result) -> dict:
     """Under which a cell was made; its classes are those of the settings."""
     found = conditions.of_run(run.config, result)
     return {name: value for name, value in found.items() if name != "classes"}

@@ -16,7 +16,7 @@ from rich.table import Table
 from segkey.crypto.ciphers import METHODS, method_label, method_name
 from segkey.model import conditions
 from segkey.model.recipes import RECIPES
-from segkey.model.results import NOTHING_TO_MEASURE
+from segkey.model.results import NOTHING_TO_MEASURE, Plain
 from segkey.paper.findings import Model, has_score, models_of
 from segkey.paper.metering import Watch
 from segkey.reports.tables import latex_table
@@ -33,6 +33,7 @@ from segkey.reports.text import (
 from segkey.reports.verdicts import plain_one_way
 from segkey.system.files import written_whole
 from segkey.system.json_files import write_json
+from segkey.system.records import read
 from segkey.system.words import in_bytes, rough_duration
 
 # Table 1 of the paper: mean IoU on the 1449 validation images of PASCAL VOC 2012, correct key.
@@ -436,7 +437,7 @@ def findings_table(document: dict) -> Table:
     if older := [
         note
         for cell in document["cells"]
-        if (note := plain_one_way(cell["method"], cell["plain"] or {}))
+        if (note := plain_one_way(cell["method"], cell["plain"] and read(Plain, cell["plain"])))
     ]:
         table.footnote += f"\n{older[0]}"
     unlearned = [

@@ -13,7 +13,7 @@ from segkey.crypto.ciphers import (
     method_name,
     selections,
 )
-from segkey.model.results import NOTHING_TO_MEASURE, is_measured
+from segkey.model.results import NOTHING_TO_MEASURE, Attack, Evaluation, Plain
 from segkey.reports.provenance import tested_on
 from segkey.reports.text import SEARCHABLE_BITS, facts_of, number, printable, table_of, visible
 from segkey.reports.verdicts import (
@@ -147,23 +147,23 @@ def _searches(run) -> str:
     return f": see what a search finds with segkey attack {run.path} {options[0]}{password}{others}"
 
 
-def evaluation_table(document: dict) -> Table:
+def evaluation_table(result: Evaluation) -> Table:
     """Per-class IoU, and the mean beside what a constant answer reaches."""
     table = table_of(
-        f"{document['run']}: {document['images']} images of split '{document['split']}'",
+        f"{result.run}: {result.images} images of split '{result.split}'",
         "class",
         "IoU",
     )
-    for name, value in document["correct"]["iou"].items():
+    for name, value in result.correct.iou.items():
         table.add_row(printable(name), number(value))
     table.add_section()
-    table.add_row("[bold]mean IoU[/]", f"[bold]{number(document['correct']['mean_iou'])}[/]")
-    table.add_row("pixel accuracy", number(document["correct"]["pixel_accuracy"]))
-    constant = document["constant"]
-    answer = "the same class" if constant["class"] is None else f"'{printable(constant['class'])}'"
-    table.add_row(f"mean IoU of answering {answer} everywhere", number(constant["mean_iou"]))
-    nothing = [] if is_measured(document) else [NOTHING_TO_MEASURE]
-    table.footnote = "\n".join([*nothing, tested_on(document)])
+    table.add_row("[bold]mean IoU[/]", f"[bold]{number(result.correct.mean_iou)}[/]")
+    table.add_row("pixel accuracy", number(result.correct.pixel_accuracy))
+    baseline = result.majority_class
+    answer = "the same class" if baseline.name is None else f"'{printable(baseline.name)}'"
+    table.add_row(f"mean IoU of answering {answer} everywhere", number(baseline.mean_iou))
+    nothing = [] if result.is_measured else [NOTHING_TO_MEASURE]
+    table.footnote = "\n".join([*nothing, tested_on(result)])
     return table
 
 
@@ -205,21 +205,17 @@ class AttackRow:
         return "n/a" if self.of_correct is None else per_cent(self.of_correct)
 
 
-def attack_rows(document: dict) -> list[AttackRow]:
+def attack_rows(attack: Attack) -> list[AttackRow]:
     """The attempts of ``segkey attack``, for the terminal and the page; the correct key stands
     first, to compare with."""
-    correct, wrong, constant = (
-        document["correct"]["mean_iou"],
-        document["incorrect"],
-        document["constant"],
-    )
+    correct, wrong = attack.correct.mean_iou, attack.incorrect
     attempts = [
         ("correct key", correct),
-        (f"plain{_divided(document['plain'])}", document["plain"]["mean_iou"]),
-        (f"incorrect keys, mean of {wrong['keys']}", wrong["mean"]),
-        ("  worst", wrong["min"]),
-        ("  best", wrong["max"]),
-        (constant_answer(document), constant["mean_iou"]),
+        (f"plain{_divided(attack.plain)}", attack.plain.mean_iou),
+        (f"incorrect keys, mean of {wrong.keys}", wrong.mean),
+        ("  worst", wrong.min),
+        ("  best", wrong.max),
+        (constant_answer(attack), attack.majority_class.mean_iou),
     ]
     return [
         AttackRow(name, value, value / correct if correct and value is not None else None)
@@ -227,68 +223,59 @@ def attack_rows(document: dict) -> list[AttackRow]:
     ]
 
 
-def _divided(plain: dict) -> str:
-    """By what plain images were divided, where there is more than one way."""
-    return f", divided by {plain['divided_by']}" if plain_in_words(plain) else ""
+def _divided(plain: Plain) -> str:
+    """By what plain images were divided, if there is more than one way."""
+    return f", divided by {plain.divided_by}" if plain.chosen_among > 1 else ""
 
 
-def attack_notes(document: dict) -> list[str]:
+def attack_notes(attack: Attack) -> list[str]:
     """What a reader of `attack_rows` must know: which attempts were chosen, and on which images."""
-    notes = [
-        plain_in_words(document["plain"]),
-        plain_one_way(document["method"], document["plain"]),
-    ]
-    if document["incorrect"]["keys"] > 1 and document["method"] != "none":
+    notes = [plain_in_words(attack.plain), plain_one_way(attack.method, attack.plain)]
+    if attack.incorrect.keys > 1 and attack.method != "none":
         notes.append(f"best: of the incorrect keys, {OPTIMISTIC}")
     return list(filter(None, notes))
 
 
-def attack_table(document: dict) -> Table:
+def attack_table(attack: Attack) -> Table:
     """Correct, plain and incorrect, as in the paper's Figure 6, with the spread it does not
     show."""
-    method = method_label(document["method"], document["block_size"])
+    method = method_label(attack.method, attack.block_size)
     table = table_of(
-        f"{document['run']} ({method}): {document['images']} images",
+        f"{attack.run} ({method}): {attack.images} images",
         "test images",
         "mean IoU",
         "of correct",
     )
-    for row in attack_rows(document):
+    for row in attack_rows(attack):
         table.add_row(printable(row.attempt), number(row.mean_iou), row.percent)
         if row.attempt.startswith("incorrect"):
-            std = document["incorrect"]["std"] if document["incorrect"]["keys"] > 1 else None
+            std = attack.incorrect.std if attack.incorrect.keys > 1 else None
             table.add_row("  standard deviation", number(std), "")
-    table.footnote = "\n".join([*attack_notes(document), tested_on(document)])
+    table.footnote = "\n".join([*attack_notes(attack), tested_on(attack)])
     return table
 
 
-def attack_sentence(document: dict) -> str:
+def attack_sentence(attack: Attack) -> str:
     """What the table means, in plain words; it flatters nobody."""
-    text = nothing_to_judge(document) or _verdict(document)
-    if document["method"] == "none" or not is_measured(document):
+    text = nothing_to_judge(attack) or _verdict(attack)
+    if attack.method == "none" or not attack.is_measured:
         return text
-    if few := few_images(document["images"]):
+    if few := few_images(attack.images):
         text += " " + few
-    if document["key_space_bits"] < SEARCHABLE_BITS:
-        count = f"{2 ** document['key_space_bits']:,.0f}"
+    if attack.key_space_bits < SEARCHABLE_BITS:
+        count = f"{2**attack.key_space_bits:,.0f}"
         text += f" There are only {count} different keys: somebody who tries them all finds yours."
     return text
 
 
-def _verdict(document: dict) -> str:
+def _verdict(attack: Attack) -> str:
     """How far the best attempt without the key came."""
-    correct, plain, wrong = (
-        document["correct"]["mean_iou"],
-        document["plain"]["mean_iou"],
-        document["incorrect"],
-    )
-    best = max(plain, wrong["max"])
-    way = (
-        "plain images reach"
-        if plain >= wrong["max"]
-        else f"the best of {wrong['keys']} wrong keys reaches"
-    )
-    chosen = bool(plain_in_words(document["plain"])) if plain >= wrong["max"] else wrong["keys"] > 1
+    correct, plain, wrong = attack.correct.mean_iou, attack.plain.mean_iou, attack.incorrect
+    best = max(plain, wrong.max)
+    if plain >= wrong.max:
+        way, chosen = "plain images reach", attack.plain.chosen_among > 1
+    else:
+        way, chosen = f"the best of {wrong.keys} wrong keys reaches", wrong.keys > 1
     text = f"Without the key, {way} {best:.4f} where the key reaches {correct:.4f}: "
     if best >= 0.9 * correct:
         text += "the key adds next to nothing."
@@ -298,8 +285,8 @@ def _verdict(document: dict) -> str:
         text += f"{per_cent(best / correct)} of the model's worth is left without its key."
     else:
         text += "against these attempts the model is worth little without its key."
-    if wrong["keys"] < 100:
-        text += f" {wrong['keys']} wrong keys are few: luckier ones exist."
+    if wrong.keys < 100:
+        text += f" {wrong.keys} wrong keys are few: luckier ones exist."
     if chosen:
         text += f" That attempt is {OPTIMISTIC}."
     return text

@@ -93,8 +93,9 @@ def take(
 def _better_divisor(run: Run, cipher: Cipher) -> int:
     """By what plain images are divided: in the way that `segkey attack` found to be the better one,
     where it was run."""
-    plain = (run.result("attack") or {}).get("plain", {})
-    return cipher.max_value if plain.get("divided_by") == cipher.max_value else 255
+    attacked = run.result("attack")
+    better = attacked and attacked.plain.divided_by == cipher.max_value
+    return cipher.max_value if better else 255
 
 
 def _another(cipher: Cipher, password: bytes | None) -> Cipher:

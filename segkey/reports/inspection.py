@@ -107,7 +107,7 @@ def _shard(path: Path, verify: bool, progress: Progress) -> dict:
 
 
 def _runs(folder: Path, verify: bool) -> list[dict]:
-    from segkey.model.runs import survey
+    from segkey.model.survey import survey
 
     found, broken = survey(folder)
     documents = [_run(run.path, verify) for run in found]
@@ -117,6 +117,7 @@ def _runs(folder: Path, verify: bool) -> list[dict]:
 
 
 def _run(path: Path, verify: bool) -> dict:
+    from segkey.model.results import Attack
     from segkey.model.runs import Run  # imports torch, which only runs need
 
     run = Run.open(path)
@@ -139,9 +140,9 @@ def _run(path: Path, verify: bool) -> dict:
     for name in ("evaluate", "attack"):
         result = run.result(name)
         if result:
-            document[name] = {
-                part: result[part]["mean_iou"] for part in ("correct", "plain") if part in result
-            }
+            document[name] = {"correct": result.correct.mean_iou}
+            if isinstance(result, Attack):
+                document[name]["plain"] = result.plain.mean_iou
             document["results"] = "as found in the folder, not checked"
     if verify:
         document["damage"] = run.damage()

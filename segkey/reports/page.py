@@ -14,7 +14,7 @@ from PIL import Image
 from segkey.crypto.ciphers import METHODS, Cipher, key_space_bits, method_label
 from segkey.data.items import Problem
 from segkey.data.palette import palette_mask, palette_of
-from segkey.model.results import is_measured
+from segkey.model.results import Attack, AttackLine, Evaluation, Suite
 from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
 from segkey.reports.provenance import NOT_CHECKED, tested_on
@@ -32,9 +32,7 @@ from segkey.reports.tables import (
 from segkey.reports.text import number, visible
 from segkey.reports.verdicts import (
     OPTIMISTIC,
-    chosen_on_test,
     nothing_to_judge,
-    required_access,
     strongest_first,
     suite_verdict,
 )
@@ -72,7 +70,7 @@ class Part:
     verdict: str
     attacks: list
     attack_notes: list[str]
-    suite: list[dict]
+    suite: list[AttackLine]
     wrong_values: list[float]
     curves: Curves | None
     commands: list[str]
@@ -100,7 +98,7 @@ def html_page(runs: list, samples=None, left_out: Sequence[Problem] = (), key=No
     """The page about some runs.
 
     Args:
-        runs: from `segkey.model.runs.find`.
+        runs: from `segkey.model.survey.find`.
         samples: test images to show, from `segkey.reports.gallery.of_runs`; none, if not given.
         left_out: runs that cannot be used, and why.
         key: tells which results its owner made.
@@ -114,7 +112,8 @@ def html_page(runs: list, samples=None, left_out: Sequence[Problem] = (), key=No
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "visible": visible}
+    environment.filters |= {"number": number, "per_cent": per_cent, "visible": visible}
+    environment.globals["optimistic"] = OPTIMISTIC
     template = resources.files("segkey.reports").joinpath("page.html").read_text(encoding="utf-8")
     return (
         environment.from_string(template)
@@ -165,25 +164,14 @@ def _part(row: Row, run, samples) -> Part:
         _verdict(attacked, row.suite, run.result("evaluate")),
         attack_rows(attacked) if attacked else [],
         attack_notes(attacked) if attacked else [],
-        _suite_lines(row.suite) if row.suite else [],
-        row.incorrect.get("values", []) if row.incorrect else [],
+        strongest_first(row.suite) if row.suite else [],
+        list(attacked.incorrect.values) if attacked and attacked.is_measured else [],
         training_curves(run.history(), run.config.get("best", {}).get("epoch")),
         _commands(run, attacked),
         strip,
         _swatches(row.classes) if strip else [],
         samples.notes.get(row.run, "") if samples else _NO_KEY,
     )
-
-
-def _suite_lines(suite: dict) -> list[dict]:
-    """The lines of a suite, with what each requires and whether it chose on the images it is judged
-    on, in words."""
-    return [
-        line
-        | {"won": per_cent(line["won"]), "requires": required_access(line)}
-        | {"chosen": OPTIMISTIC if chosen_on_test(line, suite) else ""}
-        for line in strongest_first(suite)
-    ]
 
 
 def _swatches(classes: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -260,18 +248,18 @@ def _last(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 
-def _verdict(attacked: dict | None, suite: dict | None, evaluated: dict | None) -> str:
-    """The suite's, where there is one: it knows more."""
+def _verdict(attacked: Attack | None, suite: Suite | None, evaluated: Evaluation | None) -> str:
+    """The suite's, if there is one: it knows more."""
     if suite:
         return suite_verdict(suite)
     if attacked:
         return attack_sentence(attacked)
-    if evaluated and not is_measured(evaluated):
+    if evaluated and not evaluated.is_measured:
         return nothing_to_judge(evaluated)
     return "How much the key is worth has not been measured yet."
 
 
-def _commands(run, attacked: dict | None) -> list[str]:
+def _commands(run, attacked: Attack | None) -> list[str]:
     """What to type to get the same numbers; folders by their last name, as a page goes to other
     people."""
     config, header = run.config, run.header
@@ -297,7 +285,7 @@ def _commands(run, attacked: dict | None) -> list[str]:
         f"segkey evaluate {folder}",
     ]
     if attacked:
-        keys, seed = attacked["incorrect"]["keys"] or 1, attacked.get("seed", 0)
+        keys, seed = attacked.incorrect.keys or 1, attacked.seed or 0
         commands.append(
             f"segkey attack {folder} --wrong-keys {keys} {option('seed', seed)}{password}"
         )

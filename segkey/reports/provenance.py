@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 from segkey.crypto.keys import Key
 from segkey.model.measurements import differences, is_authentic
+from segkey.model.results import Attack, Evaluation, Result, Suite
 from segkey.system.words import visible
 
 NOT_CHECKED = "Results are as found in the folders of the runs and are not checked: whoever had a folder may have written them."
@@ -37,31 +38,31 @@ class Found:
         authentic: by result, whether the owner of the key made it; empty without a key.
     """
 
-    evaluated: dict | None = None
-    attacked: dict | None = None
-    suite: dict | None = None
-    result: dict = field(default_factory=dict)
+    evaluated: Evaluation | None = None
+    attacked: Attack | None = None
+    suite: Suite | None = None
+    result: Evaluation | Attack | None = None
     notes: list[str] = field(default_factory=list)
     authentic: dict[str, bool] = field(default_factory=dict)
 
 
 def find(run, key: Key | None = None) -> Found:
     """Read the results of a `segkey.model.runs.Run`, and compare what they say about themselves."""
-    found, documents, weights = Found(), {}, run.weights_checksum
+    found, results, weights = Found(), {}, run.weights_checksum
     for name in ("evaluate", "attack", "suite"):
-        document = run.result(name)
-        if not document:
+        result = run.result(name)
+        if not result:
             continue
-        stated = conditions(document).get("weights_sha256")
+        stated = result.tested.get("weights_sha256")
         if stated and weights and stated != weights:
             found.notes.append(
                 f"{name}.json is left out: it was measured on other weights than those in the "
                 f"folder"
             )
             continue
-        documents[name] = document
+        results[name] = result
         if key and run.header.key_id == key.id:
-            found.authentic[name] = is_authentic(name, document, key)
+            found.authentic[name] = is_authentic(name, result.document, key)
             if not found.authentic[name]:
                 found.notes.append(
                     f"{name}.json is not authenticated with key {key.id}: whoever had the folder "
@@ -71,10 +72,8 @@ def find(run, key: Key | None = None) -> Found:
             found.notes.append(
                 f"{name}.json is not checked: the run does not belong to key {key.id}"
             )
-    found.evaluated, found.attacked, found.suite = map(
-        documents.get, ("evaluate", "attack", "suite")
-    )
-    found.result = found.evaluated or found.attacked or {}
+    found.evaluated, found.attacked, found.suite = map(results.get, ("evaluate", "attack", "suite"))
+    found.result = found.evaluated or found.attacked
     if (
         found.evaluated
         and found.attacked
@@ -88,39 +87,31 @@ def find(run, key: Key | None = None) -> Found:
     return found
 
 
-def conditions(document: dict) -> dict:
-    """What a result says it was measured on; empty if an earlier version made it."""
-    tested = document.get("tested")
-    return tested if isinstance(tested, dict) else {}
-
-
-def _different(one: dict, other: dict) -> str:
-    """In what two results of a run differ, in words; empty where they can stand beside each
-    other."""
-    mine, theirs = conditions(one), conditions(other)
-    if mine and theirs:
-        wanted = [{name: each.get(name) for name in _NUMBERS} for each in (mine, theirs)]
+def _different(one: Result, other: Result) -> str:
+    """In what two results of a run differ, in words; empty if they can stand beside each other."""
+    if one.tested and other.tested:
+        wanted = [{name: each.tested.get(name) for name in _NUMBERS} for each in (one, other)]
         return " and ".join(differences(*wanted))
-    if one.get("images") != other.get("images"):
+    if one.images != other.images:
         return "the number of test images"
     # Results of earlier versions do not say more; the same images give the correct key the same
     # score.
     return "" if _score(one) == _score(other) else "the score of the correct key"
 
 
-def _score(document: dict) -> float | None:
-    value = document["correct"].get("mean_iou")
+def _score(result: Result) -> float | None:
+    value = result.correct.mean_iou
     return None if value is None else round(value, 6)
 
 
-def tested_on(document: dict, full: bool = True) -> str:
+def tested_on(result: Result, full: bool = True) -> str:
     """The images that a result was measured on, in a few words.
 
     Args:
-        document: of ``segkey evaluate`` or ``segkey attack``.
+        result: of ``segkey evaluate`` or ``segkey attack``.
         full: folders as they were given; their last names, if not, for what goes to other people.
     """
-    tested = conditions(document)
+    tested = result.tested
     if not tested:
         return "an earlier version of segkey measured this and did not record which images"
     source = tested.get("source")

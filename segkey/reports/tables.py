@@ -11,10 +11,11 @@ from segkey.crypto.ciphers import METHODS, method_label, method_name
 from segkey.crypto.keys import Key
 from segkey.data.items import Problem
 from segkey.model import conditions
-from segkey.model.results import NOTHING_TO_MEASURE, is_measured
+from segkey.model.results import NOTHING_TO_MEASURE, Attack, Evaluation, Suite
 from segkey.reports import provenance
 from segkey.reports.text import csv_cell, latex, number, printable, table_of, visible
 from segkey.reports.verdicts import plain_one_way, suite_table, suite_verdict
+from segkey.system.records import as_json as as_document
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Row:
     incorrect: dict | None
     constant: float | None
     images: int | None
-    suite: dict | None = None  # what `segkey attack --suite` found
-    attack: dict | None = None  # what `segkey attack` found
-    result: dict | None = None  # where the score of the correct key is from
+    suite: Suite | None = None  # what `segkey attack --suite` found
+    attack: Attack | None = None  # what `segkey attack` found
+    result: Evaluation | Attack | None = None  # where the score of the correct key is from
     notes: tuple[str, ...] = ()  # what is wrong with the results, see `segkey.reports.provenance`
     authentic: dict[str, bool] | None = (
         None  # by result, whether the key's owner made it; None: not checked
@@ -59,33 +60,34 @@ def collect(runs, key: Key | None = None) -> list[Row]:
     """Read the results of some runs; a run without any has empty cells.
 
     Args:
-        runs: from `segkey.model.runs.find`.
+        runs: from `segkey.model.survey.find`.
         key: tells which results its owner made; without it, none is checked.
     """
     rows = []
     for run in runs:
         header, found = run.header, provenance.find(run, key)
         attacked, result = found.attacked, found.result
+        wrong = attacked.incorrect if attacked and attacked.is_measured else None
         rows.append(
             Row(
-                run.name,
-                header.method,
-                header.block_size,
-                conditions.of_run(run.config, result),
-                header.classes,
-                result.get("correct", {}).get("mean_iou"),
-                result.get("correct", {}).get("iou", {}),
-                attacked["plain"]["mean_iou"] if attacked else None,
-                attacked["incorrect"] if attacked and is_measured(attacked) else None,
-                result.get("constant", {}).get("mean_iou"),
-                result.get("images"),
-                found.suite,
-                attacked,
-                result or None,
-                tuple(found.notes),
-                found.authentic if key else None,
-                bool(header.password_hash),
-                plain_one_way(header.method, attacked["plain"]) if attacked else "",
+                run=run.name,
+                method=header.method,
+                block_size=header.block_size,
+                data=conditions.of_run(run.config, result),
+                classes=header.classes,
+                correct=result and result.correct.mean_iou,
+                iou=result.correct.iou if result else {},
+                plain=attacked and attacked.plain.mean_iou,
+                incorrect=wrong and as_document(wrong),
+                constant=result and result.majority_class.mean_iou,
+                images=result and result.images,
+                suite=found.suite,
+                attack=attacked,
+                result=result,
+                notes=tuple(found.notes),
+                authentic=found.authentic if key else None,
+                password_fixed=bool(header.password_hash),
+                plain_note=plain_one_way(header.method, attacked and attacked.plain),
             )
         )
     return rows
@@ -284,8 +286,8 @@ def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
             "plain": {"mean_iou": row.plain},
             "incorrect": row.incorrect,
             "constant": {"mean_iou": row.constant},
-            "suite": row.suite,
-            "tested": provenance.conditions(row.result or {}) or None,
+            "suite": row.suite and row.suite.document,
+            "tested": (row.result and row.result.tested) or None,
             "authentic": row.authentic,
             "notes": list(row.notes),
         }
@@ -325,7 +327,10 @@ def as_csv(rows: list[Row]) -> str:
         )
         values = [row.correct, row.plain, *wrong, row.constant]
         values += [int(row.password_fixed), *parts[row.run]]
-        values += [provenance.conditions(row.result or {}).get("fingerprint"), "; ".join(row.notes)]
+        values += [
+            row.result.tested.get("fingerprint") if row.result else None,
+            "; ".join(row.notes),
+        ]
         writer.writerow(map(csv_cell, [row.run, row.method, row.block_size, row.images, *values]))
     return file.getvalue()
 

@@ -3,7 +3,16 @@
 from rich.table import Table
 
 from segkey.crypto.ciphers import METHODS, Cipher, method_label, method_name
-from segkey.model.results import NOTHING_TO_MEASURE, is_measured
+from segkey.model.results import (
+    ACCESS,
+    KEY_PART,
+    NOTHING_TO_MEASURE,
+    Attack,
+    AttackLine,
+    Plain,
+    Result,
+    Suite,
+)
 from segkey.reports.provenance import tested_on
 from segkey.reports.text import number, printable, table_of, visible
 from segkey.system.words import duration, per_cent
@@ -11,137 +20,90 @@ from segkey.system.words import duration, per_cent
 _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best keyless score to the correct key's
 
 
-# Classes of required access, as `segkey.attacks.registry` names them, in the order of the verdict's
-# lines.
-ACCESS = (
-    "the model alone",
-    "the model and unlabelled images",
-    "the model and labelled images",
-    "encrypted images",
-    "a plain/encrypted pair",
-    "part of the key",
-)
-_ALONE, _KEY_PART = ACCESS[0], ACCESS[-1]
-_EARLIER_ACCESS = {  # what earlier versions of segkey wrote
-    "the model": _ALONE,
-    "the model and some training images with masks": "the model and labelled images",
-    "one plain image with its encrypted twin": "a plain/encrypted pair",
-    "": _KEY_PART,
-}
-_EARLIER_ATTACKS = {  # and these attacks stood under "the model", which was too little
-    "search": "the model and labelled images",
-    "search-blind": "the model and unlabelled images",
-    "exhaustive": "the model and labelled images",
-}
 OPTIMISTIC = "chosen on the test images it is judged on: optimistic for the attacker"
 
 
-def required_access(line: dict) -> str:
-    """What must fall into the attacker's hands for an attack, whatever version wrote its line."""
-    steals = line["steals"]
-    if steals == "the model":
-        return _EARLIER_ATTACKS.get(line["attack"], _ALONE)
-    return _EARLIER_ACCESS.get(steals, steals)
-
-
-def chosen_on_test(line: dict, document: dict) -> bool:
-    """Whether an attack chose among candidates on the images it is judged on, whatever version
-    wrote its line."""
-    if "chosen_on_test" in line:
-        return line["chosen_on_test"] is True
-    if line["attack"] == "plain":
-        by_divisor = line["details"].get("by_divisor")
-        return isinstance(by_divisor, dict) and len(by_divisor) > 1
-    if line["attack"] in ("wrong-keys", "exhaustive", "fine-tune"):  # in earlier versions
-        return True
-    return line["attack"] in ("search", "search-blind") and line["details"].get(
-        "split"
-    ) == document.get("split", "test")
-
-
-def strongest_first(document: dict) -> list[dict]:
-    """The attacks of a suite, by what they won; those that are told a part of the key come last."""
+def strongest_first(suite: Suite) -> list[AttackLine]:
+    """The attacks of a suite, by their score; those that are given part of the key come last."""
     return sorted(
-        document["attacks"],
-        key=lambda line: (required_access(line) == _KEY_PART, -(line["mean_iou"] or 0.0)),
+        suite.attacks,
+        key=lambda line: (line.required_access == KEY_PART, -(line.mean_iou or 0.0)),
     )
 
 
-def plain_in_words(plain: dict) -> str:
-    """In which way plain images were fed, where there are two; of a result's ``plain`` or
-    ``keyless``."""
-    by_divisor = plain.get("by_divisor")
-    if not isinstance(by_divisor, dict) or len(by_divisor) < 2:
+def plain_in_words(plain: Plain) -> str:
+    """In which way plain images were fed; empty if there is one way only."""
+    if plain.chosen_among < 2:
         return ""
     ways = ", ".join(
-        f"{visible(str(divisor))} gives {number(value)}" for divisor, value in by_divisor.items()
+        f"{visible(str(divisor))} gives {number(value)}"
+        for divisor, value in plain.by_divisor.items()
     )
     return f"plain images: the better of the ways to divide them ({ways}), {OPTIMISTIC}"
 
 
-def plain_one_way(method: str, plain: dict) -> str:
-    """A warning where an earlier version fed plain images in one way only, and the method has
+def plain_one_way(method: str, plain: Plain | None) -> str:
+    """A warning if an earlier version fed plain images in one way only, and the method has
     another one."""
-    if not plain or METHODS.get(method, Cipher).dtype == "uint8" or "by_divisor" in plain:
+    if not plain or METHODS.get(method, Cipher).dtype == "uint8" or plain.by_divisor is not None:
         return ""
     return (
         f"{method_name(method)}: plain images were divided by 255 only (an earlier segkey): "
-        f"divided by the method's "
-        "largest value they may reach more; measure again"
+        "divided by the method's largest value they may reach more; measure again"
     )
 
 
-def suite_table(document: dict) -> Table:
+def suite_table(suite: Suite) -> Table:
     """Each attack with what its attacker knows, what it cost and what it won."""
-    label = method_label(document["method"], document["block_size"])
-    if document["fixed_password"]:
+    label = method_label(suite.method, suite.block_size)
+    if suite.fixed_password:
         label += ", password fixed"
-    heading = f"{document['run']} ({label}): attacks, strongest first, on {document['images']} test images"
+    heading = f"{suite.run} ({label}): attacks, strongest first, on {suite.images} test images"
     table = table_of(heading, "attack", "keys", "images", "seconds", "mean IoU", "won")
-    for line in strongest_first(document):
+    for line in strongest_first(suite):
         table.add_row(
-            printable(line["attack"]),
-            f"{line['queries']:,}",
-            f"{line['images']:,}",
-            f"{line['seconds']:.0f}" if line["seconds"] >= 10 else f"{line['seconds']:.1f}",
-            number(line["mean_iou"]),
-            per_cent(line["won"]),
+            printable(line.attack),
+            f"{line.queries:,}",
+            f"{line.images:,}",
+            f"{line.seconds:.0f}" if line.seconds >= 10 else f"{line.seconds:.1f}",
+            number(line.mean_iou),
+            per_cent(line.recovered),
         )
     table.add_section()
-    all_of_it, nothing = ("100 %", "0 %") if is_measured(document) else ("n/a", "n/a")
-    table.add_row("the correct key", "", "", "", number(document["correct"]["mean_iou"]), all_of_it)
-    table.add_row("plain images", "", "", "", number(document["keyless"]["mean_iou"]), nothing)
+    all_of_it, nothing = ("100 %", "0 %") if suite.is_measured else ("n/a", "n/a")
+    table.add_row("the correct key", "", "", "", number(suite.correct.mean_iou), all_of_it)
+    table.add_row("plain images", "", "", "", number(suite.no_key_baseline.mean_iou), nothing)
     table.add_row(
-        printable(constant_answer(document)),
+        printable(constant_answer(suite)),
         *[""] * 3,
-        number(document["constant"]["mean_iou"]),
+        number(suite.majority_class.mean_iou),
         "",
     )
-    notes = [tested_on(document)] if "tested" in document else []
+    notes = [tested_on(suite)] if suite.tested else []
     notes += [
         "keys: tried; images: through the network; won: of the way from plain images to the "
         "correct key"
     ]
     notes += [
-        f"{line['attack']}: {line['summary']}. Requires {required_access(line)}; the attacker has "
-        f"{line['knows']}."
-        + (f" {OPTIMISTIC.capitalize()}." if chosen_on_test(line, document) else "")
-        for line in strongest_first(document)
+        f"{line.attack}: {line.summary}. Requires {line.required_access}; the attacker has "
+        f"{line.attacker_knowledge}."
+        + (f" {OPTIMISTIC.capitalize()}." if line.chosen_on_test else "")
+        for line in strongest_first(suite)
     ]
     notes += [
-        f"{line['attack']} stands last: it is told a part of the key"
-        for line in document["attacks"]
-        if required_access(line) == _KEY_PART
+        f"{line.attack} stands last: it is told a part of the key"
+        for line in suite.attacks
+        if line.required_access == KEY_PART
     ]
-    notes += filter(None, [plain_in_words(document["keyless"])])
-    notes += [f"{name} does not fit: {why}" for name, why in document["left_out"].items()]
+    notes += filter(None, [plain_in_words(suite.no_key_baseline)])
+    notes += [f"{name} does not fit: {why}" for name, why in suite.left_out.items()]
     table.footnote = "\n".join(map(visible, notes))
     return table
 
 
-def constant_answer(document: dict) -> str:
+def constant_answer(result: Result) -> str:
     """The answer that needs no model, in words."""
-    name = document["constant"]["class"]
+    name = result.majority_class.name
     return "always the same class" if name is None else f"always '{visible(name)}'"
 
 
@@ -155,80 +117,76 @@ def learned_nothing(correct: float, constant: float) -> bool:
     return correct < 1.5 * constant
 
 
-def nothing_to_judge(document: dict) -> str:
-    """Why the results of an attack, or of a suite, tell nothing about a key; empty where they
-    do."""
-    correct, constant = document["correct"]["mean_iou"], document["constant"]
-    if not is_measured(document):
+def nothing_to_judge(result: Attack | Suite) -> str:
+    """Why the results of attacks tell nothing about a key; empty if they do."""
+    correct, baseline = result.correct.mean_iou, result.majority_class
+    if not result.is_measured:
         return NOTHING_TO_MEASURE[0].upper() + NOTHING_TO_MEASURE[1:] + "."
-    if document["method"] == "none":
+    if result.method == "none":
         return "This model is not protected: it works for everybody."
-    if learned_nothing(correct, constant["mean_iou"]):
+    if learned_nothing(correct, baseline.mean_iou):
         return (
             f"The model has learned next to nothing: {correct:.4f} with the key, where always "
-            f"answering "
-            f"'{constant['class']}' reaches {constant['mean_iou']:.4f}. This says nothing about "
-            f"the key; train longer first."
+            f"answering '{baseline.name}' reaches {baseline.mean_iou:.4f}. This says nothing about "
+            "the key; train longer first."
         )
     return ""
 
 
-def suite_verdict(document: dict) -> str:
+def suite_verdict(suite: Suite) -> str:
     """What the key is worth, in plain words: a sentence, and then a line for what each kind of
     attacker holds.
 
     The model alone comes first, then the other classes of `ACCESS`; whoever has more can also do
     what needs less. Lines are separated by newlines.
     """
-    correct, keyless = document["correct"]["mean_iou"], document["keyless"]["mean_iou"]
-    if nothing := nothing_to_judge(document):
+    correct, keyless = suite.correct.mean_iou, suite.no_key_baseline.mean_iou
+    if nothing := nothing_to_judge(suite):
         return nothing
     if keyless >= _NEARLY_ALL * correct:
         return f"The key adds next to nothing: plain images reach {keyless:.4f}, the key {correct:.4f}."
     lines = [
         f"The key is worth {correct:.4f} instead of {keyless:.4f} to those who have it"
-        + _strongest(document)
+        + _strongest(suite)
         + "."
     ]
-    lines += filter(None, [few_images(document["images"])])
-    by_access: dict[str, list[dict]] = {access: [] for access in ACCESS}
-    for line in document["attacks"]:
-        if line["attack"] != "plain":  # it is what the others are measured against
-            by_access.setdefault(required_access(line), []).append(line)
-    del by_access[_KEY_PART]
-    lines += [
-        _against(f"With {access}", tried, document) for access, tried in by_access.items() if tried
-    ]
+    lines += filter(None, [few_images(suite.images)])
+    by_access: dict[str, list[AttackLine]] = {access: [] for access in ACCESS}
+    for line in suite.attacks:
+        if line.attack != "plain":  # it is what the others are measured against
+            by_access.setdefault(line.required_access, []).append(line)
+    del by_access[KEY_PART]
+    lines += [_against(f"With {access}", tried) for access, tried in by_access.items() if tried]
     return "\n".join(lines)
 
 
-def _strongest(document: dict) -> str:
+def _strongest(suite: Suite) -> str:
     """The most that anybody reached who was not told a part of the key."""
-    tried = [line for line in document["attacks"] if required_access(line) != _KEY_PART]
-    best = max(tried, key=lambda line: line["mean_iou"], default=None)
+    tried = [line for line in suite.attacks if line.required_access != KEY_PART]
+    best = max(tried, key=lambda line: line.mean_iou, default=None)
     if not best:
         return ""
-    needs = f"which needs {required_access(best)}"
-    return f"; the strongest attack, {best['attack']}, {needs}, reaches {best['mean_iou']:.4f}"
+    needs = f"which needs {best.required_access}"
+    return f"; the strongest attack, {best.attack}, {needs}, reaches {best.mean_iou:.4f}"
 
 
-def _against(who: str, lines: list[dict], document: dict) -> str:
+def _against(who: str, lines: list[AttackLine]) -> str:
     """One sentence about the strongest of some attacks."""
-    best = max(lines, key=lambda line: line["mean_iou"])
-    cost = f"{best['queries']:,} {'try' if best['queries'] == 1 else 'tries'}, {duration(best['seconds'])}"
-    reached = f"{best['attack']} ({cost}) reaches {best['mean_iou']:.4f}" + _without_the_theft(best)
-    reached += f" ({OPTIMISTIC})" if chosen_on_test(best, document) else ""
-    if best["won"] >= _NEARLY_ALL:
+    best = max(lines, key=lambda line: line.mean_iou)
+    cost = f"{best.queries:,} {'try' if best.queries == 1 else 'tries'}, {duration(best.seconds)}"
+    reached = f"{best.attack} ({cost}) reaches {best.mean_iou:.4f}" + _without_the_theft(best)
+    reached += f" ({OPTIMISTIC})" if best.chosen_on_test else ""
+    if best.recovered >= _NEARLY_ALL:
         return f"{who}, {reached}: the protection is gone."
-    if best["won"] >= _HALF:
+    if best.recovered >= _HALF:
         return f"{who}, {reached}: most of the protection is gone."
-    if best["won"] >= 0.1:
-        return f"{who}, {reached}, {per_cent(best['won'])} of what the key protects."
+    if best.recovered >= 0.1:
+        return f"{who}, {reached}, {per_cent(best.recovered)} of what the key protects."
     return f"{who}, {reached}: next to nothing of what the key protects."
 
 
-def _without_the_theft(line: dict) -> str:
+def _without_the_theft(line: AttackLine) -> str:
     """What the same training images reach without the stolen model: only the rest was won by
     stealing it."""
-    anew = line["details"].get("without_the_model")
+    anew = line.details.get("without_the_model")
     return f" ({anew:.4f} without the stolen model)" if isinstance(anew, float) else ""

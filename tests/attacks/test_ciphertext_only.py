@@ -76,7 +76,7 @@ def test_the_attack(target):
     assert result.details["found"] == (result.details["agreement"]["selected"] == 1.0)
     assert result.details["restored_exactly"] == result.details["found"]
     if result.details["found"]:
-        assert result.mean_iou == target.correct()["mean_iou"]
+        assert result.mean_iou == target.correct().mean_iou
 
 
 def test_likeness():

@@ -12,6 +12,7 @@ from segkey.attacks import fine_tune, key_parts
 from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers, too_many_keys
 from segkey.crypto import ciphers
 from segkey.errors import SegkeyError, SegkeyWarning
+from segkey.model import results
 from segkey.model.measurements import authenticated
 from segkey.system.seeds import seeded
 
@@ -89,7 +90,7 @@ def test_exhaustive_finds_the_key(target):
     result = result_of("exhaustive", target, images=4)
     assert result.details["found"]
     assert result.details["rank_of_the_key"] == 1
-    assert result.mean_iou == target.correct()["mean_iou"]
+    assert result.mean_iou == target.correct().mean_iou
     assert len(result.details["scores"]) == 924
     assert result.details["scores"] == sorted(
         result.details["scores"], reverse=True
@@ -109,7 +110,7 @@ def test_choosing_on_validation_images_is_told_apart_from_choosing_on_test_image
     how = {
         "exhaustive": {"images": 4},
         "search": {"queries": 10, "images": 4},
-        "search-blind": {"queries": 10, "images": 4},
+        "search-unlabelled": {"queries": 10, "images": 4},
     }
     for name, budget in how.items():
         assert not result_of(name, target, **budget).chosen_on_test
@@ -117,8 +118,8 @@ def test_choosing_on_validation_images_is_told_apart_from_choosing_on_test_image
     assert result_of("wrong-keys", target, keys=2).chosen_on_test
     assert not result_of("wrong-keys", target, keys=1).chosen_on_test  # nothing to choose from
     assert not result_of("plain", target).chosen_on_test  # NP divides by 255 only
-    (line,) = attacks.run_attacks(target, ["wrong-keys"], attacks.Budget(keys=2))["attacks"]
-    assert line["chosen_on_test"]
+    (line,) = attacks.run_attacks(target, ["wrong-keys"], attacks.Budget(keys=2)).attacks
+    assert line.chosen_on_test
 
 
 def test_the_same_images_as_another_split_are_seen(target):
@@ -153,7 +154,7 @@ def test_advice_asks_what_the_attack_itself_decides(target, key, method, block_s
 def test_nearby_begins_like_a_random_key_and_ends_at_the_right_one(target):
     curve = result_of("nearby", target, per_level=4).details["curve"]
     assert [point["share"] for point in curve] == list(range(0, 101, 10))
-    assert curve[-1]["mean"] == target.correct()["mean_iou"]
+    assert curve[-1]["mean"] == target.correct().mean_iou
     wrong = result_of("wrong-keys", target, keys=20).details
     assert abs(curve[0]["mean"] - wrong["mean"]) < 3 * wrong["std"] * (1 / 4 + 1 / 20) ** 0.5
     assert curve[-2]["mean"] > curve[0]["mean"]
@@ -182,7 +183,7 @@ def test_search_beats_random_keys_for_the_same_number_of_queries(target):
 
 
 def test_search_without_labels_lowers_the_entropy(target):
-    found = result_of("search-blind", target, queries=30, images=8)
+    found = result_of("search-unlabelled", target, queries=30, images=8)
     happiness = found.details["accepted"]
     assert happiness == sorted(happiness) and happiness[-1] > happiness[0]
     assert found.details["criterion"] == "entropy of the prediction"
@@ -260,26 +261,26 @@ def open_document(open_run, attacked):
 
 @pytest.mark.parametrize("name", list(attacks.ATTACKS))
 def test_a_defence_that_ignores_the_key_is_worth_nothing_to_every_attack(open_document, name):
-    line = next(line for line in open_document["attacks"] if line["attack"] == name)
-    assert line["won"] == 1.0
-    assert line["mean_iou"] >= open_document["correct"]["mean_iou"]
+    line = next(line for line in open_document.attacks if line.attack == name)
+    assert line.recovered == 1.0
+    assert line.mean_iou >= open_document.correct.mean_iou
 
 
 def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(target, key):
     names = ["plain", "wrong-keys", "known-pair", "search"]
     document = attacks.run_attacks(target, names, BUDGET, seed=3)
     again = attacks.run_attacks(target, names, BUDGET, seed=3)
-    for a, b in zip(document["attacks"], again["attacks"], strict=True):
-        assert a | {"seconds": 0} == b | {"seconds": 0}
-        assert a["queries"] > 0 and a["images"] > 0 and a["knows"]
-    pair = next(line for line in document["attacks"] if line["attack"] == "known-pair")
-    assert pair["won"] == 1.0
-    nearby = attacks.run_attacks(target, ["nearby"], BUDGET, seed=3)
-    kept = authenticated("suite", document, key)
+    for a, b in zip(document.attacks, again.attacks, strict=True):
+        assert replace(a, seconds=0) == replace(b, seconds=0)
+        assert a.queries > 0 and a.images > 0 and a.attacker_knowledge
+    pair = next(line for line in document.attacks if line.attack == "known-pair")
+    assert pair.recovered == 1.0
+    nearby = attacks.run_attacks(target, ["partial-key"], BUDGET, seed=3)
+    kept = results.read("suite", authenticated("suite", document.document, key))
     merged = attacks.merge(kept, nearby, key)
-    assert [line["attack"] for line in merged["attacks"]] == [
-        *[line["attack"] for line in document["attacks"]],
-        "nearby",
+    assert [line.attack for line in merged.attacks] == [
+        *[line.attack for line in document.attacks],
+        "partial-key",
     ]
     other = attacks.run_attacks(replace(target, precise=True), ["plain"], BUDGET)
     with pytest.warns(SegkeyWarning, match="is replaced: .*the precision changed"):
@@ -292,9 +293,9 @@ def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(target,
 
 
 def test_won():
-    assert attacks.won(0.3, keyless=0.2, correct=0.6) == pytest.approx(0.25)
-    assert attacks.won(0.1, 0.2, 0.6) < 0
-    assert attacks.won(0.2, keyless=0.6, correct=0.6) == 1.0  # the key adds nothing
+    assert attacks.recovered(0.3, no_key_baseline=0.2, correct=0.6) == pytest.approx(0.25)
+    assert attacks.recovered(0.1, 0.2, 0.6) < 0
+    assert attacks.recovered(0.2, no_key_baseline=0.6, correct=0.6) == 1.0  # the key adds nothing
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from segkey import attacks, reports
 from segkey.cli import app
-from segkey.model.runs import Run, find
+from segkey.model.results import read
+from segkey.model.runs import Run
+from segkey.model.survey import find
 from segkey.reports.page import html_page
 from segkey.reports.verdicts import ACCESS
 
@@ -56,6 +58,10 @@ def document(*lines, correct=0.5, keyless=0.1, method="np", left_out=None):
     }
 
 
+def suite(*lines, **how):
+    return read("suite", document(*lines, **how))
+
+
 def test_the_table_has_the_strongest_attack_first_and_what_only_teaches_last():
     table = document(
         line("wrong-keys", 0.2),
@@ -63,9 +69,9 @@ def test_the_table_has_the_strongest_attack_first_and_what_only_teaches_last():
         line("exhaustive", 0.5, queries=924),
         left_out={"search": "for some reason"},
     )
-    text = shown(reports.suite_table(table), width=200)
+    text = shown(reports.suite_table(read("suite", table)), width=200)
     places = [
-        text.index(name) for name in ("exhaustive", "wrong-keys", "nearby", "the correct key")
+        text.index(name) for name in ("exhaustive", "wrong-keys", "partial-key", "the correct key")
     ]
     assert places == sorted(places)
     row = next(row for row in text.splitlines() if "exhaustive" in row)
@@ -87,7 +93,7 @@ def test_the_table_has_the_strongest_attack_first_and_what_only_teaches_last():
     ],
 )
 def test_the_verdict(expected, made):
-    assert expected in reports.suite_verdict(made)
+    assert expected in reports.suite_verdict(read("suite", made))
 
 
 def test_the_verdict_names_what_training_without_the_theft_reaches():
@@ -95,17 +101,17 @@ def test_the_verdict_names_what_training_without_the_theft_reaches():
         "details": {"without_the_model": 0.25}
     }
     assert "reaches 0.3500 (0.2500 without the stolen model): most of" in reports.suite_verdict(
-        document(tuned)
+        suite(tuned)
     )
     for odd in (None, "0.25", {}):
         assert "without" not in reports.suite_verdict(
-            document(tuned | {"details": {"without_the_model": odd}})
+            suite(tuned | {"details": {"without_the_model": odd}})
         )
 
 
 def test_the_verdict_tells_those_who_hold_more_apart():
     text = reports.suite_verdict(
-        document(
+        suite(
             line("plain", 0.1),
             line("wrong-keys", 0.12),
             line("nearby", 0.3, steals=""),
@@ -116,21 +122,25 @@ def test_the_verdict_tells_those_who_hold_more_apart():
         "With the model alone, wrong-keys (10 tries, 30 s) reaches 0.1200: next to nothing" in text
     )
     assert "With one pair, known-pair (1 try, 0 s) reaches 0.5000: the protection is gone." in text
-    assert "nearby" not in text
+    assert "partial-key" not in text
     assert len(text.splitlines()) == 3  # what it is worth, and a line for each kind of attacker
 
 
 def test_attackers_with_labelled_images_stand_under_their_own_heading():
     """Lines as this version writes them, and, without ``chosen_on_test``, as earlier ones did."""
     fresh = [
-        line("plain", 0.1, attacks.ATTACKS["plain"].steals),
-        line("wrong-keys", 0.12, attacks.ATTACKS["wrong-keys"].steals) | {"chosen_on_test": True},
-        line("search", 0.2, attacks.ATTACKS["search"].steals) | {"chosen_on_test": False},
-        line("search-blind", 0.15, attacks.ATTACKS["search-blind"].steals)
+        line("plain", 0.1, attacks.ATTACKS["plain"].required_access),
+        line("wrong-keys", 0.12, attacks.ATTACKS["wrong-keys"].required_access)
         | {"chosen_on_test": True},
-        line("exhaustive", 0.5, attacks.ATTACKS["exhaustive"].steals) | {"chosen_on_test": False},
-        line("known-pair", 0.5, attacks.ATTACKS["known-pair"].steals) | {"chosen_on_test": False},
-        line("nearby", 0.6, attacks.ATTACKS["nearby"].steals) | {"chosen_on_test": False},
+        line("search", 0.2, attacks.ATTACKS["search"].required_access) | {"chosen_on_test": False},
+        line("search-blind", 0.15, attacks.ATTACKS["search-unlabelled"].required_access)
+        | {"chosen_on_test": True},
+        line("exhaustive", 0.5, attacks.ATTACKS["exhaustive"].required_access)
+        | {"chosen_on_test": False},
+        line("known-pair", 0.5, attacks.ATTACKS["known-pair"].required_access)
+        | {"chosen_on_test": False},
+        line("nearby", 0.6, attacks.ATTACKS["partial-key"].required_access)
+        | {"chosen_on_test": False},
     ]
     early = [
         {name: value for name, value in each.items() if name != "chosen_on_test"} for each in fresh
@@ -140,7 +150,7 @@ def test_attackers_with_labelled_images_stand_under_their_own_heading():
             "known-pair": "one plain image with its encrypted twin",
             "nearby": "",
         }.get(each["attack"], "the model")
-    told = reports.suite_verdict(document(*fresh)).splitlines()
+    told = reports.suite_verdict(suite(*fresh)).splitlines()
     assert (
         "the strongest attack, exhaustive, which needs the model and labelled images, reaches "
         "0.5000" in told[0]
@@ -153,28 +163,28 @@ def test_attackers_with_labelled_images_stand_under_their_own_heading():
     ]
     assert "wrong-keys" in told[1] and "chosen on the test images it is judged on" in told[1]
     assert "exhaustive" in told[3] and "chosen on the test" not in told[3]
-    earlier = reports.suite_verdict(document(*early)).splitlines()
+    earlier = reports.suite_verdict(suite(*early)).splitlines()
     assert [words.split(",")[0] for words in earlier] == [words.split(",")[0] for words in told]
     assert "chosen on the test" in earlier[3]  # its finalists were, then
-    table = shown(reports.suite_table(document(*fresh)), width=300)
+    table = shown(reports.suite_table(suite(*fresh)), width=300)
     assert (
         "Requires the model and labelled images" in table
         and "Chosen on the test images it is judged on" in table
     )
-    assert table.index("exhaustive") < table.index("nearby") < table.index("the correct key")
+    assert table.index("exhaustive") < table.index("partial-key") < table.index("the correct key")
 
 
 def test_every_attack_names_a_class_of_access_that_the_verdict_knows():
-    assert {each.steals for each in attacks.ATTACKS.values()} <= set(ACCESS)
+    assert {each.required_access for each in attacks.ATTACKS.values()} <= set(ACCESS)
     labelled = {
         name
         for name, each in attacks.ATTACKS.items()
-        if "labelled images" in each.knows or "masks" in each.knows
+        if "labelled images" in each.attacker_knowledge or "masks" in each.attacker_knowledge
     }
     assert labelled == {
         name
         for name, each in attacks.ATTACKS.items()
-        if each.steals == "the model and labelled images"
+        if each.required_access == "the model and labelled images"
     }
 
 
@@ -192,13 +202,16 @@ def test_the_better_way_to_feed_plain_images_is_said_in_table_and_verdict():
         "constant": {"class": "road", "mean_iou": 0.04},
         "key_space_bits": 256,
     }
-    table = shown(reports.attack_table(made), width=300)
+    table = shown(reports.attack_table(read("attack", made)), width=300)
     assert "plain, divided by 999" in table and "255 gives 0.0694, 999 gives 0.0969" in table
-    assert "optimistic for the attacker" in reports.attack_sentence(made)
-    early = shown(reports.attack_table(made | {"plain": {"mean_iou": 0.0694}}), width=300)
+    assert "optimistic for the attacker" in reports.attack_sentence(read("attack", made))
+    early = shown(
+        reports.attack_table(read("attack", made | {"plain": {"mean_iou": 0.0694}})), width=300
+    )
     assert "FFX: plain images were divided by 255 only (an earlier segkey)" in early
     assert "divided by 255 only" not in shown(
-        reports.attack_table(made | {"plain": {"mean_iou": 0.1}, "method": "np"}), width=300
+        reports.attack_table(read("attack", made | {"plain": {"mean_iou": 0.1}, "method": "np"})),
+        width=300,
     )
 
 
@@ -227,7 +240,7 @@ def test_attacks_by_name_are_kept_and_reported(ready):
     assert "known-pair" in first.stdout and "the protection is gone" in first.stdout
     assert not (ready / "attack.json").exists()  # nobody asked for wrong keys
     second = json.loads(segkey("attack", ready, "--nearby", "--per-level", 1, "--json").stdout)
-    assert [each["attack"] for each in second["attacks"]] == ["plain", "known-pair", "nearby"]
+    assert [each["attack"] for each in second["attacks"]] == ["plain", "known-pair", "partial-key"]
     assert not (ready / "attack.partial.jsonl").exists()
     reported = segkey("report", ready).stdout
     assert "attacks, strongest first" in reported and "With a plain/encrypted pair" in reported
@@ -250,7 +263,7 @@ def test_the_suite_on_the_page(ready):
         "320",
         "0.5000",
         "100 %",
-        "nearby",
+        "partial-key",
         "0.4500",
     ):
         assert text in table
@@ -282,11 +295,11 @@ def test_the_advice_to_run_the_suite_again_is_not_refused(ready, monkeypatch):
     """It replaces a suite.json that cannot be read, without reading it."""
     Run.open(ready).write_result("suite", {"attacks": "none"})
     refused = segkey("attack", ready, "--plain")
-    assert "run segkey attack --suite" in refused.stderr
+    assert "make it again: segkey attack --suite" in refused.stderr
     for name in set(attacks.ATTACKS) - {"plain", "wrong-keys"}:
         monkeypatch.delitem(attacks.ATTACKS, name)
     assert segkey("attack", ready, "--suite", "--wrong-keys", 1).exit_code == 0
-    assert {each["attack"] for each in Run.open(ready).result("suite")["attacks"]} == {
+    assert {each.attack for each in Run.open(ready).result("suite").attacks} == {
         "plain",
         "wrong-keys",
     }
@@ -330,7 +343,7 @@ from segkey.attacks import Result, attack
 @attack("own-attack", "what its author says")
 def own_attack(subject, budget, seed):
     """Feed plain images, and call it an attack."""
-    return Result(subject.plain()[255]["mean_iou"], "plain images again", {"seed": seed})
+    return Result(subject.plain()[255].mean_iou, "plain images again", {"seed": seed})
 '''
 
 

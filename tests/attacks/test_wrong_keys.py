@@ -10,14 +10,15 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from segkey.attacks.target import plain_loader
 
 from segkey import attacks
+from segkey.attacks.target import plain_loader
 from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.preparation import Preparation
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import evaluation, test_splits
+from segkey.model.results import MajorityClass, Measured, Plain, Score
 from segkey.model.runs import Run
 from segkey.system.progress import Progress
 
@@ -38,7 +39,7 @@ def test_the_test_images_are_decrypted_exactly(small, scenes_source):
 
 
 def test_document(small, trained_run):
-    document = attacks.correct_plain_incorrect(small, wrong_keys=3, seed=5)
+    document = attacks.correct_plain_incorrect(small, wrong_keys=3, seed=5).document
     wrong = document["incorrect"]
     assert (document["run"], document["method"], document["block_size"], document["images"]) == (
         "small",
@@ -55,20 +56,20 @@ def test_document(small, trained_run):
     )  # with the seed, another order would tell which key reached what
     evaluated = evaluation.evaluate(
         trained_run, test_splits.open_test_split(trained_run), None, CPU
-    )
+    ).document
     assert document["correct"] == evaluated["correct"]
     assert document["constant"] == evaluated["constant"]
     assert json.loads(json.dumps(document)) == document
-    assert attacks.correct_plain_incorrect(small, wrong_keys=3, seed=5) == document
+    assert attacks.correct_plain_incorrect(small, wrong_keys=3, seed=5).document == document
     assert (
-        attacks.correct_plain_incorrect(small, wrong_keys=3, seed=6)["incorrect"]["values"]
+        list(attacks.correct_plain_incorrect(small, wrong_keys=3, seed=6).incorrect.values)
         != wrong["values"]
     )
 
 
 def test_each_score_is_that_of_its_cipher(small):
     """What is reported for a wrong key is what encrypting with that key by hand gives."""
-    values = attacks.correct_plain_incorrect(small, wrong_keys=2)["incorrect"]["values"]
+    values = attacks.correct_plain_incorrect(small, wrong_keys=2).incorrect.values
     header = small.run.header
     ((images, masks),) = small.loader.batches(100)
     by_hand = []
@@ -92,9 +93,9 @@ def test_plain_images_are_divided_by_255_and_by_the_methods_largest_value(small,
     assert ffx.score(None).matrix.tolist() == small.score(None).matrix.tolist()
     assert set(ffx.plain()) == {255, cipher.max_value}
     by_hand = evaluation.score(small.model, small.loader, cipher.max_value)
-    assert ffx.plain()[cipher.max_value]["mean_iou"] == by_hand.mean_iou
+    assert ffx.plain()[cipher.max_value].mean_iou == by_hand.mean_iou
     result = attacks.ATTACKS["plain"].function(ffx, attacks.Budget(), 0)
-    assert result.mean_iou == max(scores["mean_iou"] for scores in ffx.plain().values())
+    assert result.mean_iou == max(scores.mean_iou for scores in ffx.plain().values())
 
 
 def test_the_better_way_of_feeding_plain_images_is_what_an_attack_reports(small, key, monkeypatch):
@@ -104,25 +105,17 @@ def test_the_better_way_of_feeding_plain_images_is_what_an_attack_reports(small,
     scores = {"plain": 0.0694, f"plain/{ffx.cipher.max_value}": 0.0969, "correct": 0.4}
 
     def evaluate(self, name, cipher, max_value=None):
-        return {"mean_iou": scores.get(name, 0.05), "iou": {}, "constant": ("ground", 0.04)}
+        score = Score(mean_iou=scores.get(name, 0.05))
+        return Measured(score, MajorityClass(name="ground", mean_iou=0.04))
 
     monkeypatch.setattr(attacks.Target, "evaluate", evaluate)
     by_divisor = {"255": 0.0694, str(ffx.cipher.max_value): 0.0969}
-    plain = attacks.correct_plain_incorrect(ffx, wrong_keys=2)["plain"]
-    assert plain == {
-        "mean_iou": 0.0969,
-        "iou": {},
-        "divided_by": ffx.cipher.max_value,
-        "by_divisor": by_divisor,
-    }
-    keyless = attacks.run_attacks(ffx, ["plain"])["keyless"]
-    assert keyless == {
-        "mean_iou": 0.0969,
-        "divided_by": ffx.cipher.max_value,
-        "by_divisor": by_divisor,
-    }
+    plain = attacks.correct_plain_incorrect(ffx, wrong_keys=2).plain
+    better = Plain(mean_iou=0.0969, iou={}, divided_by=ffx.cipher.max_value, by_divisor=by_divisor)
+    assert plain == better
+    assert attacks.run_attacks(ffx, ["plain"]).no_key_baseline == better
     scores["plain"] = 0.2  # it is no rule which of them is better
-    assert attacks.correct_plain_incorrect(ffx, wrong_keys=2)["plain"]["divided_by"] == 255
+    assert attacks.correct_plain_incorrect(ffx, wrong_keys=2).plain.divided_by == 255
 
 
 @pytest.mark.parametrize("method", ["np", "ffx"])
@@ -225,7 +218,7 @@ def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
     """A run that comes back from a provider holds an attack that never was."""
     keep, expected = (
         tmp_path / "attack.partial.jsonl",
-        attacks.correct_plain_incorrect(small, wrong_keys=2),
+        attacks.correct_plain_incorrect(small, wrong_keys=2).document,
     )
     pieces = {
         name: {
@@ -255,7 +248,7 @@ def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
         SegkeyWarning, match="not used.* not written with key|are not used: they are damaged"
     ):
         again = keeping(small, keep)
-    assert attacks.correct_plain_incorrect(again, wrong_keys=2) == expected
+    assert attacks.correct_plain_incorrect(again, wrong_keys=2).document == expected
     with pytest.warns(SegkeyWarning, match="without a key nobody can tell who wrote it"):
         assert len(replace(small, keep=keep).journal) == 0
 
@@ -308,18 +301,14 @@ def test_the_cost_of_an_attack_does_not_depend_on_where_it_was_cut(small, tmp_pa
     with pytest.raises(Killed):
         attacks.run_attacks(keeping(small, keep, 4 * 6), names, budget)
     again = attacks.run_attacks(keeping(small, keep), names, budget)
-    for a, b in zip(whole["attacks"], again["attacks"], strict=True):
-        assert (a["queries"], a["images"], a["mean_iou"]) == (
-            b["queries"],
-            b["images"],
-            b["mean_iou"],
-        )
-        assert b["seconds"] > 0
-    assert [(line["queries"], line["images"]) for line in again["attacks"]] == [(1, 6), (4, 24)]
+    for a, b in zip(whole.attacks, again.attacks, strict=True):
+        assert (a.queries, a.images, a.mean_iou) == (b.queries, b.images, b.mean_iou)
+        assert b.seconds > 0
+    assert [(line.queries, line.images) for line in again.attacks] == [(1, 6), (4, 24)]
 
 
 def test_a_model_without_protection_scores_the_same_with_every_key(open_run, attacked):
-    document = attacks.correct_plain_incorrect(attacked(open_run), wrong_keys=3)
+    document = attacks.correct_plain_incorrect(attacked(open_run), wrong_keys=3).document
     assert document["plain"] == document["correct"] | {
         "divided_by": 255,
         "by_divisor": {"255": document["correct"]["mean_iou"]},

@@ -57,9 +57,10 @@ def test_scores_agree_with_counting(pairs):
 @given(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=40))
 def test_the_constant_answer_is_the_best_of_all_constant_answers(truth):
     target = torch.tensor(truth, dtype=torch.uint8)
-    name, value = Scores(
+    baseline = Scores(
         confusion_matrix(target, torch.zeros(len(truth), dtype=int), 3, 255), ("0", "1", "2"), 1
-    ).constant
+    ).majority_class
+    name, value = baseline.name, baseline.mean_iou
     by_class = [
         Scores(confusion_matrix(target, torch.full((len(truth),), c), 3, 255), ("0", "1", "2"), 1)
         for c in range(3)
@@ -102,12 +103,12 @@ def test_encrypted_plain_and_files_give_the_same_scores(
         test_splits.open_test_split(trained_run, [tmp_path / "plain"], None, None),
         test_splits.open_test_split(trained_run, None, scenes_folder, None),
     ]
-    documents = [evaluation.evaluate(trained_run, split, cipher, CPU) for split in ways]
+    documents = [evaluation.evaluate(trained_run, split, cipher, CPU).document for split in ways]
     assert documents[0]["images"] == 6
     assert documents[0]["split"] == "test"
     assert set(documents[0]["correct"]["iou"]) == set(scenes.CLASSES)
     assert (
-        evaluation.evaluate(trained_run, ways[0], None, CPU) == documents[0]
+        evaluation.evaluate(trained_run, ways[0], None, CPU).document == documents[0]
     )  # encrypted shards need no key
     tested = [document.pop("tested") for document in documents]
     assert documents[0] == documents[1] == documents[2]
@@ -119,7 +120,7 @@ def test_encrypted_plain_and_files_give_the_same_scores(
 
 def test_limit_takes_the_first_images(trained_run, key):
     split = test_splits.open_test_split(trained_run)
-    assert evaluation.evaluate(trained_run, split, None, CPU, limit=2)["images"] == 2
+    assert evaluation.evaluate(trained_run, split, None, CPU, limit=2).images == 2
 
 
 def test_files_that_cannot_be_used_are_named_and_left_out(
@@ -233,8 +234,8 @@ def test_another_void_value_of_the_test_shards_is_theirs(tmp_path, trained_run, 
     )
     with pytest.warns(SegkeyWarning, match="are not those that run small was trained on"):
         split = test_splits.open_test_split(trained_run, [tmp_path])
-    document = evaluation.evaluate(trained_run, split, None, CPU)
-    assert document["correct"]["iou"]["ground"] is None  # class 0 is void there
+    result = evaluation.evaluate(trained_run, split, None, CPU)
+    assert result.correct.iou["ground"] is None  # class 0 is void there
 
 
 @given(st.lists(st.integers(0, 441), min_size=1, max_size=300), st.sampled_from([5, 122, 442]))

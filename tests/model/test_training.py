@@ -22,7 +22,8 @@ from segkey.data.augment import random_crops
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.model import batches, recipes, runs, training
 from segkey.model.batches import BatchLoader
-from segkey.model.runs import Run, find, survey
+from segkey.model.runs import Run
+from segkey.model.survey import find, survey
 from segkey.model.trainer import Settings, Trainer
 from segkey.shards import Header, encryption, open_splits
 from segkey.system import devices, interrupts

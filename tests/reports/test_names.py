@@ -285,7 +285,7 @@ SUITE |= {
 def test_a_damaged_field_of_a_result_is_named(tmp_path, trained_run, name, change, named):
     run, whole = copy_of(trained_run, tmp_path / "x"), SUITE if name == "suite" else ATTACK
     run.write_result(name, whole)
-    assert run.result(name) == whole
+    assert run.result(name).document == whole
     run.write_result(name, whole | change)
     with pytest.raises(SegkeyError, match=named):
         run.result(name)

@@ -22,7 +22,8 @@ from segkey.data import sources
 from segkey.errors import SegkeyError
 from segkey.model import evaluation, recipes, test_splits, training
 from segkey.model.results import NOTHING_TO_MEASURE
-from segkey.model.runs import Run, find
+from segkey.model.runs import Run
+from segkey.model.survey import find
 from segkey.paper import examine, figures, tables
 from segkey.reports import gallery
 from segkey.reports.page import html_page
@@ -216,7 +217,7 @@ def test_results_of_earlier_versions_that_hold_nan_are_read_as_no_score(ready, t
     }
     for name, document in (("evaluate", attack), ("attack", attack), ("suite", suite)):
         as_earlier_versions_wrote(run.path / f"{name}.json", document)
-        assert run.result(name)["correct"]["mean_iou"] is None
+        assert run.result(name).correct.mean_iou is None
         for how in REPORTS:
             segkey("report", *how)
         assert "othing to measure" in html_page(find(Path("runs")))
@@ -258,7 +259,9 @@ def test_every_writer_of_json_refuses_nan():
                     file,
                     node.lineno,
                 )
-    assert {"files.py", "runs.py", "console.py", "subject.py", "keys.py", "writer.py"} <= set(calls)
+    assert {"files.py", "history.py", "console.py", "journal.py", "keys.py", "writer.py"} <= set(
+        calls
+    )
 
 
 # ------------------------------------------------------------------ training
@@ -296,7 +299,7 @@ def test_masks_of_which_some_are_void_and_a_class_that_never_occurs(
         splits, tmp_path / "runs", recipe, shards=[], device=CPU, backbone="resnet14"
     )
     assert all(math.isfinite(line["loss"] + line["val_loss"]) for line in run.history())
-    document = evaluation.evaluate(trained_run, splits["test"], None, CPU)
+    document = evaluation.evaluate(trained_run, splits["test"], None, CPU).document
     assert [value is None for value in document["correct"]["iou"].values()] == [
         False,
         True,
@@ -319,7 +322,7 @@ def test_attackers_whose_images_are_void_learn_nothing_and_do_not_fail(
     splits = test_splits.attackers_splits(trained_run, [shards])
     target = attacks.Target.create(trained_run, tested, cipher, CPU, splits=splits)
     budget = attacks.Budget(keys=1, queries=10, images=2, epochs=1, steps=1, percents=(20,))
-    document = attacks.run_attacks(target, ["search", "fine-tune"], budget)
+    document = attacks.run_attacks(target, ["search", "fine-tune"], budget).document
     strict(json.dumps(document))
     assert all(0 <= line["mean_iou"] <= 1 for line in document["attacks"])
 

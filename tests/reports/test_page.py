@@ -20,7 +20,8 @@ from segkey.cli import app
 from segkey.crypto import ciphers
 from segkey.model import evaluation, test_splits
 from segkey.model.prediction import Model
-from segkey.model.runs import Run, find
+from segkey.model.runs import Run
+from segkey.model.survey import find
 from segkey.paper import tables
 from segkey.reports import drawings, gallery
 from segkey.reports import page as page_module
@@ -38,7 +39,7 @@ class Page(HTMLParser):
     def __init__(self, html: str):
         super().__init__()
         self.elements, self._open = [], []
-        self.loader(html)
+        self.feed(html)
         assert not self._open, f"not closed: {self._open}"
 
     def handle_starttag(self, tag, attributes):
@@ -95,7 +96,8 @@ def runs(tmp_path_factory, trained_run):
     classes."""
     folder = tmp_path_factory.mktemp("page") / "runs"
     split = test_splits.open_test_split(trained_run)
-    document = evaluation.evaluate(trained_run, split, None, torch.device("cpu"), precise=True)
+    evaluated = evaluation.evaluate(trained_run, split, None, torch.device("cpu"), precise=True)
+    document = evaluated.document
     for name in ("np-m4", "other", "np-m4-2"):
         run = Run(
             shutil.copytree(trained_run.path, folder / name),
@@ -129,9 +131,9 @@ def test_the_numbers_on_the_page_are_those_of_the_results(page, runs):
     for run in runs:
         (row,) = (text for attrs, text in parsed.find("tr", data_run=run.name))
         cells = row.split()
-        evaluated, attacked = run.result("evaluate"), run.result("attack")
-        assert f"{evaluated['correct']['mean_iou']:.4f}" in cells
-        assert f"{evaluated['constant']['mean_iou']:.4f}" in cells
+        evaluated, attacked = (run.result(name) for name in ("evaluate", "attack"))
+        assert f"{evaluated.correct.mean_iou:.4f}" in cells
+        assert f"{evaluated.majority_class.mean_iou:.4f}" in cells
         shown = [
             float(attrs["data-value"])
             for attrs, _ in parsed.find("circle", class_="wrong", data_run=run.name)
@@ -140,23 +142,23 @@ def test_the_numbers_on_the_page_are_those_of_the_results(page, runs):
             assert cells.count("n/a") == 4
             assert shown == []
             continue
-        wrong = attacked["incorrect"]
-        for value in (attacked["plain"]["mean_iou"], wrong["mean"], wrong["max"]):
+        wrong = attacked.incorrect
+        for value in (attacked.plain.mean_iou, wrong.mean, wrong.max):
             assert f"{value:.4f}" in cells
-        assert {f"{wrong['std']:.3f}", "7"} <= set(cells)
-        assert shown == wrong["values"]
+        assert {f"{wrong.std:.3f}", "7"} <= set(cells)
+        assert shown == list(wrong.values)
         ((_, listed),) = parsed.find("p", class_="values", data_run=run.name)
-        assert listed.split() == [f"{value:.4f}" for value in sorted(wrong["values"], reverse=True)]
+        assert listed.split() == [f"{value:.4f}" for value in sorted(wrong.values, reverse=True)]
         ((_, table),) = parsed.find("table", class_="attacks", data_run=run.name)
         for value in (
-            attacked["correct"]["mean_iou"],
-            attacked["plain"]["mean_iou"],
-            wrong["min"],
-            wrong["max"],
+            attacked.correct.mean_iou,
+            attacked.plain.mean_iou,
+            wrong.min,
+            wrong.max,
         ):
             assert f"{value:.4f}" in table
     for run in runs:
-        ious = run.result("evaluate")["correct"]["iou"]
+        ious = run.result("evaluate").correct.iou
         assert sorted(
             text for _, text in parsed.find("td", class_="bar", data_run=run.name)
         ) == sorted("n/a" if iou is None else f"{iou:.4f}" for iou in ious.values())
@@ -202,7 +204,7 @@ def test_the_verdict_has_its_numbers(page, runs):
     assert len(verdicts) == 3
     (unknown,) = (text for text in verdicts if "has not been measured yet" in text)
     assert unknown.startswith("np-m4-2")
-    correct = runs[0].result("evaluate")["correct"]["mean_iou"]
+    correct = runs[0].result("evaluate").correct.mean_iou
     assert all(f"{correct:.4f}" in text for text in verdicts if text != unknown)
 
 
@@ -301,7 +303,7 @@ def test_samples_are_what_evaluation_counts(runs, key):
         for sample in taken
     )
     assert evaluation.Scores(matrix, model.classes, 6).mean_iou == pytest.approx(
-        document["correct"]["mean_iou"]
+        document.correct.mean_iou
     )
 
 
@@ -499,7 +501,7 @@ def test_the_plain_image_is_fed_in_the_way_that_the_attack_found_better(runs, ke
     """Of a method whose largest value is not 255, as FFX's is."""
     run = runs[0]
     cipher = ciphers.from_key("ffx", key, 4)
-    document = run.result("attack")
+    document = run.result("attack").document
     plain = document["plain"]
     assert gallery._better_divisor(run, cipher) == 255  # an earlier version told nothing
     for divisor in (255, cipher.max_value):

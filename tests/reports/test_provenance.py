@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from segkey.cli import app
 from segkey.errors import SegkeyWarning
 from segkey.model import measurements
-from segkey.model.runs import Run, find
+from segkey.model.runs import Run
+from segkey.model.survey import find
 from segkey.reports.page import html_page
 from segkey.system.json_files import read_json, write_json
 
@@ -164,14 +165,14 @@ def test_the_report_says_that_it_checked_nothing_or_what_it_checked(returned, ke
     assert "whoever had a folder may have written them" in segkey("report")[0]
     found = find(Path("runs"))
     assert "whoever had a folder may have written them" in html_page(found)
-    page = html_page(found, None, key)
+    page = html_page(found, None, key=key)
     assert (
         "attack.json: made by the owner of the key (authenticated)" in page
         and "may have written" not in page
     )
-    assert f"does not belong to key {other_key.id}" in html_page(found, None, other_key)
+    assert f"does not belong to key {other_key.id}" in html_page(found, None, key=other_key)
     write_json(returned / "attack.json", planted)
-    page = html_page(found, None, key)
+    page = html_page(found, None, key=key)
     assert (
         f"attack.json is not authenticated with key {key.id}" in page
         and "(authenticated)" not in page

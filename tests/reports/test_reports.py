@@ -11,6 +11,7 @@ from rich.console import Console
 
 from segkey import reports
 from segkey.model import conditions
+from segkey.model.results import Evaluation, MajorityClass, Score, read
 from segkey.reports import Row
 
 
@@ -142,9 +143,14 @@ def config(**changes) -> dict:
     } | changes
 
 
-def result(**changes) -> dict:
+def result(**changes) -> Evaluation:
     tested = {"labels": "aa", "dtype": "float32", "split": "test"} | changes.pop("tested", {})
-    return {"images": 60, "device": "cpu, 2 threads", "tested": tested} | changes
+    scores = {
+        "correct": Score(mean_iou=0.5),
+        "majority_class": MajorityClass(name="a", mean_iou=0.1),
+    }
+    about = {"run": "r", "split": "test", "images": 60, "device": "cpu, 2 threads"}
+    return Evaluation(**scores, **about | {"tested": tested} | changes)
 
 
 def made(name, correct, made_with=None, tested=None, **how):
@@ -246,7 +252,7 @@ def test_runs_that_differ_in_seed_key_or_threads_are_averaged():
 
 def test_runs_of_earlier_versions_are_averaged_with_each_other_only():
     early = config_of({"training": None})
-    tested = {"images": 60, "device": "cpu, 2 threads"}
+    tested = replace(result(), tested={}, split=None)
     rows = [made("a", 0.5, early, tested), made("b", 0.7, early, tested), made("c", 0.9)]
     text = shown(*reports.tables(rows), width=300)
     assert "0.6000 (2 runs)" in text and "3 runs" not in text
@@ -327,17 +333,21 @@ def test_absent_classes_are_not_available():
     ],
 )
 def test_the_verdict_goes_by_the_best_attempt_not_by_the_mean(plain, best, says):
-    assert says in reports.attack_sentence(document(plain=plain, best=best))
+    assert says in reports.attack_sentence(read("attack", document(plain=plain, best=best)))
 
 
 def test_the_verdict_names_a_small_key_space_and_no_protection():
-    assert "only 924 different keys" in reports.attack_sentence(document(bits=9.851749041416057))
-    assert "different keys" not in reports.attack_sentence(document())
-    assert "not protected" in reports.attack_sentence(document(method="none", bits=0))
+    assert "only 924 different keys" in reports.attack_sentence(
+        read("attack", document(bits=9.851749041416057))
+    )
+    assert "different keys" not in reports.attack_sentence(read("attack", document()))
+    assert "not protected" in reports.attack_sentence(
+        read("attack", document(method="none", bits=0))
+    )
 
 
 def test_a_model_that_learned_nothing_gives_no_verdict_on_the_key():
-    text = reports.attack_sentence(document(correct=0.07, plain=0.05, best=0.05))
+    text = reports.attack_sentence(read("attack", document(correct=0.07, plain=0.05, best=0.05)))
     assert (
         "learned next to nothing: 0.0700 with the key, where always answering 'sky' reaches 0.0500"
         in text
@@ -346,7 +356,7 @@ def test_a_model_that_learned_nothing_gives_no_verdict_on_the_key():
 
 
 def test_the_attack_table_shows_each_number_once():
-    text = shown(reports.attack_table(document()))
+    text = shown(reports.attack_table(read("attack", document())))
     for value in ("0.8000", "0.2000", "0.3000", "0.1000", "0.0500"):
         assert value in text
     assert "always 'sky'" in text

@@ -17,7 +17,7 @@ from test_hostile import TORCH, session
 
 import segkey
 from segkey.errors import SegkeyError
-from segkey.model import runs
+from segkey.model import run_names, runs
 from segkey.model.runs import Run
 from segkey.paper import settings
 from segkey.system.files import (
@@ -447,9 +447,9 @@ def test_latest_is_replaced_if_it_is_a_link_or_a_file(tmp_path, name, kind):
     plant(folder / name, kind, outside)
     if kind == "folder" or (kind == "pipe" and name == "latest"):
         with pytest.raises(SegkeyError, match=name):
-            runs.point_to_latest(folder, "small")
+            run_names.point_to_latest(folder, "small")
     else:
-        runs.point_to_latest(folder, "small")
+        run_names.point_to_latest(folder, "small")
         assert os.readlink(folder / "latest") == "small"
     assert [path.name for path in outside.iterdir()] == ["secret.key"]
     assert (outside / "secret.key").read_bytes() == SECRET

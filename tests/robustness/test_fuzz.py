@@ -185,12 +185,10 @@ def run_folder(tmp_path_factory, trained_run, key):
     shutil.copytree(trained_run.path, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     run, split = Run.open(folder), test_splits.open_test_split(trained_run)
     cpu = evaluation.torch.device("cpu")
-    run.write_result("evaluate", evaluation.evaluate(trained_run, split, None, cpu))
+    run.keep(evaluation.evaluate(trained_run, split, None, cpu))
     target = attacks.Target.create(trained_run, split, trained_run.cipher(key), cpu)
-    run.write_result("attack", attacks.correct_plain_incorrect(target, 2))
-    run.write_result(
-        "suite", attacks.run_attacks(target, ["plain", "wrong-keys"], attacks.Budget(keys=2))
-    )
+    run.keep(attacks.correct_plain_incorrect(target, 2))
+    run.keep(attacks.run_attacks(target, ["plain", "wrong-keys"], attacks.Budget(keys=2)))
     return folder
 
 

@@ -117,5 +117,5 @@ def test_attacking_with_many_keys(trained_run, key):
     images = len(target.loader)
     document = attacks.correct_plain_incorrect(target, keys)
     print(f"attack, images of {keys:,} keys, {growth}")
-    assert len(document["incorrect"]["values"]) == keys and growth.done == images * (keys + 2)
+    assert len(document.incorrect.values) == keys and growth.done == images * (keys + 2)
     assert growth.most - growth.early < GROWTH

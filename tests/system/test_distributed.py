@@ -175,7 +175,7 @@ def test_more_ranks_than_images(two, place, one):
 def test_two_ranks_evaluate_to_the_last_digit(two, place, one):
     expected = json.loads(one("evaluate", "one/small", "--json", "--batch-size", 2))
     assert json.loads(two.read(2, "out")) == expected
-    assert Run.open(place / "two/small").result("evaluate") == expected
+    assert Run.open(place / "two/small").result("evaluate").document == expected
 
 
 def test_two_ranks_attack_to_the_last_digit(two, place, one):

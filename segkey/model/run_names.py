@@ -1,0 +1,68 @@
+"""The names of runs in their folder, and the run that ``latest`` names."""
+
+import os
+import re
+from pathlib import Path
+
+from segkey.errors import SegkeyError
+from segkey.system.files import create, explain_os_errors, is_there, read_text, remove
+
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def named_by(latest: Path) -> str:
+    """The run beside it that ``runs/latest`` names, as a link or, where links cannot be made, as a
+    text file."""
+    try:
+        with explain_os_errors(latest):
+            text = (
+                os.readlink(latest)
+                if latest.is_symlink()
+                else read_text(latest, limit=1000).strip()
+            )
+        return check_name(text)
+    except (ValueError, SegkeyError) as error:
+        why = f": {error.what}" if isinstance(error, SegkeyError) else ""
+        raise SegkeyError(
+            f"{latest} does not name a run beside it{why}", "give the run's folder"
+        ) from None
+
+
+def point_to_latest(folder: Path, name: str) -> None:
+    """Let ``folder/latest`` name a run: a symbolic link, or a text file where links cannot be
+    made."""
+    latest, fresh = folder / "latest", folder / ".latest.partial"
+    remove(fresh)
+    if not latest.is_symlink():
+        is_there(latest)
+    with explain_os_errors(latest):
+        try:
+            os.symlink(name, fresh, target_is_directory=True)
+        except OSError:
+            create(fresh, name + "\n")
+        os.replace(fresh, latest)  # the link itself, not what it leads to
+
+
+def is_taken(path: Path) -> bool:
+    """Whether there is anything; a folder with hidden files alone is what a training leaves that is
+    killed at once."""
+    if path.is_symlink() or not path.is_dir():
+        return os.path.lexists(path)
+    return any(not each.name.startswith(".") for each in path.iterdir())
+
+
+def check_name(name: str) -> str:
+    """Raise `SegkeyError` unless a run can be called so."""
+    if not NAME.fullmatch(name) or name == "latest":
+        raise SegkeyError(
+            f"a run cannot be called {name!r}", "use letters, digits, '.', '_' and '-'"
+        )
+    return name
+
+
+def folders(folder: Path, file: str = "run.json") -> list[Path]:
+    """The folders in ``folder`` that hold a file of that name, or something else under it;
+    ``latest`` is no folder."""
+    with explain_os_errors(folder):
+        there = sorted(path for path in folder.glob("*") if not path.is_symlink())
+    return [path for path in there if os.path.lexists(path / file)]

@@ -1,0 +1,111 @@
+"""Records: frozen dataclasses that are read from JSON, field by field, and written as JSON.
+
+Each field states what it may hold (`segkey.system.forms`) and the names it has in JSON: the present
+one, and those of earlier versions. Reading takes any of them, writing gives all. Unknown fields are
+ignored.
+"""
+
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar
+
+from segkey.system.forms import Kind, shown
+
+T = TypeVar("T")
+
+
+class Misfit(ValueError):
+    """A field that is missing or cannot be; the message names it and says what was expected."""
+
+
+@dataclass(frozen=True)
+class Several:
+    """A list of records; ``one`` is what messages call each of them."""
+
+    record: type
+    one: str
+    most: int = 10_000
+
+
+def stated(
+    kind: Kind | Several | type,
+    *names: str,
+    default: Any = MISSING,
+    factory: Any = MISSING,
+    omitted: bool = False,
+) -> Any:
+    """A field of a record.
+
+    Args:
+        kind: what it may hold: a kind of value, another record, or several.
+        names: in JSON, the present one first; the field's own name, if not given.
+        default, factory: make the field optional, as in `dataclasses.field`.
+        omitted: not written if None.
+    """
+    metadata = {"kind": kind, "names": names, "omitted": omitted}
+    return field(default=default, default_factory=factory, metadata=metadata)
+
+
+def read(record: type[T], document: object, place: str = "") -> T:
+    """Make a record from what JSON holds.
+
+    Args:
+        record: the dataclass.
+        document: as JSON gives it; it may come from anybody.
+        place: where it stands in a larger document, for messages.
+
+    Raises:
+        Misfit: a field is missing or is not of its kind.
+    """
+    if not isinstance(document, dict):
+        raise Misfit(f"'{place}' is {shown(document)}; expected an object")
+    values = {}
+    for each in fields(record):
+        if "kind" not in each.metadata:
+            continue
+        names = each.metadata["names"] or (each.name,)
+        name = next((name for name in names if name in document), None)
+        where = f"{place}.{name or names[0]}" if place else name or names[0]
+        if name:
+            values[each.name] = _value(each.metadata["kind"], document[name], where)
+        elif each.default is MISSING and each.default_factory is MISSING:
+            raise Misfit(f"'{where}' is missing; expected {_words(each.metadata['kind'])}")
+    return record(**values)
+
+
+def _value(kind: Kind | Several | type, value: object, place: str) -> Any:
+    if isinstance(kind, type):
+        return read(kind, value, place)
+    if isinstance(kind, Kind):
+        if not kind.fits(value):
+            raise Misfit(f"'{place}' is {shown(value)}; expected {kind.words}")
+        return tuple(value) if isinstance(value, list) else value
+    if not isinstance(value, list) or len(value) > kind.most:
+        raise Misfit(f"'{place}' is {shown(value)}; expected {_words(kind)}")
+    try:
+        return tuple(read(kind.record, each) for each in value)
+    except Misfit as misfit:
+        raise Misfit(f"of {kind.one}, {misfit}") from None
+
+
+def _words(kind: Kind | Several | type) -> str:
+    if isinstance(kind, Several):
+        return f"a list of at most {kind.most} objects"
+    return kind.words if isinstance(kind, Kind) else "an object"
+
+
+def as_json(record: Any) -> dict:
+    """What JSON holds of a record, under all names of its fields."""
+    document = {}
+    for each in fields(record):
+        value = getattr(record, each.name)
+        if "kind" not in each.metadata or (value is None and each.metadata["omitted"]):
+            continue
+        for name in each.metadata["names"] or (each.name,):
+            document[name] = _written(value)
+    return document
+
+
+def _written(value: Any) -> Any:
+    if is_dataclass(value):
+        return as_json(value)
+    return [_written(each) for each in value] if isinstance(value, tuple) else value

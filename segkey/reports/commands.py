@@ -308,28 +308,17 @@ def _verdict(document: dict) -> str:
 
 def bench_table(rows) -> Table:
     """Each stage beside its limit and beside what a user would do instead."""
-    table = table_of(
-        "What this machine does",
-        "stage",
-        "rate",
-        "limit",
-        "ratio",
-        "goal",
-        "alternative",
-        "speed-up",
-    )
+    columns = ("stage", "rate", "limit", "ratio", "alternative", "speed-up")
+    table = table_of("What this machine does", *columns)
     for row in rows:
         if row.rate is None:
-            table.add_row(printable(row.stage), f"[dim]{printable(row.note)}[/]", *[""] * 5)
+            table.add_row(printable(row.stage), f"[dim]{printable(row.note)}[/]", *[""] * 4)
             continue
-        mark = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[row.met]
-        sign = "≤" if row.lower_is_better else "≥"
         table.add_row(
             printable(row.stage),
             f"{_rate(row.rate)} {row.unit}",
             _rate(row.limit),
             "" if row.ratio is None else f"{row.ratio:.2f}",
-            "" if row.goal is None else f"{sign} {row.goal:g} {mark}",
             _rate(row.alternative),
             "" if row.speed_up is None else f"{row.speed_up:,.0f}x",
         )

@@ -8,6 +8,14 @@ import typer
 from segkey.cli import app, console, options
 
 
+class _GridProgress(console.TerminalProgress):
+    """One bar on a terminal; elsewhere, the figures of every epoch too."""
+
+    def state(self, text: str) -> None:
+        if not console.err.is_terminal:
+            self.say(text)
+
+
 @app.command(
     epilog="Example: segkey reproduce VOCdevkit/VOC2012\n\n"
     "Example: segkey reproduce data/ --recipe scratch --backbone resnet14 --size 128 -M 2,4,8\n\n"
@@ -64,7 +72,6 @@ def reproduce(
     attacked, with the paper's Table 1, its Figures 4 to 6 and what became of its findings. Run
     again, it goes on with what is missing."""
     from segkey import paper
-    from segkey.cli.live import GridWatch
     from segkey.crypto.keys import Key
     from segkey.model import recipes
     from segkey.paper import figures, tables
@@ -97,19 +104,20 @@ def reproduce(
                 f"The key is {out}/keys/experiment.key: for this experiment only, as FFX's "
                 f"password is public in it."
             )
-    with GridWatch() as watch:
-        experiment = paper.Experiment(source, settings, loaded, out, where, watch, workers)
-        if dry_run:
-            watch.say(f"Measuring a few steps and passes on {where} …")
-            estimate = paper.estimate(experiment, cells)
-            console.show(tables.plan_table(cells, settings.document(source, loaded.id), estimate))
-            return
-        document = experiment.run(cells)
+    watch = paper.Watch(_GridProgress())
+    experiment = paper.Experiment(source, settings, loaded, out, where, watch, workers)
+    if dry_run:
+        watch.say(f"Measuring a few steps and passes on {where} …")
+        estimate = paper.estimate(experiment, cells)
+        console.show(tables.plan_table(cells, settings.document(source, loaded.id), estimate))
+        return
+    document = experiment.run(cells)
     if not distributed.is_main():
         return
     made = tables.write_tables(document, out)
     made += figures.write_all(document, paper.example(experiment, document), out)
-    console.show(tables.Table1(document).as_table(), tables.findings_table(document))
+    table1 = tables.Table1(document).by_block_size().as_rich()
+    console.show(table1, tables.findings_table(document))
     console.note(f"In {out}/: results.json, {', '.join(path.name for path in made)}")
     console.note(
         "Encrypted pictures in fig4.png and fig5.png are drawn with a throw-away key: beside the "

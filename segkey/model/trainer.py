@@ -22,7 +22,7 @@ from segkey.system import devices, distributed, interrupts
 from segkey.system.files import remove, written_whole
 from segkey.system.progress import Progress
 from segkey.system.seeds import seeded
-from segkey.system.words import rough_duration
+from segkey.system.words import duration
 
 SAVE_SECONDS = 30  # how much work a kill may cost; saving takes a second or so for ResNet-50
 
@@ -324,7 +324,7 @@ class Trainer:
         seconds = each * (steps + validation) * self.recipe.epochs
         where = devices.describe(self.device)
         self.progress.state(
-            f"{self.recipe.epochs} epochs will take about {rough_duration(seconds)} here ({where})"
+            f"{self.recipe.epochs} epochs will take about {duration(seconds)} here ({where})"
         )
 
     def _tell(self, line: dict, start: int) -> None:
@@ -334,7 +334,7 @@ class Trainer:
             f"epoch {done:>3}/{self.recipe.epochs}  loss {line['loss']:.4f}  val "
             f"{line['val_loss']:.4f}"
             f"{'*' if line['best'] else ' '} lr {line['lr']:.2g}  {line['images_per_second']:.1f} "
-            f"images/s  " + (f"{rough_duration(left)} left" if left else "done")
+            f"images/s  " + (f"{duration(left)} left" if left else "done")
         )
 
     def _state(self, epochs: int) -> dict:

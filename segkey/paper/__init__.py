@@ -14,7 +14,7 @@ from segkey.paper.estimate import estimate
 from segkey.paper.example import Example, example
 from segkey.paper.findings import Model, examine, models_of
 from segkey.paper.grid import BLOCK_SIZES, METHODS, Cell, grid
-from segkey.paper.metering import Meter, Watch
+from segkey.paper.metering import Watch
 from segkey.paper.running import Experiment
 from segkey.paper.settings import FORMAT, Settings, check_folder, is_full_voc, key_for, open_data
 
@@ -25,7 +25,6 @@ __all__ = [
     "Cell",
     "Example",
     "Experiment",
-    "Meter",
     "Model",
     "Settings",
     "Watch",

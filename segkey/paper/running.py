@@ -18,7 +18,7 @@ from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.model import conditions, evaluation, measurements, runs, training, weights
 from segkey.paper.findings import examine
 from segkey.paper.grid import Cell
-from segkey.paper.metering import Meter, Watch
+from segkey.paper.metering import Watch
 from segkey.paper.settings import (
     FORMAT,
     LEAST,
@@ -28,6 +28,7 @@ from segkey.paper.settings import (
     differences,
     is_full_voc,
 )
+from segkey.paper.tables import cell_sentence
 from segkey.shards import Split, encryption, open_splits
 from segkey.system import distributed
 from segkey.system.files import is_folder_there, is_there, make_folder, read_json, write_json
@@ -42,7 +43,7 @@ _CELL = {
     "seconds": dict,
     "correct": dict,
 }
-_TRAIN_UNITS = 3.0  # a training image takes about three times as long as one that is only scored
+_TRAIN_PASSES = 3.0  # a training image takes about three times as long as one that is only scored
 
 
 class _BrokenRunError(SegkeyError):
@@ -132,25 +133,18 @@ class Experiment:
             names = {cell.name for cell in cells}
             known = distributed.broadcast(self._finished(splits))
             finished = {name: result for name, result in known.items() if name in names}
-            before = [cell for cell in cells if cell.name in finished]
-            self.watch.start(cells, finished, Meter(self._units(cells), self._units(before)))
+            missing = [cell for cell in cells if cell.name not in finished]
+            if finished:
+                self.watch.say(f"{len(finished)} of {len(cells)} models are finished already")
             self.diverged = []
             for name, why in self.left_out.items():
                 self.watch.say(
                     f"{name} is {'measured again' if name in names else 'left out'}: {why}"
                 )
-            for cell in cells:
-                if cell.name not in finished:
-                    try:
-                        self._train_and_attack(cell, splits)
-                    except DivergedError as error:  # the other cells are worth having
-                        self.watch.say(f"{cell.name} is left out: {error.what}")
-                        self.diverged.append(cell.name)
-                    except (
-                        _BrokenRunError
-                    ) as error:  # so are they here; nothing that is there is written over
-                        self.watch.say(f"{cell.name} is left out: {error.what}")
-                        self.left_out[cell.name] = error.what
+            with self.watch.grid(len(missing), self._passes(missing)):
+                for number, cell in enumerate(missing, len(cells) - len(missing) + 1):
+                    self.watch.say(f"{number}/{len(cells)}  {cell.name}")
+                    self._make(cell, splits)
             document = self.write(splits)
             if self.left_out and not document["cells"]:
                 name, why = next(iter(self.left_out.items()))
@@ -159,6 +153,23 @@ class Experiment:
                     "restore its folder, or remove it to begin anew",
                 )
             return document
+
+    def _make(self, cell: Cell, splits: dict[str, Split]) -> None:
+        """Train and attack a cell, or say why it is left out: the others are worth having, and
+        nothing that is there is written over."""
+        try:
+            self._train_and_attack(cell, splits)
+        except DivergedError as error:
+            self.diverged.append(cell.name)
+            self._leave_out(cell, error)
+        except _BrokenRunError as error:
+            self.left_out[cell.name] = error.what
+            self._leave_out(cell, error)
+        self.watch.end()
+
+    def _leave_out(self, cell: Cell, error: SegkeyError) -> None:
+        self.watch.end()
+        self.watch.say(f"{cell.name} is left out: {error.what}")
 
     def _claim(self) -> None:
         """Write the settings down before anything is made with them, or see that they are those
@@ -273,7 +284,7 @@ class Experiment:
     def _train_and_attack(self, cell: Cell, splits: dict[str, Split]) -> None:
         cipher = self.cipher(cell)
         run = self._train(cell, cipher, splits)
-        self.watch.begin(cell, "attack", 1.0, self.images()["test"] * self.times_tested(cell))
+        self.watch.begin(cell.name, "attack", weight=1.0)
         # Held while results are written, so that what a kill left half-written there goes.
         with distributed.sole_writer(run.path):
             document = self._attack(cell, run, cipher, splits["test"])
@@ -281,7 +292,7 @@ class Experiment:
                 write_json(
                     run.path / "cell.json", measurements.authenticated("cell", document, self.key)
                 )
-        self.watch.finish(cell, document, self._units([cell]))
+        self.watch.say(cell_sentence(document))
         self.write(splits)
 
     def _attack(self, cell: Cell, run: runs.Run, cipher: ciphers.Cipher, test: Split) -> dict:
@@ -333,9 +344,7 @@ class Experiment:
             else None
         )
         done = begun.config["epochs_done"] if begun else 0
-        self.watch.begin(
-            cell, "training", self._training_unit(), recipe.epochs * images, done * images
-        )
+        self.watch.begin(cell.name, "training", self._training_passes(), done * images)
         if begun and done == recipe.epochs:
             self._check_training(begun, splits)
             return begun
@@ -431,16 +440,16 @@ class Experiment:
         images = {split: len(items) for split, items in self.source.splits.items()}
         return images | {"test": min(images["test"], self.settings.limit or images["test"])}
 
-    def _units(self, cells: Sequence[Cell]) -> float:
-        """How much work some cells are, in images to score."""
+    def _passes(self, cells: Sequence[Cell]) -> float:
+        """How much work some cells are, in passes of an image through a network."""
         images, epochs = self.images(), self.settings.recipe.epochs
-        training = epochs * images["train"] * self._training_unit()
+        training = epochs * images["train"] * self._training_passes()
         return sum(training + images["test"] * self.times_tested(cell) for cell in cells)
 
-    def _training_unit(self) -> float:
+    def _training_passes(self) -> float:
         """The work of a training image, with its share of the validation that follows."""
         images = self.images()
-        return _TRAIN_UNITS + images["val"] / images["train"]
+        return _TRAIN_PASSES + images["val"] / images["train"]
 
     def times_tested(self, cell: Cell) -> int:
         """How often the test images go through a cell's model: correct key, plain in each way, and

@@ -72,6 +72,7 @@ def reproduce(
     attacked, with the paper's Table 1, its Figures 4 to 6 and what became of its findings. Run
     again, it goes on with what is missing."""
     from segkey import paper
+    from segkey.crypto import BLOCK_SIZES, PROTECTED
     from segkey.crypto.keys import Key
     from segkey.model import recipes
     from segkey.paper import figures, tables
@@ -81,9 +82,9 @@ def reproduce(
 
     height_width = options.parse_size(size)
     chosen = options.parse_block_sizes(block_sizes) or preview.default_block_sizes(
-        *height_width, paper.BLOCK_SIZES
+        *height_width, BLOCK_SIZES
     )
-    names = options.parse_methods(methods) or list(paper.METHODS)
+    names = options.parse_methods(methods) or list(PROTECTED)
     cells = paper.grid(names, chosen, height_width, seeds)
     overrides = {"weights": weights, "epochs": epochs, "batch_size": batch_size}
     settings = paper.Settings(

@@ -15,7 +15,8 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.model import conditions, evaluation, measurements, runs, training, weights
+from segkey.model import conditions, evaluation, measurements, runs, training
+from segkey.paper.cells import BrokenRunError, damage, read_cell, why_stale
 from segkey.paper.findings import examine
 from segkey.paper.grid import Cell
 from segkey.paper.metering import Watch
@@ -25,59 +26,15 @@ from segkey.paper.settings import (
     PASSWORD,
     Settings,
     check_folder,
-    differences,
+    claim,
     is_full_voc,
 )
 from segkey.paper.tables import cell_sentence
 from segkey.shards import Split, encryption, open_splits
 from segkey.system import distributed
-from segkey.system.files import is_folder_there, is_there, make_folder, read_json, write_json
-from segkey.version import VERSION
+from segkey.system.files import is_folder_there, make_folder, read_json, write_json
 
-_CELL = {
-    "run": str,
-    "method": str,
-    "block_size": int,
-    "seed": int,
-    "device": str,
-    "seconds": dict,
-    "correct": dict,
-}
 _TRAIN_PASSES = 3.0  # a training image takes about three times as long as one that is only scored
-
-
-class _BrokenRunError(SegkeyError):
-    """A cell's run that was begun cannot be used."""
-
-
-def _damage(path: Path) -> str:
-    """Why a run that was begun cannot be gone on with; empty if it can, or if there is none."""
-    if not os.path.lexists(path / "run.json"):
-        return ""
-    try:
-        run = runs.Run.open(path)
-        if run.config["epochs_done"]:
-            run.history()
-            run.load_model(torch.device("cpu"))
-            if run.state_file.is_file():
-                weights.read_archive(run.state_file)
-        return ""
-    except SegkeyError as error:
-        return error.what
-
-
-def _read_cell(file: Path) -> dict:
-    """The result of a cell.
-
-    Raises:
-        SegkeyError: it is damaged.
-    """
-    document = read_json(file, "the result of a cell")
-    if not all(isinstance(document.get(name), kind) for name, kind in _CELL.items()):
-        raise SegkeyError(
-            f"{file} is damaged", "restore it from a backup, or remove it to measure the cell again"
-        )
-    return document
 
 
 class Experiment:
@@ -128,7 +85,7 @@ class Experiment:
                 "once", SegkeyWarning
             )  # what is said of one cell's weights is true of all
             if distributed.is_main():
-                self._claim()
+                claim(self.out, self.settings.document(self.source, self.key.id), self.watch.say)
             splits = self._open_plain_shards()
             names = {cell.name for cell in cells}
             known = distributed.broadcast(self._finished(splits))
@@ -162,7 +119,7 @@ class Experiment:
         except DivergedError as error:
             self.diverged.append(cell.name)
             self._leave_out(cell, error)
-        except _BrokenRunError as error:
+        except BrokenRunError as error:
             self.left_out[cell.name] = error.what
             self._leave_out(cell, error)
         self.watch.end()
@@ -170,36 +127,6 @@ class Experiment:
     def _leave_out(self, cell: Cell, error: SegkeyError) -> None:
         self.watch.end()
         self.watch.say(f"{cell.name} is left out: {error.what}")
-
-    def _claim(self) -> None:
-        """Write the settings down before anything is made with them, or see that they are those
-        written down."""
-        file, wanted = self.out / "settings.json", self.settings.document(self.source, self.key.id)
-        if is_there(file):
-            document = read_json(file, "the settings of an experiment")
-            kept = document["settings"]
-            if isinstance(kept.get("data"), dict) and "content" not in kept["data"]:
-                self.watch.say(
-                    f"{file} is of an earlier version and does not say what the images and masks "
-                    f"held: "
-                    "they are taken to be the same, and compared from now on"
-                )
-                kept["data"]["content"] = wanted["data"]["content"]
-                write_json(file, document)
-            different = differences(kept, wanted)
-            if different:
-                raise SegkeyError(
-                    f"{self.out} holds results of other settings: {'; '.join(different[:5])}",
-                    "give the settings it was begun with, or another folder with --out",
-                )
-        else:
-            document = {
-                "format": FORMAT,
-                "created": runs.now(),
-                "versions": runs.versions(),
-                "settings": wanted,
-            }
-            write_json(file, document)
 
     def _open_plain_shards(self) -> dict[str, Split]:
         """Plain shards, made once, and opened."""
@@ -235,11 +162,11 @@ class Experiment:
         for folder in runs.folders(self.out / "runs", "cell.json"):
             file = folder / "cell.json"
             try:
-                cell = _read_cell(file)
+                cell = read_cell(file)
             except SegkeyError as error:
                 self.left_out[folder.name] = error.what
                 continue
-            if why := self._stale(folder, cell, splits):
+            if why := why_stale(folder, cell, splits, self.key):
                 self._say_once(f"{file} does not count: {why}")
             else:
                 results[folder.name] = {
@@ -249,32 +176,6 @@ class Experiment:
 
     def _result_file(self, name: str) -> Path:
         return self.out / "runs" / name / "cell.json"
-
-    def _stale(self, folder: Path, cell: dict, splits: dict[str, Split]) -> str:
-        """Why the result of a cell does not count; empty where it does."""
-        if not measurements.is_authentic("cell", cell, self.key):
-            return f"it was not made with key {self.key.id}"
-        try:
-            run = runs.Run.open(folder)
-        except SegkeyError as error:
-            return error.what
-        now = {
-            "the weights": run.weights_checksum,
-            "the test images or masks": splits["test"].fingerprint,
-            "the training images or masks": splits["train"].fingerprint,
-            "the version of segkey": VERSION,
-        }
-        tested = cell["tested"]
-        before = (
-            tested["weights_sha256"],
-            tested["fingerprint"],
-            cell["trained_on"],
-            tested["versions"]["segkey"],
-        )
-        changed = [
-            name for (name, value), other in zip(now.items(), before, strict=True) if value != other
-        ]
-        return f"since it was made, {' and '.join(changed)} changed" if changed else ""
 
     def _say_once(self, text: str) -> None:
         if text not in self._said:
@@ -336,8 +237,8 @@ class Experiment:
         folder, recipe = self.out / "runs", self.settings.recipe
         path, images = folder / cell.name, len(splits["train"])
         is_folder_there(path)
-        if broken := distributed.broadcast(_damage(path) if distributed.is_main() else ""):
-            raise _BrokenRunError(broken)
+        if broken := distributed.broadcast(damage(path) if distributed.is_main() else ""):
+            raise BrokenRunError(broken)
         begun = (
             runs.Run.open(path)
             if distributed.broadcast(os.path.lexists(path / "run.json"))

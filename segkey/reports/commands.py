@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from segkey.crypto import BLOCK_SIZES
 from segkey.crypto.ciphers import (
     METHODS,
     has_password,
@@ -27,8 +28,6 @@ from segkey.reports.verdicts import (
 from segkey.system.shell import word
 from segkey.system.words import in_bytes, per_cent
 
-_BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
-
 KEY_SPACE_ADVICE = (
     f"At M = 2, NP has only {selections(2)} keys, and so has FFX where its password is fixed: "
     f"somebody with a "
@@ -43,12 +42,12 @@ KEY_SPACE_ADVICE = (
 def key_space_table() -> Table:
     """Bits of key space by method and block size, three channels."""
     table = table_of(
-        "Key space in bits (images with 3 channels)", "method", *(f"M={m}" for m in _BLOCK_SIZES)
+        "Key space in bits (images with 3 channels)", "method", *(f"M={m}" for m in BLOCK_SIZES)
     )
     rows = [(method, False) for method in METHODS if method != "none"]
     rows += [(method, True) for method in METHODS if has_password(method)]
     for method, fixed in rows:
-        bits = [key_space_bits(method, m, fixed_password=fixed) for m in _BLOCK_SIZES]
+        bits = [key_space_bits(method, m, fixed_password=fixed) for m in BLOCK_SIZES]
         label = printable(method_name(method)) + (", password fixed" if fixed else "")
         table.add_row(
             label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits)

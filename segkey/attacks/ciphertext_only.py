@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-from segkey.attacks.key_parts import agreement
+from segkey.attacks.key_parts import agreement, grid_of_blocks
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.similarity import psnr, ssim
 from segkey.attacks.target import Target
@@ -51,16 +51,6 @@ def estimate(own: Cipher, encrypted: np.ndarray) -> list[Cipher]:
     return [own.with_parts(**parts) for parts in _ESTIMATES[own.method](own, encrypted)]
 
 
-def _grid_of_blocks(images: np.ndarray, m: int) -> np.ndarray:
-    """(N, c, H, W) as (N, H/M, W/M, c, M, M), float32."""
-    n, c, height, width = images.shape
-    return (
-        images.reshape(n, c, height // m, m, width // m, m)
-        .transpose(0, 2, 4, 1, 3, 5)
-        .astype(np.float32)
-    )
-
-
 def _standardised(blocks: np.ndarray) -> np.ndarray:
     """Each position with mean 0 and variance 1 over all blocks."""
     over = (0, 1, 2)
@@ -72,7 +62,7 @@ def _estimate_negative_positive(own: Cipher, encrypted: np.ndarray) -> list[dict
     """Positions are told apart along the spanning tree of the surest neighbours; which of the two
     halves is turned over, the images do not say."""
     c, m = own.channels, own.block_size
-    z = _standardised(_grid_of_blocks(encrypted, m))
+    z = _standardised(grid_of_blocks(encrypted, m).astype(np.float32))
     number = np.arange(c * m * m).reshape(c, m, m)
     pairs = [(number[1:], number[:-1], z[..., 1:, :, :], z[..., :-1, :, :])]
     pairs += [(number[:, 1:], number[:, :-1], z[..., 1:, :], z[..., :-1, :])]
@@ -114,7 +104,9 @@ def _estimate_shuffle(own: Cipher, encrypted: np.ndarray) -> list[dict[str, np.n
     """
     c, m = own.channels, own.block_size
     n = c * m * m
-    z = _standardised(_grid_of_blocks(encrypted, m)).reshape(*_block_grid(encrypted, m), n)
+    z = _standardised(grid_of_blocks(encrypted, m).astype(np.float32)).reshape(
+        *_block_grid(encrypted, m), n
+    )
 
     def together(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         a, b = a.reshape(-1, n), b.reshape(-1, n)
@@ -169,7 +161,7 @@ def _assign(seen: list[np.ndarray], model: list[np.ndarray], most_steps: int = 6
 def _estimate_ffx(own: Cipher, encrypted: np.ndarray) -> list[dict[str, np.ndarray]]:
     """Positions that ever hold more than 255 are selected; a code is worth what its plain
     neighbours are on average."""
-    blocks = _grid_of_blocks(encrypted, own.block_size)
+    blocks = grid_of_blocks(encrypted, own.block_size).astype(np.float32)
     selected = (blocks.max((0, 1, 2)) > 255).reshape(-1)
     if own.password_hash:
         return [{"selected": selected}]

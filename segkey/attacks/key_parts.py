@@ -141,3 +141,15 @@ _KINDS = {
     "selected": _Kind(_complete_selection, _swap_selected),
     "values": _Kind(_complete_table, _swap),
 }
+
+
+def grid_of_blocks(images: np.ndarray, m: int) -> np.ndarray:
+    """(N, c, H, W) as (N, H/M, W/M, c, M, M)."""
+    n, c, height, width = images.shape
+    grid = images.reshape(n, c, height // m, m, width // m, m)
+    return grid.transpose(0, 2, 4, 1, 3, 5)
+
+
+def blocks_of(images: np.ndarray, m: int) -> np.ndarray:
+    """(N, c, H, W) as flattened blocks (N·H/M·W/M, c·M·M), picture by picture, row by row."""
+    return grid_of_blocks(images, m).reshape(-1, images.shape[1] * m * m)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from segkey.attacks.key_parts import DIGITS
+from segkey.attacks.key_parts import DIGITS, blocks_of
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher
@@ -15,17 +15,6 @@ from segkey.model.results import PAIR
 
 class NoPairError(SegkeyError):
     """Two images of which one cannot be the other, encrypted."""
-
-
-def blocks_of(images: np.ndarray, block_size: int) -> np.ndarray:
-    """(N, c, H, W) as flattened blocks (N·H/M·W/M, c·M·M), picture by picture, row by row."""
-    n, c, height, width = images.shape
-    m = block_size
-    return (
-        images.reshape(n, c, height // m, m, width // m, m)
-        .transpose(0, 2, 4, 1, 3, 5)
-        .reshape(-1, c * m * m)
-    )
 
 
 def solve(own: Cipher, plain: np.ndarray, encrypted: np.ndarray) -> tuple[Cipher, dict[str, float]]:

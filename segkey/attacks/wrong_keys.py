@@ -1,6 +1,7 @@
 """Plain images and random wrong keys: the paper's section 4.2, and what its mean does not show."""
 
 import math
+import statistics
 from collections.abc import Iterator
 from itertools import islice
 
@@ -107,13 +108,13 @@ def correct_plain_incorrect(target: Target, wrong_keys: int = 100, seed: int = 0
 
 
 def spread(values: list[float]) -> dict[str, float | None]:
-    """Mean, standard deviation (of the sample; 0 for one value), least and largest; None where
-    there is no value."""
+    """Mean, standard deviation (of the sample; 0 for one value), least and largest; None if there
+    is no value."""
     if not values:
         return dict.fromkeys(("mean", "std", "min", "max"))
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
-    return {"mean": mean, "std": math.sqrt(variance), "min": min(values), "max": max(values)}
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    mean = statistics.fmean(values)
+    return {"mean": mean, "std": deviation, "min": min(values), "max": max(values)}
 
 
 def _or_least(score: float | None) -> float:

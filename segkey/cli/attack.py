@@ -95,8 +95,8 @@ class Chosen:
             "exhaustive": self.exhaustive,
             "fine-tune": self.fine_tune,
             "search": self.search,
-            "search-blind": self.search,
-            "nearby": self.partial_key,
+            "search-unlabelled": self.search,
+            "partial-key": self.partial_key,
         }
         named = [name for name, wanted in asked.items() if wanted]
         if self.suite and (named or self.more):

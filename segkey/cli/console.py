@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from traceback import format_exc
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,7 +21,7 @@ from rich.text import Text
 
 from segkey.errors import SegkeyWarning
 from segkey.system import progress
-from segkey.system.words import visible
+from segkey.system.words import printable, visible
 
 # Lines wrap between words on a terminal and never elsewhere: other programs read line by line.
 out = Console(highlight=False)
@@ -45,11 +44,6 @@ def speak_of_errors_only(speaker: str) -> None:
     global _speaker
     _speaker, out.quiet, err.quiet = speaker, True, True
     be_quiet(True)
-
-
-def printable(text: object, keep: str = "") -> str:
-    """`visible` text with Rich's markup escaped."""
-    return escape(visible(text, keep))
 
 
 def error(what: str, hint: str = "") -> None:

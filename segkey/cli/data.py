@@ -196,7 +196,7 @@ def preview(
     force: options.Force = False,
 ) -> None:
     """Draw one image under each method and block size, like the paper's Figure 4."""
-    from segkey.crypto import ciphers
+    from segkey.crypto import PROTECTED, ciphers
     from segkey.data import augment, decode
     from segkey.paper import figures
     from segkey.reports import preview
@@ -209,7 +209,7 @@ def preview(
     encrypted = preview.encrypted_pictures(
         plain,
         loaded,
-        options.parse_methods(methods) or preview.METHODS,
+        options.parse_methods(methods) or PROTECTED,
         chosen,
         options.encode(ffx_password),
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segkey.cli import console
+from segkey.crypto import PROTECTED
 from segkey.errors import SegkeyError
 from segkey.system.files import is_there, read_given_text
 from segkey.system.words import visible
@@ -25,7 +26,7 @@ DEFAULT_KEY = Path("keys/segkey.key")
 DEFAULT_SHARDS = Path("shards")
 DEFAULT_RUNS = Path("runs")
 LATEST = DEFAULT_RUNS / "latest"
-KNOWN_METHODS = ("shf", "np", "ffx", "none")
+KNOWN_METHODS = (*PROTECTED, "none")
 
 
 def _beginning(incomplete: str, known: list[str]) -> list[str]:

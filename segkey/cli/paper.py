@@ -9,6 +9,14 @@ from segkey.cli import app, console, options
 from segkey.cli.options import flag, key_option, option
 
 
+class _GridProgress(console.TerminalProgress):
+    """One bar on a terminal; elsewhere, the figures of every epoch too."""
+
+    def state(self, text: str) -> None:
+        if not console.err.is_terminal:
+            self.say(text)
+
+
 @app.command(
     epilog="Example: segkey reproduce VOCdevkit/VOC2012\n\n"
     "Example: segkey reproduce data/ --recipe scratch --backbone resnet14 --size 128 -M 2,4,8\n\n"
@@ -90,7 +98,7 @@ def reproduce(
     missing.
     """
     from segkey import paper
-    from segkey.cli.live import GridWatch
+    from segkey.crypto import BLOCK_SIZES, PROTECTED
     from segkey.crypto.keys import Key
     from segkey.model import recipes
     from segkey.paper import figures, tables
@@ -100,9 +108,9 @@ def reproduce(
 
     height_width = options.parse_size(size)
     chosen = options.parse_block_sizes(block_sizes) or preview.default_block_sizes(
-        *height_width, paper.BLOCK_SIZES
+        *height_width, BLOCK_SIZES
     )
-    names = options.parse_methods(methods) or list(paper.METHODS)
+    names = options.parse_methods(methods) or list(PROTECTED)
     cells = paper.grid(names, chosen, height_width, seeds)
     overrides = {"weights": weights, "epochs": epochs, "batch_size": batch_size}
     settings = paper.Settings(
@@ -123,19 +131,20 @@ def reproduce(
                 f"The key is {out}/keys/experiment.key: for this experiment only, as FFX's "
                 f"password is public in it."
             )
-    with GridWatch() as watch:
-        experiment = paper.Experiment(source, settings, loaded, out, where, watch, workers)
-        if dry_run:
-            watch.say(f"Measuring a few steps and passes on {where} …")
-            estimate = paper.estimate(experiment, cells)
-            console.show(tables.plan_table(cells, settings.document(source, loaded.id), estimate))
-            return
-        document = experiment.run(cells)
+    watch = paper.Watch(_GridProgress())
+    experiment = paper.Experiment(source, settings, loaded, out, where, watch, workers)
+    if dry_run:
+        watch.say(f"Measuring a few steps and passes on {where} …")
+        estimate = paper.estimate(experiment, cells)
+        console.show(tables.plan_table(cells, settings.document(source, loaded.id), estimate))
+        return
+    document = experiment.run(cells)
     if not distributed.is_main():
         return
     made = tables.write_tables(document, out)
     made += figures.write_all(document, paper.example(experiment, document), out)
-    console.show(tables.Table1(document).as_table(), tables.findings_table(document))
+    table1 = tables.Table1(document).by_block_size().as_rich()
+    console.show(table1, tables.findings_table(document))
     console.note(f"In {out}/: results.json, {', '.join(path.name for path in made)}")
     console.note(
         "Encrypted pictures in fig4.png and fig5.png are drawn with a throw-away key: beside the "

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkey.crypto.ciphers import signed
+from segkey.crypto.ciphers import signed, unsigned
 from segkey.data.augment import random_crops
 from segkey.errors import SegkeyError
 from segkey.shards import Split
@@ -313,11 +313,6 @@ def _joined(parts: list[Batch]) -> Batch:
         return parts[0]
     images, masks = zip(*parts, strict=True)
     return torch.cat(images), None if masks[0] is None else torch.cat(masks)
-
-
-def unsigned(images: Tensor) -> Tensor:
-    """int16 seen as uint16, without copying; other types unchanged."""
-    return images.view(torch.uint16) if images.dtype == torch.int16 else images
 
 
 def as_pixels(images: Tensor, max_value: int) -> Tensor:

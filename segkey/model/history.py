@@ -4,14 +4,9 @@ import json
 from pathlib import Path
 
 from segkey.errors import SegkeyError
-from segkey.system.files import (
-    is_there,
-    read_text,
-    with_checksum,
-    without_checksum,
-    written_whole,
-)
+from segkey.system.files import is_there, read_text, written_whole
 from segkey.system.forms import YES_OR_NO, misfit, number, or_none, whole
+from segkey.system.json_files import with_checksum, without_checksum
 
 _LOSS = or_none(number())
 _EPOCH = {

@@ -26,7 +26,7 @@ from segkey.shards import Split
 from segkey.system import devices, distributed, interrupts
 from segkey.system.progress import SILENT, Progress
 from segkey.system.seeds import seeded
-from segkey.system.words import rough_duration
+from segkey.system.words import duration
 
 
 def _save_every() -> float:
@@ -268,12 +268,12 @@ class Trainer:
             f"epoch {done:>3}/{epochs}  loss {line['loss']:.4f}  val {line['val_loss']:.4f}"
             f"{'*' if line['best'] else ' '} lr {line['lr']:.2g}  "
             f"{line['images_per_second']:.1f} images/s  "
-            + (f"{rough_duration(left)} left" if left else "done")
+            + (f"{duration(left)} left" if left else "done")
         )
 
     def _tell_forecast(self, seconds: float) -> None:
         self.progress.state(
-            f"{self.recipe.epochs} epochs will take about {rough_duration(seconds)} here "
+            f"{self.recipe.epochs} epochs will take about {duration(seconds)} here "
             f"({devices.describe(self.device)})"
         )
 

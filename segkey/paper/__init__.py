@@ -13,19 +13,16 @@ cut off goes on. The grid may grow.
 from segkey.paper.estimate import estimate
 from segkey.paper.example import Example, example
 from segkey.paper.findings import Model, examine, models_of
-from segkey.paper.grid import BLOCK_SIZES, METHODS, Cell, grid
-from segkey.paper.metering import Meter, Watch
+from segkey.paper.grid import Cell, grid
+from segkey.paper.metering import Watch
 from segkey.paper.running import Experiment
 from segkey.paper.settings import FORMAT, Settings, check_folder, is_full_voc, key_for, open_data
 
 __all__ = [
-    "BLOCK_SIZES",
     "FORMAT",
-    "METHODS",
     "Cell",
     "Example",
     "Experiment",
-    "Meter",
     "Model",
     "Settings",
     "Watch",

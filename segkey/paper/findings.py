@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
+from statistics import fmean, stdev
 
 from segkey.crypto.ciphers import METHODS, method_label, method_name
 from segkey.model import conditions
@@ -51,22 +52,22 @@ class Model:
     @property
     def accuracy(self) -> float:
         """Mean IoU with the correct key."""
-        return mean(self.correct)
+        return fmean(self.correct)
 
     @property
     def spread(self) -> float | None:
         """Standard deviation of `accuracy` over the seeds; None for a single seed."""
-        return deviation(self.correct)
+        return stdev(self.correct) if len(self.correct) > 1 else None
 
     @property
     def with_plain(self) -> float:
         """Mean IoU with plain images."""
-        return mean(self.plain)
+        return fmean(self.plain)
 
     @property
     def with_wrong(self) -> float:
         """Mean IoU with a wrong key, on average."""
-        return mean(self.wrong)
+        return fmean(self.wrong)
 
     @property
     def without_key(self) -> float:
@@ -139,7 +140,7 @@ class Claim:
             "verdict": self.verdict,
             "pairs": len(self.pairs),
             "as_claimed": sum(pair.by > 0 for pair in self.pairs),
-            "mean_by": mean([pair.by for pair in self.pairs]),
+            "mean_by": fmean(pair.by for pair in self.pairs) if self.pairs else None,
             "decisive": [pair.__dict__ for pair in self.decisive()],
             "all": [pair.__dict__ for pair in self.pairs],
         }
@@ -179,7 +180,7 @@ def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
                     if cell["incorrect"]
                     for value in cell["incorrect"]["values"]
                 ),
-                mean([cell["constant"]["mean_iou"] for cell in group]),
+                fmean(cell["constant"]["mean_iou"] for cell in group),
                 conditions.of_cell(group[0]),
             )
         )
@@ -355,16 +356,3 @@ def _leaks(grid: _Grid) -> list[Claim]:
         more, less = (a, b) if a.accuracy >= b.accuracy else (b, a)
         trade.pairs.append(_keeps_more(more, less))
     return [separates, keeps, leaks, trade]
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """None where there is no value."""
-    return math.fsum(values) / len(values) if values else None
-
-
-def deviation(values: Sequence[float]) -> float | None:
-    """Standard deviation of the sample; None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    middle = mean(values)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from segkey.crypto import ciphers
 from segkey.errors import SegkeyError
 
-METHODS = ("shf", "np", "ffx")
-BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)  # those of the paper's Table 1
-
 
 @dataclass(frozen=True)
 class Cell:

@@ -1,84 +1,64 @@
-"""How far a grid of cells is, and how long the rest will take."""
+"""How far a grid of models is: one bar for all of it."""
 
 import contextlib
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
-from segkey.system.progress import Advance, Progress
-
-
-class Meter:
-    """Work done and time left, in units of one scored image.
-
-    Args:
-        total: the work of all cells.
-        done: what an earlier run has done of it.
-    """
-
-    def __init__(self, total: float, done: float = 0.0):
-        self.total, self.done = total, done
-        self._fresh = self._within = 0.0
-        self._began = time.monotonic()
-
-    def add(self, units: float) -> None:
-        """Some work of the cell that is under way."""
-        self._fresh += units
-        self._within += units
-
-    def skip(self, units: float) -> None:
-        """Work of that cell that an earlier run has done."""
-        self._within += units
-
-    def settle(self, units: float) -> None:
-        """A cell is finished, which was this much work."""
-        self.done, self._within = self.done + units, 0.0
-
-    def seconds_left(self) -> float | None:
-        """At the rate so far; None before there is one."""
-        elapsed = time.monotonic() - self._began
-        left = max(0.0, self.total - self.done - self._within)
-        return left * elapsed / self._fresh if self._fresh else None
+from segkey.system.progress import SILENT, Advance, Progress
 
 
 class Watch(Progress):
-    """Hears how a grid fills, and listens to nothing; the command line passes one that draws.
+    """Turns the progress of all models of a grid into that of one task.
 
-    Attributes:
-        meter: of the grid.
-        cells: all cells of it.
-        results: of those that are finished, by name.
-        now: the cell that is under way and what is done with it, ``training`` or ``attack``.
+    Its unit is a pass of an image through a network, so that the time left can be told: a training
+    image counts as several.
+
+    Args:
+        progress: hears of that task; no-op, if not given.
     """
 
-    def __init__(self):
-        self.meter, self.cells, self.results = Meter(0.0), [], {}
-        self.now, self._unit, self._images, self._done = None, 0.0, 1, 0
+    def __init__(self, progress: Progress = SILENT):
+        self.progress = progress
+        self.now = ("", "")  # the name of the model under way, and ``training`` or ``attack``
+        self._advance: Advance | None = None
+        self._weight = self._counted = self._told = 0.0
 
-    def start(self, cells: Sequence[Any], results: dict[str, dict], meter: Meter) -> None:
-        """The grid, and what an earlier run finished of it."""
-        self.cells, self.results, self.meter = cells, dict(results), meter
+    @contextlib.contextmanager
+    def grid(self, models: int, passes: float) -> Iterator[None]:
+        """While it lasts, all that is done counts as a part of ``passes``."""
+        description = f"{models} model{'s' * (models != 1)}"
+        self._counted = self._told = 0.0
+        try:
+            with self.progress.task(description, round(passes), "passes") as self._advance:
+                yield
+        finally:
+            self._advance = None
 
-    def begin(self, cell: Any, what: str, unit: float, images: int, done: int = 0) -> None:
-        """Something is begun with a cell: so many images, each of which is ``unit`` work; some may
-        be done already."""
-        self.now, self._unit, self._images, self._done = (cell, what), unit, images, done
-        self.meter.skip(done * unit)
+    def begin(self, model: str, what: str, weight: float, done: int = 0) -> None:
+        """``what`` is begun with a model: ``weight`` passes per image, ``done`` images already."""
+        self.now, self._weight = (model, what), weight
+        self._count(done)
 
-    def finish(self, cell: Any, result: dict, units: float) -> None:
-        """A cell is finished, which was that much work."""
-        self.results[cell.name], self.now = result, None
-        self.meter.settle(units)
+    def end(self) -> None:
+        """Nothing is under way."""
+        self.now = ("", "")
 
-    @property
-    def part(self) -> float:
-        """How much of what is under way is done, from 0 to 1."""
-        return min(1.0, self._done / self._images)
+    def _count(self, images: int) -> None:
+        """Tell whole passes; the rest is kept for the next time."""
+        self._counted += images * self._weight
+        whole = int(self._counted - self._told)
+        self._told += whole
+        self._advance(whole)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, unit: str = "images") -> Iterator[Advance]:
-        def advance(count: int) -> None:
-            self._done += count
-            self.meter.add(count * self._unit)
+        if self._advance:
+            yield self._count
+        else:  # such as the shards, which are made before any model
+            with self.progress.task(description, total, unit) as advance:
+                yield advance
 
-        yield advance
+    def say(self, text: str) -> None:
+        self.progress.say(f"  {text}" if any(self.now) else text)
+
+    def state(self, text: str) -> None:
+        self.progress.state(f"  {text}" if any(self.now) else text)

@@ -15,70 +15,28 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.model import conditions, evaluation, measurements, run_names, runs, training, weights
+from segkey.model import conditions, evaluation, measurements, run_names, runs, training
 from segkey.model.results import Result
+from segkey.paper.cells import BrokenRunError, damage, read_cell, why_stale
 from segkey.paper.findings import examine
 from segkey.paper.grid import Cell
-from segkey.paper.metering import Meter, Watch
+from segkey.paper.metering import Watch
 from segkey.paper.settings import (
     FORMAT,
     LEAST,
     PASSWORD,
     Settings,
     check_folder,
-    differences,
+    claim,
     is_full_voc,
 )
+from segkey.paper.tables import cell_sentence
 from segkey.shards import Split, encryption, open_splits
 from segkey.system import distributed
-from segkey.system.files import is_folder_there, is_there, make_folder
+from segkey.system.files import is_folder_there, make_folder
 from segkey.system.json_files import read_json, write_json
-from segkey.version import VERSION
 
-_CELL = {
-    "run": str,
-    "method": str,
-    "block_size": int,
-    "seed": int,
-    "device": str,
-    "seconds": dict,
-    "correct": dict,
-}
-_TRAIN_UNITS = 3.0  # a training image takes about three times as long as one that is only scored
-
-
-class _BrokenRunError(SegkeyError):
-    """A cell's run that was begun cannot be used."""
-
-
-def _damage(path: Path) -> str:
-    """Why a run that was begun cannot be gone on with; empty if it can, or if there is none."""
-    if not os.path.lexists(path / "run.json"):
-        return ""
-    try:
-        run = runs.Run.open(path)
-        if run.config["epochs_done"]:
-            run.history()
-            run.load_model(torch.device("cpu"))
-            if run.state_file.is_file():
-                weights.read_archive(run.state_file)
-        return ""
-    except SegkeyError as error:
-        return error.what
-
-
-def _read_cell(file: Path) -> dict:
-    """The result of a cell.
-
-    Raises:
-        SegkeyError: it is damaged.
-    """
-    document = read_json(file, "the result of a cell")
-    if not all(isinstance(document.get(name), kind) for name, kind in _CELL.items()):
-        raise SegkeyError(
-            f"{file} is damaged", "restore it from a backup, or remove it to measure the cell again"
-        )
-    return document
+_TRAIN_PASSES = 3.0  # a training image takes about three times as long as one that is only scored
 
 
 class Experiment:
@@ -129,30 +87,23 @@ class Experiment:
                 "once", SegkeyWarning
             )  # what is said of one cell's weights is true of all
             if distributed.is_main():
-                self._claim()
+                claim(self.out, self.settings.document(self.source, self.key.id), self.watch.say)
             splits = self._open_plain_shards()
             names = {cell.name for cell in cells}
             known = distributed.broadcast(self._finished(splits))
             finished = {name: result for name, result in known.items() if name in names}
-            before = [cell for cell in cells if cell.name in finished]
-            self.watch.start(cells, finished, Meter(self._units(cells), self._units(before)))
+            missing = [cell for cell in cells if cell.name not in finished]
+            if finished:
+                self.watch.say(f"{len(finished)} of {len(cells)} models are finished already")
             self.diverged = []
             for name, why in self.left_out.items():
                 self.watch.say(
                     f"{name} is {'measured again' if name in names else 'left out'}: {why}"
                 )
-            for cell in cells:
-                if cell.name not in finished:
-                    try:
-                        self._train_and_attack(cell, splits)
-                    except DivergedError as error:  # the other cells are worth having
-                        self.watch.say(f"{cell.name} is left out: {error.what}")
-                        self.diverged.append(cell.name)
-                    except (
-                        _BrokenRunError
-                    ) as error:  # so are they here; nothing that is there is written over
-                        self.watch.say(f"{cell.name} is left out: {error.what}")
-                        self.left_out[cell.name] = error.what
+            with self.watch.grid(len(missing), self._passes(missing)):
+                for number, cell in enumerate(missing, len(cells) - len(missing) + 1):
+                    self.watch.say(f"{number}/{len(cells)}  {cell.name}")
+                    self._make(cell, splits)
             document = self.write(splits)
             if self.left_out and not document["cells"]:
                 name, why = next(iter(self.left_out.items()))
@@ -162,35 +113,22 @@ class Experiment:
                 )
             return document
 
-    def _claim(self) -> None:
-        """Write the settings down before anything is made with them, or see that they are those
-        written down."""
-        file, wanted = self.out / "settings.json", self.settings.document(self.source, self.key.id)
-        if is_there(file):
-            document = read_json(file, "the settings of an experiment")
-            kept = document["settings"]
-            if isinstance(kept.get("data"), dict) and "content" not in kept["data"]:
-                self.watch.say(
-                    f"{file} is of an earlier version and does not say what the images and masks "
-                    f"held: "
-                    "they are taken to be the same, and compared from now on"
-                )
-                kept["data"]["content"] = wanted["data"]["content"]
-                write_json(file, document)
-            different = differences(kept, wanted)
-            if different:
-                raise SegkeyError(
-                    f"{self.out} holds results of other settings: {'; '.join(different[:5])}",
-                    "give the settings it was begun with, or another folder with --out",
-                )
-        else:
-            document = {
-                "format": FORMAT,
-                "created": runs.now(),
-                "versions": runs.versions(),
-                "settings": wanted,
-            }
-            write_json(file, document)
+    def _make(self, cell: Cell, splits: dict[str, Split]) -> None:
+        """Train and attack a cell, or say why it is left out: the others are worth having, and
+        nothing that is there is written over."""
+        try:
+            self._train_and_attack(cell, splits)
+        except DivergedError as error:
+            self.diverged.append(cell.name)
+            self._leave_out(cell, error)
+        except BrokenRunError as error:
+            self.left_out[cell.name] = error.what
+            self._leave_out(cell, error)
+        self.watch.end()
+
+    def _leave_out(self, cell: Cell, error: SegkeyError) -> None:
+        self.watch.end()
+        self.watch.say(f"{cell.name} is left out: {error.what}")
 
     def _open_plain_shards(self) -> dict[str, Split]:
         """Plain shards, made once, and opened."""
@@ -226,11 +164,11 @@ class Experiment:
         for folder in run_names.folders(self.out / "runs", "cell.json"):
             file = folder / "cell.json"
             try:
-                cell = _read_cell(file)
+                cell = read_cell(file)
             except SegkeyError as error:
                 self.left_out[folder.name] = error.what
                 continue
-            if why := self._stale(folder, cell, splits):
+            if why := why_stale(folder, cell, splits, self.key):
                 self._say_once(f"{file} does not count: {why}")
             else:
                 results[folder.name] = {
@@ -241,32 +179,6 @@ class Experiment:
     def _result_file(self, name: str) -> Path:
         return self.out / "runs" / name / "cell.json"
 
-    def _stale(self, folder: Path, cell: dict, splits: dict[str, Split]) -> str:
-        """Why the result of a cell does not count; empty where it does."""
-        if not measurements.is_authentic("cell", cell, self.key):
-            return f"it was not made with key {self.key.id}"
-        try:
-            run = runs.Run.open(folder)
-        except SegkeyError as error:
-            return error.what
-        now = {
-            "the weights": run.weights_checksum,
-            "the test images or masks": splits["test"].fingerprint,
-            "the training images or masks": splits["train"].fingerprint,
-            "the version of segkey": VERSION,
-        }
-        tested = cell["tested"]
-        before = (
-            tested["weights_sha256"],
-            tested["fingerprint"],
-            cell["trained_on"],
-            tested["versions"]["segkey"],
-        )
-        changed = [
-            name for (name, value), other in zip(now.items(), before, strict=True) if value != other
-        ]
-        return f"since it was made, {' and '.join(changed)} changed" if changed else ""
-
     def _say_once(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
@@ -275,7 +187,7 @@ class Experiment:
     def _train_and_attack(self, cell: Cell, splits: dict[str, Split]) -> None:
         cipher = self.cipher(cell)
         run = self._train(cell, cipher, splits)
-        self.watch.begin(cell, "attack", 1.0, self.images()["test"] * self.times_tested(cell))
+        self.watch.begin(cell.name, "attack", weight=1.0)
         # Held while results are written, so that what a kill left half-written there goes.
         with distributed.sole_writer(run.path):
             document = self._attack(cell, run, cipher, splits["test"])
@@ -283,7 +195,7 @@ class Experiment:
                 write_json(
                     run.path / "cell.json", measurements.authenticated("cell", document, self.key)
                 )
-        self.watch.finish(cell, document, self._units([cell]))
+        self.watch.say(cell_sentence(document))
         self.write(splits)
 
     def _attack(self, cell: Cell, run: runs.Run, cipher: ciphers.Cipher, test: Split) -> dict:
@@ -326,17 +238,15 @@ class Experiment:
         folder, recipe = self.out / "runs", self.settings.recipe
         path, images = folder / cell.name, len(splits["train"])
         is_folder_there(path)
-        if broken := distributed.broadcast(_damage(path) if distributed.is_main() else ""):
-            raise _BrokenRunError(broken)
+        if broken := distributed.broadcast(damage(path) if distributed.is_main() else ""):
+            raise BrokenRunError(broken)
         begun = (
             runs.Run.open(path)
             if distributed.broadcast(os.path.lexists(path / "run.json"))
             else None
         )
         done = begun.config["epochs_done"] if begun else 0
-        self.watch.begin(
-            cell, "training", self._training_unit(), recipe.epochs * images, done * images
-        )
+        self.watch.begin(cell.name, "training", self._training_passes(), done * images)
         if begun and done == recipe.epochs:
             self._check_training(begun, splits)
             return begun
@@ -431,16 +341,16 @@ class Experiment:
         images = {split: len(items) for split, items in self.source.splits.items()}
         return images | {"test": min(images["test"], self.settings.limit or images["test"])}
 
-    def _units(self, cells: Sequence[Cell]) -> float:
-        """How much work some cells are, in images to score."""
+    def _passes(self, cells: Sequence[Cell]) -> float:
+        """How much work some cells are, in passes of an image through a network."""
         images, epochs = self.images(), self.settings.recipe.epochs
-        training = epochs * images["train"] * self._training_unit()
+        training = epochs * images["train"] * self._training_passes()
         return sum(training + images["test"] * self.times_tested(cell) for cell in cells)
 
-    def _training_unit(self) -> float:
+    def _training_passes(self) -> float:
         """The work of a training image, with its share of the validation that follows."""
         images = self.images()
-        return _TRAIN_UNITS + images["val"] / images["train"]
+        return _TRAIN_PASSES + images["val"] / images["train"]
 
     def times_tested(self, cell: Cell) -> int:
         """How often the test images go through a cell's model: correct key, plain in each way, and

@@ -3,6 +3,7 @@ stand in one table."""
 
 import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from segkey.crypto.keys import Key
 from segkey.data import layouts, masks, sources
 from segkey.data.items import Item, Source
 from segkey.errors import SegkeyError
+from segkey.model import runs
 from segkey.model.recipes import Recipe
 from segkey.system import distributed
 from segkey.system.files import is_folder_there, is_there
-from segkey.system.json_files import read_json
+from segkey.system.json_files import read_json, write_json
 from segkey.system.seeds import digest
 
 FORMAT = "segkey-reproduction-v1"
@@ -183,6 +185,37 @@ def check_folder(out: Path) -> None:
                 f"reproduce",
                 "choose another folder with --out",
             )
+
+
+def claim(out: Path, wanted: dict, say: Callable[[str], None]) -> None:
+    """Write the settings down before anything is made with them, or see that they are those
+    written down."""
+    file = out / "settings.json"
+    if is_there(file):
+        document = read_json(file, "the settings of an experiment")
+        kept = document["settings"]
+        if isinstance(kept.get("data"), dict) and "content" not in kept["data"]:
+            say(
+                f"{file} is of an earlier version and does not say what the images and masks "
+                f"held: "
+                "they are taken to be the same, and compared from now on"
+            )
+            kept["data"]["content"] = wanted["data"]["content"]
+            write_json(file, document)
+        different = differences(kept, wanted)
+        if different:
+            raise SegkeyError(
+                f"{out} holds results of other settings: {'; '.join(different[:5])}",
+                "give the settings it was begun with, or another folder with --out",
+            )
+    else:
+        document = {
+            "format": FORMAT,
+            "created": runs.now(),
+            "versions": runs.versions(),
+            "settings": wanted,
+        }
+        write_json(file, document)
 
 
 def differences(kept: dict, wanted: dict, prefix: str = "") -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from segkey.crypto import BLOCK_SIZES
 from segkey.crypto.ciphers import (
     METHODS,
     has_password,
@@ -27,8 +28,6 @@ from segkey.reports.verdicts import (
 from segkey.system.shell import word
 from segkey.system.words import in_bytes, per_cent
 
-_BLOCK_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
-
 KEY_SPACE_ADVICE = (
     "Take FFX with M = 4 and the password derived from the key (segkey encrypt --method ffx -M 4). "
     f"At M = 2, NP has only {selections(2)} keys, and so has FFX if its password is fixed: with a "
@@ -42,12 +41,12 @@ KEY_SPACE_ADVICE = (
 def key_space_table() -> Table:
     """Bits of key space by method and block size, three channels."""
     table = table_of(
-        "Key space in bits (images with 3 channels)", "method", *(f"M={m}" for m in _BLOCK_SIZES)
+        "Key space in bits (images with 3 channels)", "method", *(f"M={m}" for m in BLOCK_SIZES)
     )
     rows = [(method, False) for method in METHODS if method != "none"]
     rows += [(method, True) for method in METHODS if has_password(method)]
     for method, fixed in rows:
-        bits = [key_space_bits(method, m, fixed_password=fixed) for m in _BLOCK_SIZES]
+        bits = [key_space_bits(method, m, fixed_password=fixed) for m in BLOCK_SIZES]
         label = printable(method_name(method)) + (", password fixed" if fixed else "")
         table.add_row(
             label, *(f"[red]{b:.1f}[/]" if b < SEARCHABLE_BITS else f"{b:.0f}" for b in bits)
@@ -294,28 +293,17 @@ def _verdict(attack: Attack) -> str:
 
 def bench_table(rows) -> Table:
     """Each stage beside its limit and beside what a user would do instead."""
-    table = table_of(
-        "What this machine does",
-        "stage",
-        "rate",
-        "limit",
-        "ratio",
-        "goal",
-        "alternative",
-        "speed-up",
-    )
+    columns = ("stage", "rate", "limit", "ratio", "alternative", "speed-up")
+    table = table_of("What this machine does", *columns)
     for row in rows:
         if row.rate is None:
-            table.add_row(printable(row.stage), f"[dim]{printable(row.note)}[/]", *[""] * 5)
+            table.add_row(printable(row.stage), f"[dim]{printable(row.note)}[/]", *[""] * 4)
             continue
-        mark = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[row.met]
-        sign = "≤" if row.lower_is_better else "≥"
         table.add_row(
             printable(row.stage),
             f"{_rate(row.rate)} {row.unit}",
             _rate(row.limit),
             "" if row.ratio is None else f"{row.ratio:.2f}",
-            "" if row.goal is None else f"{sign} {row.goal:g} {mark}",
             _rate(row.alternative),
             "" if row.speed_up is None else f"{row.speed_up:,.0f}x",
         )

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from segkey.crypto import ciphers
-from segkey.crypto.ciphers import Cipher
+from segkey.crypto.ciphers import Cipher, unsigned
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model.batches import BatchLoader, unsigned
+from segkey.model.batches import BatchLoader
 from segkey.model.prediction import Model
 from segkey.model.runs import Run
 from segkey.model.test_splits import open_test_split

@@ -9,7 +9,6 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 
-METHODS = ("shf", "np", "ffx")
 BLOCK_SIZES = (2, 4, 8, 16, 256)  # those of the paper's Figure 4
 
 

@@ -1,19 +1,27 @@
 """Tables over many runs: Rich, JSON, CSV and LaTeX."""
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 
-from segkey.crypto.ciphers import METHODS, method_label, method_name
+from segkey.crypto.ciphers import method_label, method_name
 from segkey.crypto.keys import Key
 from segkey.data.items import Problem
 from segkey.model import conditions
 from segkey.model.results import NOTHING_TO_MEASURE, Attack, Evaluation, Suite
 from segkey.reports import provenance
-from segkey.reports.text import csv_cell, latex, number, printable, table_of, visible
+from segkey.reports.groups import (
+    AVERAGED,
+    baseline_of,
+    cell,
+    grid_of,
+    groups_of,
+    is_averaged,
+    notes_on,
+    titled,
+)
+from segkey.reports.text import Shown, TextTable, number, visible
 from segkey.reports.verdicts import plain_one_way, suite_table, suite_verdict
 from segkey.system.records import as_json as as_document
 
@@ -105,86 +113,6 @@ def provenance_of(rows: list[Row], full: bool = True) -> list[str]:
     return [visible(line) for line in told] + ([provenance.NOT_CHECKED] if unchecked else [])
 
 
-def groups_of(rows: list[Row]) -> list[list[Row]]:
-    """Runs on the same data, trained alike, together: other numbers cannot be compared."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(conditions.key(row.data), []).append(row)
-    return list(groups.values())
-
-
-def about(group: list[Row]) -> str:
-    """What the runs of a group have in common, in short."""
-    made = group[0].data
-    trained = f"{made['network']}, {made['epochs done']} epochs, " if "network" in made else ""
-    images = f"{group[0].images} test images" if group[0].images else "not evaluated yet"
-    return f"{trained}{len(group[0].classes)} classes, {made['size']}, {images}"
-
-
-def apart(groups: list[list[Row]]) -> list[str]:
-    """For each group, in what it differs from the one before it that is most like it; empty for the
-    first."""
-    told = [""]
-    for place, group in enumerate(groups[1:], 1):
-        found = [
-            conditions.differences(group[0].data, earlier[0].data) for earlier in groups[:place]
-        ]
-        nearest = min(range(place), key=lambda n: len(found[n]))
-        told.append(f"differs from part {nearest + 1} in: {conditions.joined(found[nearest])}")
-    return told
-
-
-def titled(groups: list[list[Row]]) -> list[tuple[list[Row], str, str]]:
-    """Each group with its name, and what tells it from the others."""
-    names = [about(group) for group in groups]
-    if len(groups) > 1:
-        names = [f"part {number}: {name}" for number, name in enumerate(names, 1)]
-    return list(zip(groups, names, apart(groups), strict=True))
-
-
-def grid_of(group: list[Row]) -> tuple[list[str], list[int], dict[tuple[str, int], list[float]]]:
-    """Methods as they head columns, block sizes, and the mean IoU of every run in each cell; a
-    plain run is in none."""
-    cells: dict[tuple[str, int], list[float]] = {}
-    for row in group:
-        if row.correct is not None:
-            cells.setdefault((row.variant, row.block_size), []).append(row.correct)
-    order = {method: number for number, method in enumerate(METHODS)}
-    protected = sorted(
-        (row for row in group if row.method != "none" and row.correct is not None),
-        key=lambda row: (order.get(row.method, len(order)), row.method, row.password_fixed),
-    )
-    methods = list(dict.fromkeys(row.variant for row in protected))
-    return methods, sorted({row.block_size for row in protected}), cells
-
-
-def baseline_of(cells: dict[tuple[str, int], list[float]]) -> str:
-    """The mean IoU of plain runs, of what `grid_of` gives."""
-    return cell(cells.get((method_name("none"), 1)))
-
-
-AVERAGED = "(n runs): the mean of n runs, which differ in their seed or key and in nothing else"
-
-
-def notes_on(group: list[Row]) -> list[str]:
-    """What a reader must know to compare the rows of a group: what was not measured alike."""
-    counts = sorted({row.incorrect["keys"] for row in group if row.incorrect})
-    notes = []
-    if len(counts) > 1:
-        notes.append(
-            f"different numbers of wrong keys were tried ({', '.join(map(str, counts))}): the best "
-            f"of more keys is better"
-        )
-    return notes + list(dict.fromkeys(row.plain_note for row in group if row.plain_note))
-
-
-def cell(values: list[float] | None) -> str:
-    """One run's value, or the mean of several with their number."""
-    if not values:
-        return ""
-    return number(sum(values) / len(values)) + (f" ({len(values)} runs)" if len(values) > 1 else "")
-
-
 def tables(
     rows: list[Row], per_class: bool = False, left_out: Sequence[Problem] = ()
 ) -> list[Table | str]:
@@ -192,21 +120,11 @@ def tables(
     IoU by class, attacks."""
     made = []
     for group, name, differs in titled(groups_of(rows)):
-        methods, block_sizes, cells = grid_of(group)
-        if block_sizes:
-            table = table_of(
-                f"Mean IoU with the correct key ({name})", "M", *map(printable, methods)
-            )
-            for m in block_sizes:
-                table.add_row(str(m), *(cell(cells.get((method, m))) for method in methods))
-            baseline = baseline_of(cells)
-            notes = [f"baseline, nothing encrypted: {baseline}"] if baseline else []
-            notes += [AVERAGED] if any(len(values) > 1 for values in cells.values()) else []
-            table.footnote = "\n".join(notes)
-            made.append(table)
-        made.append(_comparison(group, name, differs))
+        if grid_of(group)[0]:
+            made.append(_by_block_size(group, name).as_rich())
+        made.append(_comparison(group, name, differs).as_rich())
         if per_class:
-            made.append(_per_class(group, name))
+            made.append(_per_class(group, name).as_rich())
         for row in group:
             if row.suite:
                 made += [suite_table(row.suite), suite_verdict(row.suite)]
@@ -217,43 +135,56 @@ def tables(
     return made
 
 
-def _comparison(group: list[Row], name: str, differs: str) -> Table:
-    columns = ("run", "method", "correct", "plain", "incorrect", "best of", "constant")
-    table = table_of(f"What the key is worth: mean IoU ({name})", *columns, left=2)
-    for row in sorted(group, key=lambda row: (row.method, row.block_size, row.run)):
-        wrong = row.incorrect
-        table.add_row(
-            printable(row.run),
-            printable(method_label(row.method, row.block_size))
-            + (", password fixed" if row.password_fixed else ""),
+def _by_block_size(group: list[Row], name: str) -> TextTable:
+    """The mean IoU of each method and block size, as in the paper's Table 1."""
+    methods, block_sizes, cells = grid_of(group)
+    baseline = baseline_of(cells)
+    notes = [f"baseline, nothing encrypted: {baseline}"] if baseline else []
+    return TextTable(
+        f"Mean IoU with the correct key ({name})",
+        ["M", *methods],
+        [[m, *(cell(cells.get((method, m))) for method in methods)] for m in block_sizes],
+        notes + ([AVERAGED] if is_averaged(cells) else []),
+    )
+
+
+def _in_order(group: list[Row]) -> list[Row]:
+    return sorted(group, key=lambda row: (row.method, row.block_size, row.run))
+
+
+def _comparison(group: list[Row], name: str, differs: str) -> TextTable:
+    """Correct beside plain and incorrect, as in the paper's Figure 6."""
+    rows = [
+        [
+            row.run,
+            method_label(row.method, row.block_size) + ", password fixed" * row.password_fixed,
             number(row.correct),
             number(row.plain),
             f"{number(wrong['mean'])} ± {number(wrong['std'], 3)}" if wrong else "n/a",
             f"{wrong['keys']}: {number(wrong['max'])}" if wrong else "n/a",
             number(row.constant),
-        )
-    table.footnote = (
-        "incorrect: mean ± standard deviation over random wrong keys; best of: the luckiest of "
-        "them; "
-        "constant: answering the commonest class everywhere"
-    )
-    notes = [
-        *notes_on(group),
-        *([f"this part {differs}; their numbers cannot be compared"] if differs else []),
+        ]
+        for row in _in_order(group)
+        for wrong in [row.incorrect]
     ]
+    notes = [_COLUMNS, *notes_on(group)]
+    notes += [f"this part {differs}; their numbers cannot be compared"] if differs else []
     notes += [f"{row.run}: {NOTHING_TO_MEASURE}" for row in group if row.unmeasured]
     notes += provenance_of(group)
-    table.footnote = visible("\n".join([table.footnote, *notes]), keep="\n")
-    return table
+    head = ("run", "method", "correct", "plain", "incorrect", "best of", "constant")
+    return TextTable(f"What the key is worth: mean IoU ({name})", head, rows, notes, left=2)
 
 
-def _per_class(group: list[Row], name: str) -> Table:
-    table = table_of(
-        f"IoU by class, correct key ({name})", "class", *(printable(row.run) for row in group)
-    )
-    for name in group[0].classes:
-        table.add_row(printable(name), *(number(row.iou.get(name)) for row in group))
-    return table
+_COLUMNS = (
+    "incorrect: mean ± standard deviation over random wrong keys; best of: the luckiest of them; "
+    "constant: answering the commonest class everywhere"
+)
+
+
+def _per_class(group: list[Row], name: str) -> TextTable:
+    rows = [[label, *(number(row.iou.get(label)) for row in group)] for label in group[0].classes]
+    head = ["class", *(row.run for row in group)]
+    return TextTable(f"IoU by class, correct key ({name})", head, rows)
 
 
 def _parts(rows: list[Row]) -> dict[str, tuple[int, str]]:
@@ -296,103 +227,59 @@ def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
     ]
 
 
+_WRONG = ("keys", "mean", "std", "min", "max")
+_CSV = ("run", "method", "block_size", "images", "correct", "plain")
+_CSV += tuple(f"incorrect_{name}" for name in _WRONG)
+_CSV += ("constant", "password_fixed", "part", "differs", "test_fingerprint", "notes")
+
+
 def as_csv(rows: list[Row]) -> str:
-    """A line a run."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    wrong_names = ("keys", "mean", "std", "min", "max")
-    writer.writerow(
-        [
-            "run",
-            "method",
-            "block_size",
-            "images",
-            "correct",
-            "plain",
-            *(f"incorrect_{n}" for n in wrong_names),
-            "constant",
-            "password_fixed",
-            "part",
-            "differs",
-            "test_fingerprint",
-            "notes",
-        ]
-    )
-    parts = _parts(rows)
+    """One line per run."""
+    parts, lines = _parts(rows), []
     for row in rows:
-        wrong = (
-            [row.incorrect[name] for name in wrong_names]
-            if row.incorrect
-            else [None] * len(wrong_names)
-        )
-        values = [row.correct, row.plain, *wrong, row.constant]
-        values += [int(row.password_fixed), *parts[row.run]]
-        values += [
-            row.result.tested.get("fingerprint") if row.result else None,
-            "; ".join(row.notes),
-        ]
-        writer.writerow(map(csv_cell, [row.run, row.method, row.block_size, row.images, *values]))
-    return file.getvalue()
+        values = [row.run, row.method, row.block_size, row.images, row.correct, row.plain]
+        values += [row.incorrect[name] if row.incorrect else None for name in _WRONG]
+        values += [row.constant, int(row.password_fixed), *parts[row.run]]
+        values += [row.result and row.result.tested.get("fingerprint"), "; ".join(row.notes)]
+        lines.append(values)
+    return TextTable("", _CSV, lines).as_csv()
 
 
 def as_latex(rows: list[Row]) -> str:
     """The method × M table and the comparison as booktabs tables."""
-    parts = []
+    made = []
     for group, name, differs in titled(groups_of(rows)):
-        methods, block_sizes, cells = grid_of(group)
-        several = any(len(values) > 1 for values in cells.values())
-        notes = [
-            name,
-            *([differs] if differs else []),
-            *([AVERAGED] if several else []),
-            *notes_on(group),
-        ]
-        parts.append("\n".join(f"% {visible(note)}" for note in notes))
-        if block_sizes:
-            lines = [
-                [str(m), *(cell(cells.get((method, m))) or "--" for method in methods)]
-                for m in block_sizes
-            ]
-            parts.append(latex_table(["$M$", *map(latex, methods)], lines))
-        lines = [
-            [
-                latex(row.run),
-                latex(row.variant),
-                str(row.block_size) if row.method != "none" else "--",
-                number(row.correct),
-                number(row.plain),
-                f"${row.incorrect['mean']:.4f} \\pm {row.incorrect['std']:.4f}$"
-                if row.incorrect
-                else "--",
-                number(row.incorrect["max"]) if row.incorrect else "--",
-            ]
-            for row in sorted(group, key=lambda row: (row.method, row.block_size, row.run))
-        ]
-        parts.append(
-            latex_table(
-                ["run", "method", "$M$", "correct", "plain", "incorrect", "best incorrect"], lines
-            )
-        )
-    return "\n".join(parts)
+        methods, _, cells = grid_of(group)
+        told = [_for_latex(group)]
+        if methods:
+            told.insert(0, replace(_by_block_size(group, name), title="", notes=()))
+        notes = [differs, *([AVERAGED] if is_averaged(cells) else []), *notes_on(group)]
+        told[0] = replace(told[0], title=name, notes=notes)
+        made += told
+    return "\n".join(table.as_latex() for table in made)
 
 
-def latex_table(header: list[str], lines: list[list[str]]) -> str:
-    """A booktabs table: words in the first column, numbers in the others."""
-    rows = [" & ".join(line) + r" \\" for line in lines]
-    head = " & ".join(header) + r" \\"
-    columns = "l" + "r" * (len(header) - 1)
-    return "\n".join(
+def _for_latex(group: list[Row]) -> TextTable:
+    """The comparison in columns that a paper has."""
+    rows = [
         [
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
+            row.run,
+            row.variant,
+            row.block_size if row.method != "none" else None,
+            number(row.correct),
+            number(row.plain),
+            _plus_minus(wrong["mean"], wrong["std"]) if wrong else None,
+            number(wrong["max"]) if wrong else None,
         ]
-    )
+        for row in _in_order(group)
+        for wrong in [row.incorrect]
+    ]
+    head = ("run", "method", "M", "correct", "plain", "incorrect", "best incorrect")
+    return TextTable("", head, rows)
+
+
+def _plus_minus(mean: float, std: float) -> Shown:
+    return Shown(f"{mean:.4f} ± {std:.4f}", rf"${mean:.4f} \pm {std:.4f}$")
 
 
 def demo_sentence(rows: list[Row]) -> str:
@@ -414,9 +301,9 @@ def demo_sentence(rows: list[Row]) -> str:
         "What this shows, in mean IoU: "
         + "; ".join(parts)
         + ". The key gives the model's full accuracy; "
-        f"of these attempts, {method_name(strongest.method)} withstands the most here. Stronger attacks, "
-        "which decide between the methods, are not among them: segkey advises FFX with M = 4 and the "
-        "password derived from the key. "
+        f"of these attempts, {method_name(strongest.method)} withstands the most here. Stronger "
+        "attacks, which decide between the methods, are not among them: segkey advises FFX with "
+        "M = 4 and the password derived from the key. "
         "The scenes are simple and the training short: measure on your own images before you rely "
         "on it."
     )

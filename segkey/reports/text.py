@@ -1,12 +1,15 @@
 """How tables, numbers and names look, whatever they say."""
 
-from collections.abc import Iterable
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from rich.markup import escape
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segkey.system.words import visible
+from segkey.system.words import printable, visible
 
 SEARCHABLE_BITS = 40  # a key space that a patient attacker can go through
 
@@ -51,11 +54,6 @@ def facts_of(title: str, facts: Iterable[tuple[str, object]]) -> Table:
     return table
 
 
-def printable(value: object) -> str:
-    """`visible`, and nothing in it is taken for Rich's markup."""
-    return escape(visible(value))
-
-
 _LATEX = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
@@ -69,13 +67,9 @@ _LATEX = {
     },  # behind the end of a line of a table, they would be its arguments
 }
 
-
 _MARKDOWN = set("\\`*_[]<>|~$#&!")
 
-
 _FORMULA = set("=+-@＝＋－﹣−＠﹢﹦﹫")  # and what a spreadsheet may take for them
-
-
 _UNSEEN = " \"'\u00a0\u200b\u200c\u200d\u2060\ufeff\u3000"
 
 
@@ -99,3 +93,85 @@ def csv_cell(value: object) -> object:
 def markdown(text: object) -> str:
     """Text that Markdown shows as it is, in a table too: no markup, no HTML, no link."""
     return "".join("\\" + c if c in _MARKDOWN else c for c in visible(text))
+
+
+class Shown(str):
+    """A cell that LaTeX writes otherwise: ``tex`` is its LaTeX, taken as it is."""
+
+    tex: str
+
+    def __new__(cls, text: str, tex: str) -> "Shown":
+        cell = super().__new__(cls, text)
+        cell.tex = tex
+        return cell
+
+
+Cell = str | float | None
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table that every format shows as text: what means something to a format is escaped.
+
+    Attributes:
+        title: what the numbers are of.
+        head: names of the columns.
+        rows: the cells; None is empty.
+        notes: what a reader must know, one line each.
+        left: how many columns hold words; the others hold numbers.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+    left: int = 1
+
+    def as_rich(self) -> Table:
+        """For the terminal."""
+        table = table_of(self.title, *map(printable, self.head), left=self.left)
+        for row in self.rows:
+            table.add_row(*map(printable, _texts(row)))
+        table.footnote = "\n".join(map(visible, self.notes))
+        return table
+
+    def as_csv(self) -> str:
+        """Head and rows, with all digits of numbers."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        for row in (self.head, *self.rows):
+            writer.writerow(map(csv_cell, row))
+        return file.getvalue()
+
+    def as_markdown(self) -> str:
+        """Title, table and notes."""
+        rows = [list(map(markdown, _texts(row))) for row in (self.head, *self.rows)]
+        rows.insert(1, ["---"] * self.left + ["---:"] * (len(self.head) - self.left))
+        table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        return "\n\n".join([markdown(self.title), table, *map(markdown, self.notes)]) + "\n"
+
+    def as_latex(self) -> str:
+        """A booktabs table; title and notes are comments above it."""
+        head = ["$M$" if name == "M" else latex(name) for name in self.head]
+        lines = [f"% {latex(line)}" for line in (self.title, *self.notes) if line]
+        lines += [rf"\begin{{tabular}}{{{'l' * self.left}{'r' * (len(head) - self.left)}}}"]
+        lines += [r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+        lines += [" & ".join(map(_latex_cell, row)) + r" \\" for row in self.rows]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _texts(row: Sequence[Cell]) -> list[str | float]:
+    return ["" if cell is None else cell for cell in row]
+
+
+def _latex_cell(cell: Cell) -> str:
+    if isinstance(cell, Shown):
+        return cell.tex
+    return "--" if cell in (None, "") else latex(cell)
+
+
+def plain_text(table: Table, width: int = 140) -> str:
+    """As a terminal of so many columns shows it, without colours."""
+    file = io.StringIO()
+    Console(file=file, width=width, no_color=True, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"

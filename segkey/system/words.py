@@ -8,18 +8,24 @@ def visible(text: object, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
 
 
+def printable(text: object, keep: str = "") -> str:
+    """`visible`, and nothing in it is taken for Rich's markup."""
+    from rich.markup import escape  # only what writes to a terminal needs Rich
+
+    return escape(visible(text, keep))
+
+
 def per_cent(part: float | None, digits: int = 0) -> str:
     """A part of 1 as per cent; n/a where there is none."""
     return "n/a" if part is None else f"{100 * part:.{digits}f} %"
 
 
 def duration(seconds: float) -> str:
-    """With the unit that makes it short."""
+    """A duration for people: 12 s, 3 min, 2 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def in_bytes(count: float) -> str:
@@ -28,11 +34,3 @@ def in_bytes(count: float) -> str:
         if count < 1000 or unit == "TB":
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
-
-
-def rough_duration(seconds: float) -> str:
-    """A duration for people: 12 s, 3 min, 2 h 5 min."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

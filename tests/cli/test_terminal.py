@@ -191,7 +191,7 @@ def test_every_option_of_attack_reaches_it(monkeypatch):
     groups = options.groups(module.attack.__wrapped__)
     given = {name: value for name, value in context.params.items() if name != "quiet"}
     found = options.gathered(groups, given)
-    assert found["chosen"].names() == ["fine-tune", "search", "search-blind"]
+    assert found["chosen"].names() == ["fine-tune", "search", "search-unlabelled"]
     assert found["spending"].budget(found["chosen"].fine_tune).percents == (5.0,)
     assert found["spending"].queries == 20
     assert found["data"].split == "val"

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from segkey.paper import examine, models_of
-from segkey.paper.tables import BASELINE, TABLE_1
+from segkey.paper.table1 import BASELINE, TABLE_1
 
 CONSTANT = 0.035
 

@@ -1,5 +1,6 @@
 """Tables and figures of an experiment, from made-up results."""
 
+import contextlib
 import csv
 import io
 import re
@@ -10,8 +11,10 @@ import pytest
 from PIL import Image
 
 from segkey.model.recipes import RECIPES
-from segkey.paper import Cell, Example, Meter, Watch, examine, figures, tables
+from segkey.paper import Example, Watch, examine, figures, table1, tables
 from segkey.paper.example import View
+from segkey.reports.text import plain_text
+from segkey.system.progress import Progress
 
 
 def cells_of(
@@ -36,7 +39,7 @@ def cells_of(
 
     places = [("none", 1), *((method, m) for method in methods for m in block_sizes)]
     return [
-        cell(method, m, seed, tables.papers_value(method, m) + 0.01 + 0.002 * seed)
+        cell(method, m, seed, table1.papers_value(method, m) + 0.01 + 0.002 * seed)
         for seed in range(seeds)
         for method, m in places
     ]
@@ -78,7 +81,7 @@ def test_on_full_voc_the_papers_value_and_the_difference_stand_beside_each():
         "+0.0100",
     ]
     assert table.notes == ["baseline, nothing encrypted: 0.7180; in the paper 0.7080 (+0.0100)"]
-    rows = list(csv.DictReader(io.StringIO(table.as_csv())))
+    rows = list(csv.DictReader(io.StringIO(table.by_line().as_csv())))
     assert (len(rows), rows[0]["method"], float(rows[0]["paper"])) == (7, "none", 0.708)
     assert float(rows[1]["difference"]) == pytest.approx(0.01)
 
@@ -89,8 +92,8 @@ def test_on_other_data_no_difference_is_taken_and_the_papers_columns_say_so():
     assert table.rows()[1] == ["4", "0.6041", "0.5795", "0.5044", "0.5941", "0.5695", "0.4944"]
     assert any("other images than these" in note for note in table.notes)
     assert all(row["difference"] is None for row in table.as_json()["rows"])
-    assert "paper_on_pascal_voc_2012" in table.as_csv()
-    assert "+0.0" not in table.as_markdown() + table.as_latex()
+    assert "paper_on_pascal_voc_2012" in table.by_line().as_csv()
+    assert "+0.0" not in table.by_block_size().as_markdown() + table.by_block_size().as_latex()
 
 
 def test_settings_unlike_the_papers_are_named():
@@ -110,7 +113,7 @@ def test_seeds_give_mean_and_deviation_and_devices_stay_apart():
     assert row[4] == "0.6336 ± 0.0020 (a) / 0.6316 (b)"
     assert row[6] == "+0.0120 / +0.0100"
     assert "a: NVIDIA H100; b: cpu, 1 threads" in table.notes[-1]
-    assert r"0.6717 $\pm$ 0.0020$^{a}$" in table.as_latex()
+    assert r"0.6717 $\pm$ 0.0020$^{a}$" in table.by_block_size().as_latex()
 
 
 def test_cells_made_differently_stand_apart_in_table_1_and_are_hollow_in_figure_6():
@@ -128,14 +131,16 @@ def test_cells_made_differently_stand_apart_in_table_1_and_are_hollow_in_figure_
         "trained or tested differently, which are not averaged: a: views 1; b: views 3"
     )
     assert "over 1 to 2 seeds" in table.notes[-2]
-    (line,) = (line for line in csv.DictReader(io.StringIO(table.as_csv())) if line["differs_in"])
+    (line,) = (
+        line for line in csv.DictReader(io.StringIO(table.by_line().as_csv())) if line["differs_in"]
+    )
     assert (line["method"], line["seeds"], line["differs_in"]) == ("np", "1", "views 3 (not 1)")
     for cell in cells:
         if cell["method"] == "np" and cell["block_size"] == 4:
             cell["conditions"] = how | {"views": 3}
     figure = figures.key_charts(document_of(cells))
     assert "hollow: other views" in [text.get_text() for text in figure.legends[0].get_texts()]
-    told = tables._plain_text(tables.findings_table(document_of(cells)))
+    told = plain_text(tables.findings_table(document_of(cells)))
     assert "not alike: views 3 (not 1)" in re.sub(r"[\s│]+", " ", told)
 
 
@@ -205,7 +210,7 @@ def test_figure_6_has_a_panel_a_method_with_every_wrong_key(tmp_path, methods):
             for line in lines
             if line.get_linestyle() == "-" and len(line.get_ydata()) == 2
         )
-        assert correct[0] == pytest.approx(tables.papers_value(method, 2) + 0.011)
+        assert correct[0] == pytest.approx(table1.papers_value(method, 2) + 0.011)
     image = Image.open(figures.save(figure, tmp_path / "fig6.png"))
     assert image.width == round(300 * (7.16 if len(methods) > 1 else 3.5))
 
@@ -224,7 +229,7 @@ def test_figure_6_says_where_plain_images_were_fed_in_one_way_only():
                 "by_divisor": {"255": 0.01, "999": cell["plain"]["mean_iou"]},
             }
     assert "plain images" in labels(cells)
-    told = tables._plain_text(tables.findings_table(document_of(cells)))
+    told = plain_text(tables.findings_table(document_of(cells)))
     assert "fed in the better of two ways" in " ".join(told.split())
 
 
@@ -291,26 +296,45 @@ def test_all_figures_are_written(tmp_path):
 # ------------------------------------------------------------------ while it runs
 
 
-def test_a_grid_while_it_fills(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr("segkey.paper.metering.time.monotonic", lambda: clock[0])
-    cells = [Cell("none", 1, 0), Cell("np", 2, 0), Cell("np", 4, 0), Cell("np", 4, 1)]
-    watch = Watch()
-    watch.start(cells, {"plain": {"correct": {"mean_iou": 0.7}}}, Meter(400.0, 100.0))
-    assert watch.meter.seconds_left() is None
-    watch.begin(cells[1], "training", 2.0, 40, done=10)
-    with watch.task("epoch 2/4", 10) as advance:
-        clock[0] = 10.0
-        advance(10)
-    assert watch.part == 0.5
-    assert watch.meter.seconds_left() == pytest.approx(
-        (400 - 100 - 40) * 10 / 20
-    )  # 20 of 40 units were done now
-    text = tables._plain_text(tables.progress_table(watch))
-    assert re.search(r"│ 2 +│ +training 50% │", text)
-    assert re.search(r"│ 4 +│ +· │", text)
-    assert "0.7000" in text
-    assert "1 of 4 models, about 2 min left" in text
-    watch.finish(cells[1], {"correct": {"mean_iou": 0.5}}, 100.0)
-    watch.finish(cells[2], {"correct": {"mean_iou": 0.25}}, 100.0)
-    assert "0.2500 (1/2)" in tables._plain_text(tables.progress_table(watch))
+class Bar(Progress):
+    """A task that keeps what it hears."""
+
+    def __init__(self):
+        self.told, self.done, self.said = [], 0, []
+
+    @contextlib.contextmanager
+    def task(self, description, total, unit="images"):
+        self.told.append((description, total, unit))
+        yield self.add
+
+    def add(self, count):
+        self.done += count
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def test_a_grid_while_it_fills():
+    bar = Bar()
+    watch = Watch(bar)
+    with watch.task("shards", 8) as advance:  # before the grid, a task of its own
+        advance(8)
+    assert (bar.told, bar.done) == ([("shards", 8, "images")], 8)
+    with watch.grid(3, 300.4):
+        assert bar.told[1:] == [("3 models", 300, "passes")]
+        watch.say("2/4  np-m2")
+        watch.begin("np-m2", "training", 2.5, done=10)
+        assert bar.done == 8 + 25  # what an earlier run did is no work left
+        with watch.task("epoch 2/4", 10) as advance:
+            advance(5)
+            assert bar.done == 8 + 37  # whole passes
+            advance(5)
+        assert bar.done == 8 + 50
+        watch.begin("np-m2", "attack", 1.0)
+        with watch.task("attack", 6) as advance:
+            advance(6)
+        watch.say("NP M=2: 0.5000 with the correct key")
+        watch.end()
+        watch.say("3/4  np-m4")
+    assert len(bar.told) == 2 and bar.done == 8 + 56
+    assert bar.said == ["2/4  np-m2", "  NP M=2: 0.5000 with the correct key", "3/4  np-m4"]

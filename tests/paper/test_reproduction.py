@@ -337,7 +337,7 @@ class KilledInAttack(paper.Watch):
         from contextlib import nullcontext
 
         def advance(count):
-            if self.now and self.now[0].name == self.cell and self.now[1] == "attack":
+            if self.now == (self.cell, "attack"):
                 self.left -= count
                 if self.left < 0:
                     raise Killed

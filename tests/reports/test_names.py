@@ -22,7 +22,7 @@ from segkey.errors import SegkeyError
 from segkey.model.runs import Run
 from segkey.paper import figures, tables
 from segkey.reports.page import _commands, html_page
-from segkey.reports.text import csv_cell, latex, markdown
+from segkey.reports.text import csv_cell, latex, markdown, plain_text
 from segkey.system import shell
 from segkey.system.json_files import with_checksum
 
@@ -332,7 +332,7 @@ def test_latex_tables_hold_names_of_runs_methods_and_devices_as_text(monkeypatch
     assert r"\textbackslash{}input\{x\}" in text and r"\% y" in text
     assert r"\textasciicircum{}\textasciicircum{}5cinput \& \$x\$" in text
     document = document_of([*cells_of(r"a\write18{id}"), *cells_of("^^5cinput", methods=("np",))])
-    text = tables.Table1(document).as_latex()
+    text = tables.Table1(document).by_block_size().as_latex()
     assert r"\write18" not in text and "^^5c" not in text and "^^5cinput & " not in text
     assert r"\textbackslash{}write18" in text
 
@@ -372,7 +372,7 @@ def test_numbers_and_plain_names_in_csv_stay_as_they_are():
     assert line["run"] == "'=cmd|' /C calc'!A0" and float(line["correct"]) == 0.25
     document = document_of(cells_of("@device"))
     document["cells"][1]["correct"]["mean_iou"] = 0.1
-    lines = list(csv.DictReader(io.StringIO(tables.Table1(document).as_csv())))
+    lines = list(csv.DictReader(io.StringIO(tables.Table1(document).by_line().as_csv())))
     assert {line["device"] for line in lines} == {"'@device"}
     assert min(float(line["difference"]) for line in lines) < 0  # a negative number is a number
 
@@ -385,14 +385,14 @@ def test_markdown_shows_names_as_text():
     document = document_of(
         [*cells_of("<script>|"), *cells_of("cpu", methods=("np",))], full_voc=False
     )
-    text = tables.Table1(document).as_markdown()
+    text = tables.Table1(document).by_block_size().as_markdown()
     assert r"\<script\>\|" in text and "<script>" not in text
 
 
 def test_labels_of_ones_own_methods_are_no_markup(monkeypatch, tmp_path):
     monkeypatch.setattr(ciphers.METHODS["np"], "label", "[/odd] $\\frac{")
     document = document_of([*cells_of(), *cells_of("$\\alpha{", methods=("np",))])
-    text = tables._plain_text(tables.Table1(document).as_table()) + tables._plain_text(
+    text = plain_text(tables.Table1(document).by_block_size().as_rich()) + plain_text(
         tables.findings_table(document)
     )
     assert text.count("[/odd]") > 1

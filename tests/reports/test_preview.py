@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkey.crypto import ciphers
+from segkey.crypto import PROTECTED, ciphers
 from segkey.data import scenes
 from segkey.errors import SegkeyError
 from segkey.paper import figures
@@ -41,7 +41,7 @@ def test_the_key_of_published_pictures_is_known_and_depends_on_nobodys(key, othe
 
 
 def test_a_sheet_shows_every_picture_pixel_for_pixel(picture, key):
-    shown = preview.encrypted_pictures(picture, key, preview.METHODS, [2, 4])
+    shown = preview.encrypted_pictures(picture, key, PROTECTED, [2, 4])
     sheet = figures.sheet(picture, shown, [2, 4])
     assert all(
         holds(sheet, each) for each in [picture, *(p for line in shown.values() for p in line)]

@@ -319,7 +319,7 @@ def signed(images: Images) -> Images:
 
 
 def unsigned(images: Images) -> Images:
-    """An int16 tensor viewed as uint16."""
+    """An int16 tensor seen as uint16, without copying; other types as they are."""
     import torch
 
-    return images.view(torch.uint16)
+    return images.view(torch.uint16) if images.dtype == torch.int16 else images

@@ -1,0 +1,284 @@
+"""The paper's Table 1 beside an experiment's: mean IoU with the correct key, by method and M."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+from segkey.crypto import BLOCK_SIZES, PROTECTED
+from segkey.crypto.ciphers import METHODS, method_name
+from segkey.model import conditions
+from segkey.model.recipes import RECIPES
+from segkey.model.results import NOTHING_TO_MEASURE
+from segkey.paper.findings import Model, has_score, models_of
+from segkey.reports.text import Shown, TextTable, number
+
+# Table 1 of the paper: mean IoU on the 1449 validation images of PASCAL VOC 2012, correct key.
+BASELINE = 0.7080
+_SHF = (0.6597, 0.5941, 0.4723, 0.2958, 0.1575, 0.0693, 0.0600, 0.0380)
+_NP = (0.6216, 0.5695, 0.5173, 0.4329, 0.3880, 0.3733, 0.3218, 0.3007)
+_FFX = (0.5271, 0.4944, 0.4651, 0.3444, 0.2763, 0.2628, 0.2417, 0.2367)
+TABLE_1 = {
+    method: dict(zip(BLOCK_SIZES, values, strict=True))
+    for method, values in zip(PROTECTED, (_SHF, _NP, _FFX), strict=True)
+}
+PAPERS_SETTINGS = {"backbone": "resnet50", "size": [256, 256]}  # its recipe stands in RECIPES
+
+_MARKS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method and block size under one set of conditions, with the paper's value.
+
+    Attributes:
+        method, block_size, device: which.
+        seeds: how many were trained.
+        mean, std: mean IoU with the correct key over them; std is None for one.
+        paper: the paper's, on PASCAL VOC 2012; None where it has none.
+        difference: ``mean`` less ``paper``; None where the images are not the paper's.
+        differs: in which conditions it differs from most of the table, in words.
+        variant: the number of its conditions among those of the table, from 0.
+    """
+
+    method: str
+    block_size: int
+    device: str
+    seeds: int
+    mean: float
+    std: float | None
+    paper: float | None
+    difference: float | None
+    differs: str = ""
+    variant: int = 0
+
+
+def papers_value(method: str, block_size: int) -> float | None:
+    """Mean IoU in the paper's Table 1; None where it has none."""
+    return BASELINE if method == "none" else TABLE_1.get(method, {}).get(block_size)
+
+
+def lines_of(document: dict) -> list[Line]:
+    """A line for each method and block size of an experiment, and for each of the conditions it was
+    made under."""
+    several = variants_of(document)
+    usual = usual_of(document)
+
+    def line(model: Model) -> Line:
+        paper = papers_value(model.method, model.block_size)
+        difference = model.accuracy - paper if document["full_voc"] and paper is not None else None
+        return Line(
+            model.method,
+            model.block_size,
+            model.device,
+            len(model.correct),
+            model.accuracy,
+            model.spread,
+            paper,
+            difference,
+            conditions.joined(conditions.differences(model.conditions, usual)),
+            list(several).index(conditions.key(model.conditions)),
+        )
+
+    return [line(model) for several in models_of(document["cells"]).values() for model in several]
+
+
+def variants_of(document: dict) -> dict[str, dict]:
+    """The conditions under which cells of an experiment were made, by their key, with the device as
+    it describes itself."""
+    found: dict[str, dict] = {}
+    for cell in document["cells"]:
+        made = conditions.of_cell(cell)
+        found.setdefault(conditions.key(made), made | {"device": cell["device"]})
+    return found
+
+
+def usual_of(document: dict) -> dict:
+    """The conditions that most cells have."""
+    found = [conditions.of_cell(cell) for cell in document["cells"]]
+    counts = Counter(map(conditions.key, found))
+    return max(found, key=lambda made: counts[conditions.key(made)], default={})
+
+
+class Table1:
+    """The paper's Table 1 with this experiment's values.
+
+    The paper's stand beside each value, with the difference, where the images are the paper's;
+    otherwise in columns of their own, labelled as those of other images, and no difference is
+    taken.
+    """
+
+    def __init__(self, document: dict):
+        self.document, self.lines = document, lines_of(document)
+        self.full = document["full_voc"]
+        methods = {line.method for line in self.lines} - {"none"}
+        self.methods = [m for m in METHODS if m in methods] + sorted(methods - set(METHODS))
+        self.block_sizes = sorted({line.block_size for line in self.lines if line.method != "none"})
+        self.variants = list(variants_of(document).values())
+
+    @property
+    def title(self) -> str:
+        """What the numbers are of."""
+        settings = self.document["settings"]
+        height, width = settings["size"]
+        images = max((cell["images"] for cell in self.document["cells"]), default=0)
+        return (
+            f"Mean IoU with the correct key ({settings['backbone']}, "
+            f"{settings['recipe']['epochs']} epochs from "
+            f"{weights_in_words(settings)}, {settings['data']['images']['train']} training images, "
+            f"{height}x{width}, "
+            f"{images} test images, {len(settings['data']['classes'])} classes)"
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know to compare."""
+        notes = [
+            f"baseline, nothing encrypted: {self._own('none', 1) or 'not there yet'}; in the paper "
+            f"{BASELINE:.4f}"
+        ]
+        if self.full:
+            if difference := self._difference("none", 1):
+                notes[0] += f" ({difference})"
+            different = _unlike_the_paper(self.document["settings"])
+            if different:
+                notes.append(f"unlike in the paper: {', '.join(different)}")
+        else:
+            notes.append(
+                "paper: measured on PASCAL VOC 2012 with COCO weights, other images than these; "
+                "compare the order and the "
+                "trend, not the values"
+            )
+        seeds = sorted({line.seeds for line in self.lines})
+        if seeds and seeds[-1] > 1:
+            number_of = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+            notes.append(
+                f"±: mean and standard deviation over {number_of} seeds, which differ in nothing "
+                f"else"
+            )
+        if self.document.get("left_out"):
+            notes.append(
+                f"left out, as their runs or results cannot be used: "
+                f"{', '.join(self.document['left_out'])}"
+            )
+        if unmeasured := sum(not has_score(cell) for cell in self.document["cells"]):
+            notes.append(
+                f"{unmeasured} model{'s' * (unmeasured > 1)} missing: {NOTHING_TO_MEASURE}"
+            )
+        if self.document["diverged"]:
+            notes.append(
+                f"missing, as their training diverged: {', '.join(self.document['diverged'])}"
+            )
+        if len(self.variants) > 1:
+            notes.append(self._variants())
+        return notes
+
+    def _variants(self) -> str:
+        """What the letters of the table mean."""
+        varying = conditions.varying(self.variants)
+        others = [name for name in varying if name not in ("device", "trained on", "tested on")]
+
+        def told(variant: dict) -> str:
+            words = [variant["device"]] if "device" in varying else []
+            return ", ".join(
+                [*words, *(conditions.in_words(name, variant.get(name)) for name in others)]
+            )
+
+        marks = "; ".join(f"{_mark(n)}: {told(variant)}" for n, variant in enumerate(self.variants))
+        how = "trained or tested differently" if others else "computed on different devices"
+        return f"{how}, which are not averaged: {marks}"
+
+    def header(self) -> list[str]:
+        """Names of the columns of `rows`."""
+        names = [method_name(method) for method in self.methods]
+        if self.full:
+            parts = ("", " paper", " diff.")
+            return ["M", *(f"{name}{part}" for name in names for part in parts)]
+        return ["M", *names, *(f"paper {name}" for name in names)]
+
+    def rows(self) -> list[list[str]]:
+        """The cells of the table, one row per block size."""
+        return [[str(m), *self._row(m)] for m in self.block_sizes]
+
+    def _row(self, m: int) -> list[str]:
+        own = [self._own(method, m) for method in self.methods]
+        papers = [self._papers(method, m) for method in self.methods]
+        if not self.full:
+            return own + papers
+        differences = [self._difference(method, m) for method in self.methods]
+        return [cell for three in zip(own, papers, differences, strict=True) for cell in three]
+
+    def _lines(self, method: str, m: int) -> list[Line]:
+        return [line for line in self.lines if (line.method, line.block_size) == (method, m)]
+
+    def _own(self, method: str, m: int) -> str:
+        """What was measured here; under each of the conditions, if there are several."""
+        scores = [self._score(line) for line in self._lines(method, m)]
+        return Shown(" / ".join(scores), " / ".join(score.tex for score in scores) or "--")
+
+    def _score(self, line: Line) -> Shown:
+        """Mean, deviation over the seeds if there are several, and the letter of its conditions."""
+        text = tex = number(line.mean)
+        if line.std is not None:
+            text, tex = f"{text} ± {line.std:.4f}", rf"{tex} $\pm$ {line.std:.4f}"
+        if len(self.variants) > 1:
+            mark = _mark(line.variant)
+            text, tex = f"{text} ({mark})", f"{tex}$^{{{mark}}}$"
+        return Shown(text, tex)
+
+    def _difference(self, method: str, m: int) -> str:
+        found = [line.difference for line in self._lines(method, m) if line.difference is not None]
+        text = " / ".join(f"{difference:+.4f}" for difference in found)
+        return Shown(text, f"${text}$" if text else "--")
+
+    @staticmethod
+    def _papers(method: str, m: int) -> str:
+        value = papers_value(method, m)
+        return "" if value is None else number(value)
+
+    def by_block_size(self) -> TextTable:
+        """The table as the paper has it: one row per M, one column per method."""
+        return TextTable(self.title, self.header(), self.rows(), self.notes)
+
+    def by_line(self) -> TextTable:
+        """One row per method, block size and set of conditions, with all digits."""
+        paper = "paper" if self.full else "paper_on_pascal_voc_2012"
+        head = ["method", "block_size", "device", "seeds", "mean_iou", "std", paper]
+        rows = [list(asdict(line).values())[:-1] for line in self.lines]  # without the variant
+        return TextTable(self.title, [*head, "difference", "differs_in"], rows)
+
+    def as_json(self) -> dict:
+        """All of it for programs."""
+        lines = [asdict(line) for line in self.lines]
+        return {"title": self.title, "notes": self.notes, "full_voc": self.full, "rows": lines}
+
+
+def _mark(variant: int) -> str:
+    """A letter for conditions; two from the 27th on."""
+    more, last = divmod(variant, len(_MARKS))
+    return (_MARKS[more - 1] if more else "") + _MARKS[last]
+
+
+def weights_in_words(settings: dict) -> str:
+    weights = settings["recipe"]["weights"]
+    known = {"none": "random weights", "coco": "COCO weights", "imagenet": "ImageNet weights"}
+    return (
+        known.get(weights) or weights.replace("\\", "/").rsplit("/", 1)[-1]
+    )  # a table goes to other people
+
+
+def _unlike_the_paper(settings: dict) -> list[str]:
+    """In what settings differ from the paper's."""
+    papers = asdict(RECIPES["paper"])
+    different = [
+        f"{name} {settings[name]}"
+        for name, value in PAPERS_SETTINGS.items()
+        if settings[name] != value
+    ]
+    recipe = settings["recipe"]
+    different += [
+        f"{name.replace('_', ' ')} {recipe[name]}"
+        for name in papers
+        if recipe[name] != papers[name]
+    ]
+    if settings["wrong_keys"] != 100:
+        different.append(f"{settings['wrong_keys']} wrong keys")
+    return different

@@ -44,6 +44,7 @@ _ID = re.compile(r"[0-9a-f]{16}")
 # How a passphrase becomes a key: in new files by the first (128 MB), in earlier ones by the others.
 _SCRYPT = ({"n": 2**17, "r": 8, "p": 1}, {"n": 2**15, "r": 8, "p": 1})
 _SCRYPT_MEMORY = 192 << 20
+_BLANKS = "\u115f\u1160\u2800"  # count as letters and a symbol, and show nothing
 _IGNORED = "*.key\n*.partial\n"  # keys, and what a killed 'segkey keygen' leaves of one
 
 Passphrase = str | Callable[[], str]
@@ -343,7 +344,7 @@ def _plain_secret(path: Path, document: dict) -> _Hidden:
 def check_passphrase(passphrase: str) -> None:
     """Raise `SegkeyError` unless a passphrase for a new key holds something that can be seen."""
     seen = unicodedata.normalize("NFKC", passphrase)
-    if not any(c.isprintable() and not c.isspace() for c in seen):
+    if not any(unicodedata.category(c)[0] in "LNPS" and c not in _BLANKS for c in seen):
         raise SegkeyError(
             "the passphrase is empty: it would seal nothing",
             "give one of several words, or leave the key unsealed",

@@ -35,10 +35,13 @@ class DoesNotOpen(Exception):
     """The passphrase is wrong, or what was sealed is damaged: AES-GCM cannot tell which."""
 
 
+_BLANKS = "\u115f\u1160\u2800"  # count as letters and a symbol, and show nothing
+
+
 def check_passphrase(passphrase: str) -> None:
     """Raise `SegkeyError` unless a passphrase for a new key has a visible character."""
     seen = unicodedata.normalize("NFKC", passphrase)
-    if not any(c.isprintable() and not c.isspace() for c in seen):
+    if not any(unicodedata.category(c)[0] in "LNPS" and c not in _BLANKS for c in seen):
         raise SegkeyError(
             "the passphrase is empty: it would seal nothing",
             "give one of several words, or leave the key unsealed",

@@ -474,7 +474,20 @@ def test_new_keys_are_sealed_by_128_MB_of_scrypt_and_earlier_parameters_open(tmp
     assert SEALING["n"] == 2**15 and Key.load(key_file(SEALED), PASSPHRASE) == KEY
 
 
-@pytest.mark.parametrize("empty", ["", " ", "\t\u00a0\u3000 ", "\u200b\ufeff", "\0\x1b"], ids=repr)
+@pytest.mark.parametrize(
+    "empty",
+    [
+        "",
+        " ",
+        "\t\u00a0\u3000 ",
+        "\u200b\ufeff",
+        "\0\x1b",
+        "\u3164\uffa0\u115f",
+        "\u2800",
+        "\ufe0f",
+    ],
+    ids=repr,
+)
 def test_an_empty_passphrase_seals_nothing(tmp_path, empty):
     with pytest.raises(SegkeyError, match="the passphrase is empty"):
         KEY.save(tmp_path / "some.key", passphrase=empty)

@@ -26,7 +26,7 @@ def estimate(experiment: Experiment, cells: Sequence[Cell]) -> dict:
         cells: from `segkey.paper.grid`.
 
     Returns:
-        ``images`` by split, ``disk_bytes`` of shards and models, seconds an image for ``training``
+        ``images`` by split, ``disk_bytes`` of shards and models, seconds per image for ``training``
         and ``scoring``, and seconds for a ``protected`` cell, for the ``baseline`` and for ``all``
         cells.
     """

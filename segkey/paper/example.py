@@ -51,7 +51,7 @@ class Example:
         classes, ignore_index: what ``truth`` holds.
         encrypted: the image under each method of the grid, for each of ``block_sizes``, with a
             throw-away key.
-        views: of the baseline and of each method with the smallest block, where there are such
+        views: of the baseline and of each method with the smallest block, if there are such
             models.
     """
 

@@ -35,7 +35,7 @@ _LEAST_WIDTH = 128  # of a picture
 def sheet(
     plain: np.ndarray, pictures: dict[str, list[np.ndarray]], block_sizes: Sequence[int]
 ) -> Image.Image:
-    """The paper's Figure 4: a picture on the left, and beside it a row a method and a column a
+    """The paper's Figure 4: a picture on the left, and beside it one row per method and one column per
     block size.
 
     Every pixel is shown as one pixel (of small pictures, as a square of pixels): resampling would
@@ -208,7 +208,7 @@ def _class_colours(example: Example) -> tuple[np.ndarray, list[int]]:
 
 @_styled
 def key_charts(document: dict) -> Figure:
-    """The paper's Figure 6, a panel a method: correct, plain and incorrect by M, with every wrong
+    """The paper's Figure 6, one panel per method: correct, plain and incorrect by M, with every wrong
     key as a dot.
 
     Args:

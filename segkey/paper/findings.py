@@ -1,8 +1,8 @@
 """The paper's four findings, tested on the results of a grid of models.
 
 A finding is one or more claims, and a claim is a comparison of pairs: of models, or of what is left
-of them. It holds where every pair is as claimed, partly where at least half of them are, and cannot
-be told where the grid has no pair.
+of them. It holds if every pair is as claimed, partly if at least half of them are, and cannot
+be told if the grid has no pair.
 """
 
 import math
@@ -18,8 +18,8 @@ from segkey.model import conditions
 HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "cannot be told"
 
 SMALL_BLOCKS = 4  # "small M" are those up to here; from M = 8 on, the paper's order changes
-WORKS_WELL = 0.5  # a model still works well without its key where this part of it is left
-LEARNED = 1.5  # a model has learned something where it reaches this many times the constant answer
+WORKS_WELL = 0.5  # a model still works well without its key if this part of it is left
+LEARNED = 1.5  # a model has learned something if it reaches this many times the constant answer
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Model:
 
     Attributes:
         method, block_size, device: which.
-        correct: mean IoU with the correct key, one value a seed.
-        plain: with plain images, one value a seed; empty for the baseline.
+        correct: mean IoU with the correct key, one value per seed.
+        plain: with plain images, one value per seed; empty for the baseline.
         wrong: with wrong keys, all of them of all seeds; empty for the baseline.
         constant: what a constant answer reaches.
         conditions: under which it was trained and tested, see `segkey.model.conditions`.
@@ -97,11 +97,11 @@ class Pair:
 
     Attributes:
         what: the comparison, in words.
-        by: how clearly it is as claimed; negative where it is not.
+        by: how clearly it is as claimed; negative if it is not.
         within_spread: whether the difference is smaller than the spread of the seeds; None for
             single seeds.
         devices: whether they were computed on different devices.
-        differs: all conditions in which they differ, in words; empty where they can be compared.
+        differs: all conditions in which they differ, in words; empty if they can be compared.
     """
 
     what: str
@@ -128,7 +128,7 @@ class Claim:
         )
 
     def decisive(self) -> list[Pair]:
-        """The pairs against the claim, the clearest first; where there are none, the two
+        """The pairs against the claim, the clearest first; if there are none, the two
         narrowest."""
         ordered = sorted(self.pairs, key=lambda pair: pair.by)
         against = [pair for pair in ordered if pair.by <= 0]
@@ -279,7 +279,7 @@ def _keeps_more(a: Model, b: Model) -> Pair:
 
 
 def _apart(*models: Model) -> dict:
-    """What a pair must say where its models were not trained and tested alike."""
+    """What a pair must say if its models were not trained and tested alike."""
     first, *others = models
     differing = [
         each

@@ -118,17 +118,14 @@ class Experiment:
         nothing that is there is written over."""
         try:
             self._train_and_attack(cell, splits)
-        except DivergedError as error:
-            self.diverged.append(cell.name)
-            self._leave_out(cell, error)
-        except BrokenRunError as error:
-            self.left_out[cell.name] = error.what
-            self._leave_out(cell, error)
-        self.watch.end()
-
-    def _leave_out(self, cell: Cell, error: SegkeyError) -> None:
-        self.watch.end()
-        self.watch.say(f"{cell.name} is left out: {error.what}")
+            self.watch.end()
+        except (DivergedError, BrokenRunError) as error:
+            self.watch.end()
+            self.watch.say(f"{cell.name} is left out: {error.what}")
+            if isinstance(error, DivergedError):
+                self.diverged.append(cell.name)
+            else:
+                self.left_out[cell.name] = error.what
 
     def _open_plain_shards(self) -> dict[str, Split]:
         """Plain shards, made once, and opened."""

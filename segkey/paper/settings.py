@@ -143,7 +143,7 @@ def is_full_voc(settings: dict) -> bool:
 
 
 def key_for(out: Path) -> Key:
-    """The key that an experiment made for itself; made now, where there is none.
+    """The key that an experiment made for itself; made now, if there is none.
 
     It protects nothing but the experiment's own models: its FFX password is public.
     """
@@ -156,7 +156,7 @@ def key_for(out: Path) -> Key:
 
 
 def check_folder(out: Path) -> None:
-    """Raise `SegkeyError` where a folder holds results of another version of segkey, or is used for
+    """Raise `SegkeyError` if a folder holds results of another version of segkey, or is used for
     something else.
 
     The folder itself may be a link; nothing in it may, of all that is read or written there.

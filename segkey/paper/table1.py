@@ -33,8 +33,8 @@ class Line:
         method, block_size, device: which.
         seeds: how many were trained.
         mean, std: mean IoU with the correct key over them; std is None for one.
-        paper: the paper's, on PASCAL VOC 2012; None where it has none.
-        difference: ``mean`` less ``paper``; None where the images are not the paper's.
+        paper: the paper's, on PASCAL VOC 2012; None if it has none.
+        difference: ``mean`` less ``paper``; None if the images are not the paper's.
         differs: in which conditions it differs from most of the table, in words.
         variant: the number of its conditions among those of the table, from 0.
     """
@@ -52,7 +52,7 @@ class Line:
 
 
 def papers_value(method: str, block_size: int) -> float | None:
-    """Mean IoU in the paper's Table 1; None where it has none."""
+    """Mean IoU in the paper's Table 1; None if it has none."""
     return BASELINE if method == "none" else TABLE_1.get(method, {}).get(block_size)
 
 

@@ -50,7 +50,7 @@ class KeyChart:
 
 
 def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
-    """The chart for some `segkey.reports.Row`; None where nothing was measured."""
+    """The chart for some `segkey.reports.Row`; None if nothing was measured."""
     shown = [
         (row, label) for row, label in zip(rows, labels, strict=True) if row.correct is not None
     ]
@@ -136,7 +136,7 @@ class Curves:
 
 
 def training_curves(history: list[dict], best_epoch: int | None) -> Curves | None:
-    """Loss on training and validation images; None where no epoch has both, or there is only
+    """Loss on training and validation images; None if no epoch has both, or there is only
     one."""
     series = {
         "training": [e.get("loss") for e in history],

@@ -11,7 +11,7 @@ _TILE, _GAP, _HEAD = 192, 8, 26
 
 
 def shard_sheet(path: str, header, images: list[dict]) -> Image.Image:
-    """The first images of a shard, a row each, under a line that says what they are; RGB.
+    """The first images of a shard, one row each, under a line that says what they are; RGB.
 
     Args:
         path: of the shard.
@@ -61,7 +61,7 @@ def shard_sheet(path: str, header, images: list[dict]) -> Image.Image:
 
 
 def _tile(values: np.ndarray, mask: bool, classes: tuple[str, ...]) -> Image.Image:
-    """uint8 (C, H, W) or a mask (H, W), enlarged by a whole number where it is small, so that
+    """uint8 (C, H, W) or a mask (H, W), enlarged by a whole number if it is small, so that
     blocks stay blocks."""
     if mask:
         picture = palette_mask(values, classes).convert("RGB")
@@ -75,7 +75,7 @@ def _tile(values: np.ndarray, mask: bool, classes: tuple[str, ...]) -> Image.Ima
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The end of a text, which tells more than its beginning, where all of it would be wider than
+    """The end of a text, which tells more than its beginning, if all of it would be wider than
     ``width``."""
     short = text
     while font.getlength(short) > width:

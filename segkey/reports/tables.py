@@ -199,7 +199,7 @@ def _parts(rows: list[Row]) -> dict[str, tuple[int, str]]:
 
 
 def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
-    """One object a run; of a run that cannot be used, its name and why it is left out."""
+    """One object per run; of a run that cannot be used, its name and why it is left out."""
     parts = _parts(rows)
     broken = [{"run": problem.name, "left_out": problem.why} for problem in left_out]
     return broken + [

@@ -26,7 +26,8 @@ from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import measurements, recipes, training
 from segkey.model.runs import Run
 from segkey.model.trainer import Trainer
-from segkey.paper import running, tables
+from segkey.paper import cells as cell_files
+from segkey.paper import tables
 from segkey.paper.settings import PASSWORD
 from segkey.reports import preview
 from segkey.shards import encryption
@@ -420,7 +421,7 @@ def test_results_on_other_weights_or_of_another_version_are_measured_again(
         next(c for c in numbers(each) if c["run"] == "shf-m4") for each in (whole, out)
     )
     assert after["correct"] != before["correct"] and after["weights_sha256"] == run.weights_checksum
-    monkeypatch.setattr(running, "VERSION", "9.9.9")
+    monkeypatch.setattr(cell_files, "VERSION", "9.9.9")
     monkeypatch.setattr(paper.Experiment, "_train_and_attack", lambda self, cell, splits: None)
     said = reproduce(scenes_folder, out, key_file, "--methods", "shf")
     assert "since it was made, the version of segkey changed" in " ".join(said.split())

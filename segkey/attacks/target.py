@@ -39,7 +39,7 @@ class Target:
         splits: the run's ``train`` and ``val``, where they are at hand: for attackers who have
             images of that kind.
         precise: float32 even where the device computes in bfloat16.
-        batch_size: images a batch.
+        batch_size: images per batch.
         pair: a plain image, uint8 (1, C, H, W), and its encrypted twin, for `known_pair`.
         keep: a file for finished pieces of work, so that an attack that was killed goes on.
         key: the owner's; authenticates those pieces, and without it none are kept.

@@ -130,7 +130,7 @@ def score(
         loader: images with masks; its header names the classes and the void value.
         max_value: what images are divided by.
         cipher: encrypts the images first, on the device.
-        batch_size: images a batch.
+        batch_size: images per batch.
         precise: float32 even where the device computes in bfloat16.
         advance: hears how many images were done.
         entropy: measure the entropy of the prediction too.
@@ -244,7 +244,7 @@ def evaluate(
         cipher: the run's; needed where the split is plain and the run is not.
         device: where to compute.
         limit: only the first so many images.
-        batch_size: images a batch.
+        batch_size: images per batch.
         precise: float32 even where the device computes in bfloat16.
         progress: hears of every image.
 

@@ -89,7 +89,7 @@ class Model:
             key: the model's key. Another one works as it would for a thief, with a warning, and so
                 does none.
             password: the FFX password, where the model was trained with a fixed one.
-            batch_size: images a batch.
+            batch_size: images per batch.
 
         Returns:
             uint8 (H, W) of class numbers, of the image's own size (upright, as its EXIF data says);
@@ -312,7 +312,7 @@ def predict_files(
             ``out/overlays``.
         strict: stop at the first image that cannot be used; the others are predicted otherwise.
         force: write into a folder that is not empty, replacing files.
-        batch_size: images a batch.
+        batch_size: images per batch.
         workers: threads.
         progress: hears of every image.
 

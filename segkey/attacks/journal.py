@@ -120,7 +120,7 @@ class Journal:
             )
             return {}
         # To JSON and back, as what was read was.
-        if different := differences(head, json.loads(json.dumps(self._settings))):
+        if different := differences(head, json.loads(json.dumps(self._settings, allow_nan=False))):
             devices.warn(
                 f"{self.path} is not used: since it was written, {' and '.join(different)} changed"
             )

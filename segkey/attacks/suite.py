@@ -178,7 +178,9 @@ def merge(earlier: Suite | None, suite: Suite, key: Key | None = None) -> Suite:
         devices.warn(f"the earlier suite.json of {suite.run} is replaced: {why}")
         return suite
     # To JSON and back, as what was read was.
-    if different := differences(earlier.settings, json.loads(json.dumps(suite.settings))):
+    if different := differences(
+        earlier.settings, json.loads(json.dumps(suite.settings, allow_nan=False))
+    ):
         what = " and ".join(different)
         devices.warn(f"the earlier suite.json of {suite.run} is replaced: {what} changed")
         return suite

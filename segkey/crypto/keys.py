@@ -93,7 +93,9 @@ class Key:
             content: anything that JSON can hold; the order of its keys does not matter.
         """
         # To JSON and back first: what is read from a file later has text for every key.
-        text = json.dumps(json.loads(json.dumps(content)), sort_keys=True)
+        text = json.dumps(
+            json.loads(json.dumps(content, allow_nan=False)), sort_keys=True, allow_nan=False
+        )
         return hmac.new(
             self.stream(b"journal", 32), f"{what}\0{text}".encode(), "sha256"
         ).hexdigest()

@@ -90,7 +90,7 @@ def of_cell(cell: dict) -> dict[str, object]:
 def key(conditions: dict[str, object]) -> str:
     """The same text for the same conditions; names without a value do not count."""
     known = {name: value for name, value in conditions.items() if value is not None}
-    return json.dumps(known, sort_keys=True, default=str)
+    return json.dumps(known, sort_keys=True, default=str, allow_nan=False)
 
 
 def differences(conditions: dict[str, object], other: dict[str, object]) -> list[str]:
@@ -144,7 +144,7 @@ def device_kind(device: object) -> str | None:
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, default=str, allow_nan=False)
     return text if len(text) <= 60 else text[:57] + "…"
 
 

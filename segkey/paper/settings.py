@@ -15,7 +15,7 @@ from segkey.errors import SegkeyError
 from segkey.model import runs
 from segkey.model.recipes import Recipe
 from segkey.system import distributed
-from segkey.system.files import is_folder_there, is_there
+from segkey.system.files import is_folder_there, is_there, open_regular
 from segkey.system.json_files import read_json, write_json
 from segkey.system.seeds import digest
 
@@ -86,9 +86,12 @@ def _content(items: list[Item]) -> str:
         if file is None:
             return ""
         try:
-            with open(file, "rb") as opened:
+            with open_regular(file, follow=True) as opened:
                 return hashlib.file_digest(opened, "sha256").hexdigest()
-        except OSError:  # such an image is left out when shards are made, and named there
+        except (
+            OSError,
+            SegkeyError,
+        ):  # such an image is left out when shards are made, and named there
             return "unreadable"
 
     with ThreadPoolExecutor() as pool:

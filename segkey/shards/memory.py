@@ -59,7 +59,9 @@ class MemorySplit:
     def fingerprint(self) -> str:
         """Hex digits that stand for all images, masks and names, and for what they say about
         themselves."""
-        content = hashlib.sha256(json.dumps([asdict(self.header), self.size, self.names]).encode())
+        content = hashlib.sha256(
+            json.dumps([asdict(self.header), self.size, self.names], allow_nan=False).encode()
+        )
         for _, *row in self._rows:
             for part in row:
                 content.update(b"" if part is None else np.ascontiguousarray(part))

@@ -162,7 +162,9 @@ class Split:
 
 def labels_fingerprint(names: list[str], mask_checksums: Iterable[int]) -> str:
     """Hex digits that stand for images' names and the CRC-32s of their masks."""
-    return sha256(json.dumps([names, [int(checksum) for checksum in mask_checksums]]).encode())
+    return sha256(
+        json.dumps([names, [int(each) for each in mask_checksums]], allow_nan=False).encode()
+    )
 
 
 def check_alike(a: Shard, b: Shard) -> None:

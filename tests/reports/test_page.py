@@ -22,7 +22,7 @@ from segkey.model import evaluation, test_splits
 from segkey.model.prediction import Model
 from segkey.model.runs import Run
 from segkey.model.survey import find
-from segkey.paper import tables
+from segkey.paper import table1
 from segkey.reports import drawings, gallery
 from segkey.reports import page as page_module
 from segkey.reports.page import html_page
@@ -476,11 +476,11 @@ def test_the_folders_of_starting_weights_are_not_on_the_page_nor_in_tables(weigh
     settings = {"recipe": {"weights": weights}}
     assert (
         page_module._start(weights) == "from start.pth weights"
-        and tables._weights(settings) == "start.pth"
+        and table1.weights_in_words(settings) == "start.pth"
     )
     assert (
         page_module._start("coco") == "from coco weights"
-        and tables._weights({"recipe": {"weights": "coco"}}) == "COCO weights"
+        and table1.weights_in_words({"recipe": {"weights": "coco"}}) == "COCO weights"
     )
 
 

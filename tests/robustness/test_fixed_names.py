@@ -341,14 +341,21 @@ METHODS = {
     "unlink",
 }
 ALLOWED = {
-    ("distributed.py", "Path(file).write_text"): "torchrun's own file, named by its environment",
-    ("keys.py", "os.replace"): "the earlier key gets another name; the key's own was looked at",
-    ("runs.py", "os.symlink"): "runs/latest, under a name that was just removed",
-    ("runs.py", "os.replace"): "runs/latest is a link by design, and is replaced itself",
-    ("models.py", "safe_open"): "maps a file by its path, while open_regular holds it",
-    ("models.py", "torch.load"): "takes what open_regular opened",
-    ("models.py", "zipfile.ZipFile"): "takes what open_regular opened",
-    ("pictures.py", "Image.open"): "takes what open_regular opened",
+    (
+        "system/distributed.py",
+        "Path(file).write_text",
+    ): "torchrun's own file, named by its environment",
+    ("crypto/keys.py", "os.link"): "a second name for the earlier key; fails if it is taken",
+    (
+        "crypto/keys.py",
+        "os.replace",
+    ): "the earlier key gets another name; the key's own was looked at",
+    ("model/run_names.py", "os.symlink"): "runs/latest, under a name that was just removed",
+    ("model/run_names.py", "os.replace"): "runs/latest is a link by design, and is replaced itself",
+    ("model/weights.py", "safe_open"): "maps a file by its path, while open_regular holds it",
+    ("model/weights.py", "torch.load"): "takes what open_regular opened",
+    ("model/weights.py", "zipfile.ZipFile"): "takes what open_regular opened",
+    ("data/decode.py", "Image.open"): "takes what open_regular opened",
     ("shards/reader.py", "h5py.File"): "compared with what open_regular opened",
     ("shards/writer.py", "h5py.File"): "made exclusively: mode x",
     (
@@ -356,12 +363,12 @@ ALLOWED = {
         "resources.files('segkey.reports').joinpath('page.html').read_text",
     ): "comes with segkey",
     (
-        "scenes.py",
+        "data/scenes.py",
         "(folder / 'classes.txt').write_text",
     ): "built-in scenes, in a folder that was just made",
-    ("benchmark.py", "file.unlink"): "in a temporary folder",
-    ("benchmark.py", "os.link"): "in a temporary folder",
-    ("benchmark.py", "np.fromfile"): "in a temporary folder",
+    ("reports/benchmark.py", "file.unlink"): "in a temporary folder",
+    ("reports/benchmark.py", "os.link"): "in a temporary folder",
+    ("reports/benchmark.py", "np.fromfile"): "in a temporary folder",
 }
 
 

@@ -73,6 +73,8 @@ def plain_in_words(plain: dict) -> str:
     by_divisor = plain.get("by_divisor")
     if not isinstance(by_divisor, dict) or len(by_divisor) < 2:
         return ""
+    if not any(isinstance(value, int | float) for value in by_divisor.values()):
+        return ""  # nothing was measured, so nothing was chosen
     ways = ", ".join(
         f"{visible(str(divisor))} gives {number(value)}" for divisor, value in by_divisor.items()
     )
@@ -134,7 +136,10 @@ def suite_table(document: dict) -> Table:
         if required_access(line) == _KEY_PART
     ]
     notes += filter(None, [plain_in_words(document["keyless"])])
-    notes += [f"{name} does not fit: {why}" for name, why in document["left_out"].items()]
+    notes += [
+        f"{name}: {why}" if why == NOTHING_TO_MEASURE else f"{name} does not fit: {why}"
+        for name, why in document["left_out"].items()
+    ]
     table.footnote = "\n".join(map(visible, notes))
     return table
 

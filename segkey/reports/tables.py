@@ -142,10 +142,15 @@ def titled(groups: list[list[Row]]) -> list[tuple[list[Row], str, str]]:
 
 def grid_of(group: list[Row]) -> tuple[list[str], list[int], dict[tuple[str, int], list[float]]]:
     """Methods as they head columns, block sizes, and the mean IoU of every run in each cell; a
-    plain run is in none."""
+    plain run is in none. A copy of a run, which has the same weights, is not counted again."""
     cells: dict[tuple[str, int], list[float]] = {}
+    seen: set[tuple[str, int, str] | None] = set()
     for row in group:
-        if row.correct is not None:
+        tested = (row.result or {}).get("tested")
+        weights = tested.get("weights_sha256") if isinstance(tested, dict) else None
+        name = (row.variant, row.block_size, weights) if isinstance(weights, str) else None
+        if row.correct is not None and (name is None or name not in seen):
+            seen.add(name)
             cells.setdefault((row.variant, row.block_size), []).append(row.correct)
     order = {method: number for number, method in enumerate(METHODS)}
     protected = sorted(

@@ -51,10 +51,14 @@ def titled(groups: list[list[Row]]) -> list[tuple[list[Row], str, str]]:
 
 def grid_of(group: list[Row]) -> tuple[list[str], list[int], dict[tuple[str, int], list[float]]]:
     """Methods as they head columns, block sizes, and the mean IoU of every run in each cell; a
-    plain run is in none."""
+    plain run is in none. A copy of a run, which has the same weights, is counted once."""
     cells: dict[tuple[str, int], list[float]] = {}
+    seen: set[tuple[str, int, str]] = set()
     for row in group:
-        if row.correct is not None:
+        weights = row.result and row.result.tested.get("weights_sha256")
+        copy = (row.variant, row.block_size, weights)
+        if row.correct is not None and copy not in seen:
+            seen |= {copy} if weights else set()
             cells.setdefault((row.variant, row.block_size), []).append(row.correct)
     order = {method: number for number, method in enumerate(METHODS)}
     protected = sorted(

@@ -35,6 +35,8 @@ def plain_in_words(plain: Plain) -> str:
     """In which way plain images were fed; empty if there is one way only."""
     if plain.chosen_among < 2:
         return ""
+    if not any(isinstance(value, int | float) for value in plain.by_divisor.values()):
+        return ""  # nothing was measured, so nothing was chosen
     ways = ", ".join(
         f"{visible(str(divisor))} gives {number(value)}"
         for divisor, value in plain.by_divisor.items()
@@ -96,7 +98,10 @@ def suite_table(suite: Suite) -> Table:
         if line.required_access == KEY_PART
     ]
     notes += filter(None, [plain_in_words(suite.no_key_baseline)])
-    notes += [f"{name} does not fit: {why}" for name, why in suite.left_out.items()]
+    notes += [
+        f"{name}: {why}" if why == NOTHING_TO_MEASURE else f"{name} does not fit: {why}"
+        for name, why in suite.left_out.items()
+    ]
     table.footnote = "\n".join(map(visible, notes))
     return table
 

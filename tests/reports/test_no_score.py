@@ -471,3 +471,10 @@ def test_an_experiment_whose_cells_have_no_score(tmp_path):
     assert [finding["verdict"] for finding in examine([without(cell) for cell in whole])] == [
         "cannot be told"
     ] * 4
+
+
+def test_nothing_is_chosen_where_nothing_is_measured():
+    from segkey.reports.verdicts import plain_in_words
+
+    assert plain_in_words({"by_divisor": {"255": None, "996": None}}) == ""
+    assert "996 gives 0.2" in plain_in_words({"by_divisor": {"255": 0.1, "996": 0.2}})

@@ -468,3 +468,12 @@ def test_a_list_is_not_advised_to_take_a_folder_of_masks(tmp_path, trained_run, 
     with pytest.raises(SegkeyError) as caught:
         test_splits.split_from_images(trained_run, file, None)
     assert "a tab" in caught.value.hint and "--masks" not in caught.value.hint
+
+
+def test_a_copy_of_a_run_is_not_counted_again():
+    from segkey.reports.tables import grid_of
+
+    one = replace(row("a", "np", 4, 0.5), result={"tested": {"weights_sha256": "aa"}})
+    other = replace(one, run="c", correct=0.7, result={"tested": {"weights_sha256": "bb"}})
+    *_, cells = grid_of([one, replace(one, run="copy"), other])
+    assert list(cells.values()) == [[0.5, 0.7]]

@@ -1,4 +1,4 @@
-"""Encrypted images alone: what neighbours in a natural image have in common gives the key away.
+"""The ciphertext-only attack: estimate the key from the statistics of encrypted images alone.
 
 All blocks of all images are encrypted alike, so that every position of a block can be watched over
 thousands of blocks. Values of neighbouring pixels, and of the channels of one pixel, rise and fall

@@ -1,4 +1,4 @@
-"""Try every key, where there are few."""
+"""The exhaustive attack: try every key, if the key space is small enough."""
 
 import itertools
 import math

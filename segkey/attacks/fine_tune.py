@@ -1,4 +1,4 @@
-"""Train the protection away: a stolen model and some plain images with masks."""
+"""The fine-tuning attack: retrain a stolen model on some plain images with masks."""
 
 import math
 

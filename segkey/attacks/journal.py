@@ -1,4 +1,4 @@
-"""What an attack has finished, kept so that an interrupted one goes on; and what it cost."""
+"""The journal of an attack: its finished steps, kept to resume from, and what they cost."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Keys as what they mean for blocks: guess, change and compare the parts of a cipher.
+"""The secret parts of a cipher: guess, change and compare them.
 
 Parts are those of `segkey.ciphers.Cipher.PARTS`: a ``permutation``, a selection (``selected``), a
 table of ``values``. A kind of part that is new needs a line in ``_KINDS``.

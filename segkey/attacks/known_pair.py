@@ -1,4 +1,4 @@
-"""One plain image and its encrypted twin give the key away."""
+"""The known-plaintext attack: solve for the key from a plain image and its encrypted version."""
 
 import zlib
 from collections.abc import Callable

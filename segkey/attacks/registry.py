@@ -1,5 +1,4 @@
-"""What an attack is: a function of a target, a budget and a seed, registered with what its attacker
-knows."""
+"""The registry of attacks: `attack` registers one with what its attacker knows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Hill-climbing: change a wrong key a little, and keep what makes the model happier."""
+"""The hill-climbing attack: change a wrong key a little, and keep what the model scores higher."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How like the original a restored image is."""
+"""Similarity of a restored image to the original: PSNR and SSIM."""
 
 import math
 

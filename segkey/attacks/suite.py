@@ -1,4 +1,4 @@
-"""All attacks that fit a run, one after another, and what they recovered."""
+"""The suite: runs all attacks that fit a run, one after another, and compares their results."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace

@@ -1,4 +1,4 @@
-"""The stolen model, the owner's images that judge, and an account of what an attack spends."""
+"""The target of an attack: the stolen model, the owner's test images, and the cost so far."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""Plain images and random wrong keys: the paper's section 4.2, and what its mean does not show."""
+"""The attacks of the paper's section 4.2: plain images, and images encrypted with wrong keys."""
 
 import math
 import statistics

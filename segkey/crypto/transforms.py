@@ -56,6 +56,7 @@ class BlockTransform(nn.Module):
         return self.cipher.key_space_bits
 
     def extra_repr(self) -> str:
+        """The cipher, for ``repr`` of the module; shows no secret."""
         return repr(self.cipher)
 
 

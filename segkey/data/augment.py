@@ -1,4 +1,4 @@
-"""Random crops and flips, and pictures as arrays. Pillow and NumPy only."""
+"""Augmentation: random crops and flips of an image and its mask. Pillow and NumPy only."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One picture at a time: decode, turn upright, resize, augment. Pillow and NumPy only."""
+"""Decode images and masks: limits, orientation, bit depth. Pillow and NumPy only."""
 
 import os
 import threading

@@ -1,5 +1,7 @@
-"""What classes look like: a colour each, palette masks, overlays with a legend. Pillow and NumPy
-only."""
+"""Colours of classes: the VOC palette, palette masks, overlays with a legend.
+
+Pillow and NumPy only.
+"""
 
 import math
 from collections.abc import Sequence

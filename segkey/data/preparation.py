@@ -1,5 +1,4 @@
-"""What is done to an image and its mask before anything is encrypted: decode, check, augment,
-resize."""
+"""Preparation of an image and its mask before encryption: decode, check, augment, resize."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,4 @@
-"""Built-in scenes: textured shapes on textured grounds with exact masks, for trying segkey without
-any data.
+"""Built-in scenes: textured shapes with exact masks, for trying segkey without any data.
 
 Colour and texture tell the classes apart, as in photographs: a disc is warm and dotted, a box is
 brick, a triangle is green and streaked, a ring is blue and smooth. Nothing is downloaded and

@@ -1,5 +1,4 @@
-"""Under which conditions a model was trained and tested: what must agree before its numbers are
-averaged or compared.
+"""Conditions of a training and a test: what must agree before numbers are compared or averaged.
 
 Conditions are values by name, None for what a run does not tell (runs of earlier versions tell
 less). Two unknown values count as equal, an unknown and a known one do not. The seed and the key

@@ -1,5 +1,4 @@
-"""How well a model segments: one confusion matrix over the whole split, and what follows from
-it."""
+"""Evaluation: one confusion matrix over the whole split, and the scores that follow from it."""
 
 import math
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
-"""Documents with measurements: whether the owner of a key made one, and whether two were made under
-the same conditions.
+"""Documents of measurements: signed with the owner's key, compared by their conditions.
 
-They lie in folders that may have been at somebody else's. Needs no torch.
+They lie in folders that may come from an untrusted source. Needs no torch.
 """
 
 import hmac

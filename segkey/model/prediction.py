@@ -1,4 +1,4 @@
-"""A trained model at work for whoever holds its key: images in, masks of the images' own sizes out.
+"""Prediction with a trained model and its key: images in, masks of the images' own sizes out.
 
 >>> import segkey
 >>> model = segkey.load("runs/latest")                      # doctest: +SKIP

@@ -107,6 +107,7 @@ class Measured:
 
     @property
     def mean_iou(self) -> float | None:
+        """Mean IoU, 0 … 1; None if it is undefined."""
         return self.score.mean_iou
 
 
@@ -253,6 +254,7 @@ class Suite(_Attacked):
         return super()._scores() | {"no_key_baseline.mean_iou": self.no_key_baseline.mean_iou}
 
     def complaint(self) -> str:
+        """What is wrong with the numbers, in words; empty if nothing is."""
         for line in self.attacks if self.is_measured else ():
             if None in (line.mean_iou, line.recovered):
                 return f"of an attack, '{line.attack}' has no score; expected a number"

@@ -162,6 +162,7 @@ class Run:
 
     @property
     def weights_file(self) -> Path:
+        """Path of ``model.safetensors``, which may not exist yet."""
         return self.path / "model.safetensors"
 
     @property

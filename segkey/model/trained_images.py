@@ -1,4 +1,4 @@
-"""Which of the images a run is tested on it was trained on."""
+"""Detect test images that a run was trained on."""
 
 import contextlib
 import warnings

@@ -1,4 +1,4 @@
-"""Weights from files that may come from anybody: pretrained ones, archives, checksums."""
+"""Weights files from an untrusted source: reading, checksums, pretrained weights."""
 
 import hashlib
 import zipfile
@@ -15,6 +15,7 @@ WEIGHTS = ("coco", "imagenet", "none")
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a user's ``.safetensors`` or ``.pth`` file, by name."""
     if not file.is_file():
         raise SegkeyError(
             f"there are no weights at {file}",

@@ -47,6 +47,7 @@ class Model:
 
     @property
     def label(self) -> str:
+        """ "baseline", or the label of the method and block size."""
         return "baseline" if self.method == "none" else method_label(self.method, self.block_size)
 
     @property
@@ -88,6 +89,7 @@ class Model:
 
     @property
     def has_learned(self) -> bool:
+        """Whether it reaches `LEARNED` times the majority-class baseline."""
         return self.accuracy >= LEARNED * self.constant
 
 
@@ -120,6 +122,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
+        """Holds, holds partly, fails, or unknown if there are no pairs."""
         if not self.pairs:
             return UNKNOWN
         right = sum(pair.by > 0 for pair in self.pairs)
@@ -135,6 +138,7 @@ class Claim:
         return against or ordered[:2]
 
     def document(self) -> dict:
+        """The claim and its verdict, as written to JSON."""
         return {
             "claim": self.text,
             "verdict": self.verdict,

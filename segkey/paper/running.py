@@ -1,4 +1,4 @@
-"""Making the cells: one after another, each kept as soon as it is finished."""
+"""Run the grid: train and attack one cell after another, and keep each when it is finished."""
 
 import os
 import shutil

@@ -1,5 +1,4 @@
-"""How every cell of an experiment is made: the data, and all else that must agree before results
-stand in one table."""
+"""Settings of an experiment: the data and all else that must agree within one table."""
 
 import hashlib
 import os

@@ -258,6 +258,7 @@ def _mark(variant: int) -> str:
 
 
 def weights_in_words(settings: dict) -> str:
+    """What the training starts from, such as "COCO weights"; of a file, only its name."""
     weights = settings["recipe"]["weights"]
     known = {"none": "random weights", "coco": "COCO weights", "imagenet": "ImageNet weights"}
     return (

@@ -1,4 +1,4 @@
-"""An experiment beside the paper: its findings, its plan and its files, for people."""
+"""Tables of an experiment: the findings beside the paper's, the plan, the result files."""
 
 from collections.abc import Sequence
 from pathlib import Path

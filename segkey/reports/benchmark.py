@@ -1,4 +1,4 @@
-"""What this machine does, each stage beside its limit and beside what a user would do instead.
+"""The benchmark: each stage beside its limit, and beside what a user would do instead.
 
 Every ratio is taken within one run, as absolute times on shared machines mean little; each time is
 the best of several. The limits: copying the same bytes (``numpy.copyto``), decoding and resizing

@@ -1,4 +1,4 @@
-"""A line of the bench, and how its times are taken."""
+"""A row of the benchmark, and how its times are measured."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What single commands show: tables and sentences, made from results alone."""
+"""Output of single commands: tables and sentences, made from results alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +201,7 @@ class AttackRow:
 
     @property
     def percent(self) -> str:
+        """`of_correct` in per cent, or n/a."""
         return "n/a" if self.of_correct is None else per_cent(self.of_correct)
 
 

@@ -1,5 +1,4 @@
-"""Where things stand in the page's charts. Lengths are in per cent, so that a chart fits any screen
-and its text any eye."""
+"""Geometry of the page's charts, in per cent, so that a chart fits any screen."""
 
 import math
 from dataclasses import dataclass

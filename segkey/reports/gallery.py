@@ -1,5 +1,4 @@
-"""A few test images with what the model makes of them: with its key, with a wrong one, and
-plain."""
+"""The gallery: a few test images, predicted with the key, with a wrong key, and plain."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a file is: a key, a shard or a run; and whether it is whole."""
+"""Inspection of a path: whether it is a key, a shard or a run, and whether it is intact."""
 
 import os
 from dataclasses import asdict

@@ -1,5 +1,4 @@
-"""The report as one HTML file: no script, no network, opens from disk and fits a telephone and a
-sheet of paper."""
+"""The report as one HTML file: no script, no network, fits a phone and a sheet of paper."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What an image looks like under each method and block size, as in the paper's Figure 4."""
+"""Previews of an image under each method and block size, as in the paper's Figure 4."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A shard as a picture: what is stored, what the key makes of it, and the masks. Pillow only."""
+"""Contact sheets of a shard: images as stored, decrypted with a key, and masks. Pillow only."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont

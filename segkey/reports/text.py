@@ -1,4 +1,4 @@
-"""How tables, numbers and names look, whatever they say."""
+"""Text formatting: numbers, tables and escaping for the terminal, LaTeX, CSV and Markdown."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What a suite of attacks shows: one table, strongest first, and a verdict in plain words."""
+"""Verdicts of a suite of attacks: one table, strongest first, and a summary in plain words."""
 
 from rich.table import Table
 

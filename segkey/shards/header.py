@@ -1,4 +1,4 @@
-"""What a shard says about itself, and its checksums."""
+"""The header of a shard: what it says about its contents, and its checksums."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Reading a shard that may come from anybody."""
+"""Read a shard that may come from an untrusted source."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Whether git would take a file that must not be committed."""
+"""Check whether git would commit a file that must stay secret."""
 
 import os
 import shutil

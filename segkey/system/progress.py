@@ -1,4 +1,4 @@
-"""How long work tells how far it is, without knowing who listens."""
+"""The interface of progress reports, independent of how they are shown."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ Advance = Callable[[int], None]
 
 
 class Progress:
-    """Listens to nothing. The command line passes one that draws; see `segkey.cli.console`."""
+    """A no-op. The command line passes one that draws; see `segkey.cli.console`."""
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, unit: str = "images") -> Iterator[Advance]:

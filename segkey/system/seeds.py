@@ -1,5 +1,4 @@
-"""Everything random and every digest of names: from a seed and from text alone, never from global
-state."""
+"""Random generators and digests from a seed and text alone, never from global state."""
 
 import hashlib
 from collections.abc import Iterable

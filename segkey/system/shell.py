@@ -1,4 +1,4 @@
-"""Commands that a user may copy into a shell: every word in them means itself."""
+"""Quoting of commands that a user may copy into a shell."""
 
 import shlex
 

@@ -1,5 +1,7 @@
-"""Words and numbers as people read them: durations, sizes, shares, names made harmless. Imports
-nothing heavy."""
+"""Words and numbers as people read them: durations, sizes, shares, harmless names.
+
+Imports nothing heavy.
+"""
 
 
 def visible(text: object, keep: str = "") -> str:

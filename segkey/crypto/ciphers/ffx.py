@@ -50,6 +50,7 @@ class FFX(Cipher):
 
     @classmethod
     def from_key(cls, key, block_size, channels, password=None):
+        """The cipher that ``key`` means; the password is derived from the key, if not given."""
         selected = chosen(key, cls.method, block_size, channels)
         if password is None:
             return cls(selected, block_size, key.ffx_password(), fixed=False)
@@ -63,6 +64,7 @@ class FFX(Cipher):
         return KEY_BITS if bits and not fixed_password else bits
 
     def encrypt_images(self, images: Images) -> Images:
+        """uint8 (..., c, H, W) to uint16, 0 … 999."""
         halves = self._plane_of_halves(images, 256)
         table = self.cached(
             images,
@@ -77,6 +79,7 @@ class FFX(Cipher):
         return out
 
     def decrypt_images(self, images: Images) -> Images:
+        """uint16 (..., c, H, W) to uint8; raises if a value cannot come from this key."""
         table = self.cached(images, "decrypted", lambda h, w: self._inverse())
         halves = self._plane_of_halves(images, 1024)
         if isinstance(images, np.ndarray):
@@ -97,6 +100,7 @@ class FFX(Cipher):
         return found.byte()
 
     def rekeyed(self, key: Key) -> "FFX":
+        """The cipher that another key means; a fixed password stays."""
         if not self.password_hash:
             return super().rekeyed(key)
         # Asking pyffx and hashing the password again takes 60 ms per key and gives the same table.

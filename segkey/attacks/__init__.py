@@ -39,8 +39,7 @@ from segkey.crypto.ciphers import METHODS
 def searches_that_fit(
     method: str, block_size: int, channels: int = 3, fixed_password: bool = False
 ) -> list[str]:
-    """Options of ``segkey attack`` that search for the key of a method and block size, and do not
-    refuse it."""
+    """Options of ``segkey attack`` whose key search fits a method and block size."""
     fitting = []
     if method in METHODS and not too_many_keys(method, block_size, channels, fixed_password):
         fitting.append("--exhaustive")

@@ -87,8 +87,7 @@ AttackFunction = Callable[[Target, Budget, int], Result]
 
 @dataclass(frozen=True)
 class Attack:
-    """A registered attack; the attributes are the arguments of `attack`, and the function
-    itself."""
+    """A registered attack: the arguments of `attack`, and the function itself."""
 
     name: str
     attacker_knowledge: str

@@ -47,7 +47,7 @@ class Model:
 
     @property
     def label(self) -> str:
-        """ "baseline", or the label of the method and block size."""
+        """The label of the method and block size; "baseline" for a plain model."""
         return "baseline" if self.method == "none" else method_label(self.method, self.block_size)
 
     @property

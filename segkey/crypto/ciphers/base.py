@@ -152,8 +152,7 @@ class Cipher:
 
     @property
     def key_space_bits(self) -> float:
-        """`key_space` of this cipher: log2 of the number of different transformations, at most
-        256."""
+        """log2 of the number of different transformations of this cipher, at most 256."""
         return self.key_space(self.block_size, self.channels, bool(self.password_hash))
 
     def encrypt(self, images: Images) -> Images:

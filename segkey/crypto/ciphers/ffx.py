@@ -12,10 +12,9 @@ from segkey.errors import SegkeyError
 
 @register
 class FFX(Cipher):
-    """FFX: format-preserving Feistel encryption of three digits, 0 … 255 to 0 … 999, at the
-    selected positions.
+    """FFX: encryption of three digits, 0 … 255 to 0 … 999, at the selected positions.
 
-    pyffx is asked once for each of the 256 values; a picture is then one look-up in a table whose
+    pyffx is asked once for each of the 256 values; an image is then one look-up in a table whose
     first half leaves values as they are and whose second half encrypts them. Integers throughout:
     through float32 the round trip loses values.
 
@@ -58,8 +57,7 @@ class FFX(Cipher):
 
     @classmethod
     def key_space(cls, block_size, channels=3, fixed_password=False):
-        """As NP's if the password is fixed; a derived one adds the whole key, unless nothing is
-        selected."""
+        """As NP's if the password is fixed; a derived one adds the whole key."""
         bits = selection_bits(block_size, channels)
         return KEY_BITS if bits and not fixed_password else bits
 

@@ -125,7 +125,7 @@ def _half(selected: np.ndarray, certain: np.ndarray) -> np.ndarray:
 
 
 def _fill_table(table: np.ndarray) -> np.ndarray:
-    """Complete a table, uint16 (256,): an unseen value becomes what the nearest seen one becomes."""
+    """Complete a table, uint16 (256,): an unseen value maps as the nearest seen one does."""
     seen = np.flatnonzero(table >= 0)
     if not seen.size:
         return np.arange(256, dtype=np.uint16)
@@ -134,7 +134,7 @@ def _fill_table(table: np.ndarray) -> np.ndarray:
 
 
 def _solve_shuffle(own, x, y, plain):
-    """Match columns: position i of encrypted blocks holds the values of a position j of plain ones."""
+    """Match columns of values: which plain position each encrypted position holds."""
     _contradict(
         (np.sort(x, 1) != np.sort(y, 1)).any(1),
         plain,

@@ -109,8 +109,8 @@ class _Walk:
             return self.own.rekeyed(random_key("segkey-search", self.seed, query))
         generator = seeded("search", self.seed, query)
         most = max(1, self.own.channels * self.own.block_size**2 // 8)
-        # Log-uniform: large steps far from the key, small ones near it, and the attacker does not know
-        # which it is.
+        # Log-uniform: large steps far from the key, small ones near it, and the attacker
+        # does not know which it is.
         return changed(best, round(math.exp(generator.uniform(0, math.log(most)))), generator)
 
     def replay(self, accepted: list[list]) -> Cipher | None:

@@ -22,7 +22,9 @@ def psnr(images: Tensor, restored: Tensor) -> float:
 
 
 def ssim(images: Tensor, restored: Tensor) -> float:
-    """Structural similarity of uint8 images (N, C, H, W), −1 … 1, averaged over pixels.
+    """Structural similarity of uint8 images (N, C, H, W), −1 … 1.
+
+    The mean over pixels, channels and images.
 
     Wang et al. 2004, with their constants: a Gaussian window of 11×11 pixels (or the image's side)
     and sigma 1.5.

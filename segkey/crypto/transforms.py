@@ -39,7 +39,7 @@ class BlockTransform(nn.Module):
         return self.cipher.decrypt(images)
 
     def forward(self, images: Tensor, *others: object) -> Tensor | tuple:
-        """Encrypt the image; other inputs of a Compose, such as a mask, are returned as they are."""
+        """Encrypt images; other inputs of a Compose, such as a mask, are returned unchanged."""
         encrypted = self.encrypt(images)
         return (encrypted, *others) if others else encrypted
 

@@ -30,7 +30,7 @@ UNLABELLED = "the model and unlabelled images"
 LABELLED = "the model and labelled images"
 ENCRYPTED = "encrypted images"
 PAIR = "a plain/encrypted pair"
-KEY_PART = "part of the key"  # nobody has just that, but it teaches how much of the key suffices
+KEY_PART = "part of the key"  # no attacker has just that, but it shows how much of the key suffices
 ACCESS = (MODEL, UNLABELLED, LABELLED, ENCRYPTED, PAIR, KEY_PART)
 
 _MAYBE = or_none(number(0, 1))
@@ -270,7 +270,7 @@ def read(name: str, document: dict) -> Result:
 
     Args:
         name: one of `NAMES`.
-        document: as read; it may come from anybody.
+        document: as read; untrusted.
 
     Raises:
         segkey.system.records.Misfit: a field is missing or cannot be.

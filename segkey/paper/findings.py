@@ -19,20 +19,19 @@ HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "canno
 
 SMALL_BLOCKS = 4  # "small M" are those up to here; from M = 8 on, the paper's order changes
 WORKS_WELL = 0.5  # a model still works well without its key if this part of it is left
-LEARNED = 1.5  # a model has learned something if it reaches this many times the constant answer
+LEARNED = 1.5  # a model has learned something if it reaches this many times the baseline
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a method and block size reached under the same conditions: the mean over seeds, and over
-    nothing else.
+    """Scores of a method and block size under the same conditions, over all seeds.
 
     Attributes:
         method, block_size, device: which.
         correct: mean IoU with the correct key, one value per seed.
         plain: with plain images, one value per seed; empty for the baseline.
         wrong: with wrong keys, all of them of all seeds; empty for the baseline.
-        constant: what a constant answer reaches.
+        constant: mean IoU of the majority-class baseline.
         conditions: under which it was trained and tested, see `segkey.model.conditions`.
     """
 
@@ -82,8 +81,7 @@ class Model:
 
     @property
     def left(self) -> float:
-        """The part of what it reaches above a constant answer that is left without the key, from
-        0."""
+        """Share of the margin over the majority-class baseline that is left without the key, from 0."""
         above = self.accuracy - self.constant
         return max(0.0, self.without_key - self.constant) / above if above > 0 else 0.0
 
@@ -131,8 +129,7 @@ class Claim:
         )
 
     def decisive(self) -> list[Pair]:
-        """The pairs against the claim, the clearest first; if there are none, the two
-        narrowest."""
+        """The pairs against the claim, the clearest first; if there are none, the two narrowest."""
         ordered = sorted(self.pairs, key=lambda pair: pair.by)
         against = [pair for pair in ordered if pair.by <= 0]
         return against or ordered[:2]
@@ -156,8 +153,9 @@ def has_score(cell: dict) -> bool:
 
 
 def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
-    """Cells of ``results.json`` put together over seeds, by method and block size and then by their
-    conditions.
+    """Cells of ``results.json`` by method and block size and then by their conditions.
+
+    Seeds are put together.
 
     Where a method and block size was trained or tested under several conditions, those with the
     most seeds are first, and of as many seeds those that most cells have. Cells that have no score,
@@ -196,8 +194,10 @@ def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
 
 
 def _plain_scores(group: list[dict]) -> tuple[float, ...]:
-    """With plain images, fed in the better way: earlier versions tried one way, which counts only
-    if all did."""
+    """Scores with plain images, divided in the better way.
+
+    Earlier versions tried one way, which counts only if all did.
+    """
     scores = [cell["plain"] for cell in group if cell["plain"]]
     both = [plain for plain in scores if "by_divisor" in plain]
     return tuple(plain["mean_iou"] for plain in both or scores)
@@ -339,8 +339,7 @@ def _below(grid: _Grid, baseline: Model | None) -> Claim:
 
 
 def _leaks(grid: _Grid) -> list[Claim]:
-    """Of models that have learned something: what is left of the others without a key says
-    nothing."""
+    """Claims on leaks, of models that have learned something; of others they say nothing."""
     learned = _Grid({place: model for place, model in grid.models.items() if model.has_learned})
     separates = Claim("FFX has the widest gap from the correct key to none, at each M")
     keeps = Claim("FFX keeps the smallest part without the key, at each M")

@@ -57,7 +57,7 @@ class FFX(Cipher):
 
     @classmethod
     def key_space(cls, block_size, channels=3, fixed_password=False):
-        """As NP's if the password is fixed; a derived one adds the whole key."""
+        """As NP's if the password is fixed; else the whole key, or 0 if nothing is selected."""
         bits = selection_bits(block_size, channels)
         return KEY_BITS if bits and not fixed_password else bits
 

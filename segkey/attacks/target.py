@@ -124,7 +124,7 @@ class Target:
     def images_of(self, split: str, count: int | None = None) -> BatchLoader:
         """The first ``count`` plain images of ``train`` or ``val``, with masks.
 
-        Test images, if those are not at hand; ``split.header.split`` of the loader names the one that was taken.
+        Test images, if those are not at hand; ``split.header.split`` of the loader says which.
         """
         if (split, count) not in self._feeds:
             source = self.splits.get(split, self.loader.split)
@@ -132,7 +132,7 @@ class Target:
         return self._feeds[split, count]
 
     def is_judged_on(self, loader: BatchLoader) -> bool:
-        """Whether a loader shares images with the test split, which would flatter a choice made there."""
+        """Whether a loader shares images with the test split: choosing there flatters."""
         if loader.split.header.split == self.loader.split.header.split:
             return True
         return not set(loader.split.names[: len(loader)]).isdisjoint(

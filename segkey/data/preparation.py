@@ -37,7 +37,7 @@ class Preparation:
     crop_scale: float = 0.25
 
     def load(self, item: Item) -> tuple[list[np.ndarray], list[np.ndarray], tuple[int, int]]:
-        """All views of an image, uint8 (C, H, W), of its mask, uint8 (H, W), and the original (H, W).
+        """Views of an image, uint8 (C, H, W), and of its mask, uint8 (H, W); its original size.
 
         Raises:
             SegkeyError: a file that cannot be read, a mask of another size, a class beyond the

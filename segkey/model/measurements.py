@@ -9,7 +9,7 @@ from segkey.crypto.keys import Key
 
 
 def authenticated(what: str, document: dict, key: Key | None) -> dict:
-    """A document with an ``hmac`` that only a holder of the key can make; as it is without a key."""
+    """A document with an ``hmac`` that only a holder of the key can make, if there is a key."""
     document = {name: value for name, value in document.items() if name != "hmac"}
     return document | ({"hmac": key.authenticate(what, document)} if key else {})
 

@@ -104,7 +104,7 @@ class Run:
         return run
 
     def _check(self) -> None:
-        """Check the form of the run, which may come from an untrusted source, for all who use it."""
+        """Check the form of the run, which is untrusted, for all who use it."""
         if not run_names.NAME.fullmatch(self.name):
             raise SegkeyError(
                 f"{self.path}: a run cannot be called {self.name!r}",

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
     from segkey.paper import Example, Model
 
-_GAP = 1 / 32  # between pictures, as a part of one
-_LEAST_WIDTH = 128  # of a picture
+_GAP = 1 / 32  # between images, as a part of one
+_LEAST_WIDTH = 128  # pixels, of an image
 
 
 def sheet(
     plain: np.ndarray, pictures: dict[str, list[np.ndarray]], block_sizes: Sequence[int]
 ) -> Image.Image:
-    """The paper's Figure 4: an image, and its encryptions by method (rows) and block size (columns).
+    """The paper's Figure 4: an image, and its encryptions by method (row) and block size (column).
 
-    Every pixel is shown as one pixel (of small pictures, as a square of pixels): resampling would
+    Every pixel is shown as one pixel (of small images, as a square of pixels): resampling would
     invent patterns that the blocks do not have.
 
     Args:
@@ -50,7 +50,7 @@ def sheet(
     height, width = enlarge * plain.shape[1], enlarge * plain.shape[2]
     gap = max(2, round(_GAP * width))
     # 8 points, where the sheet is as wide as a page's two columns (7.2 inches); never too wide for
-    # a picture.
+    # an image.
     letters = max(9, min(round((len(block_sizes) + 1) * (width + gap) * 8 / 72 / 7.2), width // 4))
     font, strip = ImageFont.load_default(letters), round(1.6 * letters)
     rows_height = len(pictures) * (height + gap) - gap
@@ -96,7 +96,7 @@ _STYLE = {
     "text.parse_math": False,
     "text.usetex": False,  # names are text: $ in them begins no formula
 }
-# Okabe and Ito's colours, which people with any colour vision tell apart; then Tol's, for pictures
+# Okabe and Ito's colours, which people with any colour vision tell apart; then Tol's, for images
 # with more classes.
 _COLOURS = (
     "#0072B2",

@@ -81,7 +81,10 @@ class Model:
 
     @property
     def left(self) -> float:
-        """Share of the margin over the majority-class baseline that is left without the key, from 0."""
+        """Share of the margin over the majority-class baseline that is left without a key.
+
+        At least 0.
+        """
         above = self.accuracy - self.constant
         return max(0.0, self.without_key - self.constant) / above if above > 0 else 0.0
 

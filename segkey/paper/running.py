@@ -114,7 +114,7 @@ class Experiment:
             return document
 
     def _make(self, cell: Cell, splits: dict[str, Split]) -> None:
-        """Train and attack a cell, or report why it is left out; nothing finished is overwritten."""
+        """Train and attack a cell, or report why it is left out; overwrites nothing finished."""
         try:
             self._train_and_attack(cell, splits)
             self.watch.end()

@@ -210,8 +210,7 @@ def _peak_memory(arguments: list[str]) -> float:
 
 
 def memory(folder: Path) -> Iterator[Row]:
-    """Peak memory of ``segkey encrypt`` (of its largest process): 10,000 small images beside
-    1,000."""
+    """Peak memory of ``segkey encrypt`` (largest process): 10,000 small images beside 1,000."""
     if os.name != "posix":
         raise SegkeyError("this system does not tell the memory of a process")
     KEY.save(folder / "bench.key")

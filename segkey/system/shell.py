@@ -19,7 +19,6 @@ def word(text: object) -> str:
 
 
 def option(name: str, value: object) -> str:
-    """``--name value``, for a value of a field such as ``batch_size``; one that begins with ``-``
-    stays a value."""
+    """``--name value`` of a field such as ``batch_size``; the value may begin with ``-``."""
     shown = visible(value)
     return f"--{name.replace('_', '-')}{'=' if shown.startswith('-') else ' '}{shlex.quote(shown)}"

@@ -1,13 +1,14 @@
-"""What somebody without the key can try.
+"""Attacks: what an attacker without the key can try against a stolen model.
 
 An attack is a function of a `Target` (the stolen model and the owner's test images, plain, on the
 device), a `Budget` and a seed; it returns a `Result`. The owner's key only judges. Each attack
 registers itself with `attack`, which names what its attacker is assumed to know; one of your own
 does the same, in a file that ``SEGKEY_METHODS`` names.
 
-The modules ``wrong_keys`` … ``partial_key`` hold the attacks; ``registry``, ``target`` and ``suite``
-what runs them, ``key_parts`` how keys are guessed and changed, ``similarity`` how well an image was
-restored.
+The attacks are in ``wrong_keys``, ``known_pair``, ``ciphertext_only``, ``exhaustive``,
+``fine_tune``, ``search`` and ``partial_key``. ``registry``, ``target``, ``suite`` and ``journal``
+run them, ``key_parts`` guesses and changes keys, and ``similarity`` measures how well an image was
+restored (PSNR, SSIM).
 
     >>> from segkey.attacks import ATTACKS
     >>> "known-pair" in ATTACKS
@@ -38,8 +39,7 @@ from segkey.crypto.ciphers import METHODS
 def searches_that_fit(
     method: str, block_size: int, channels: int = 3, fixed_password: bool = False
 ) -> list[str]:
-    """Options of ``segkey attack`` that search for the key of a method and block size, and do not
-    refuse it."""
+    """Options of ``segkey attack`` whose key search fits a method and block size."""
     fitting = []
     if method in METHODS and not too_many_keys(method, block_size, channels, fixed_password):
         fitting.append("--exhaustive")

@@ -1,10 +1,10 @@
-"""Encrypted images alone: what neighbours in a natural image have in common gives the key away.
+"""The ciphertext-only attack: estimate the key from the statistics of encrypted images alone.
 
 All blocks of all images are encrypted alike, so that every position of a block can be watched over
 thousands of blocks. Values of neighbouring pixels, and of the channels of one pixel, rise and fall
 together:
 
-- NP: where they rise and fall against each other, one of them is turned over;
+- NP: if they rise and fall against each other, one of them is inverted;
 - SHF: how strongly positions go together tells how near they were;
 - FFX: values above 255 tell the selection, and the plain neighbours of a code tell its value.
 """
@@ -35,12 +35,10 @@ MOST_SHUFFLED = (
 
 
 def estimate(own: Cipher, encrypted: np.ndarray) -> list[Cipher]:
-    """Ciphers that may have made some encrypted images; what the images cannot tell apart, several
-    of them.
+    """Estimate the cipher of some encrypted images; several, if the images cannot tell them apart.
 
     Args:
-        own: says the method, M, c and, where it is fixed, FFX's table; nothing else of it is looked
-            at.
+        own: gives the method, M, c and, if it is fixed, FFX's table; nothing else of it is read.
         encrypted: uint8, or uint16 for FFX, (N, c, H, W).
     """
     height, width = encrypted.shape[-2:]
@@ -96,8 +94,9 @@ _ACROSS = 0.97  # how much neighbouring channels are taken to have in common
 
 
 def _estimate_shuffle(own: Cipher, encrypted: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """The arrangement whose expected correlations fit best, within blocks and to the blocks on the
-    right and below.
+    """The arrangement whose expected correlations fit best, within and between blocks.
+
+    Between: to the blocks on the right and below.
 
     A quadratic assignment, solved by FAQ (Vogelstein et al. 2015). The three channels are alike:
     all their orders are returned.
@@ -135,8 +134,7 @@ def _block_grid(images: np.ndarray, m: int) -> tuple[int, int, int]:
 
 
 def _assign(seen: list[np.ndarray], model: list[np.ndarray], most_steps: int = 60) -> np.ndarray:
-    """FAQ: the place of each item, maximising Σ tr(Aᵀ P B Pᵀ) over several pairs of matrices at
-    once.
+    """FAQ: the place of each item, maximising Σ tr(Aᵀ P B Pᵀ) over pairs of matrices.
 
     scipy's ``quadratic_assignment`` takes one pair only.
     """
@@ -159,8 +157,10 @@ def _assign(seen: list[np.ndarray], model: list[np.ndarray], most_steps: int = 6
 
 
 def _estimate_ffx(own: Cipher, encrypted: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """Positions that ever hold more than 255 are selected; a code is worth what its plain
-    neighbours are on average."""
+    """Estimate FFX: positions that ever hold more than 255 are selected.
+
+    A code is worth the mean of its plain neighbours.
+    """
     blocks = grid_of_blocks(encrypted, own.block_size).astype(np.float32)
     selected = (blocks.max((0, 1, 2)) > 255).reshape(-1)
     if own.password_hash:
@@ -171,8 +171,10 @@ def _estimate_ffx(own: Cipher, encrypted: np.ndarray) -> list[dict[str, np.ndarr
 
 
 def _estimate_table(encrypted: np.ndarray, selected: np.ndarray, own: Cipher) -> np.ndarray:
-    """uint16 (256,): codes in the order of their neighbours' medians; exact in order where every
-    value occurs."""
+    """uint16 (256,): codes in the order of their neighbours' medians.
+
+    The order is exact if every value occurs.
+    """
     c, m = own.channels, own.block_size
     height, width = encrypted.shape[-2:]
     plane = np.tile(selected.reshape(c, m, m), (1, height // m, width // m))
@@ -227,8 +229,10 @@ def _obstacle(target: Target) -> str:
     required_access=ENCRYPTED,
 )
 def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
-    """Estimate the key from encrypted images alone; let the entropy of the prediction choose among
-    what is left."""
+    """Estimate the key from encrypted images alone.
+
+    The entropy of the prediction chooses among the candidates that are left.
+    """
     own = target.cipher
     plain = np.concatenate([batch.cpu().numpy() for batch, _ in target.loader.batches(64)])[
         :MOST_IMAGES
@@ -277,8 +281,7 @@ def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
 
 
 def _restore(cipher: Cipher, encrypted: np.ndarray) -> np.ndarray:
-    """Decrypt with an estimate: what it says no image can hold is taken for the nearest that one
-    can."""
+    """Decrypt with an estimate; an impossible value is replaced by the nearest possible one."""
     if cipher.method != "ffx":
         return cipher.decrypt(encrypted)
     plane = cipher.tiled(cipher.selected, *encrypted.shape[-2:])

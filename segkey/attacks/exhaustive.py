@@ -1,4 +1,4 @@
-"""Try every key, where there are few."""
+"""The exhaustive attack: try every key, if the key space is small enough."""
 
 import itertools
 import math
@@ -18,8 +18,10 @@ _CHUNK = 32  # keys between two savings
 
 
 def all_ciphers(own: Cipher) -> Iterator[Cipher]:
-    """Every cipher of the method and block size, in lexicographic order: C(n, n//2) selections or
-    n! permutations."""
+    """Every cipher of the method and block size, in lexicographic order.
+
+    C(n, n//2) selections or n! permutations.
+    """
     n = own.channels * own.block_size**2
     if secret_parts(own) == ("selected",):
         for positions in itertools.combinations(range(n), n // 2):
@@ -34,7 +36,7 @@ def all_ciphers(own: Cipher) -> Iterator[Cipher]:
 
 
 def number_of_ciphers(own: Cipher) -> float:
-    """How many `all_ciphers` gives; infinity where it cannot go through them."""
+    """How many `all_ciphers` gives; infinity if it cannot go through them."""
     return _number(secret_parts(own), own.block_size, own.channels)
 
 
@@ -80,10 +82,9 @@ def _obstacle(target: Target) -> str:
     required_access=LABELLED,
 )
 def exhaustive(target: Target, budget: Budget, seed: int) -> Result:
-    """Try every key on a few images, the best of them on all that the attacker has, and the best of
-    those on the test images.
+    """Try every key on a few images, the best on all of the attacker's, the best of those on test.
 
-    The attacker's images are validation images, where those are at hand. With their masks, keys are
+    The attacker's images are validation images, if those are at hand. With their masks, keys are
     ranked by mean IoU; what an attacker without masks would do, ranking by the entropy of the
     prediction, is told beside it.
     """
@@ -133,6 +134,5 @@ def exhaustive(target: Target, budget: Budget, seed: int) -> Result:
 
 
 def _rank(values: tuple[float, ...], chosen: int, sign: int) -> int:
-    """The place of one value, 1 for the first, among those that are better (smaller, for ``sign``
-    1)."""
+    """The rank of one value, 1 for the best: smaller is better for ``sign`` 1."""
     return 1 + sum(sign * value < sign * values[chosen] for value in values)

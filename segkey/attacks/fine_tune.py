@@ -1,4 +1,4 @@
-"""Train the protection away: a stolen model and some plain images with masks."""
+"""The fine-tuning attack: retrain a stolen model on some plain images with masks."""
 
 import math
 
@@ -36,8 +36,7 @@ def _obstacle(target: Target) -> str:
     required_access=LABELLED,
 )
 def fine_tune(target: Target, budget: Budget, seed: int) -> Result:
-    """Train on plain images from the stolen weights, beside training the same way from the weights
-    that model began with.
+    """Train on plain images from the stolen weights, and from the weights that model began with.
 
     The difference of the two is what the theft was worth. The learning rate is that of the recipe
     ``scratch``, over ``budget.epochs`` epochs or ``budget.steps`` steps, whichever is more; what is
@@ -74,7 +73,10 @@ def fine_tune(target: Target, budget: Budget, seed: int) -> Result:
 
 
 def _stolen_as_it_is(target: Target) -> dict:
-    """No image, no training: the better of the two ways to feed plain images."""
+    """No image, no training: the stolen model as it is, on plain images.
+
+    Plain images are divided in the better of the two ways.
+    """
     keyless = max(measured.mean_iou for measured in target.plain().values())
     return {"percent": 0, "images": 0, "epochs": 0, "stolen": keyless, "anew": None}
 

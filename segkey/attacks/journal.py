@@ -1,4 +1,4 @@
-"""What an attack has finished, kept so that an interrupted one goes on; and what it cost."""
+"""The journal of an attack: its finished steps, kept to resume from, and what they cost."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from segkey.model.measurements import differences, same_text
 from segkey.system import devices, distributed
 from segkey.system.files import append, is_there, open_regular, read_text, remove, written_whole
 
-_MAX_KEPT = 16 << 20  # bytes of finished pieces, which are under 1 kB each
+_MAX_KEPT = 16 << 20  # bytes of finished entries, which are under 1 kB each
 
 
 @dataclass
@@ -20,8 +20,7 @@ class Cost:
 
     Attributes:
         queries: keys (or plain images, or estimates) tried on some images.
-        images: pictures run through the network; one that is trained on counts each time it is
-            seen.
+        images: images run through the network; a training image counts once per epoch.
         seconds: of wall time.
     """
 
@@ -39,17 +38,18 @@ class Cost:
 
 
 class Journal:
-    """Finished pieces of an attack, kept in a file as long as it is under way: one line of JSON
-    each, after the settings.
+    """Finished entries of an attack, in a file that exists while it is under way.
 
-    The file lies in the run's folder, which may have been at somebody else's: every line is
-    authenticated with the owner's key, together with the settings. So only pieces that the owner
+    One line of JSON per entry, after the settings.
+
+    The file lies in the run's folder, which may come from an untrusted source: every line is
+    authenticated with the owner's key, together with the settings. So only entries that the owner
     made, under the same settings, are used again.
 
     Args:
         path: where; nowhere, if not given.
-        settings: what must agree for a piece to be of use again.
-        key: the owner's. Without it nothing is read or written, as a piece could come from anybody.
+        settings: what must agree for an entry to be used again.
+        key: the owner's. Without it nothing is read or written, as an entry could be forged.
 
     Under torchrun the first rank reads and writes the file for all.
     """
@@ -71,11 +71,11 @@ class Journal:
         return len(self._pieces)
 
     def get(self, name: str) -> dict | None:
-        """A piece, if it is there."""
+        """The entry of that name; None if there is none."""
         return self._pieces.get(name)
 
     def add(self, name: str, piece: dict) -> None:
-        """Keep a piece; when this returns, a kill does no harm to it."""
+        """Keep an entry; when this returns, it survives a kill."""
         self._pieces[name] = piece
         if not self.path:
             return
@@ -98,14 +98,13 @@ class Journal:
         return f"{self._authenticate(kind, content)} {json.dumps(content, allow_nan=False)}\n"
 
     def _authenticate(self, kind: str, content: object) -> str:
-        # A piece belongs to its settings; the settings stand for themselves, so that one can say
+        # An entry belongs to its settings; the settings stand for themselves, so that one can say
         # how they differ.
         bound = [content, self._settings] if kind == "piece" else content
         return self._key.authenticate(f"attack journal, {kind}", bound)
 
     def _read(self) -> dict[str, dict]:
-        """The pieces in the file that the owner made under these settings; what is not used is
-        told."""
+        """The entries that the owner made under these settings; reports what is not used."""
         open_regular(self.path, limit=_MAX_KEPT).close()
         try:
             lines = read_text(self.path, _MAX_KEPT).splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""Keys as what they mean for blocks: guess, change and compare the parts of a cipher.
+"""The secret parts of a cipher: guess, change and compare them.
 
 Parts are those of `segkey.ciphers.Cipher.PARTS`: a ``permutation``, a selection (``selected``), a
 table of ``values``. A kind of part that is new needs a line in ``_KINDS``.
@@ -32,7 +32,7 @@ def secret_parts_of(method: type[Cipher], fixed_password: bool) -> tuple[str, ..
 
 
 def changeable(cipher: Cipher) -> str:
-    """Why the parts of a cipher cannot be changed a little; empty where they can."""
+    """Why the parts of a cipher cannot be changed a little; empty if they can."""
     return changeable_parts(secret_parts(cipher))
 
 
@@ -47,8 +47,7 @@ def changeable_parts(parts: tuple[str, ...]) -> str:
 
 
 def sharing(cipher: Cipher, share: float, generator: np.random.Generator) -> Cipher:
-    """A random cipher that is given ``share`` (0 … 1) of the positions of each secret part, and
-    draws the others."""
+    """A random cipher that shares ``share`` (0 … 1) of the positions of each secret part."""
     return cipher.with_parts(
         **{
             name: _KINDS[name].complete(getattr(cipher, name), share, generator)
@@ -129,8 +128,7 @@ def _swap_selected(own: np.ndarray, pairs: int, generator: np.random.Generator) 
 
 
 class _Kind(NamedTuple):
-    """What an attacker can do with a part: draw what is not given of it, and change some of its
-    positions."""
+    """How to handle a kind of part: complete a share of it at random, change some positions."""
 
     complete: Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
     change: Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
@@ -151,5 +149,5 @@ def grid_of_blocks(images: np.ndarray, m: int) -> np.ndarray:
 
 
 def blocks_of(images: np.ndarray, m: int) -> np.ndarray:
-    """(N, c, H, W) as flattened blocks (N·H/M·W/M, c·M·M), picture by picture, row by row."""
+    """(N, c, H, W) as flattened blocks (N·H/M·W/M, c·M·M), image by image, row by row."""
     return grid_of_blocks(images, m).reshape(-1, images.shape[1] * m * m)

@@ -1,4 +1,4 @@
-"""One plain image and its encrypted twin give the key away."""
+"""The known-plaintext attack: solve for the key from a plain image and its encrypted version."""
 
 import zlib
 from collections.abc import Callable
@@ -21,8 +21,7 @@ def solve(own: Cipher, plain: np.ndarray, encrypted: np.ndarray) -> tuple[Cipher
     """The cipher that turned some plain images into some encrypted ones, as far as they tell.
 
     Args:
-        own: says the method, M, c and, where it is fixed, FFX's table; nothing else of it is looked
-            at.
+        own: gives the method, M, c and, if it is fixed, FFX's table; nothing else of it is read.
         plain: uint8 (N, c, H, W).
         encrypted: uint8, or uint16 for FFX, of the same shape.
 
@@ -77,8 +76,10 @@ def _solve_negative_positive(own, x, y, plain):
 
 
 def _solve_ffx(own, x, y, plain):
-    """Positions whose values change are selected, and tell the table; the others stay, or hold
-    values that the table keeps."""
+    """Positions whose values change are selected, and tell the table; the others stay.
+
+    A position that stays may also hold only values that the table keeps.
+    """
     if not _explains_ffx(own, x, y):
         first = _first(len(x), lambda count: _explains_ffx(own, x[:count], y[:count]))
         _contradict(
@@ -98,8 +99,7 @@ def _solve_ffx(own, x, y, plain):
 
 
 def _ffx_parts(own: Cipher, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The positions that change, bool, and what values become there, int32 (256,); -1 where that is
-    not seen."""
+    """Positions that change, bool, and what values become there, int32 (256,); -1 if not seen."""
     selected = (x != y).any(0)
     if own.password_hash:
         return selected, own.values.astype(np.int32)
@@ -117,8 +117,7 @@ def _explains_ffx(own: Cipher, x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def _half(selected: np.ndarray, certain: np.ndarray) -> np.ndarray:
-    """Half of all positions are selected: what is missing is taken from those that are not
-    certain."""
+    """Select half of all positions: what is missing is taken from the uncertain ones."""
     missing = max(0, selected.size // 2 - int(selected.sum()))
     filled = selected.copy()
     filled[np.flatnonzero(~certain)[:missing]] = True
@@ -126,8 +125,7 @@ def _half(selected: np.ndarray, certain: np.ndarray) -> np.ndarray:
 
 
 def _fill_table(table: np.ndarray) -> np.ndarray:
-    """Values that were never seen become what the nearest value that was seen becomes; uint16
-    (256,)."""
+    """Complete a table, uint16 (256,): an unseen value maps as the nearest seen one does."""
     seen = np.flatnonzero(table >= 0)
     if not seen.size:
         return np.arange(256, dtype=np.uint16)
@@ -136,8 +134,7 @@ def _fill_table(table: np.ndarray) -> np.ndarray:
 
 
 def _solve_shuffle(own, x, y, plain):
-    """Position i of every encrypted block holds what some position j of the plain one holds: the
-    same column of values."""
+    """Match columns of values: which plain position each encrypted position holds."""
     _contradict(
         (np.sort(x, 1) != np.sort(y, 1)).any(1),
         plain,
@@ -202,8 +199,10 @@ def _obstacle(target: Target) -> str:
     required_access=PAIR,
 )
 def known_pair(target: Target, budget: Budget, seed: int) -> Result:
-    """Solve for the key from one pair, two, ten; validation images, where those are at hand, or a
-    pair that is given."""
+    """Solve for the key from one, two and ten pairs, or from a pair that is given.
+
+    The images are validation images, if those are at hand.
+    """
     own, found = target.cipher, []
     if target.pair:
         # Named by what it holds: a score that was kept of another pair is not this one's.

@@ -1,4 +1,4 @@
-"""How much of a key suffices."""
+"""The partial-key measurement: the score of keys that agree with the owner's in part."""
 
 from segkey.attacks.key_parts import changeable, sharing
 from segkey.attacks.registry import Budget, Result, attack

@@ -1,5 +1,4 @@
-"""What an attack is: a function of a target, a budget and a seed, registered with what its attacker
-knows."""
+"""The registry of attacks: `attack` registers one with what its attacker knows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -88,8 +87,7 @@ AttackFunction = Callable[[Target, Budget, int], Result]
 
 @dataclass(frozen=True)
 class Attack:
-    """A registered attack; the attributes are the arguments of `attack`, and the function
-    itself."""
+    """A registered attack: the arguments of `attack`, and the function itself."""
 
     name: str
     attacker_knowledge: str

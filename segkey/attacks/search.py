@@ -1,4 +1,4 @@
-"""Hill-climbing: change a wrong key a little, and keep what makes the model happier."""
+"""The hill-climbing attack: change a wrong key a little, and keep what the model scores higher."""
 
 import math
 from collections.abc import Callable
@@ -58,14 +58,12 @@ def search(target: Target, budget: Budget, seed: int) -> Result:
     required_access=UNLABELLED,
 )
 def search_unlabelled(target: Target, budget: Budget, seed: int) -> Result:
-    """Climb towards the key by the entropy of the model's prediction: a model that is given what it
-    knows is certain."""
+    """Climb towards the key by the entropy of the prediction, which is low near the key."""
     return _climb(target, budget, seed, _BLIND)
 
 
 def _climb(target: Target, budget: Budget, seed: int, criterion: _Criterion) -> Result:
-    """The best of some random keys, then changes of some pairs of its positions, kept unless they
-    make it worse."""
+    """Take the best of some random keys, then keep changes that do not make it worse."""
     own, loader = target.cipher, target.images_of("val", budget.images)
     walk = _Walk(own, max(1, round(_RANDOM * budget.queries)), seed)
     name = f"{criterion.name}/{seed}/{len(loader)}/{budget.queries}"
@@ -111,14 +109,14 @@ class _Walk:
             return self.own.rekeyed(random_key("segkey-search", self.seed, query))
         generator = seeded("search", self.seed, query)
         most = max(1, self.own.channels * self.own.block_size**2 // 8)
-        # Log-uniform: large steps far from the key, small ones near it, and nobody knows where that
-        # is.
+        # Log-uniform: large steps far from the key, small ones near it, and the attacker
+        # does not know which it is.
         return changed(best, round(math.exp(generator.uniform(0, math.log(most)))), generator)
 
     def replay(self, accepted: list[list]) -> Cipher | None:
         """The key that some accepted queries led to.
 
-        So their numbers are as secret as a key: only pieces that are kept while an attack is under
+        So their numbers are as secret as a key: only journal entries of an attack that is under
         way hold them, its result does not.
         """
         best = None

@@ -1,4 +1,4 @@
-"""How like the original a restored image is."""
+"""Similarity of a restored image to the original: PSNR and SSIM."""
 
 import math
 
@@ -8,8 +8,9 @@ from torch import Tensor
 
 
 def psnr(images: Tensor, restored: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 images (N, C, H, W): the mean over images; infinite
-    where all are equal.
+    """Peak signal-to-noise ratio in dB of uint8 images (N, C, H, W), averaged over images.
+
+    Infinite if all are equal.
 
     Images that are restored exactly count as 100 dB where others are not, so that they do not hide
     the others.
@@ -21,8 +22,9 @@ def psnr(images: Tensor, restored: Tensor) -> float:
 
 
 def ssim(images: Tensor, restored: Tensor) -> float:
-    """Structural similarity of uint8 images (N, C, H, W), −1 … 1: the mean over pixels, channels
-    and images.
+    """Structural similarity of uint8 images (N, C, H, W), −1 … 1.
+
+    The mean over pixels, channels and images.
 
     Wang et al. 2004, with their constants: a Gaussian window of 11×11 pixels (or the image's side)
     and sigma 1.5.

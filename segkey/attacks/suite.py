@@ -1,4 +1,4 @@
-"""All attacks that fit a run, one after another, and what they recovered."""
+"""The suite: runs all attacks that fit a run, one after another, and compares their results."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -151,8 +151,7 @@ def _run(attack: Attack, target: Target, budget: Budget, seed: int) -> AttackLin
 
 
 def recovered(mean_iou: float, no_key_baseline: float, correct: float) -> float:
-    """The share of the way from the no-key baseline to the correct key's score; 1 if the key adds
-    nothing."""
+    """Share of the way from the no-key baseline to the correct key; 1 if the key adds nothing."""
     if correct <= no_key_baseline:
         return 1.0
     return (mean_iou - no_key_baseline) / (correct - no_key_baseline)
@@ -162,7 +161,7 @@ def merge(earlier: Suite | None, suite: Suite, key: Key | None = None) -> Suite:
     """Add the owner's earlier results on the same model and images, except for those that are new.
 
     Args:
-        earlier: what the run's folder holds, if anything; it may come from anybody.
+        earlier: what the run's folder holds, if anything; untrusted.
         suite: from `run_attacks`.
         key: the owner's. What was not authenticated with it, or was measured under other settings,
             is left out, and that is told.

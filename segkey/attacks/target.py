@@ -1,4 +1,4 @@
-"""The stolen model, the owner's images that judge, and an account of what an attack spends."""
+"""The target of an attack: the stolen model, the owner's test images, and the cost so far."""
 
 import contextlib
 import time
@@ -27,23 +27,23 @@ from segkey.system.records import as_json
 
 @dataclass
 class Target:
-    """A model under attack. The owner's cipher is here to judge; no attack may learn from it what
-    it does not say it knows.
+    """A model under attack, with the owner's cipher as ground truth for scoring only.
+
+    An attack must not read anything of it beyond its stated knowledge.
 
     Attributes:
         run: where the model came from.
         model: the network, on the device.
-        loader: plain test images with masks, on the device; what was won is measured on all of
-            them.
+        loader: plain test images with masks, on the device; attacks are scored on all of them.
         cipher: the owner's.
-        splits: the run's ``train`` and ``val``, where they are at hand: for attackers who have
+        splits: the run's ``train`` and ``val``, if they are at hand: for attackers who have
             images of that kind.
-        precise: float32 even where the device computes in bfloat16.
+        precise: float32 even if the device computes in bfloat16.
         batch_size: images per batch.
         pair: a plain image, uint8 (1, C, H, W), and its encrypted twin, for `known_pair`.
-        keep: a file for finished pieces of work, so that an attack that was killed goes on.
-        key: the owner's; authenticates those pieces, and without it none are kept.
-        progress: hears of every image.
+        keep: a file for finished work, so that an attack that was killed goes on.
+        key: the owner's; authenticates that file, and without it none is kept.
+        progress: is told of every image.
         spent: by the attack that is under way.
     """
 
@@ -91,8 +91,7 @@ class Target:
         limit: int | None = None,
         **how: Any,
     ) -> "Target":
-        """Load a run's model and its test images; encrypted ones are decrypted on the device with
-        the owner's key.
+        """Load a run's model and its test images, decrypted with the owner's key.
 
         Args:
             run: the model under attack.
@@ -123,10 +122,9 @@ class Target:
         return ways_of_plain(self.cipher)
 
     def images_of(self, split: str, count: int | None = None) -> BatchLoader:
-        """The first ``count`` plain images of ``train`` or ``val``, with masks; test images where
-        those are not at hand.
+        """The first ``count`` plain images of ``train`` or ``val``, with masks.
 
-        The name of the split that was taken is that of the feed.
+        Test images, if those are not at hand; ``split.header.split`` of the loader says which.
         """
         if (split, count) not in self._feeds:
             source = self.splits.get(split, self.loader.split)
@@ -134,8 +132,7 @@ class Target:
         return self._feeds[split, count]
 
     def is_judged_on(self, loader: BatchLoader) -> bool:
-        """Whether images of a feed are among those that attacks are judged on: a choice made there
-        flatters an attack."""
+        """Whether a loader shares images with the test split: choosing there flatters."""
         if loader.split.header.split == self.loader.split.header.split:
             return True
         return not set(loader.split.names[: len(loader)]).isdisjoint(
@@ -160,7 +157,7 @@ class Target:
         entropy: bool = False,
         model: Segmenter | None = None,
     ) -> evaluation.Scores:
-        """Try a cipher, or plain images, on all test images, or on those of another feed.
+        """Try a cipher, or plain images, on all test images, or on those of another loader.
 
         Args:
             cipher: encrypts the images; plain, if None.
@@ -185,13 +182,12 @@ class Target:
         )
 
     def spend(self, images: int) -> None:
-        """Account for pictures that ran through the network in another way than `score`."""
+        """Account for images that ran through the network in another way than `score`."""
         self.spent.add(Cost(0, images))
         self._advance(images)
 
     def cached(self, name: str, work: Callable[[], Any]) -> Any:
-        """``work()``, which gives something that JSON can hold; kept with what it cost, so that it
-        is done once."""
+        """The result of ``work()``, as JSON, cached with its cost in the journal."""
         piece = self.journal.get(name)
         if piece is None:
             before, self.spent, began = self.spent, Cost(), time.monotonic()
@@ -220,7 +216,7 @@ class Target:
         return Measured(Score(**found), MajorityClass(name=class_name, mean_iou=mean_iou))
 
     def correct(self) -> Measured:
-        """What `evaluate` says of the owner's key."""
+        """`evaluate` on plain images by divisor: 255, and the method's largest value."""
         return self.evaluate("correct", self.cipher)
 
     def plain(self) -> dict[int, Measured]:
@@ -248,4 +244,4 @@ def plain_loader(
 
 
 def _unheard(count: int) -> None:
-    """Nobody listens."""
+    """A no-op: there is no listener."""

@@ -1,4 +1,4 @@
-"""Plain images and random wrong keys: the paper's section 4.2, and what its mean does not show."""
+"""The attacks of the paper's section 4.2: plain images, and images encrypted with wrong keys."""
 
 import math
 import statistics
@@ -17,11 +17,10 @@ from segkey.model.results import Attack, Incorrect, Plain
 
 
 def wrong_ciphers(own: Cipher, seed: int) -> Iterator[Cipher]:
-    """Ciphers of random keys, none of which means what the owner's does; without end, decided by
-    ``seed``.
+    """Endless ciphers of random keys, from ``seed``; none is equivalent to the owner's.
 
     A wrong key that means the owner's transformation by chance (1 in 924 for NP at M = 2) is passed
-    over. A fixed FFX password is known to the attacker. Where there is a single key, there is no
+    over. A fixed FFX password is known to the attacker. If there is a single key, there is no
     wrong one.
 
     Raises:
@@ -108,8 +107,10 @@ def correct_plain_incorrect(target: Target, wrong_keys: int = 100, seed: int = 0
 
 
 def spread(values: list[float]) -> dict[str, float | None]:
-    """Mean, standard deviation (of the sample; 0 for one value), least and largest; None if there
-    is no value."""
+    """Mean, standard deviation (of the sample; 0 for one value), least and largest.
+
+    None if there is no value.
+    """
     if not values:
         return dict.fromkeys(("mean", "std", "min", "max"))
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -124,8 +125,7 @@ def _or_least(score: float | None) -> float:
 
 @attack("plain", "nothing else; the largest value stands in the model's file")
 def plain(target: Target, budget: Budget, seed: int) -> Result:
-    """Feed plain images, divided by 255 and by the method's largest value; the better is the
-    keyless score."""
+    """Score plain images, divided by 255 and by the method's largest value; the better counts."""
     with target.task("plain", len(target.loader) * target.ways_of_plain):
         found = better_plain(target)
     return Result(

@@ -1,4 +1,4 @@
-"""All output to the terminal: results to stdout, everything else to stderr."""
+"""Terminal output: results to stdout, progress, notes, warnings and errors to stderr."""
 
 import contextlib
 import json
@@ -148,6 +148,7 @@ class TerminalProgress(progress.Progress):
     def task(
         self, description: str, total: int, unit: str = "images"
     ) -> Iterator[progress.Advance]:
+        """Show a task of ``total`` units; call what is yielded with how many more were done."""
         if _quiet:
             yield lambda count: None
             return
@@ -161,6 +162,7 @@ class TerminalProgress(progress.Progress):
             yield lambda count: bars.advance(bar, count)
 
     def say(self, text: str) -> None:
+        """Print a line to stderr."""
         note(text)
 
 

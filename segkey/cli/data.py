@@ -1,4 +1,4 @@
-"""``segkey encrypt``, ``decrypt`` and ``inspect``."""
+"""Commands ``segkey encrypt``, ``decrypt``, ``preview`` and ``inspect``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

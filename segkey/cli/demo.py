@@ -1,4 +1,4 @@
-"""``segkey demo``: the whole way on built-in scenes."""
+"""Command ``segkey demo``: encrypt, train, evaluate and attack on built-in scenes."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``segkey keygen``."""
+"""Command ``segkey keygen``: generate a key file."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``segkey train``, ``segkey evaluate`` and ``segkey predict``."""
+"""Commands ``segkey train``, ``segkey evaluate`` and ``segkey predict``."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``segkey reproduce``."""
+"""Command ``segkey reproduce``: the paper's experiment."""
 
 from pathlib import Path
 from typing import Annotated

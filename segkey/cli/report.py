@@ -1,4 +1,4 @@
-"""``segkey report`` and ``segkey bench``."""
+"""Commands ``segkey report`` and ``segkey bench``."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""From a key to a cipher: key files, the block-wise ciphers, and the ciphers as ``nn.Module``."""
+"""Cryptography: key files, sealing, the block-wise ciphers, and the ciphers as ``nn.Module``."""
 
 # The paper's methods and block sizes (its Table 1), in its order. They stand here, as the command
 # line's completion needs them before it may load NumPy; `segkey.crypto.ciphers.METHODS` holds the

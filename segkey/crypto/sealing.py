@@ -1,4 +1,4 @@
-"""Sealing a secret with a passphrase: scrypt makes a key of it, AES-256-GCM encrypts the secret.
+"""Sealing a secret with a passphrase: scrypt derives a key, AES-256-GCM encrypts the secret.
 
 The fields are those of ``sealed`` in a key file (see segkey/FORMATS.md).
 """

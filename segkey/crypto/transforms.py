@@ -31,8 +31,7 @@ class BlockTransform(nn.Module):
         self.cipher = cipher
 
     def encrypt(self, images: Tensor) -> Tensor:
-        """uint8 (..., c, H, W) to uint8, or uint16 for FFX, on the same device; the input is not
-        changed."""
+        """uint8 (..., c, H, W) to uint8, or uint16 for FFX, on the same device; not in place."""
         return self.cipher.encrypt(images)
 
     def decrypt(self, images: Tensor) -> Tensor:
@@ -40,8 +39,7 @@ class BlockTransform(nn.Module):
         return self.cipher.decrypt(images)
 
     def forward(self, images: Tensor, *others: object) -> Tensor | tuple:
-        """Encrypt; whatever else a Compose hands on, such as a mask, is returned beside it as it
-        is."""
+        """Encrypt images; other inputs of a Compose, such as a mask, are returned unchanged."""
         encrypted = self.encrypt(images)
         return (encrypted, *others) if others else encrypted
 
@@ -56,6 +54,7 @@ class BlockTransform(nn.Module):
         return self.cipher.key_space_bits
 
     def extra_repr(self) -> str:
+        """The cipher, for ``repr`` of the module; shows no secret."""
         return repr(self.cipher)
 
 
@@ -87,6 +86,5 @@ def _on_cpu(positions: np.ndarray | Tensor) -> np.ndarray:
 def from_key(
     method: str, key: Key | None, block_size: int, channels: int = 3, password: bytes | None = None
 ) -> BlockTransform:
-    """The transform that ``key`` means for a method and block size; arguments as
-    `segkey.ciphers.from_key`."""
+    """The transform that ``key`` means; arguments as `segkey.ciphers.from_key`."""
     return BlockTransform(ciphers.from_key(method, key, block_size, channels, password))

@@ -1,2 +1,1 @@
-"""From files to arrays: layouts of folders, decoding, masks, augmentation, built-in scenes, colours
-of classes."""
+"""Data: layouts of folders, decoding, masks, augmentation, built-in scenes, palettes."""

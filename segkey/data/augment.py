@@ -1,4 +1,4 @@
-"""Random crops and flips, and pictures as arrays. Pillow and NumPy only."""
+"""Augmentation: random crops and flips of an image and its mask. Pillow and NumPy only."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a picture, as fractions of its sides, and whether it is mirrored left to right."""
+    """A part of an image, as fractions of its sides, and whether it is mirrored left to right."""
 
     left: float
     top: float
@@ -26,13 +26,13 @@ def random_crops(
 ) -> np.ndarray:
     """Random resized crops with horizontal flips, as torchvision's RandomResizedCrop draws them.
 
-    Ten tries for a part of the wanted area and aspect ratio; the whole picture, cut to the nearest
-    allowed ratio at its centre, where none fits.
+    Ten tries for a part of the wanted area and aspect ratio; the whole image, cut to the nearest
+    allowed ratio at its centre, if none fits.
 
     Args:
         generator: the source of randomness.
         sizes: (N, 2) heights and widths in pixels.
-        scale: least and largest area, as a fraction of the picture.
+        scale: least and largest area, as a fraction of the image.
         ratio: least and largest width / height.
 
     Returns:
@@ -63,14 +63,15 @@ def random_crops(
 def random_crop(
     generator: np.random.Generator, height: int, width: int, scale: tuple[float, float]
 ) -> Crop:
-    """One of `random_crops`, for a picture of ``height`` x ``width`` pixels."""
+    """One of `random_crops`, for an image of ``height`` x ``width`` pixels."""
     *box, flip = random_crops(generator, np.array([[height, width]]), scale)[0]
     return Crop(*map(float, box), flip=bool(flip))
 
 
 def as_array(picture: Image.Image, size: tuple[int, int], crop: Crop | None = None) -> np.ndarray:
-    """Cut, resize and mirror a picture: RGB with bilinear to uint8 (3, H, W), L with nearest to
-    uint8 (H, W).
+    """Cut, resize and mirror a Pillow image to a uint8 array.
+
+    RGB: bilinear, to (3, H, W). L: nearest, to (H, W).
 
     Args:
         picture: mode RGB or L.

@@ -1,4 +1,4 @@
-"""One picture at a time: decode, turn upright, resize, augment. Pillow and NumPy only."""
+"""Decode images and masks: limits, orientation, bit depth. Pillow and NumPy only."""
 
 import os
 import threading
@@ -48,8 +48,9 @@ _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
 
 
 class _QuietPillow:
-    """While any thread is in it, Pillow does not warn: sizes are checked here, the rest is about
-    harmless metadata.
+    """Silences Pillow while any thread is in it: sizes are checked here.
+
+    The other warnings are about harmless metadata.
 
     `warnings.catch_warnings` in each thread would not do: threads that overlap give each other's
     filters back, and one that ignores everything stays behind and swallows all later warnings.
@@ -78,15 +79,15 @@ _QUIET_PILLOW = _QuietPillow()
 
 if hasattr(
     os, "register_at_fork"
-):  # a process that forks while a thread is in it leaves the child a lock nobody opens
+):  # a process that forks while a thread is in it leaves the child a lock that is never released
     os.register_at_fork(after_in_child=_QUIET_PILLOW.__init__)
 
 
 def _decode(path: Path) -> Image.Image:
-    """Read a file as a picture of at most `MAX_PIXELS`.
+    """Read a file as an image of at most `MAX_PIXELS`.
 
     Raises:
-        SegkeyError: no picture, a picture too large, or a file that cannot be read.
+        SegkeyError: no image, an image too large, or a file that cannot be read.
     """
     too_large = SegkeyError(
         f"{path}: too many pixels", f"segkey reads up to {MAX_PIXELS // 10**6} megapixels"
@@ -121,8 +122,7 @@ def _decode(path: Path) -> Image.Image:
 
 
 def _count_scans(path: Path) -> int:
-    """How often a JPEG begins a scan, at most; read in parts, as there may be gigabytes behind the
-    picture."""
+    """At most how many scans a JPEG has; read in parts, as the file may hold gigabytes."""
     count, last = 0, b""
     with open_regular(path, follow=True) as file:
         while part := file.read(1 << 20):
@@ -131,25 +131,23 @@ def _count_scans(path: Path) -> int:
 
 
 def load_image(path: Path) -> Image.Image:
-    """Decode an image as upright 8-bit RGB, whatever its mode; 16-bit values keep their upper 8
-    bits."""
+    """Decode an image as upright 8-bit RGB; 16-bit values keep their upper 8 bits."""
     return to_rgb(_decode(path), path)
 
 
 def is_animated(path: Path) -> bool:
-    """Whether a file that `load_image` takes holds more pictures than the first, which is all it
-    takes."""
+    """Whether a file holds more than one image; `load_image` takes the first."""
     if path.suffix.lower() not in _SEVERAL:
         return False
     try:
         with open_regular(path, follow=True) as file, Image.open(file, formats=_FORMATS) as picture:
             return getattr(picture, "n_frames", 1) > 1
-    except Exception:  # what decoders raise on a damaged second picture; the first one was fine
+    except Exception:  # what decoders raise on a damaged second image; the first one was fine
         return True
 
 
 def to_rgb(picture: Image.Image, path: Path | str) -> Image.Image:
-    """A picture as `load_image` gives it; ``path`` names it in errors."""
+    """An image as `load_image` gives it; ``path`` names it in errors."""
     try:
         if picture.mode in _SIXTEEN_BIT:
             upper = _by_strips(picture, lambda values: np.clip(values, 0, 65535) >> 8)
@@ -171,8 +169,10 @@ def to_rgb(picture: Image.Image, path: Path | str) -> Image.Image:
 
 
 def _by_strips(picture: Image.Image, narrow: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """What ``narrow`` makes of a picture's values, as uint8 (H, W); at once, NumPy's copies would
-    take four pictures."""
+    """``narrow`` applied to an image's values in parts, as uint8 (H, W), to save memory.
+
+    At once, NumPy's copies would take the memory of four images.
+    """
     width, height = picture.size
     result = np.empty((height, width), np.uint8)
     for top in range(0, height, 256):
@@ -189,10 +189,10 @@ def _keep_orientation(picture: Image.Image, original: Image.Image) -> Image.Imag
 
 
 def load_mask(path: Path) -> Image.Image:
-    """Decode a mask of class numbers, index or palette, as an 8-bit picture (mode L).
+    """Decode a mask of class numbers, index or palette, as an 8-bit image (mode L).
 
     Raises:
-        SegkeyError: a colour picture (its colours are not class numbers), or class numbers above
+        SegkeyError: a colour image (its colours are not class numbers), or class numbers above
             255.
     """
     picture = _decode(path)

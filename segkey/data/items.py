@@ -1,4 +1,4 @@
-"""What was found: an image with its mask, what is left out and why, and all of it by split."""
+"""The result of a search for data: images with masks by split, and what is left out and why."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,7 @@ class Source:
 
     @property
     def has_masks(self) -> bool:
+        """Whether any image has a mask."""
         return any(item.mask for items in self.splits.values() for item in items)
 
     def __len__(self) -> int:

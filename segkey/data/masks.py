@@ -1,4 +1,4 @@
-"""What masks hold: the largest class of one mask, and the number of classes of a whole source."""
+"""Class numbers in masks: the largest class of a mask, the number of classes of a source."""
 
 from dataclasses import dataclass
 

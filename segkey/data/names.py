@@ -1,5 +1,4 @@
-"""Names of images that a list gives by their paths: what tells them apart, and no more of where
-they lie."""
+"""Names of images from the paths in a list: enough of each path to tell them apart, no more."""
 
 import os
 from dataclasses import replace

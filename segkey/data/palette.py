@@ -1,5 +1,7 @@
-"""What classes look like: a colour each, palette masks, overlays with a legend. Pillow and NumPy
-only."""
+"""Colours of classes: the VOC palette, palette masks, overlays with a legend.
+
+Pillow and NumPy only.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,8 +17,10 @@ _VOID = 255
 
 
 def _voc_palette() -> np.ndarray:
-    """PASCAL VOC's colours: the bits of a number, dealt out to red, green and blue from the highest
-    down."""
+    """The PASCAL VOC palette: the bits of a number, dealt out to red, green and blue.
+
+    From the highest bit down.
+    """
     numbers, colours = np.arange(256), np.zeros((256, 3), dtype=np.uint8)
     for place in range(8):
         for channel in range(3):
@@ -43,8 +47,7 @@ def palette_of(classes: Sequence[str]) -> np.ndarray:
 
 
 def palette_mask(mask: np.ndarray, classes: Sequence[str] = ()) -> Image.Image:
-    """A mask of class numbers, uint8 (H, W), as a palette picture: pixels are the numbers, shown in
-    `palette_of` them."""
+    """A mask of class numbers, uint8 (H, W), as an image with a palette (mode P)."""
     picture = Image.fromarray(mask)
     picture.putpalette(palette_of(classes).tobytes())
     return picture
@@ -55,11 +58,11 @@ def overlay(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> I
 
     Args:
         picture: RGB.
-        mask: uint8 (H, W) of class numbers, of the picture's size.
+        mask: uint8 (H, W) of class numbers, of the image's size.
         classes: their names.
 
     Returns:
-        RGB, as high as the picture and the legend together. A small picture is enlarged by a whole
+        RGB, as high as the image and the legend together. A small image is enlarged by a whole
         number.
     """
     coloured = Image.blend(picture, palette_mask(mask, classes).convert("RGB"), _STRENGTH)
@@ -77,8 +80,7 @@ def overlay(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> I
 
 
 def draw_legend(numbers: np.ndarray, classes: Sequence[str], width: int) -> Image.Image:
-    """A swatch and a name for each of some class numbers, in as many lines as they need; RGB,
-    ``width`` pixels wide.
+    """A legend: a swatch and a name per class number, RGB, ``width`` pixels wide.
 
     Numbers beyond the classes are void.
     """
@@ -107,8 +109,7 @@ def draw_legend(numbers: np.ndarray, classes: Sequence[str], width: int) -> Imag
 
 
 def _in_lines(widths: list[int], width: int, gap: int) -> list[tuple[int, int]]:
-    """Where things of some widths go, one after another in lines of ``width``: the left edge and
-    the line of each."""
+    """Lay things out in lines of ``width``: the left edge and the line of each."""
     places, x, line = [], gap, 0
     for each in widths:
         if x > gap and x + each + gap > width:

@@ -1,5 +1,4 @@
-"""What is done to an image and its mask before anything is encrypted: decode, check, augment,
-resize."""
+"""Preparation of an image and its mask before encryption: decode, check, augment, resize."""
 
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ class Preparation:
 
     Attributes:
         size: (H, W).
-        classes: number of classes, or None where there are no masks.
+        classes: number of classes, or None without masks.
         ignore_index: the mask value that means void.
         views: copies of each image.
         augmented: whether the copies are random crops, or the image itself.
@@ -38,8 +37,7 @@ class Preparation:
     crop_scale: float = 0.25
 
     def load(self, item: Item) -> tuple[list[np.ndarray], list[np.ndarray], tuple[int, int]]:
-        """All views of an image, uint8 (C, H, W), of its mask, uint8 (H, W), and its original (H,
-        W).
+        """Views of an image, uint8 (C, H, W), and of its mask, uint8 (H, W); its original size.
 
         Raises:
             SegkeyError: a file that cannot be read, a mask of another size, a class beyond the

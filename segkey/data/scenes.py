@@ -1,5 +1,4 @@
-"""Built-in scenes: textured shapes on textured grounds with exact masks, for trying segkey without
-any data.
+"""Built-in scenes: textured shapes with exact masks, for trying segkey without any data.
 
 Colour and texture tell the classes apart, as in photographs: a disc is warm and dotted, a box is
 brick, a triangle is green and streaked, a ring is blue and smooth. Nothing is downloaded and
@@ -90,11 +89,10 @@ def _texture(
 
 
 def write(folder: Path, train: int, val: int, test: int, size: int = 128, seed: int = 0) -> Path:
-    """Write scenes as JPEG images and palette PNG masks under ``folder/images`` and
-    ``folder/masks``.
+    """Write scenes: JPEG images in ``folder/images``, palette PNG masks in ``folder/masks``.
 
     Returns:
-        ``folder``, which `segkey.data.sources.find` then reads like anybody's data.
+        ``folder``, which `segkey.data.sources.find` then reads like any data.
     """
     number = 0
     for split, count in (("train", train), ("val", val), ("test", test)):

@@ -1,4 +1,4 @@
-"""Find images, pair them with masks, deal them into splits; opens none of them.
+"""Find images, pair them with masks, divide them into splits; opens none of them.
 
 Understood: a PASCAL VOC devkit; a folder with ``images/`` and ``masks/``, with or without
 ``train/ val/ test/`` inside them (or around them); a folder ``images`` beside a folder ``masks``; a

@@ -1,1 +1,1 @@
-"""The network, its weights and training, its folder (a run), its evaluation and predictions."""
+"""Models: networks, weights, training, the folder of a run, evaluation and prediction."""

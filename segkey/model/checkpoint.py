@@ -1,4 +1,4 @@
-"""What a training has reached after whole epochs: saved with its run, and gone on from."""
+"""Checkpoints of a training after whole epochs: saved with the run, and resumed from."""
 
 import math
 import time

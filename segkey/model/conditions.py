@@ -1,5 +1,4 @@
-"""Under which conditions a model was trained and tested: what must agree before its numbers are
-averaged or compared.
+"""Conditions of a training and a test: what must agree before numbers are compared or averaged.
 
 Conditions are values by name, None for what a run does not tell (runs of earlier versions tell
 less). Two unknown values count as equal, an unknown and a known one do not. The seed and the key
@@ -37,7 +36,7 @@ def of_training(config: dict) -> dict[str, object]:
         crop_scale = record.get("crop_scale") if record.get("augmented") else None
     weights = (
         str(recipe.pop("weights", "")).replace("\\", "/").rsplit("/", 1)[-1]
-    )  # a file's folder is nobody's business
+    )  # without the folder of a file, which is private
     return {
         "classes": list(data["classes"]),
         "size": "x".join(map(str, data["size"])),
@@ -94,8 +93,7 @@ def key(conditions: dict[str, object]) -> str:
 
 
 def differences(conditions: dict[str, object], other: dict[str, object]) -> list[str]:
-    """What differs, in words: first the value in ``conditions``, and in brackets that of
-    ``other``."""
+    """What differs, in words: the value in ``conditions``, and in brackets that of ``other``."""
     found = []
     for name in dict.fromkeys([*conditions, *other]):
         value, others = conditions.get(name), other.get(name)
@@ -138,8 +136,7 @@ def joined(differing: list[str], most: int = 6) -> str:
 
 
 def device_kind(device: object) -> str | None:
-    """A device as results describe it, without what makes no other kind of it: the number of
-    threads."""
+    """The kind of a device: its description without the number of threads."""
     return re.sub(r", \d+ threads?", "", device) if isinstance(device, str) else None
 
 
@@ -149,14 +146,13 @@ def _short(value: object) -> str:
 
 
 def _part(document: dict, name: str) -> dict:
-    """A dictionary in a document that may come from anybody; empty where there is none."""
+    """A dictionary in an untrusted document; empty if there is none."""
     part = document.get(name)
     return part if isinstance(part, dict) else {}
 
 
 def _major(config: dict, name: str) -> str | None:
-    """The part of a version that says whether results may differ: up to the first number that is
-    not 0."""
+    """The significant part of a version: up to the first number that is not 0."""
     return _significant(_part(config, "versions").get(name))
 
 

@@ -1,4 +1,4 @@
-"""What ``run.json`` holds: the configuration of a run, and its form.
+"""The configuration of a run, ``run.json``, and the checks of its form.
 
 It may come from elsewhere. Fields that `records.stated` gives a default were not written by all
 earlier versions.

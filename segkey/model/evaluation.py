@@ -1,5 +1,4 @@
-"""How well a model segments: one confusion matrix over the whole split, and what follows from
-it."""
+"""Evaluation: one confusion matrix over the whole split, and the scores that follow from it."""
 
 import math
 from dataclasses import dataclass
@@ -42,9 +41,8 @@ def _count(values: Tensor, bins: int) -> Tensor:
     """How often each of 0 … bins − 1 occurs in ``values``, int64 (bins,)."""
     if values.device.type != "cuda" or values.numel() >= 1 << 24:
         return torch.bincount(values, minlength=bins)
-    # bincount waits for the device to learn the largest value. histc need not, where it is told;
-    # float32 counts
-    # to 2²⁴ exactly, and values stand in the middle of their bins.
+    # bincount waits for the device to learn the largest value. histc is told;
+    # float32 counts to 2²⁴ exactly, and values stand in the middle of their bins.
     return torch.histc(values.float(), bins, -0.5, bins - 0.5).long()
 
 
@@ -67,8 +65,7 @@ class Scores:
 
     @property
     def iou(self) -> dict[str, float | None]:
-        """Intersection over union of each class; None for a class that does not occur in the
-        truth."""
+        """Intersection over union by class; None for a class that does not occur in the truth."""
         hit = self.matrix.diag().double()
         truth, predicted = self.matrix.sum(1).double(), self.matrix.sum(0).double()
         values = hit / (truth + predicted - hit)
@@ -79,20 +76,19 @@ class Scores:
 
     @property
     def mean_iou(self) -> float | None:
-        """Mean of `iou` over the classes that occur; None where nothing but void does."""
+        """Mean of `iou` over the classes that occur; None if all pixels are void."""
         values = [value for value in self.iou.values() if value is not None]
         return sum(values) / len(values) if values else None
 
     @property
     def pixel_accuracy(self) -> float | None:
-        """The part of pixels, void left out, that are right; None where all are void."""
+        """Fraction of non-void pixels that are correct; None if all are void."""
         pixels = int(self.matrix.sum())
         return int(self.matrix.diag().sum()) / pixels if pixels else None
 
     @property
     def majority_class(self) -> MajorityClass:
-        """The baseline: the most frequent class everywhere; its fields are None if all pixels are
-        void."""
+        """The majority-class baseline; its fields are None if all pixels are void."""
         truth = self.matrix.sum(1)
         occurring = int((truth > 0).sum())
         if not occurring:
@@ -118,15 +114,15 @@ def score(
 ) -> Scores:
     """Run a model over a split and count.
 
-    Where a batch does not fit in the device's memory it is scored in pieces (see
+    If a batch does not fit in the device's memory it is scored in micro-batches (see
     `segkey.system.devices.MicroBatches`), and the user is told; the scores are the same.
 
     Under torchrun every rank scores some of the batches, and their counts are added up: the result
-    is that of one process, to the last digit. Whoever has fewer batches than ranks takes a smaller
-    ``batch_size``.
+    is that of one process, to the last digit. With fewer batches than ranks,
+    take a smaller ``batch_size``.
 
     Args:
-        model: on the feed's device, in evaluation mode.
+        model: on the loader's device, in evaluation mode.
         loader: images with masks; its header names the classes and the void value.
         max_value: what images are divided by.
         cipher: encrypts the images first, on the device.

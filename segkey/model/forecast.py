@@ -1,4 +1,4 @@
-"""How long a training will take, told once, after its first steps."""
+"""The forecast of how long a training will take, printed once, after its first steps."""
 
 import time
 from collections.abc import Callable

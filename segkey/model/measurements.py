@@ -1,7 +1,6 @@
-"""Documents with measurements: whether the owner of a key made one, and whether two were made under
-the same conditions.
+"""Documents of measurements: signed with the owner's key, compared by their conditions.
 
-They lie in folders that may have been at somebody else's. Needs no torch.
+They lie in folders that may come from an untrusted source. Needs no torch.
 """
 
 import hmac
@@ -10,8 +9,7 @@ from segkey.crypto.keys import Key
 
 
 def authenticated(what: str, document: dict, key: Key | None) -> dict:
-    """A document with an ``hmac`` that only a holder of the key can make; without a key, as it
-    is."""
+    """A document with an ``hmac`` that only a holder of the key can make, if there is a key."""
     document = {name: value for name, value in document.items() if name != "hmac"}
     return document | ({"hmac": key.authenticate(what, document)} if key else {})
 

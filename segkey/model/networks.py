@@ -36,8 +36,7 @@ BACKBONES = {  # bottlenecks a stage, and where torchvision's weights are
 
 
 class Segmenter(nn.Module):
-    """FCN with a ResNet backbone of output stride 8; logits upsampled bilinearly to the input's
-    size.
+    """FCN with a ResNet backbone of output stride 8; logits upsampled to the input's size.
 
     Args:
         backbone: a name in `BACKBONES`.
@@ -45,8 +44,7 @@ class Segmenter(nn.Module):
     """
 
     # torchvision's weights expect inputs normalised with ImageNet's statistics; they belong to the
-    # network, so
-    # that everybody feeds it the same: pixels divided by the largest value of the method.
+    # network, so that its input is always the same: pixels divided by the method's largest value.
     mean: Tensor
     std: Tensor
 
@@ -80,8 +78,7 @@ class Segmenter(nn.Module):
 
     @property
     def state_bytes(self) -> int:
-        """What training goes on from takes at most: weights, the best ones, two moments of the
-        optimizer, history."""
+        """The most bytes a checkpoint takes: weights, best weights, optimizer state, history."""
         return 5 * self.bytes + (16 << 20)
 
     def weights(self) -> dict[str, Tensor]:
@@ -89,8 +86,9 @@ class Segmenter(nn.Module):
         return self.fcn.state_dict()
 
     def load_weights(self, state: dict[str, Tensor], origin: str, new_head: bool = False) -> None:
-        """Load a state dict of an FCN, or of a ResNet alone; the head stays random where it is
-        missing or ``new_head``.
+        """Load a state dict of an FCN, or of a ResNet alone.
+
+        The head stays random if it is missing, or if ``new_head``.
 
         Raises:
             SegkeyError: a tensor of another shape, or names of another network.
@@ -133,8 +131,8 @@ def build(backbone: str, classes: list[str], weights: str = "none") -> Segmenter
 
     Args:
         backbone: a name in `BACKBONES`.
-        classes: names; where they are VOC's, the 21-class head of the COCO weights is used as it
-            is, and otherwise replaced. A file's head is used where it has as many classes.
+        classes: names; if they are VOC's, the 21-class head of the COCO weights is used as it
+            is, and otherwise replaced. A file's head is used if it has as many classes.
         weights: ``coco``, ``imagenet``, ``none``, or a file (``.safetensors``, or ``.pth`` without
             pickled code).
 

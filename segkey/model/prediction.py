@@ -1,4 +1,4 @@
-"""A trained model at work for whoever holds its key: images in, masks of the images' own sizes out.
+"""Prediction with a trained model and its key: images in, masks of the images' own sizes out.
 
 >>> import segkey
 >>> model = segkey.load("runs/latest")                      # doctest: +SKIP
@@ -81,14 +81,12 @@ class Model:
         password: bytes | None = None,
         batch_size: int = 32,
     ) -> np.ndarray | list[np.ndarray]:
-        """Which class each pixel belongs to: resized as in training, encrypted, predicted, and
-        resized back.
+        """Segment images: resize as in training, encrypt, predict, and resize the masks back.
 
         Args:
             images: a path, a Pillow image, or a uint8 array (H, W, 3) or (H, W); or a list of them.
-            key: the model's key. Another one works as it would for a thief, with a warning, and so
-                does none.
-            password: the FFX password, where the model was trained with a fixed one.
+            key: the model's key. With another one, or none, segkey warns, and the masks are poor.
+            password: the FFX password, if the model was trained with a fixed one.
             batch_size: images per batch.
 
         Returns:
@@ -147,7 +145,7 @@ class Model:
         Args:
             pixels: uint8 (N, 3, h, w), plain.
             sizes: (H, W) of each mask.
-            cipher: from `cipher`, or a thief's; None feeds the images as they are.
+            cipher: from `cipher`, or an attacker's; None feeds the images as they are.
             divided_by: what images are divided by that are fed as they are.
 
         Returns:
@@ -228,8 +226,7 @@ def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _likeliest(logits: Tensor) -> Tensor:
-    """argmax over the first dimension, uint8; on the CPU, torch's own argmax takes five times as
-    long there as max."""
+    """argmax over the first dimension, uint8; on the CPU, `max` is 5 times as fast as `argmax`."""
     return logits.max(0).indices.byte()
 
 
@@ -242,7 +239,7 @@ class Predicted:
         pixels: class name to how many pixels, over all images.
         seen: class name to how many images it occurs in.
         problems: images that were left out, with reasons.
-        animated: names of images of which only the first picture was used.
+        animated: names of images of which only the first frame was used.
         seconds: how long it took, without loading the model.
     """
 

@@ -1,4 +1,4 @@
-"""How to train: the paper's recipe, one from random weights, and the checks on both."""
+"""Training recipes: the paper's, one from random weights, and the checks on both."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ UNLABELLED = "the model and unlabelled images"
 LABELLED = "the model and labelled images"
 ENCRYPTED = "encrypted images"
 PAIR = "a plain/encrypted pair"
-KEY_PART = "part of the key"  # nobody has just that, but it teaches how much of the key suffices
+KEY_PART = "part of the key"  # no attacker has just that, but it shows how much of the key suffices
 ACCESS = (MODEL, UNLABELLED, LABELLED, ENCRYPTED, PAIR, KEY_PART)
 
 _MAYBE = or_none(number(0, 1))
@@ -107,6 +107,7 @@ class Measured:
 
     @property
     def mean_iou(self) -> float | None:
+        """Mean IoU, 0 … 1; None if it is undefined."""
         return self.score.mean_iou
 
 
@@ -253,6 +254,7 @@ class Suite(_Attacked):
         return super()._scores() | {"no_key_baseline.mean_iou": self.no_key_baseline.mean_iou}
 
     def complaint(self) -> str:
+        """What is wrong with the numbers, in words; empty if nothing is."""
         for line in self.attacks if self.is_measured else ():
             if None in (line.mean_iou, line.recovered):
                 return f"of an attack, '{line.attack}' has no score; expected a number"
@@ -268,7 +270,7 @@ def read(name: str, document: dict) -> Result:
 
     Args:
         name: one of `NAMES`.
-        document: as read; it may come from anybody.
+        document: as read; untrusted.
 
     Raises:
         segkey.system.records.Misfit: a field is missing or cannot be.

@@ -11,8 +11,7 @@ NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def named_by(latest: Path) -> str:
-    """The run beside it that ``runs/latest`` names, as a link or, where links cannot be made, as a
-    text file."""
+    """The run beside it that ``runs/latest`` names, by a link or, without links, a text file."""
     try:
         with explain_os_errors(latest):
             text = (
@@ -29,8 +28,7 @@ def named_by(latest: Path) -> str:
 
 
 def point_to_latest(folder: Path, name: str) -> None:
-    """Let ``folder/latest`` name a run: a symbolic link, or a text file where links cannot be
-    made."""
+    """Let ``folder/latest`` name a run: a symbolic link, or a text file if links cannot be made."""
     latest, fresh = folder / "latest", folder / ".latest.partial"
     remove(fresh)
     if not latest.is_symlink():
@@ -44,8 +42,7 @@ def point_to_latest(folder: Path, name: str) -> None:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether there is anything; a folder with hidden files alone is what a training leaves that is
-    killed at once."""
+    """Whether a path exists, other than a folder of hidden files only, as a killed run leaves."""
     if path.is_symlink() or not path.is_dir():
         return os.path.lexists(path)
     return any(not each.name.startswith(".") for each in path.iterdir())
@@ -61,8 +58,7 @@ def check_name(name: str) -> str:
 
 
 def folders(folder: Path, file: str = "run.json") -> list[Path]:
-    """The folders in ``folder`` that hold a file of that name, or something else under it;
-    ``latest`` is no folder."""
+    """The folders in ``folder`` that hold a file of that name; ``latest`` is not one of them."""
     with explain_os_errors(folder):
         there = sorted(path for path in folder.glob("*") if not path.is_symlink())
     return [path for path in there if os.path.lexists(path / file)]

@@ -104,8 +104,7 @@ class Run:
         return run
 
     def _check(self) -> None:
-        """A run may come from anybody, such as who trained it: its form is checked here, for all
-        who use it."""
+        """Check the form of the run, which is untrusted, for all who use it."""
         if not run_names.NAME.fullmatch(self.name):
             raise SegkeyError(
                 f"{self.path}: a run cannot be called {self.name!r}",
@@ -119,8 +118,9 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, name: str, config: dict) -> "Run":
-        """Make a new run and let ``latest`` name it; all ranks have the configuration of the first
-        one, which writes it.
+        """Make a new run and let ``latest`` name it.
+
+        All ranks have the configuration of the first one, which writes it.
 
         Raises:
             SegkeyError: there is something of that name.
@@ -162,12 +162,15 @@ class Run:
 
     @property
     def weights_file(self) -> Path:
+        """Path of ``model.safetensors``, which may not exist yet."""
         return self.path / "model.safetensors"
 
     @property
     def weights_checksum(self) -> str | None:
-        """What ``model.safetensors`` states, and `load_model` compares with the weights; None where
-        there are none."""
+        """The checksum that ``model.safetensors`` states; None if there are no weights.
+
+        `load_model` compares it with the weights.
+        """
         if not is_there(self.weights_file):
             return None
         return weights.stated_checksum(self.weights_file)
@@ -233,8 +236,7 @@ class Run:
     def require_weights(self) -> None:
         """Raise `SegkeyError` unless there are weights; it says why there are none, and what to do.
 
-        Asked before the folder is held: to whoever holds it, it looks as if its training were under
-            way.
+        Asked before the folder is locked: while it is, its training seems to be under way.
         """
         if is_there(self.weights_file):
             return

@@ -73,8 +73,7 @@ def _run_folders(folder: Path) -> list[Path]:
 
 
 def _there(path: Path) -> bool:
-    """Whether there is anything of that name; a folder that may not be read counts, to be named for
-    it."""
+    """Whether a path exists; one in a folder that may not be read counts, to be reported."""
     try:
         os.lstat(path)
         return True

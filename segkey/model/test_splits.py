@@ -1,4 +1,4 @@
-"""The images a run is tested on, from shards or from files."""
+"""Test splits: the images a run is tested on, from shards or from files."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How long a training step takes here, from a few real ones."""
+"""The time of a training step on this machine, measured on a few real steps."""
 
 import time
 from dataclasses import replace

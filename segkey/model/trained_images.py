@@ -1,4 +1,4 @@
-"""Which of the images a run is tested on it was trained on."""
+"""Detect test images that a run was trained on."""
 
 import contextlib
 import warnings
@@ -25,7 +25,7 @@ def own_shards(run: Run) -> list[Path]:
     """
     paths = [Path(path) for path in run.config["data"]["shards"]]
     for path in paths:
-        # The run may come from anybody: a name may be too long for any system.
+        # The run is untrusted: a name may be too long for any system.
         with explain_os_errors(path):
             there = path.exists()
         if not there:

@@ -1,4 +1,4 @@
-"""Weights from files that may come from anybody: pretrained ones, archives, checksums."""
+"""Weights files from an untrusted source: reading, checksums, pretrained weights."""
 
 import hashlib
 import zipfile
@@ -15,6 +15,7 @@ WEIGHTS = ("coco", "imagenet", "none")
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a user's ``.safetensors`` or ``.pth`` file, by name."""
     if not file.is_file():
         raise SegkeyError(
             f"there are no weights at {file}",
@@ -41,8 +42,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def read_safetensors(
     file: Path, limit: int | None = None, follow: bool = False
 ) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors of a safetensors file, and the checksum that segkey's own carry; which is not
-    compared here.
+    """The tensors of a safetensors file, and the checksum it states, which is not compared here.
 
     Args:
         file: the file; ``limit`` and ``follow`` as for `segkey.system.files.open_regular`.
@@ -56,8 +56,7 @@ def read_safetensors(
 
 
 def stated_checksum(file: Path) -> str | None:
-    """The checksum that segkey's own safetensors file carries, without reading the weights; None if
-    it has none."""
+    """The checksum in a safetensors file, without reading the weights; None if it has none."""
     try:
         with open_regular(file), safe_open(file, "pt") as opened:
             return (opened.metadata() or {}).get("sha256")
@@ -85,8 +84,10 @@ def read_archive(file: Path, device: torch.device | str = "cpu", limit: int | No
 def unpickled(
     file: Path, device: torch.device | str, limit: int | None = None, follow: bool = False
 ) -> dict:
-    """``torch.load`` that refuses pickles that run code, and looks at the CRC-32s, which torch
-    writes and does not read."""
+    """``torch.load`` that refuses pickles that run code, and verifies the CRC-32s.
+
+    torch writes these and does not read them.
+    """
     with open_regular(file, limit, follow) as opened:
         if zipfile.is_zipfile(opened):  # older files are not, and have no checksums
             with zipfile.ZipFile(opened) as archive:

@@ -1,5 +1,4 @@
-"""The paper's experiment on any data: a model for every method and block size, each trained and
-attacked.
+"""The paper's experiment on any data: a model for every method and block size, trained, attacked.
 
 A cell is one model: a method, a block size and a seed. Plain shards are made once. Every cell
 trains on them, augmented and encrypted on the device, and is then tried with the correct key, with

@@ -66,8 +66,7 @@ class Example:
 
 
 def example(experiment: Experiment, document: dict) -> Example:
-    """Take the image with the most classes and let the models of the smallest block size segment
-    it.
+    """The image with the most classes, segmented by the models of the smallest block size.
 
     Args:
         experiment: whose folder holds the models and the images.
@@ -111,8 +110,10 @@ def example(experiment: Experiment, document: dict) -> Example:
 def _pictures(
     plain: np.ndarray, methods: list[str], block_sizes: list[int]
 ) -> dict[str, list[np.ndarray]]:
-    """The image as it may be published, under each method and block size; FFX's password is public
-    already."""
+    """The image as it may be published, under each method and block size.
+
+    FFX's password is public already.
+    """
     return preview.encrypted_pictures(
         plain, preview.throwaway_key(), methods, block_sizes, PASSWORD.encode()
     )

@@ -28,17 +28,16 @@ if TYPE_CHECKING:
 
     from segkey.paper import Example, Model
 
-_GAP = 1 / 32  # between pictures, as a part of one
-_LEAST_WIDTH = 128  # of a picture
+_GAP = 1 / 32  # between images, as a part of one
+_LEAST_WIDTH = 128  # pixels, of an image
 
 
 def sheet(
     plain: np.ndarray, pictures: dict[str, list[np.ndarray]], block_sizes: Sequence[int]
 ) -> Image.Image:
-    """The paper's Figure 4: a picture on the left, and beside it one row per method and one column per
-    block size.
+    """The paper's Figure 4: an image, and its encryptions by method (row) and block size (column).
 
-    Every pixel is shown as one pixel (of small pictures, as a square of pixels): resampling would
+    Every pixel is shown as one pixel (of small images, as a square of pixels): resampling would
     invent patterns that the blocks do not have.
 
     Args:
@@ -51,7 +50,7 @@ def sheet(
     height, width = enlarge * plain.shape[1], enlarge * plain.shape[2]
     gap = max(2, round(_GAP * width))
     # 8 points, where the sheet is as wide as a page's two columns (7.2 inches); never too wide for
-    # a picture.
+    # an image.
     letters = max(9, min(round((len(block_sizes) + 1) * (width + gap) * 8 / 72 / 7.2), width // 4))
     font, strip = ImageFont.load_default(letters), round(1.6 * letters)
     rows_height = len(pictures) * (height + gap) - gap
@@ -97,7 +96,7 @@ _STYLE = {
     "text.parse_math": False,
     "text.usetex": False,  # names are text: $ in them begins no formula
 }
-# Okabe and Ito's colours, which people with any colour vision tell apart; then Tol's, for pictures
+# Okabe and Ito's colours, which people with any colour vision tell apart; then Tol's, for images
 # with more classes.
 _COLOURS = (
     "#0072B2",
@@ -135,8 +134,7 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 @_styled
 def predictions(example: Example) -> Figure:
-    """The paper's Figure 5: an image above the truth, and beside it what each model sees above what
-    it makes of it.
+    """The paper's Figure 5: an image above the truth, and each model's input above its output.
 
     Args:
         example: from `segkey.paper.example`.
@@ -186,8 +184,7 @@ def predictions(example: Example) -> Figure:
 
 
 def _class_colours(example: Example) -> tuple[np.ndarray, list[int]]:
-    """A colour for each value of a mask, uint8 (256, 3), and the classes that are shown, the
-    largest first.
+    """A colour per value of a mask, uint8 (256, 3), and the classes shown, the largest first.
 
     The first class, which is the background in most data, is light grey; void is white.
     """
@@ -208,8 +205,9 @@ def _class_colours(example: Example) -> tuple[np.ndarray, list[int]]:
 
 @_styled
 def key_charts(document: dict) -> Figure:
-    """The paper's Figure 6, one panel per method: correct, plain and incorrect by M, with every wrong
-    key as a dot.
+    """The paper's Figure 6, a panel per method: correct, plain and incorrect by M.
+
+    Every wrong key is a dot.
 
     Args:
         document: what ``results.json`` holds. Of a method and block size that was made under

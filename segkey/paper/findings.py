@@ -19,20 +19,19 @@ HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "canno
 
 SMALL_BLOCKS = 4  # "small M" are those up to here; from M = 8 on, the paper's order changes
 WORKS_WELL = 0.5  # a model still works well without its key if this part of it is left
-LEARNED = 1.5  # a model has learned something if it reaches this many times the constant answer
+LEARNED = 1.5  # a model has learned something if it reaches this many times the baseline
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a method and block size reached under the same conditions: the mean over seeds, and over
-    nothing else.
+    """Scores of a method and block size under the same conditions, over all seeds.
 
     Attributes:
         method, block_size, device: which.
         correct: mean IoU with the correct key, one value per seed.
         plain: with plain images, one value per seed; empty for the baseline.
         wrong: with wrong keys, all of them of all seeds; empty for the baseline.
-        constant: what a constant answer reaches.
+        constant: mean IoU of the majority-class baseline.
         conditions: under which it was trained and tested, see `segkey.model.conditions`.
     """
 
@@ -47,6 +46,7 @@ class Model:
 
     @property
     def label(self) -> str:
+        """The label of the method and block size; "baseline" for a plain model."""
         return "baseline" if self.method == "none" else method_label(self.method, self.block_size)
 
     @property
@@ -81,13 +81,16 @@ class Model:
 
     @property
     def left(self) -> float:
-        """The part of what it reaches above a constant answer that is left without the key, from
-        0."""
+        """Share of the margin over the majority-class baseline that is left without a key.
+
+        At least 0.
+        """
         above = self.accuracy - self.constant
         return max(0.0, self.without_key - self.constant) / above if above > 0 else 0.0
 
     @property
     def has_learned(self) -> bool:
+        """Whether it reaches `LEARNED` times the majority-class baseline."""
         return self.accuracy >= LEARNED * self.constant
 
 
@@ -120,6 +123,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
+        """Holds, holds partly, fails, or unknown if there are no pairs."""
         if not self.pairs:
             return UNKNOWN
         right = sum(pair.by > 0 for pair in self.pairs)
@@ -128,13 +132,13 @@ class Claim:
         )
 
     def decisive(self) -> list[Pair]:
-        """The pairs against the claim, the clearest first; if there are none, the two
-        narrowest."""
+        """The pairs against the claim, the clearest first; if there are none, the two narrowest."""
         ordered = sorted(self.pairs, key=lambda pair: pair.by)
         against = [pair for pair in ordered if pair.by <= 0]
         return against or ordered[:2]
 
     def document(self) -> dict:
+        """The claim and its verdict, as written to JSON."""
         return {
             "claim": self.text,
             "verdict": self.verdict,
@@ -152,8 +156,9 @@ def has_score(cell: dict) -> bool:
 
 
 def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
-    """Cells of ``results.json`` put together over seeds, by method and block size and then by their
-    conditions.
+    """Cells of ``results.json`` by method and block size and then by their conditions.
+
+    Seeds are put together.
 
     Where a method and block size was trained or tested under several conditions, those with the
     most seeds are first, and of as many seeds those that most cells have. Cells that have no score,
@@ -192,8 +197,10 @@ def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
 
 
 def _plain_scores(group: list[dict]) -> tuple[float, ...]:
-    """With plain images, fed in the better way: earlier versions tried one way, which counts only
-    if all did."""
+    """Scores with plain images, divided in the better way.
+
+    Earlier versions tried one way, which counts only if all did.
+    """
     scores = [cell["plain"] for cell in group if cell["plain"]]
     both = [plain for plain in scores if "by_divisor" in plain]
     return tuple(plain["mean_iou"] for plain in both or scores)
@@ -335,8 +342,7 @@ def _below(grid: _Grid, baseline: Model | None) -> Claim:
 
 
 def _leaks(grid: _Grid) -> list[Claim]:
-    """Of models that have learned something: what is left of the others without a key says
-    nothing."""
+    """Claims on leaks, of models that have learned something; of others they say nothing."""
     learned = _Grid({place: model for place, model in grid.models.items() if model.has_learned})
     separates = Claim("FFX has the widest gap from the correct key to none, at each M")
     keeps = Claim("FFX keeps the smallest part without the key, at each M")

@@ -1,4 +1,4 @@
-"""The grid: which models are to be made."""
+"""The grid: the models to train, one per method, block size and seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

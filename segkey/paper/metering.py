@@ -1,4 +1,4 @@
-"""How far a grid of models is: one bar for all of it."""
+"""Progress of a grid of models: a single bar for all of it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -51,6 +51,7 @@ class Watch(Progress):
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, unit: str = "images") -> Iterator[Advance]:
+        """A task of the current cell, counted on the bar of the grid."""
         if self._advance:
             yield self._count
         else:  # such as the shards, which are made before any model
@@ -58,7 +59,9 @@ class Watch(Progress):
                 yield advance
 
     def say(self, text: str) -> None:
+        """Print a line, indented while a cell is under way."""
         self.progress.say(f"  {text}" if any(self.now) else text)
 
     def state(self, text: str) -> None:
+        """Show a line that the next may replace, indented while a cell is under way."""
         self.progress.state(f"  {text}" if any(self.now) else text)

@@ -1,4 +1,4 @@
-"""Making the cells: one after another, each kept as soon as it is finished."""
+"""Run the grid: train and attack one cell after another, and keep each when it is finished."""
 
 import os
 import shutil
@@ -114,8 +114,7 @@ class Experiment:
             return document
 
     def _make(self, cell: Cell, splits: dict[str, Split]) -> None:
-        """Train and attack a cell, or say why it is left out: the others are worth having, and
-        nothing that is there is written over."""
+        """Train and attack a cell, or report why it is left out; overwrites nothing finished."""
         try:
             self._train_and_attack(cell, splits)
             self.watch.end()
@@ -148,8 +147,7 @@ class Experiment:
         return splits
 
     def _finished(self, splits: dict[str, Split]) -> dict[str, dict]:
-        """Results of all finished cells in the folder, by the name of their runs; what cannot be
-        used is left out.
+        """Results of all finished cells in the folder by run name; unusable ones are left out.
 
         A result counts only if the owner of the key made it, from the images and the weights that
         are there now, with this version; otherwise that is told, and the cell is measured again.
@@ -271,8 +269,10 @@ class Experiment:
         )
 
     def _check_training(self, run: runs.Run, splits: dict[str, Split]) -> None:
-        """Raise `SegkeyError` where a finished run was trained on other images; one that is not
-        finished says so itself."""
+        """Raise `SegkeyError` if a finished run was trained on other images.
+
+        A run that is not finished reports that itself.
+        """
         trained_on = run.config["data"].get("fingerprint")
         if trained_on and trained_on != splits["train"].fingerprint:
             raise SegkeyError(
@@ -350,8 +350,7 @@ class Experiment:
         return _TRAIN_PASSES + images["val"] / images["train"]
 
     def times_tested(self, cell: Cell) -> int:
-        """How often the test images go through a cell's model: correct key, plain in each way, and
-        each wrong key."""
+        """Passes over the test images per cell: correct key, plain in each way, each wrong key."""
         if cell.method == "none":
             return 1
         return 1 + attacks.ways_of_plain(self.cipher(cell)) + self.settings.wrong_keys

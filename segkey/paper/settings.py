@@ -1,5 +1,4 @@
-"""How every cell of an experiment is made: the data, and all else that must agree before results
-stand in one table."""
+"""Settings of an experiment: the data and all else that must agree within one table."""
 
 import hashlib
 import os
@@ -79,8 +78,7 @@ class Settings:
 
 
 def _content(items: list[Item]) -> str:
-    """16 hex digits that stand for the bytes of some images and masks, whatever their files are
-    called."""
+    """Fingerprint of the bytes of some images and masks, 16 hex digits, whatever their names."""
 
     def of(file: Path | None) -> str:
         if file is None:
@@ -159,8 +157,7 @@ def key_for(out: Path) -> Key:
 
 
 def check_folder(out: Path) -> None:
-    """Raise `SegkeyError` if a folder holds results of another version of segkey, or is used for
-    something else.
+    """Raise `SegkeyError` if a folder was made by another version, or for something else.
 
     The folder itself may be a link; nothing in it may, of all that is read or written there.
     """
@@ -191,8 +188,7 @@ def check_folder(out: Path) -> None:
 
 
 def claim(out: Path, wanted: dict, say: Callable[[str], None]) -> None:
-    """Write the settings down before anything is made with them, or see that they are those
-    written down."""
+    """Write the settings before anything is made with them, or check those written before."""
     file = out / "settings.json"
     if is_there(file):
         document = read_json(file, "the settings of an experiment")

@@ -57,8 +57,7 @@ def papers_value(method: str, block_size: int) -> float | None:
 
 
 def lines_of(document: dict) -> list[Line]:
-    """A line for each method and block size of an experiment, and for each of the conditions it was
-    made under."""
+    """A line per method, block size and conditions of an experiment."""
     several = variants_of(document)
     usual = usual_of(document)
 
@@ -82,8 +81,7 @@ def lines_of(document: dict) -> list[Line]:
 
 
 def variants_of(document: dict) -> dict[str, dict]:
-    """The conditions under which cells of an experiment were made, by their key, with the device as
-    it describes itself."""
+    """The conditions of an experiment's cells, by their key, with the device's own description."""
     found: dict[str, dict] = {}
     for cell in document["cells"]:
         made = conditions.of_cell(cell)
@@ -258,6 +256,7 @@ def _mark(variant: int) -> str:
 
 
 def weights_in_words(settings: dict) -> str:
+    """What the training starts from, such as "COCO weights"; of a file, only its name."""
     weights = settings["recipe"]["weights"]
     known = {"none": "random weights", "coco": "COCO weights", "imagenet": "ImageNet weights"}
     return (

@@ -1,4 +1,4 @@
-"""An experiment beside the paper: its findings, its plan and its files, for people."""
+"""Tables of an experiment: the findings beside the paper's, the plan, the result files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +21,7 @@ from segkey.system.words import duration, in_bytes, printable, visible
 
 
 def findings_table(document: dict) -> Table:
-    """The paper's four findings: what became of each here, by how much on average, and which pairs
-    decide."""
+    """The paper's four findings: the verdict here, the mean difference, and the decisive pairs."""
     table = table_of(
         "The paper's findings, here",
         "finding, its claims, and the pairs that decide",

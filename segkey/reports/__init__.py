@@ -1,5 +1,7 @@
-"""What results look like to people. Each function takes results and returns what is shown; none
-computes scores."""
+"""Reports: results as tables, charts, pages and sentences; nothing here computes scores.
+
+Each function takes results and returns what is shown.
+"""
 
 from segkey.reports.commands import (
     KEY_SPACE_ADVICE,

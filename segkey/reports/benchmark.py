@@ -1,4 +1,4 @@
-"""What this machine does, each stage beside its limit and beside what a user would do instead.
+"""The benchmark: each stage beside its limit, and beside what a user would do instead.
 
 Every ratio is taken within one run, as absolute times on shared machines mean little; each time is
 the best of several. The limits: copying the same bytes (``numpy.copyto``), decoding and resizing
@@ -210,8 +210,7 @@ def _peak_memory(arguments: list[str]) -> float:
 
 
 def memory(folder: Path) -> Iterator[Row]:
-    """Peak memory of ``segkey encrypt`` (of its largest process): 10,000 small images beside
-    1,000."""
+    """Peak memory of ``segkey encrypt`` (largest process): 10,000 small images beside 1,000."""
     if os.name != "posix":
         raise SegkeyError("this system does not tell the memory of a process")
     KEY.save(folder / "bench.key")

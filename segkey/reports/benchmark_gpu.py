@@ -82,8 +82,7 @@ class _Training:
 
 
 def network(where: torch.device) -> Iterator[Row]:
-    """A training step beside a bf16 matrix product, encryption's part of it, and an attack beside
-    the forward pass."""
+    """Training step beside a matrix product; encryption's share; attack beside a forward pass."""
     a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device=where) for _ in range(2))
     product = 2 * 8192**3 / _seconds(where, lambda: a @ b) / 1e12
     training = _Training(where)

@@ -1,4 +1,4 @@
-"""A line of the bench, and how its times are taken."""
+"""A row of the benchmark, and how its times are measured."""
 
 import time
 from collections.abc import Callable
@@ -48,8 +48,10 @@ class Row:
 
 
 def best_time(function: Callable[[], object], seconds: float = 0.25) -> float:
-    """Seconds of the fastest call: as many as fit into ``seconds``, at least 3, after a first one
-    that does not count."""
+    """Seconds of the fastest call, of as many as fit into ``seconds`` and at least 3.
+
+    A first call does not count.
+    """
     function()
     times, began = [], time.perf_counter()
     while len(times) < 3 or time.perf_counter() - began < seconds:

@@ -1,4 +1,4 @@
-"""What single commands show: tables and sentences, made from results alone."""
+"""Output of single commands: tables and sentences, made from results alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +147,7 @@ def _searches(run) -> str:
 
 
 def evaluation_table(result: Evaluation) -> Table:
-    """Per-class IoU, and the mean beside what a constant answer reaches."""
+    """Per-class IoU, and the mean beside the majority-class baseline."""
     table = table_of(
         f"{result.run}: {result.images} images of split '{result.split}'",
         "class",
@@ -192,8 +192,10 @@ def describe_prediction(result, out: Path, overlays: bool = False) -> str:
 
 @dataclass(frozen=True)
 class AttackRow:
-    """What one attempt reaches; ``of_correct`` is the part of what the correct key reaches, where
-    that is not 0."""
+    """What one attempt reaches; ``of_correct`` is its share of the correct key's score.
+
+    None if that score is 0.
+    """
 
     attempt: str
     mean_iou: float | None
@@ -201,12 +203,12 @@ class AttackRow:
 
     @property
     def percent(self) -> str:
+        """`of_correct` in per cent, or n/a."""
         return "n/a" if self.of_correct is None else per_cent(self.of_correct)
 
 
 def attack_rows(attack: Attack) -> list[AttackRow]:
-    """The attempts of ``segkey attack``, for the terminal and the page; the correct key stands
-    first, to compare with."""
+    """The attempts of ``segkey attack``, for the terminal and the page; the correct key first."""
     correct, wrong = attack.correct.mean_iou, attack.incorrect
     attempts = [
         ("correct key", correct),
@@ -236,8 +238,7 @@ def attack_notes(attack: Attack) -> list[str]:
 
 
 def attack_table(attack: Attack) -> Table:
-    """Correct, plain and incorrect, as in the paper's Figure 6, with the spread it does not
-    show."""
+    """Correct, plain and incorrect, as in the paper's Figure 6, with their spread."""
     method = method_label(attack.method, attack.block_size)
     table = table_of(
         f"{attack.run} ({method}): {attack.images} images",
@@ -255,7 +256,7 @@ def attack_table(attack: Attack) -> Table:
 
 
 def attack_sentence(attack: Attack) -> str:
-    """What the table means, in plain words; it flatters nobody."""
+    """What the table means, in plain words, without flattery."""
     text = nothing_to_judge(attack) or _verdict(attack)
     if attack.method == "none" or not attack.is_measured:
         return text

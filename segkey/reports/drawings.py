@@ -1,5 +1,4 @@
-"""Where things stand in the page's charts. Lengths are in per cent, so that a chart fits any screen
-and its text any eye."""
+"""Geometry of the page's charts, in per cent, so that a chart fits any screen."""
 
 import math
 from dataclasses import dataclass
@@ -41,8 +40,10 @@ class KeyRow:
 
 @dataclass(frozen=True)
 class KeyChart:
-    """Correct, plain and every incorrect key of some runs on one axis, as the paper's Figure 6 has
-    their means."""
+    """Correct, plain and every incorrect key of some runs on one axis.
+
+    The paper's Figure 6 has only their means.
+    """
 
     rows: list[KeyRow]
     ticks: list[Tick]
@@ -106,8 +107,7 @@ def _wrong(row) -> list[float]:
 
 
 def _nice_top(highest: float, most: int = 5) -> tuple[float, float]:
-    """The end of an axis from 0 that holds ``highest``, and the step of its at most ``most``
-    ticks."""
+    """The end of an axis from 0 that holds ``highest``, and the step of its ticks, at most ``most``."""
     for step in (0.01, 0.02, 0.05, 0.1, 0.2):
         count = max(1, math.ceil(highest / step - 1e-9))
         if count <= most:
@@ -136,8 +136,7 @@ class Curves:
 
 
 def training_curves(history: list[dict], best_epoch: int | None) -> Curves | None:
-    """Loss on training and validation images; None if no epoch has both, or there is only
-    one."""
+    """Loss on training and validation images; None with fewer than two epochs that have both."""
     series = {
         "training": [e.get("loss") for e in history],
         "validation": [e.get("val_loss") for e in history],

@@ -1,5 +1,4 @@
-"""A few test images with what the model makes of them: with its key, with a wrong one, and
-plain."""
+"""The gallery: a few test images, predicted with the key, with a wrong key, and plain."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,15 +24,15 @@ _MOST_OF_A_RUN, _MOST = 4, 48  # a page of a few megabytes
 
 @dataclass(frozen=True)
 class Sample:
-    """A test image, fit to be shown to anybody.
+    """A test image, fit to be published.
 
     Attributes:
         name: of the image, relative to its source.
         image: uint8 (3, H, W), as it is.
         encrypted: uint8 (3, H, W), how images look under the method. Made with a throw-away key:
-            beside the image itself, one picture under the owner's key would give that key away.
+            beside the image itself, an encryption with the owner's key would give that key away.
         masks: uint8 (H, W) by what they are: ``truth``, ``correct``, and ``wrong`` and ``plain``
-            where there is a key.
+            if there is a key.
     """
 
     name: str
@@ -55,8 +54,8 @@ def take(
         model: the model.
         split: from `segkey.model.test_splits.open_test_split`.
         cipher: the model's own, from `segkey.model.runs.Run.cipher`.
-        count: how many, where there are so many.
-        password: the fixed FFX password, where there is one; a thief knows it.
+        count: how many at most.
+        password: the fixed FFX password, if there is one; the attacker knows it.
     """
     count = min(count, len(split))
     order = (
@@ -91,15 +90,14 @@ def take(
 
 
 def _better_divisor(run: Run, cipher: Cipher) -> int:
-    """By what plain images are divided: in the way that `segkey attack` found to be the better one,
-    where it was run."""
+    """The divisor of plain images: the better of those that `segkey attack` tried, if it was run."""
     attacked = run.result("attack")
     better = attacked and attacked.plain.divided_by == cipher.max_value
     return cipher.max_value if better else 255
 
 
 def _another(cipher: Cipher, password: bytes | None) -> Cipher:
-    """The cipher of a key that anybody may know, and that does not mean what the owner's does."""
+    """The cipher of a published key (a throw-away one) that is not equivalent to the owner's."""
     for number in range(100):
         key = preview.throwaway_key(number)
         other = ciphers.from_key(cipher.method, key, cipher.block_size, cipher.channels, password)
@@ -126,15 +124,16 @@ def of_runs(
     password: bytes | None = None,
     progress: Progress = SILENT,
 ) -> Samples:
-    """`take` for each run that ``key`` belongs to, from the run's own test split; the more runs,
-    the fewer images of each.
+    """`take` for each run that ``key`` belongs to, from the run's own test split.
+
+    The more runs, the fewer images of each.
 
     Args:
         runs: finished runs.
         key: the owner's key.
         shards: what to take test images from; those each run was trained on, if not given.
         device: where to compute.
-        password: the fixed FFX password, where there is one.
+        password: the fixed FFX password, if there is one.
         progress: hears of every run.
     """
     found, count = Samples(), max(1, min(_MOST_OF_A_RUN, _MOST // len(runs)))

@@ -29,8 +29,7 @@ def about(group: list[Row]) -> str:
 
 
 def apart(groups: list[list[Row]]) -> list[str]:
-    """For each group, in what it differs from the one before it that is most like it; empty for the
-    first."""
+    """By group, how it differs from the most similar one before it; empty for the first."""
     told = [""]
     for place, group in enumerate(groups[1:], 1):
         found = [
@@ -50,8 +49,10 @@ def titled(groups: list[list[Row]]) -> list[tuple[list[Row], str, str]]:
 
 
 def grid_of(group: list[Row]) -> tuple[list[str], list[int], dict[tuple[str, int], list[float]]]:
-    """Methods as they head columns, block sizes, and the mean IoU of every run in each cell; a
-    plain run is in none. A copy of a run, which has the same weights, is counted once."""
+    """Methods (columns), block sizes, and the mean IoU of every run by cell, without plain runs.
+
+    A copy of a run, which has the same weights, is counted once.
+    """
     cells: dict[tuple[str, int], list[float]] = {}
     seen: set[tuple[str, int, str]] = set()
     for row in group:

@@ -1,4 +1,4 @@
-"""What a file is: a key, a shard or a run; and whether it is whole."""
+"""Inspection of a path: whether it is a key, a shard or a run, and whether it is intact."""
 
 import os
 from dataclasses import asdict
@@ -64,7 +64,7 @@ def first_images(split: Split, cipher: Cipher | None, count: int = 4) -> list[di
         split: from `segkey.shards.open_splits`.
         cipher: decrypts them, from `segkey.shards.unlock.cipher_for`; without it they stay as they
             are stored.
-        count: how many, where there are so many.
+        count: how many at most.
 
     Returns:
         For each its ``name``; ``stored``, uint8 (C, H, W) with the largest value of the method as

@@ -1,5 +1,4 @@
-"""The report as one HTML file: no script, no network, opens from disk and fits a telephone and a
-sheet of paper."""
+"""The report as one HTML file: no script, no network, fits a phone and a sheet of paper."""
 
 import base64
 import io
@@ -51,7 +50,7 @@ _NO_KEY = "No test images are shown: whoever has the model's key can add them wi
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture in the strip of test images."""
+    """An image in the strip of test images."""
 
     caption: str
     alt: str
@@ -260,8 +259,7 @@ def _verdict(attacked: Attack | None, suite: Suite | None, evaluated: Evaluation
 
 
 def _commands(run, attacked: Attack | None) -> list[str]:
-    """What to type to get the same numbers; folders by their last name, as a page goes to other
-    people."""
+    """Commands that reproduce the numbers; of folders, only the last name, as a page is shared."""
     config, header = run.config, run.header
     data, (height, width), folder = config["data"], run.size, word(f"runs/{run.name}")
     method = (
@@ -293,7 +291,7 @@ def _commands(run, attacked: Attack | None) -> list[str]:
 
 
 def _tiles(sample, classes: tuple[str, ...]) -> list[Tile]:
-    """The pictures of one test image, each with words for those who cannot see it."""
+    """The tiles of one test image, each with a text alternative."""
     tiles = [Tile("image", f"{visible(sample.name)}: the test image", _photo(sample.image), False)]
     if sample.encrypted is not None:
         alt = f"{visible(sample.name)}: how it looks encrypted"

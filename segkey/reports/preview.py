@@ -1,4 +1,4 @@
-"""What an image looks like under each method and block size, as in the paper's Figure 4."""
+"""Previews of an image under each method and block size, as in the paper's Figure 4."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ BLOCK_SIZES = (2, 4, 8, 16, 256)  # those of the paper's Figure 4
 
 
 def throwaway_key(number: int = 0) -> Key:
-    """A key that everybody knows, for published pictures: the owner's would be given away by them.
+    """A public key for published images, which would give the owner's away.
 
     It must not depend on the owner's key, not even by avoiding it: of 924 keys (NP at M = 2), a
-    picture that avoids the owner's would tell which one that is.
+    image that avoids the owner's would tell which one that is.
     """
     return Key(hashlib.shake_256(f"segkey-sample-key/{number}".encode()).digest(32))
 
@@ -43,14 +43,14 @@ def encrypted_pictures(
     block_sizes: Sequence[int],
     password: bytes | None = None,
 ) -> dict[str, list[np.ndarray]]:
-    """A picture under some methods, one for each block size.
+    """An image under some methods, one per block size.
 
     Args:
         picture: uint8 (3, H, W), H and W multiples of every block size.
         key: the key.
         methods: names of methods.
         block_sizes: M, for each method.
-        password: fixes FFX's password; derived from the key, if not given. A picture gives it away,
+        password: fixes FFX's password; derived from the key, if not given. An image gives it away,
             too.
 
     Returns:
@@ -58,7 +58,7 @@ def encrypted_pictures(
         as a network sees them.
 
     Raises:
-        SegkeyError: an unknown method, or a block size that does not divide the picture.
+        SegkeyError: an unknown method, or a block size that does not divide the image.
     """
     return {
         method: [
@@ -75,7 +75,6 @@ def encrypted_pictures(
 
 
 def as_seen(cipher: ciphers.Cipher, picture: np.ndarray) -> np.ndarray:
-    """A picture, uint8 (3, H, W), encrypted and brought back to 0 … 255, as a network sees it in 0
-    … 1."""
+    """An encrypted image, uint8 (3, H, W), scaled back to 0 … 255, as a network sees it."""
     ciphers.check_size(*picture.shape[-2:], cipher.block_size)
     return np.rint(cipher.encrypt(picture) * (255 / cipher.max_value)).astype(np.uint8)

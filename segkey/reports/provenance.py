@@ -1,8 +1,6 @@
-"""Where the numbers of a report come from: what was tested, and whether the owner of the key
-measured it.
+"""Provenance of a report's numbers: what was tested, and whether the key's owner measured it.
 
-A run's folder may have been at somebody else's, and its results with it. They are shown as what
-they are.
+A run's folder, and its results with it, may come from an untrusted source; they are labelled so.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""A shard as a picture: what is stored, what the key makes of it, and the masks. Pillow only."""
+"""Contact sheets of a shard: images as stored, decrypted with a key, and masks. Pillow only."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -61,8 +61,7 @@ def shard_sheet(path: str, header, images: list[dict]) -> Image.Image:
 
 
 def _tile(values: np.ndarray, mask: bool, classes: tuple[str, ...]) -> Image.Image:
-    """uint8 (C, H, W) or a mask (H, W), enlarged by a whole number if it is small, so that
-    blocks stay blocks."""
+    """A tile of uint8 (C, H, W) or a mask (H, W), enlarged by a whole number if it is small."""
     if mask:
         picture = palette_mask(values, classes).convert("RGB")
     else:
@@ -75,8 +74,7 @@ def _tile(values: np.ndarray, mask: bool, classes: tuple[str, ...]) -> Image.Ima
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The end of a text, which tells more than its beginning, if all of it would be wider than
-    ``width``."""
+    """The end of a text, if all of it would be wider than ``width``; it tells more than the start."""
     short = text
     while font.getlength(short) > width:
         short = "…" + short.removeprefix("…")[1:]

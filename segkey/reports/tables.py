@@ -54,8 +54,7 @@ class Row:
 
     @property
     def variant(self) -> str:
-        """The method as the head of a column: FFX with a fixed password is another method than FFX
-        without."""
+        """The method as the head of a column; FFX with a fixed password is another method."""
         return method_name(self.method) + (", password fixed" if self.password_fixed else "")
 
     @property
@@ -102,8 +101,7 @@ def collect(runs, key: Key | None = None) -> list[Row]:
 
 
 def provenance_of(rows: list[Row], full: bool = True) -> list[str]:
-    """Lines that say on what some runs were tested, what is wrong with their results, and whether
-    they were checked."""
+    """Notes on runs: what they were tested on, what is wrong, whether results were checked."""
     lines: dict[str, list[str]] = {}
     for row in rows:
         for line in [*([provenance.tested_on(row.result, full)] if row.result else []), *row.notes]:
@@ -116,8 +114,7 @@ def provenance_of(rows: list[Row], full: bool = True) -> list[str]:
 def tables(
     rows: list[Row], per_class: bool = False, left_out: Sequence[Problem] = ()
 ) -> list[Table | str]:
-    """Method × M like the paper's Table 1, correct beside plain and incorrect like its Figure 6,
-    IoU by class, attacks."""
+    """Method × M like the paper's Table 1 and Figure 6, IoU by class, attacks."""
     made = []
     for group, name, differs in titled(groups_of(rows)):
         if grid_of(group)[0]:
@@ -188,8 +185,7 @@ def _per_class(group: list[Row], name: str) -> TextTable:
 
 
 def _parts(rows: list[Row]) -> dict[str, tuple[int, str]]:
-    """By run, the number of the part that it stands in, from 1, and in what that differs from
-    another part."""
+    """By run, the number of its part, from 1, and how that differs from another part."""
     told = titled(groups_of(rows))
     return {
         row.run: (number, differs)

@@ -1,4 +1,4 @@
-"""How tables, numbers and names look, whatever they say."""
+"""Text formatting: numbers, tables and escaping for the terminal, LaTeX, CSV and Markdown."""
 
 import csv
 import io
@@ -15,13 +15,12 @@ SEARCHABLE_BITS = 40  # a key space that a patient attacker can go through
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """With a fixed number of digits; n/a where there is none."""
+    """With a fixed number of digits; n/a for None."""
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
 class _Titled(Table):
-    """A table between lines that may be wider than itself; Rich would wrap a title to the table's
-    width."""
+    """A table between lines, under a title that may be wider than it (Rich would wrap it)."""
 
     def __init__(self, heading: str, **style):
         super().__init__(header_style="bold", **style)
@@ -74,14 +73,15 @@ _UNSEEN = " \"'\u00a0\u200b\u200c\u200d\u2060\ufeff\u3000"
 
 
 def latex(text: object) -> str:
-    """Text in which LaTeX finds no command: every character that means something to it is
-    escaped."""
+    """Text escaped for LaTeX."""
     return "".join(_LATEX.get(c, c) for c in visible(text))
 
 
 def csv_cell(value: object) -> object:
-    """A cell of a CSV file: numbers as they are; text that a spreadsheet would compute gets an
-    apostrophe in front."""
+    """A cell of a CSV file: numbers as they are, text without formulas.
+
+    Text that a spreadsheet would compute gets an apostrophe in front.
+    """
     if value is None or isinstance(value, int | float):
         return "" if value is None else value
     text = str(value)

@@ -1,4 +1,4 @@
-"""What a suite of attacks shows: one table, strongest first, and a verdict in plain words."""
+"""Verdicts of a suite of attacks: one table, strongest first, and a summary in plain words."""
 
 from rich.table import Table
 
@@ -45,8 +45,7 @@ def plain_in_words(plain: Plain) -> str:
 
 
 def plain_one_way(method: str, plain: Plain | None) -> str:
-    """A warning if an earlier version fed plain images in one way only, and the method has
-    another one."""
+    """A warning if an earlier version divided plain images in only one of the method's two ways."""
     if not plain or METHODS.get(method, Cipher).dtype == "uint8" or plain.by_divisor is not None:
         return ""
     return (
@@ -139,11 +138,10 @@ def nothing_to_judge(result: Attack | Suite) -> str:
 
 
 def suite_verdict(suite: Suite) -> str:
-    """What the key is worth, in plain words: a sentence, and then a line for what each kind of
-    attacker holds.
+    """What the key is worth: a sentence, and a line for what each kind of attacker holds.
 
-    The model alone comes first, then the other classes of `ACCESS`; whoever has more can also do
-    what needs less. Lines are separated by newlines.
+    The model alone comes first, then the other classes of `ACCESS`; an attacker with more
+    can also do what needs less. Lines are separated by newlines.
     """
     correct, keyless = suite.correct.mean_iou, suite.no_key_baseline.mean_iou
     if nothing := nothing_to_judge(suite):
@@ -166,7 +164,7 @@ def suite_verdict(suite: Suite) -> str:
 
 
 def _strongest(suite: Suite) -> str:
-    """The most that anybody reached who was not told a part of the key."""
+    """The best score of an attack that is not given a part of the key."""
     tried = [line for line in suite.attacks if line.required_access != KEY_PART]
     best = max(tried, key=lambda line: line.mean_iou, default=None)
     if not best:
@@ -191,7 +189,6 @@ def _against(who: str, lines: list[AttackLine]) -> str:
 
 
 def _without_the_theft(line: AttackLine) -> str:
-    """What the same training images reach without the stolen model: only the rest was won by
-    stealing it."""
+    """What the same images reach without the stolen model; only the rest is due to the theft."""
     anew = line.details.get("without_the_model")
     return f" ({anew:.4f} without the stolen model)" if isinstance(anew, float) else ""

@@ -1,4 +1,4 @@
-"""Shards back to images, as PNG files."""
+"""Decrypt shards back to images, as PNG files."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Images to shards, in parallel and resumable.
+"""Encrypt images to shards, in parallel and resumable.
 
 Worker processes decode, resize, augment, encrypt and pack; this process only writes. None of them
 imports torch. Shards are written one after another in the order of the images, so the result does

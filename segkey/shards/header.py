@@ -1,4 +1,4 @@
-"""What a shard says about itself, and its checksums."""
+"""The header of a shard: what it says about its contents, and its checksums."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ class Header:
     def complaint(self) -> str:
         """The first field with an impossible value, and what was expected; empty if there is none.
 
-        A header that was read may come from anybody.
+        A header that was read is untrusted.
         """
         return misfit(vars(self), _KINDS) or (
             "'classes' names a class twice" if len(set(self.classes)) < len(self.classes) else ""

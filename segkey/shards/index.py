@@ -1,7 +1,6 @@
-"""``train.index.json``: how many images each shard of a split holds, so that thousands of them need
-not be opened for it.
+"""``train.index.json``: the number of images in each shard of a split, without opening them.
 
-A shortcut: where it is missing, or names other files, the shards themselves are asked; and each
+A shortcut: if it is missing, or names other files, the shards themselves are asked; and each
 shard is compared with it when it is opened.
 """
 

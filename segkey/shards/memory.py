@@ -57,8 +57,7 @@ class MemorySplit:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hex digits that stand for all images, masks and names, and for what they say about
-        themselves."""
+        """Fingerprint (hex) of all images, masks, names and their header."""
         content = hashlib.sha256(
             json.dumps([asdict(self.header), self.size, self.names], allow_nan=False).encode()
         )
@@ -69,8 +68,7 @@ class MemorySplit:
 
     @functools.cached_property
     def labels_fingerprint(self) -> str:
-        """Hex digits that stand for all names and masks: those of `segkey.shards.Split` for the
-        same ones."""
+        """Fingerprint (hex) of all names and masks, as that of `segkey.shards.Split`."""
         masks = [mask for _, _, mask in self._rows if mask is not None]
         return labels_fingerprint(
             self.names, [zlib.crc32(np.ascontiguousarray(mask)) for mask in masks]

@@ -1,4 +1,4 @@
-"""Which shards are to be made: their files, their headers and their images."""
+"""The plan of an encryption: the shards to write, their files, headers and images."""
 
 import math
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Reading a shard that may come from anybody."""
+"""Read a shard that may come from an untrusted source."""
 
 import json
 import os
@@ -72,7 +72,7 @@ class Shard:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # The file may come from anybody: nothing in it is followed, sized or trusted before it is
+    # The file is untrusted: nothing in it is followed, sized or trusted before it is
     # checked.
 
     @property

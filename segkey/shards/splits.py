@@ -21,8 +21,7 @@ _OPEN = 32  # shards; each takes two file handles, and its tables of names and c
 
 
 class Shards:
-    """Shards by number, opened when they are read, of which few stay open; safe to use from several
-    threads.
+    """Shards by number, opened when they are read, few at a time; thread-safe.
 
     Args:
         paths: in order.
@@ -143,8 +142,7 @@ class Split:
         return self.read_batch(kind, np.array([index]), view)[0]
 
     def read_batch(self, kind: str, indices: np.ndarray, view: int = 0) -> np.ndarray:
-        """View ``view`` of some images, (n, C, H, W), or of their masks, (n, H, W), in the order
-        given."""
+        """View ``view`` of images, (n, C, H, W), or of masks, (n, H, W), in the order of ``indices``."""
         numbers = np.searchsorted(self._ends, indices, side="right")
         shape = (self.header.channels, *self.size) if kind == "images" else self.size
         out = np.empty((len(indices), *shape), self.dtype if kind == "images" else np.uint8)
@@ -161,7 +159,7 @@ class Split:
 
 
 def labels_fingerprint(names: list[str], mask_checksums: Iterable[int]) -> str:
-    """Hex digits that stand for images' names and the CRC-32s of their masks."""
+    """Fingerprint (hex) of all names and masks, however images are encrypted or cut into shards."""
     return sha256(
         json.dumps([names, [int(each) for each in mask_checksums]], allow_nan=False).encode()
     )

@@ -1,4 +1,4 @@
-"""The one gate for keys: the cipher for what a header describes."""
+"""From a header and a key to a cipher, checked: the only place where shards and runs meet keys."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Writing a shard."""
+"""Write a shard: one HDF5 file with images, masks, names and checksums."""
 
 import json
 import os

@@ -1,2 +1,1 @@
-"""What the machine gives: files, seeds, words, progress, worker processes, devices, torchrun,
-plug-ins."""
+"""System services: files, seeds, words, progress, workers, devices, torchrun, plug-ins."""

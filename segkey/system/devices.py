@@ -76,8 +76,7 @@ def describe(device: torch.device) -> str:
 
 
 def computes_in(device: torch.device, precise: bool = False) -> str:
-    """The type that networks compute in: bfloat16 if the device has instructions for it, else
-    float32, and float32 if ``precise``."""
+    """The type networks compute in: bfloat16 if the device has it, else (or if ``precise``) float32."""
     fast = {
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
         "cpu": lambda: torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),

@@ -356,8 +356,10 @@ def data_parallel(network: Any, device: Any) -> Any:
 
 
 def sync_batchnorm(model: Any, device: Any) -> Any:
-    """A model whose batch normalisation sees whole batches, of all ranks; unchanged on CPUs, for
-    which torch has no such layer."""
+    """A model whose batch normalisation sees the batches of all ranks; unchanged on CPUs.
+
+    torch has no such layer for CPUs.
+    """
     if is_single() or device.type != "cuda":
         return model
     from torch.nn import SyncBatchNorm

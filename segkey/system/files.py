@@ -1,7 +1,7 @@
 """Opening files, writing them whole, and locking folders.
 
-Folders of runs, shards, results and keys may come from anybody, with links, pipes and endless files
-in them. There, under every name that segkey looks for by itself, only a regular file counts: no
+Folders of runs, shards, results and keys may come from an untrusted source, with links, pipes and
+endless files in them. There, under every name that segkey looks for by itself, only a regular file counts: no
 link is followed or replaced, nothing is truncated, and no more is read than a limit. A path that
 the user gives (a key, a folder of images, a shard, weights) may be a link; a passphrase or a list
 of classes may also come through a pipe.
@@ -270,7 +270,7 @@ def _rename_exclusively(partial: Path, path: Path) -> None:
 
 
 def read_text(path: Path, limit: int = 16 << 20, follow: bool = False) -> str:
-    """The text of a file that may come from anybody; ``follow`` as for `open_regular`.
+    """The text of an untrusted file; ``follow`` as for `open_regular`.
 
     Raises:
         ValueError: it is no UTF-8, or has more than ``limit`` bytes.
@@ -331,7 +331,7 @@ def is_held(folder: Path) -> bool:
     """Whether a segkey process holds ``folder`` now (see `sole_writer`); changes nothing."""
     if not fcntl:
         return False
-    try:  # a link is not followed, and a pipe not waited for: the folder may come from anybody
+    try:  # a link is not followed, and a pipe not waited for: the folder is untrusted
         file = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False

@@ -1,5 +1,4 @@
-"""The form of documents that come from elsewhere: what each field may be, and the first one that is
-something else."""
+"""Checks of untrusted documents: what each field may be, and the first that is something else."""
 
 import re
 from collections.abc import Callable, Collection

@@ -1,4 +1,4 @@
-"""Whether git would take a file that must not be committed."""
+"""Check whether git would commit a file that must stay secret."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def _check_ignore(folder: Path, name: str) -> int | None:
     git = shutil.which("git")
     if not git:
         return None
-    # The repository may come from anybody: its configuration must not name a program to run.
+    # The repository is untrusted: its configuration must not name a program to run.
     command = [git, "-c", "core.fsmonitor=false", "-C", str(folder)]
     command += ["check-ignore", "--quiet", "--no-index", "--", name]
     silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}

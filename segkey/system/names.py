@@ -1,4 +1,4 @@
-"""Names of files that any name of an image can become."""
+"""File names made from the names of images: safe, and unique in a folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How long work tells how far it is, without knowing who listens."""
+"""The interface of progress reports, independent of how they are shown."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,16 +7,18 @@ Advance = Callable[[int], None]
 
 
 class Progress:
-    """Listens to nothing. The command line passes one that draws; see `segkey.cli.console`."""
+    """A no-op. The command line passes one that draws; see `segkey.cli.console`."""
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, unit: str = "images") -> Iterator[Advance]:
-        """Begin a task of ``total`` units; call what is yielded with how many were done since the
-        last call."""
+        """Begin a task of ``total`` units; yields a function to call with how many more are done."""
         yield lambda count: None
 
     def say(self, text: str) -> None:
-        """One line that is worth keeping, such as how long the whole will take."""
+        """One line that the next one may replace, such as an epoch's figures.
+
+        If nothing can be replaced, it is printed as by `say`.
+        """
 
     def state(self, text: str) -> None:
         """One line that the next one may replace, such as an epoch's figures; where nothing can be

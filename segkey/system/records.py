@@ -50,7 +50,7 @@ def read(record: type[T], document: object, place: str = "") -> T:
 
     Args:
         record: the dataclass.
-        document: as JSON gives it; it may come from anybody.
+        document: as JSON gives it; untrusted.
         place: where it stands in a larger document, for messages.
 
     Raises:

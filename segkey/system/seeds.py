@@ -1,5 +1,4 @@
-"""Everything random and every digest of names: from a seed and from text alone, never from global
-state."""
+"""Random generators and digests from a seed and text alone, never from global state."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,8 +7,7 @@ import numpy as np
 
 
 def seeded(*parts: object) -> np.random.Generator:
-    """A generator that depends on ``parts`` alone, so that order and number of processes do not
-    matter."""
+    """A generator that depends on ``parts`` alone, not on the order or number of processes."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 

@@ -1,4 +1,4 @@
-"""Commands that a user may copy into a shell: every word in them means itself."""
+"""Quoting of commands that a user may copy into a shell."""
 
 import shlex
 
@@ -19,7 +19,6 @@ def word(text: object) -> str:
 
 
 def option(name: str, value: object) -> str:
-    """``--name value``, for a value of a field such as ``batch_size``; one that begins with ``-``
-    stays a value."""
+    """``--name value`` of a field such as ``batch_size``; the value may begin with ``-``."""
     shown = visible(value)
     return f"--{name.replace('_', '-')}{'=' if shown.startswith('-') else ' '}{shlex.quote(shown)}"

@@ -1,10 +1,11 @@
-"""Words and numbers as people read them: durations, sizes, shares, names made harmless. Imports
-nothing heavy."""
+"""Words and numbers as people read them: durations, sizes, shares, harmless names.
+
+Imports nothing heavy.
+"""
 
 
 def visible(text: object, keep: str = "") -> str:
-    """Text from names and files, which anybody may have made: what could move a cursor is shown,
-    not obeyed."""
+    """Untrusted text with control characters made visible, so that a terminal does not obey them."""
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
 
 
@@ -16,7 +17,7 @@ def printable(text: object, keep: str = "") -> str:
 
 
 def per_cent(part: float | None, digits: int = 0) -> str:
-    """A part of 1 as per cent; n/a where there is none."""
+    """A part of 1 as per cent; n/a for None."""
     return "n/a" if part is None else f"{100 * part:.{digits}f} %"
 
 

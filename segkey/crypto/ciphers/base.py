@@ -133,6 +133,7 @@ class Cipher:
     def from_key(
         cls, key: Key, block_size: int, channels: int, password: bytes | None = None
     ) -> "Cipher":
+        """The cipher that ``key`` means; ``password`` fixes the password of FFX."""
         raise NotImplementedError
 
     @classmethod
@@ -151,8 +152,7 @@ class Cipher:
 
     @property
     def key_space_bits(self) -> float:
-        """`key_space` of this cipher: log2 of the number of different transformations, at most
-        256."""
+        """log2 of the number of different transformations of this cipher, at most 256."""
         return self.key_space(self.block_size, self.channels, bool(self.password_hash))
 
     def encrypt(self, images: Images) -> Images:
@@ -290,13 +290,16 @@ class Plain(Cipher):
 
     @classmethod
     def from_key(cls, key, block_size, channels, password=None):
+        """The plain cipher; the key and the password are ignored."""
         return cls(block_size, channels)
 
     @classmethod
     def key_space(cls, block_size, channels=3, fixed_password=False):
+        """0 bits: there is no key."""
         return 0.0
 
     def encrypt_images(self, images: Images) -> Images:
+        """A copy of uint8 images (..., c, H, W)."""
         return images.copy() if isinstance(images, np.ndarray) else images.clone()
 
     decrypt_images = encrypt_images

@@ -12,10 +12,9 @@ from segkey.errors import SegkeyError
 
 @register
 class FFX(Cipher):
-    """FFX: format-preserving Feistel encryption of three digits, 0 … 255 to 0 … 999, at the
-    selected positions.
+    """FFX: encryption of three digits, 0 … 255 to 0 … 999, at the selected positions.
 
-    pyffx is asked once for each of the 256 values; a picture is then one look-up in a table whose
+    pyffx is asked once for each of the 256 values; an image is then one look-up in a table whose
     first half leaves values as they are and whose second half encrypts them. Integers throughout:
     through float32 the round trip loses values.
 
@@ -50,6 +49,7 @@ class FFX(Cipher):
 
     @classmethod
     def from_key(cls, key, block_size, channels, password=None):
+        """The cipher that ``key`` means; the password is derived from the key, if not given."""
         selected = chosen(key, cls.method, block_size, channels)
         if password is None:
             return cls(selected, block_size, key.ffx_password(), fixed=False)
@@ -57,12 +57,12 @@ class FFX(Cipher):
 
     @classmethod
     def key_space(cls, block_size, channels=3, fixed_password=False):
-        """As NP's if the password is fixed; a derived one adds the whole key, unless nothing is
-        selected."""
+        """As NP's if the password is fixed; else the whole key, or 0 if nothing is selected."""
         bits = selection_bits(block_size, channels)
         return KEY_BITS if bits and not fixed_password else bits
 
     def encrypt_images(self, images: Images) -> Images:
+        """uint8 (..., c, H, W) to uint16, 0 … 999."""
         halves = self._plane_of_halves(images, 256)
         table = self.cached(
             images,
@@ -77,6 +77,7 @@ class FFX(Cipher):
         return out
 
     def decrypt_images(self, images: Images) -> Images:
+        """uint16 (..., c, H, W) to uint8; raises if a value cannot come from this key."""
         table = self.cached(images, "decrypted", lambda h, w: self._inverse())
         halves = self._plane_of_halves(images, 1024)
         if isinstance(images, np.ndarray):
@@ -97,6 +98,7 @@ class FFX(Cipher):
         return found.byte()
 
     def rekeyed(self, key: Key) -> "FFX":
+        """The cipher that another key means; a fixed password stays."""
         if not self.password_hash:
             return super().rekeyed(key)
         # Asking pyffx and hashing the password again takes 60 ms per key and gives the same table.

@@ -60,6 +60,7 @@ class NegativePositive(Cipher):
 
     @classmethod
     def from_key(cls, key, block_size, channels, password=None):
+        """The cipher that ``key`` means; the password is ignored."""
         return cls(chosen(key, cls.method, block_size, channels), block_size)
 
     @classmethod
@@ -68,6 +69,7 @@ class NegativePositive(Cipher):
         return selection_bits(block_size, channels)
 
     def encrypt_images(self, images: Images) -> Images:
+        """uint8 (..., c, H, W) to uint8; encrypting twice gives the original."""
         # 255 - x is x with all its bits inverted: one XOR with a plane of 0 and 255.
         positions = self.selected * np.uint8(255)
         return images ^ self.cached(images, "flips", lambda h, w: self.tiled(positions, h, w))

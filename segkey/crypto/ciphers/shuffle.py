@@ -39,6 +39,7 @@ class Shuffle(Cipher):
 
     @classmethod
     def from_key(cls, key, block_size, channels, password=None):
+        """The cipher that ``key`` means; the password is ignored."""
         return cls(key.permutation(cls.method, block_size, channels), block_size)
 
     @classmethod
@@ -47,10 +48,12 @@ class Shuffle(Cipher):
         return min(math.lgamma(channels * block_size**2 + 1) / math.log(2), KEY_BITS)
 
     def encrypt_images(self, images: Images) -> Images:
+        """uint8 (..., c, H, W) to uint8, each block permuted."""
         sources = self.cached(images, "to", lambda h, w: self._sources(self.permutation, h, w))
         return _gather(images, sources)
 
     def decrypt_images(self, images: Images) -> Images:
+        """uint8 (..., c, H, W) to uint8, each block permuted back."""
         sources = self.cached(
             images, "back", lambda h, w: self._sources(np.argsort(self.permutation), h, w)
         )

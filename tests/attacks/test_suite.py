@@ -175,17 +175,16 @@ def test_search_beats_random_keys_for_the_same_number_of_queries(target):
     scores = found.details[
         "accepted"
     ]  # no numbers of queries: with the seed, they would be the key that was found
-    assert (
-        scores == sorted(scores)
-        and len(scores) > 1
-        and all(isinstance(score, float) for score in scores)
-    )
+    assert scores == sorted(scores)
+    assert len(scores) > 1
+    assert all(isinstance(score, float) for score in scores)
 
 
 def test_search_without_labels_lowers_the_entropy(target):
     found = result_of("search-unlabelled", target, queries=30, images=8)
     happiness = found.details["accepted"]
-    assert happiness == sorted(happiness) and happiness[-1] > happiness[0]
+    assert happiness == sorted(happiness)
+    assert happiness[-1] > happiness[0]
     assert found.details["criterion"] == "entropy of the prediction"
 
 
@@ -232,7 +231,8 @@ def test_fine_tune_trains_on_plain_images(target):
     as_it_is, half = result.details["curve"]
     assert (half["images"], half["percent"]) == (30, 50)
     assert half["epochs"] == 8  # two steps each, for at least sixteen
-    assert half["stolen"] > as_it_is["stolen"] and half["anew"] > 0
+    assert half["stolen"] > as_it_is["stolen"]
+    assert half["anew"] > 0
     assert result.mean_iou == max(half["stolen"], as_it_is["stolen"])
 
 
@@ -272,7 +272,9 @@ def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(target,
     again = attacks.run_attacks(target, names, BUDGET, seed=3)
     for a, b in zip(document.attacks, again.attacks, strict=True):
         assert replace(a, seconds=0) == replace(b, seconds=0)
-        assert a.queries > 0 and a.images > 0 and a.attacker_knowledge
+        assert a.queries > 0
+        assert a.images > 0
+        assert a.attacker_knowledge
     pair = next(line for line in document.attacks if line.attack == "known-pair")
     assert pair.recovered == 1.0
     nearby = attacks.run_attacks(target, ["partial-key"], BUDGET, seed=3)

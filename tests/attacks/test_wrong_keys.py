@@ -281,7 +281,8 @@ def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
     keeping(small, keep).journal.add("correct", {"value": 1})
     assert len(keeping(small, keep).journal) == 1
     split = test_splits.open_test_split(trained_run, [corrected_shards])
-    assert split.names == small.loader.split.names and split.origin["training_data"] == "same"
+    assert split.names == small.loader.split.names
+    assert split.origin["training_data"] == "same"
     refused("the test images or masks", loader=plain_loader(split, small.cipher, CPU))
     refused("the attacker's own images", splits=small.splits | {"val": split})
     run = Run(shutil.copytree(trained_run.path, tmp_path / "small"), dict(trained_run.config))

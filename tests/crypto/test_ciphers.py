@@ -50,7 +50,8 @@ def test_golden_ffx_table(password):
     cipher = ciphers.from_key("ffx", KEY, 2, password=password)
     digest = hashlib.sha256(cipher.values.astype("<u2").tobytes()).hexdigest()
     assert (cipher.max_value, cipher.values[:4].tolist(), digest) == GOLDEN_TABLES[password]
-    assert cipher.values.shape == (256,) and cipher.max_value == cipher.values.max()
+    assert cipher.values.shape == (256,)
+    assert cipher.max_value == cipher.values.max()
 
 
 GOLDEN_IMAGES = {
@@ -102,7 +103,8 @@ def test_encrypt_is_the_papers_four_steps(method, block_size, channels):
         image = picture(channels, rows * block_size, columns * block_size)
         encrypted = cipher.encrypt(image)
         assert np.array_equal(encrypted, naive(method, image, block_size))
-        assert encrypted.dtype == cipher.dtype and encrypted.max() <= cipher.max_value
+        assert encrypted.dtype == cipher.dtype
+        assert encrypted.max() <= cipher.max_value
 
 
 @st.composite
@@ -125,11 +127,15 @@ def test_round_trip(method, container, problem, secret):
     seen = np.asarray(encrypted).copy()
     decrypted = cipher.decrypt(encrypted)
     assert type(encrypted) is type(decrypted) is type(images)
-    assert np.asarray(encrypted).dtype == cipher.dtype and decrypted.dtype == images.dtype
-    assert encrypted.shape == images.shape and np.array_equal(np.asarray(decrypted), before)
+    assert np.asarray(encrypted).dtype == cipher.dtype
+    assert decrypted.dtype == images.dtype
+    assert encrypted.shape == images.shape
+    assert np.array_equal(np.asarray(decrypted), before)
     # The inputs are as they were, and the results have memory of their own.
-    assert np.array_equal(array, before) and np.array_equal(np.asarray(encrypted), seen)
-    assert not np.shares_memory(array, encrypted) and not np.shares_memory(encrypted, decrypted)
+    assert np.array_equal(array, before)
+    assert np.array_equal(np.asarray(encrypted), seen)
+    assert not np.shares_memory(array, encrypted)
+    assert not np.shares_memory(encrypted, decrypted)
 
 
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3)], ids=["CHW", "NCHW", "ABCHW"])
@@ -166,7 +172,8 @@ def test_ffx_brings_all_256_values_back(password):
     image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     cipher = ciphers.FFX(np.ones(1), 1, password)
     encrypted = cipher.encrypt(image)
-    assert len(np.unique(encrypted)) == 256 and np.array_equal(cipher.decrypt(encrypted), image)
+    assert len(np.unique(encrypted)) == 256
+    assert np.array_equal(cipher.decrypt(encrypted), image)
 
 
 @pytest.mark.parametrize(
@@ -246,11 +253,12 @@ def test_pickle_brings_the_same_cipher_without_the_key_and_without_tables(method
     cipher = ciphers.from_key(method, KEY, 2, password=b"a fixed one" if method == "ffx" else None)
     untouched, images = pickle.dumps(cipher), picture(3, 64, 64)
     encrypted, sent = cipher.encrypt(images), pickle.dumps(cipher)
-    assert (
-        len(sent) == len(untouched) and bytes(range(32)) not in sent and b"a fixed one" not in sent
-    )
+    assert len(sent) == len(untouched)
+    assert bytes(range(32)) not in sent
+    assert b"a fixed one" not in sent
     again = pickle.loads(sent)
-    assert again.same_as(cipher) and again.password_hash == cipher.password_hash
+    assert again.same_as(cipher)
+    assert again.password_hash == cipher.password_hash
     assert np.array_equal(again.encrypt(images), encrypted)
 
 
@@ -268,14 +276,13 @@ def test_a_fixed_password_is_named_by_its_hash_and_is_the_same_for_every_key():
         ciphers.from_key("ffx", KEY, 2),
         ciphers.from_key("ffx", KEY, 2, password=b"fixed"),
     )
-    assert derived.password_hash == "" and derived.key_space_bits == 256
-    assert fixed.password_hash == "909c153ae9252df3" and fixed.key_space_bits == pytest.approx(
-        np.log2(924)
-    )
+    assert derived.password_hash == ""
+    assert derived.key_space_bits == 256
+    assert fixed.password_hash == "909c153ae9252df3"
+    assert fixed.key_space_bits == pytest.approx(np.log2(924))
     other = ciphers.from_key("ffx", OTHER, 2, password=b"fixed")
-    assert np.array_equal(other.values, fixed.values) and not np.array_equal(
-        other.selected, fixed.selected
-    )
+    assert np.array_equal(other.values, fixed.values)
+    assert not np.array_equal(other.selected, fixed.selected)
 
 
 @pytest.mark.parametrize("method", ["none", "shf", "np", "ffx"])
@@ -327,7 +334,8 @@ def test_key_space_bits(method, m, c):
 
 
 def test_selections_are_the_key_space_of_np_and_of_ffx_with_a_fixed_password():
-    assert ciphers.selections(2, 3) == 924 and ciphers.selections(3, 1) == 126
+    assert ciphers.selections(2, 3) == 924
+    assert ciphers.selections(3, 1) == 126
     for m in (1, 2, 4, 256):
         assert ciphers.key_space_bits("ffx", m, fixed_password=True) == ciphers.key_space_bits(
             "np", m

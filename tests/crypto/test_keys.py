@@ -85,7 +85,8 @@ def test_golden_permutation(method, m, c):
     )
     assert permutation.tolist() == sorted(range(n), key=words.__getitem__)
     digest = hashlib.sha256(permutation.astype("<u2").tobytes()).hexdigest()
-    assert golden in (permutation.tolist(), digest) and permutation.dtype == "int64"
+    assert golden in (permutation.tolist(), digest)
+    assert permutation.dtype == "int64"
 
 
 @pytest.mark.parametrize(
@@ -98,12 +99,12 @@ def test_a_secret_has_32_bytes(secret):
 
 def test_generated_keys_differ_and_are_dated_in_utc():
     one, two = Key.generate(), Key.generate()
-    assert one != two and one.id != two.id and datetime.fromisoformat(one.created).tzinfo == UTC
-    assert (
-        Key(SECRET, created="another day") == KEY
-        and hash(Key(SECRET)) == hash(KEY)
-        and KEY != SECRET
-    )
+    assert one != two
+    assert one.id != two.id
+    assert datetime.fromisoformat(one.created).tzinfo == UTC
+    assert Key(SECRET, created="another day") == KEY
+    assert hash(Key(SECRET)) == hash(KEY)
+    assert KEY != SECRET
 
 
 def test_shows_its_id_and_hides_the_secret():
@@ -154,7 +155,8 @@ def test_no_failure_to_load_shows_the_secret_not_even_in_local_variables(
         text = shown_with_locals(
             error.with_traceback(error.__traceback__.tb_next)
         )  # segkey's frames, not this one
-    assert "locals" in text and not any(leak in text for leak in LEAKS)
+    assert "locals" in text
+    assert not any(leak in text for leak in LEAKS)
 
 
 def test_no_failure_to_save_shows_the_secret(tmp_path):
@@ -296,7 +298,8 @@ def test_save_and_load(tmp_path):
     assert json.loads(path.read_text()) == PLAIN
     assert (tmp_path / "new" / ".gitignore").read_text() == "*.key\n*.partial\n"
     loaded = Key.load(path, lambda: pytest.fail("asked for a passphrase, but nothing is sealed"))
-    assert loaded == KEY and loaded.created == HEAD["created"]
+    assert loaded == KEY
+    assert loaded.created == HEAD["created"]
 
 
 @posix
@@ -308,18 +311,17 @@ def test_mode_is_0600_whatever_the_umask_and_the_earlier_file(tmp_path):
         KEY.save(path, force=True)
     finally:
         os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and Key.load(path) == KEY
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert Key.load(path) == KEY
 
 
 def test_never_overwritten_without_force(tmp_path):
     path, other = KEY.save(tmp_path / "some.key"), Key.generate()
     with pytest.raises(SegkeyError, match="already exists") as refusal:
         other.save(path)
-    assert (
-        "--force" in refusal.value.hint
-        and Key.load(path) == KEY
-        and set(tmp_path.iterdir()) == {path, tmp_path / ".gitignore"}
-    )
+    assert "--force" in refusal.value.hint
+    assert Key.load(path) == KEY
+    assert set(tmp_path.iterdir()) == {path, tmp_path / ".gitignore"}
     with pytest.warns(SegkeyWarning, match=f"kept as .*some-{KEY.id}.key"):
         assert Key.load(other.save(path, force=True)) == other
     assert (
@@ -348,10 +350,8 @@ def test_an_earlier_key_is_kept_where_there_are_no_hard_links(tmp_path, monkeypa
     monkeypatch.setattr(os, "link", refuse)
     with pytest.warns(SegkeyWarning, match="-2.key"):
         Key.generate().save(path, force=True)
-    assert (
-        Key.load(tmp_path / f"some-{KEY.id}-2.key") == KEY
-        and taken.read_text() == "the owner's backup"
-    )
+    assert Key.load(tmp_path / f"some-{KEY.id}-2.key") == KEY
+    assert taken.read_text() == "the owner's backup"
 
 
 IDS = [
@@ -376,7 +376,8 @@ def test_a_hostile_id_names_no_file(tmp_path, key_file, id):
     before, around = path.read_bytes(), set(tmp_path.parent.iterdir())
     with pytest.warns(SegkeyWarning, match="kept as .*some-earlier.key"):
         KEY.save(path, force=True)
-    assert Key.load(path) == KEY and (tmp_path / "some-earlier.key").read_bytes() == before
+    assert Key.load(path) == KEY
+    assert (tmp_path / "some-earlier.key").read_bytes() == before
     assert set(tmp_path.parent.iterdir()) == around
     assert {each.name for each in tmp_path.iterdir()} == {
         "some.key",
@@ -442,7 +443,8 @@ NOT_A_KEY = {
 def test_refuses_what_is_not_a_key(key_file, content):
     with pytest.raises(SegkeyError, match="is not a segkey key") as refusal:
         Key.load(key_file(content), PASSPHRASE)
-    assert "segkey keygen" in refusal.value.hint and ENCODED not in str(refusal.value)
+    assert "segkey keygen" in refusal.value.hint
+    assert ENCODED not in str(refusal.value)
 
 
 def test_refuses_another_version_and_another_id(key_file):
@@ -463,15 +465,18 @@ def test_refuses_a_folder_and_a_missing_file(tmp_path):
 def test_sealed_round_trip_and_golden_sealed_file(tmp_path, key_file):
     path = KEY.save(tmp_path / "saved.key", passphrase="pässword")
     sealed = json.loads(path.read_text()).pop("sealed")
-    assert sealed.keys() == SEALING.keys() and sealed["salt"] != SEALING["salt"]
-    assert ENCODED not in path.read_text() and '"secret"' not in path.read_text()
+    assert sealed.keys() == SEALING.keys()
+    assert sealed["salt"] != SEALING["salt"]
+    assert ENCODED not in path.read_text()
+    assert '"secret"' not in path.read_text()
     assert Key.load(path, lambda: "pässword") == KEY == Key.load(key_file(SEALED), PASSPHRASE)
 
 
 def test_new_keys_are_sealed_by_128_MB_of_scrypt_and_earlier_parameters_open(tmp_path, key_file):
     sealed = json.loads(KEY.save(tmp_path / "saved.key", passphrase="words").read_text())["sealed"]
     assert (sealed["n"], sealed["r"], sealed["p"]) == (2**17, 8, 1)
-    assert SEALING["n"] == 2**15 and Key.load(key_file(SEALED), PASSPHRASE) == KEY
+    assert SEALING["n"] == 2**15
+    assert Key.load(key_file(SEALED), PASSPHRASE) == KEY
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,8 @@ def test_transparent_pixels_keep_their_colours(tmp_path):
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
 def test_sixteen_bits_keep_the_upper_eight(tmp_path, name, order):
     picture = load_image(saved(tmp_path / name, DEEP.astype(order)))
-    assert picture.mode == "RGB" and np.array_equal(
-        np.asarray(picture), np.dstack([PHOTO[..., 0]] * 3)
-    )
+    assert picture.mode == "RGB"
+    assert np.array_equal(np.asarray(picture), np.dstack([PHOTO[..., 0]] * 3))
 
 
 @pytest.mark.parametrize("number", UPRIGHT)
@@ -135,7 +134,8 @@ def test_files_that_are_no_pictures(tmp_path, load, content, complaint):
         path.write_bytes(content)
     with pytest.raises(SegkeyError, match=complaint) as caught:
         load(path)
-    assert str(path) in caught.value.what and "\n" not in caught.value.what
+    assert str(path) in caught.value.what
+    assert "\n" not in caught.value.what
 
 
 @pytest.mark.parametrize("format", ["EPS", "PPM", "PCX"])
@@ -173,7 +173,8 @@ def test_floating_point_is_refused_with_advice(tmp_path):
     path = saved(tmp_path / "a.tif", PHOTO[..., 0].astype(np.float32))
     with pytest.raises(SegkeyError, match="floating-point") as caught:
         load_image(path)
-    assert str(path) in caught.value.what and "8 or 16 bits" in caught.value.hint
+    assert str(path) in caught.value.what
+    assert "8 or 16 bits" in caught.value.hint
 
 
 def test_palette_masks_give_numbers_not_colours(tmp_path):
@@ -200,7 +201,8 @@ def test_masks(tmp_path, suffix, labels):
         "tiff" if labels.dtype == np.uint16 and suffix == "bmp" else suffix
     )  # BMP has no 16 bits
     mask = load_mask(saved(tmp_path / f"a.{suffix}", labels))
-    assert mask.mode == "L" and np.array_equal(np.asarray(mask), labels)
+    assert mask.mode == "L"
+    assert np.array_equal(np.asarray(mask), labels)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,8 @@ def test_crops_stay_within_the_picture_and_the_ratio(seed, height, width, least)
     assert np.array_equal(crops, random_crops(seeded(seed), sizes, (least, 1.0)))
     left, top, right, bottom, flip = crops.T
     assert ((left >= 0) & (left < right) & (right <= 1 + 1e-12)).all()
-    assert ((top >= 0) & (top < bottom) & (bottom <= 1 + 1e-12)).all() and set(flip) <= {0.0, 1.0}
+    assert ((top >= 0) & (top < bottom) & (bottom <= 1 + 1e-12)).all()
+    assert set(flip) <= {0.0, 1.0}
     ratio = (right - left) * width / ((bottom - top) * height)
     assert ((ratio > 0.75 - 1e-9) & (ratio < 4 / 3 + 1e-9)).all()
     # Where no try fits, all of one side is taken, at the centre of the other.
@@ -240,7 +243,8 @@ def test_crops_keep_the_scale_wherever_they_can(seed, height, ratio):
     sizes = np.array([[height, round(height * ratio)]] * 50)
     left, top, right, bottom, _ = random_crops(seeded(seed), sizes, (0.2, 0.5)).T
     area = (right - left) * (bottom - top)
-    assert area.min() > 0.2 - 1e-9 and area.max() < 0.5 + 1e-9
+    assert area.min() > 0.2 - 1e-9
+    assert area.max() < 0.5 + 1e-9
 
 
 def test_half_of_the_crops_are_mirrored():
@@ -268,7 +272,8 @@ def test_arrays_have_the_size_asked_for(size):
     assert (mask.shape, mask.dtype, mask.flags.c_contiguous) == (size, np.uint8, True)
     assert set(np.unique(mask)) <= set(np.unique(LABELS))  # nearest: no class between two classes
     if size == (24, 40):
-        assert np.array_equal(image.transpose(1, 2, 0), PHOTO) and np.array_equal(mask, LABELS)
+        assert np.array_equal(image.transpose(1, 2, 0), PHOTO)
+        assert np.array_equal(mask, LABELS)
 
 
 def test_a_crop_takes_its_part_and_mirrors_it():

@@ -11,9 +11,11 @@ from segkey.data.decode import load_image, load_mask
 def test_drawing_depends_on_seed_and_number_alone():
     image, mask = scenes.draw(3, 5, 64)
     again, mask_again = scenes.draw(3, 5, 64)
-    assert np.array_equal(image, again) and np.array_equal(mask, mask_again)
+    assert np.array_equal(image, again)
+    assert np.array_equal(mask, mask_again)
     for other in (scenes.draw(3, 6, 64), scenes.draw(4, 5, 64)):
-        assert not np.array_equal(image, other[0]) and not np.array_equal(mask, other[1])
+        assert not np.array_equal(image, other[0])
+        assert not np.array_equal(mask, other[1])
 
 
 @pytest.mark.parametrize("size", [16, 48, 128])
@@ -59,5 +61,6 @@ def test_scenes_are_found_like_any_data(scenes_folder):
         "val": 4,
         "test": 6,
     }
-    assert source.classes == scenes.CLASSES and not source.problems
+    assert source.classes == scenes.CLASSES
+    assert not source.problems
     assert all(item.mask for items in source.splits.values() for item in items)

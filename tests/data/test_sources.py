@@ -117,7 +117,8 @@ def test_layouts(tmp_path, images, masks, expected, files):
     lay(tmp_path, *files.split())
     split = "all" if "all" in expected else None  # images with masks would be dealt out
     source = sources.find(tmp_path / images, masks and tmp_path / masks, split=split)
-    assert found(source, tmp_path) == expected and not source.problems
+    assert found(source, tmp_path) == expected
+    assert not source.problems
     assert [list(names) for names in found(source, tmp_path).values()] == [
         list(n) for n in expected.values()
     ]
@@ -144,7 +145,9 @@ def test_what_is_left_out_or_aside_is_said(tmp_path):
     assert [problem.name for problem in source.problems] == ["deep/b.jpg"]
     assert "deep/b.png" in source.problems[0].why
     notes = "\n".join(source.notes)
-    assert "2 masks without an image" in notes and "such as x" in notes and "2 other files" in notes
+    assert "2 masks without an image" in notes
+    assert "such as x" in notes
+    assert "2 other files" in notes
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,8 @@ def test_adding_images_moves_none_of_the_others(first, more, shares):
         before = where()
         lay(Path(folder), *(f"{number}.jpg" for number in more))
         after = where()
-    assert len(before) == len(first) and len(after) == len(first | more)
+    assert len(before) == len(first)
+    assert len(after) == len(first | more)
     assert before.items() <= after.items()
     assert set(after.values()) <= {
         name for name, share in zip(SPLITS, shares, strict=True) if share
@@ -201,7 +205,8 @@ def test_shares_are_about_as_asked_for(tmp_path):
     )
     dealt = counts(sources.find(tmp_path))
     assert sum(dealt.values()) == 1000
-    assert abs(dealt["train"] - 800) < 50 and abs(dealt["val"] - 100) < 40
+    assert abs(dealt["train"] - 800) < 50
+    assert abs(dealt["val"] - 100) < 40
 
 
 @pytest.mark.parametrize(
@@ -225,7 +230,8 @@ def test_splits_that_are_none(scenes_folder, split):
 def test_class_names_are_found_or_given(tmp_path, at):
     lay(lay(tmp_path, "images/a.jpg", "masks/a.png"), "classes.txt", text="void ground\r\ncafé\n\n")
     source = sources.find(tmp_path / at)
-    assert source.classes == ["void ground", "café"] and "classes.txt" in source.notes[-1]
+    assert source.classes == ["void ground", "café"]
+    assert "classes.txt" in source.notes[-1]
     lay(tmp_path, "mine.txt", text="a\nb\n")
     given = sources.find(tmp_path / at, classes=tmp_path / "mine.txt", ignore_index=7)
     assert (given.classes, given.ignore_index) == (["a", "b"], 7)
@@ -267,7 +273,9 @@ def test_voc_is_known_from_any_of_its_folders(tmp_path, at):
     base = voc(tmp_path, 10)
     voc(tmp_path, 1, year=2007)  # the newest year is taken
     source = sources.find(tmp_path / at)
-    assert source.root == base and len(source.classes) == 21 and source.classes[15] == "person"
+    assert source.root == base
+    assert len(source.classes) == 21
+    assert source.classes[15] == "person"
     test = {f"JPEGImages/val_{n:06d}.jpg": f"SegmentationClass/val_{n:06d}.png" for n in range(3)}
     assert found(source, base)["test"] == test
 
@@ -285,7 +293,8 @@ def test_voc_files_that_are_missing_become_problems(tmp_path):
     (base / "JPEGImages/train_000003.jpg").unlink()
     (base / "SegmentationClass/val_000001.png").unlink()
     source = sources.find(base)
-    assert len(source) == 11 and {problem.name: problem.why for problem in source.problems} == {
+    assert len(source) == 11
+    assert {problem.name: problem.why for problem in source.problems} == {
         "train_000003.jpg": "JPEGImages/train_000003.jpg missing",
         "val_000001.jpg": "SegmentationClass/val_000001.png missing",
     }
@@ -303,7 +312,9 @@ def test_voc_files_that_are_missing_become_problems(tmp_path):
 )
 def test_real_data(data_folder, folder, expected, classes):
     source = sources.find(data_folder / folder)
-    assert counts(source) == expected and len(source.classes) == classes and not source.problems
+    assert counts(source) == expected
+    assert len(source.classes) == classes
+    assert not source.problems
     assert all(item.mask for items in source.splits.values() for item in items)
 
 
@@ -349,7 +360,8 @@ def test_flat_masks_beside_split_folders_are_no_leftovers(tmp_path):
     for name in ("train", "val", "other"):
         Image.new("L", (4, 4)).save(tmp_path / f"masks/{name}.png")
     (note,) = (note for note in find(tmp_path).notes if "without an image" in note)
-    assert "1 mask " in note and "other.png" in note
+    assert "1 mask " in note
+    assert "other.png" in note
 
 
 # ------------------------------------------------------------------ lists
@@ -427,7 +439,8 @@ def test_listed_names_do_not_tell_where_the_images_lie(tmp_path, content, names)
     listed = tmp_path / "lists/list.txt"
     listed.write_text(content.format(top=tmp_path))
     found = names_of(listed)
-    assert set(found.values()) == names and len(found) == len(content.splitlines())
+    assert set(found.values()) == names
+    assert len(found) == len(content.splitlines())
     assert not any("anna" in name or "server" in name for name in found.values())
     notes = "\n".join(sources.find(listed, split="all").notes)
     assert ("whoever gets the shards can read the names" in notes) == ("x:1.jpg" not in content)
@@ -458,7 +471,8 @@ def test_what_a_list_names_is_dealt_out_by_how_it_is_listed(tmp_path):
         "train" if h < 0.8 else "val" if h < 0.9 else "test" for h in by_hand
     ]
     after = dealt(*lines, "/home/bert/x.jpg", "/mnt/y.jpg", "z.jpg")
-    assert before.items() <= after.items() and len(after) == 63
+    assert before.items() <= after.items()
+    assert len(after) == 63
 
 
 def test_a_voc_list_names_images_of_its_own_folder_alone(tmp_path):
@@ -467,7 +481,8 @@ def test_a_voc_list_names_images_of_its_own_folder_alone(tmp_path):
     with (base / "ImageSets/Segmentation/train.txt").open("a") as file:
         file.write(f"{tmp_path}/home/anna/a\n../../../home/anna/a\n")
     source = sources.find(base)
-    assert len(source) == 6 and len(source.problems) == 2
+    assert len(source) == 6
+    assert len(source.problems) == 2
     assert all("names an image outside of JPEGImages" in problem.why for problem in source.problems)
     assert not any("anna" in item.name for items in source.splits.values() for item in items)
 

@@ -320,7 +320,8 @@ def test_testing_on_training_images_is_said_with_their_number(run_of_undealt):
     assert train.startswith(
         f"{counts['train']} of 22 test images have the names or masks of images that run small was"
     )
-    assert val.startswith(f"{counts['val']} of 22 test images") and "chose its best epoch by" in val
+    assert val.startswith(f"{counts['val']} of 22 test images")
+    assert "chose its best epoch by" in val
 
 
 def test_copies_elsewhere_are_known_by_their_names(run_of_undealt, tmp_path):
@@ -328,7 +329,8 @@ def test_copies_elsewhere_are_known_by_their_names(run_of_undealt, tmp_path):
     shutil.copytree(folder / "images", tmp_path / "copies/images/deep/in/it")
     shutil.copytree(folder / "masks", tmp_path / "copies/masks/deep/in/it")
     train, val = told(run, None, tmp_path / "copies", None)
-    assert train.startswith(f"{counts['train']} of 22") and val.startswith(f"{counts['val']} of 22")
+    assert train.startswith(f"{counts['train']} of 22")
+    assert val.startswith(f"{counts['val']} of 22")
 
 
 def test_images_that_are_new_raise_no_warning(tmp_path, trained_run, scenes_folder):
@@ -366,7 +368,8 @@ def test_another_split_than_test_is_said_to_be_known(
     for args in ((None, None, None), ([shards_folder], None, None), (None, scenes_folder, None)):
         (warning,) = told(trained_run, *args, name)
         count = {"train": 12, "val": 4}[name]
-        assert f"{count} of {count} test images" in warning and use in warning
+        assert f"{count} of {count} test images" in warning
+        assert use in warning
 
 
 def test_shards_dealt_out_anew_hold_images_that_the_run_knows(
@@ -380,7 +383,8 @@ def test_shards_dealt_out_anew_hold_images_that_the_run_knows(
         encryption.plan_shards(source, tmp_path, cipher, size=(32, 32)), cipher, workers=1
     )
     (warning,) = told(trained_run, [tmp_path], None, None)
-    assert "3 of 9 test images" in warning and "was trained on" in warning
+    assert "3 of 9 test images" in warning
+    assert "was trained on" in warning
 
 
 def test_without_the_training_shards_it_is_said_that_nothing_can_be_told(
@@ -389,7 +393,8 @@ def test_without_the_training_shards_it_is_said_that_nothing_can_be_told(
     run = Run(trained_run.path, json.loads(json.dumps(trained_run.config)))
     run.config["data"]["shards"] = [str(tmp_path / "gone")]
     (warning,) = told(run, None, undealt(tmp_path, scenes_folder), None)
-    assert "it cannot be told whether" in warning and "--shards FOLDER" in warning
+    assert "it cannot be told whether" in warning
+    assert "--shards FOLDER" in warning
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,8 @@ def test_a_legend_names_void():
 
 def test_a_small_image_s_overlay_is_enlarged():
     picture = palette.overlay(Image.new("RGB", (100, 50)), np.zeros((50, 100), np.uint8), ("sky",))
-    assert picture.width == 500 and picture.getpixel((499, 249)) == picture.getpixel((50, 10))
+    assert picture.width == 500
+    assert picture.getpixel((499, 249)) == picture.getpixel((50, 10))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30, 20), (700, 40), (20, 700)])

@@ -483,9 +483,8 @@ def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatc
     def report(*more: str):
         result = CliRunner().invoke(app, ["report", "runs", *more])
         assert result.exit_code == 0, result.stderr
-        assert (
-            result.stderr.count("left out") == 10 and f"and {len(told) - 10} more" in result.stderr
-        )
+        assert result.stderr.count("left out") == 10
+        assert f"and {len(told) - 10} more" in result.stderr
         return result.stdout
 
     with pytest.warns(SegkeyWarning, match="left out "):
@@ -494,9 +493,11 @@ def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatc
     assert [run.name for run in found] == ["whole"]
     assert {problem.name for problem in left_out} == told.keys()
     assert all(told[problem.name] in problem.why and problem.why for problem in left_out)
-    assert "whole" in report("--csv") and "whole" in report("--latex")
+    assert "whole" in report("--csv")
+    assert "whole" in report("--latex")
     shown = report()
-    assert "whole" in shown and all(name in shown for name in told)
+    assert "whole" in shown
+    assert all(name in shown for name in told)
     lines = json.loads(report("--json"))
     assert {line["run"] for line in lines if "correct" in line} == {"whole"}
     assert {line["run"]: line["left_out"] for line in lines if "left_out" in line} == {
@@ -504,15 +505,14 @@ def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatc
     }
     report("--html", "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "whole" in page and all(f"<strong>{name}</strong>" in page for name in told)
+    assert "whole" in page
+    assert all(f"<strong>{name}</strong>" in page for name in told)
     assert "runs/latest" in options.complete_runs("runs/")
     result = CliRunner().invoke(app, ["inspect", "runs", "--json"])
     documents = json.loads(result.stdout)
     assert {Path(each["path"]).name for each in documents if "damage" in each} == told.keys()
-    assert (
-        result.exit_code == 1
-        and f"{len(told)} of {len(told) + 1} files are damaged" in result.stderr
-    )
+    assert result.exit_code == 1
+    assert f"{len(told)} of {len(told) + 1} files are damaged" in result.stderr
 
 
 def test_where_all_runs_are_broken_that_is_the_error(broken_runs):
@@ -585,7 +585,8 @@ def test_plain_shards_are_augmented_like_the_models_they_are_compared_with(
     assert [line["loss"] for line in plain.history()] == [
         line["loss"] for line in encrypted.history()
     ]
-    assert plain.config["training"]["augmented"] and plain.config["data"]["method"] == "none"
+    assert plain.config["training"]["augmented"]
+    assert plain.config["data"]["method"] == "none"
     assert any("augmented anew in every epoch" in line for line in said.lines)
     with pytest.raises(Stop):
         train(plain_folder, tmp_path / "cut", Stopping(31))
@@ -630,7 +631,9 @@ def test_resuming_under_other_versions_warns_and_records_them(tmp_path, monkeypa
         training.resume(run, splits, device=CPU)
     (text,) = (str(each.message) for each in warned)
     assert f"segkey 99.2 (before: {ours['segkey']}), torch 99.1 (before: {ours['torch']})" in text
-    assert "after epoch 2" in text and "h5py" not in text and "numpy" not in text
+    assert "after epoch 2" in text
+    assert "h5py" not in text
+    assert "numpy" not in text
     segments = Run.open(run.path).config["segments"]
     assert [(each["epoch"], each["versions"]["torch"]) for each in segments] == [
         (0, ours["torch"]),
@@ -657,7 +660,8 @@ def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path, monkeypatch, shar
         )
         with expected:
             training.resume(run, open_splits([shards_folder], ("train", "val")), device=CPU)
-        assert len(run.config["segments"]) == 1 + warns and ("training" in run.config) != warns
+        assert len(run.config["segments"]) == 1 + warns
+        assert ("training" in run.config) != warns
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -695,7 +699,8 @@ def test_signals_save_once_and_later_ones_do_not_stop_that(
         for each, handler in before.items():
             signal.signal(each, handler)
     run = Run.open(tmp_path / "run")
-    assert run.config["epochs_done"] == len(run.history()) == 1 and run.state_file.is_file()
+    assert run.config["epochs_done"] == len(run.history()) == 1
+    assert run.state_file.is_file()
 
 
 def test_a_training_that_diverges_keeps_the_epochs_before(tmp_path, monkeypatch, shards_folder):
@@ -781,7 +786,9 @@ def test_a_compiled_network_trains_the_same_weights(tmp_path, shards_folder, mon
     how = {"shards": [shards_folder], "device": torch.device("cpu"), "backbone": "resnet14"}
     eager = training.train(splits, tmp_path, recipe, name="eager", **how)
     compiled = training.train(splits, tmp_path, recipe, name="compiled", compiled=True, **how)
-    assert len(seen) == 1 and compiled.config["compiled"] and not eager.config["compiled"]
+    assert len(seen) == 1
+    assert compiled.config["compiled"]
+    assert not eager.config["compiled"]
     assert compiled.config["weights_sha256"] == eager.config["weights_sha256"]
 
 
@@ -900,7 +907,8 @@ def test_a_training_in_windows_goes_on_as_it_was_begun(tmp_path, shards_folder):
     windows = {"resident": False, "shuffle_buffer": 5 * 4 * 32 * 32}
     whole = train(shards_folder, tmp_path / "whole", **windows)
     resident = train(shards_folder, tmp_path / "resident", resident=True)
-    assert whole.config["windowed"] and not equal(weights(whole), weights(resident))
+    assert whole.config["windowed"]
+    assert not equal(weights(whole), weights(resident))
     with pytest.raises(Stop):
         train(shards_folder, tmp_path / "cut", Stopping(31), **windows)
     run = Run.open(tmp_path / "cut/run")

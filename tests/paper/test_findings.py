@@ -181,7 +181,8 @@ def test_cells_made_under_other_conditions_are_not_put_together():
     assert several[0].accuracy == pytest.approx(0.5)
     cells.append(cell("np", 4, 0.4) | {"conditions": how | {"views": 3}})
     (pair,) = claim(cells, 1)["all"]
-    assert pair["differs"] == "views 3 (not 1)" and pair["devices"] is False
+    assert pair["differs"] == "views 3 (not 1)"
+    assert pair["devices"] is False
 
 
 def test_a_cell_of_an_earlier_version_is_put_together_with_its_like_only():

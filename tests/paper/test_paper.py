@@ -336,5 +336,6 @@ def test_a_grid_while_it_fills():
         watch.say("NP M=2: 0.5000 with the correct key")
         watch.end()
         watch.say("3/4  np-m4")
-    assert len(bar.told) == 2 and bar.done == 8 + 56
+    assert len(bar.told) == 2
+    assert bar.done == 8 + 56
     assert bar.said == ["2/4  np-m2", "  NP M=2: 0.5000 with the correct key", "3/4  np-m4"]

@@ -304,11 +304,13 @@ def test_a_broken_cell_is_named_and_the_others_are_made(
     monkeypatch.setattr(training, "train", None)
     document = paper.Experiment(source, settings, key, out, torch.device("cpu"), watch).run(cells)
     if broken == "cell.json":
-        assert numbers(out) == numbers(whole) and not document["left_out"]
+        assert numbers(out) == numbers(whole)
+        assert not document["left_out"]
         assert any("shf-m4 is measured again" in line and "cell.json" in line for line in said)
     else:
         assert [cell["run"] for cell in document["cells"]] == ["plain", "ffx-m4"]
-        assert file.name in document["left_out"]["shf-m4"] and file.read_text() == "{"
+        assert file.name in document["left_out"]["shf-m4"]
+        assert file.read_text() == "{"
         assert any("shf-m4 is left out" in line and file.name in line for line in said)
         assert "left out, as their runs or results cannot be used: shf-m4" in " ".join(
             tables.Table1(document).notes
@@ -420,7 +422,8 @@ def test_results_on_other_weights_or_of_another_version_are_measured_again(
     before, after = (
         next(c for c in numbers(each) if c["run"] == "shf-m4") for each in (whole, out)
     )
-    assert after["correct"] != before["correct"] and after["weights_sha256"] == run.weights_checksum
+    assert after["correct"] != before["correct"]
+    assert after["weights_sha256"] == run.weights_checksum
     monkeypatch.setattr(cell_files, "VERSION", "9.9.9")
     monkeypatch.setattr(paper.Experiment, "_train_and_attack", lambda self, cell, splits: None)
     said = reproduce(scenes_folder, out, key_file, "--methods", "shf")

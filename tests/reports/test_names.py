@@ -63,10 +63,12 @@ def words_of(line: str, folder: Path) -> list[str]:
 def test_a_word_stays_one_word_and_no_option(name, tmp_path):
     (made,) = words_of(shell.word(name), tmp_path)
     assert made.removeprefix("./") == (name if name.isprintable() else made.removeprefix("./"))
-    assert not made.startswith("-") and made.isprintable()
+    assert not made.startswith("-")
+    assert made.isprintable()
     assert list(tmp_path.iterdir()) == []
     option = shell.option("batch_size", name)
-    assert option.startswith("--batch-size") and option.isprintable()
+    assert option.startswith("--batch-size")
+    assert option.isprintable()
     assert len(words_of(option, tmp_path)) == (1 if name.startswith("-") else 2)
     assert list(tmp_path.iterdir()) == []
 
@@ -87,11 +89,13 @@ def test_commands_on_the_page_mean_what_they_say(tmp_path, trained_run):
     run.config["model"]["backbone"], run.config["seed"] = "x|touch PWNED", -5
     run.path = tmp_path / "n;touch PWNED"
     key, encrypt, train, evaluate = _commands(run, None)
-    assert key.startswith("# with key ") and "\n" not in "".join((key, encrypt, train, evaluate))
+    assert key.startswith("# with key ")
+    assert "\n" not in "".join((key, encrypt, train, evaluate))
     words = words_of(train, tmp_path)
     assert words[:6] == ["segkey", "train", "$(touch PWNED)", "b; touch PWNED", "./-rf", "shards"]
     assert words[words.index("--backbone") + 1] == "x|touch PWNED"
-    assert "--weights=-w `touch PWNED`" in words and "--seed=-5" in words
+    assert "--weights=-w `touch PWNED`" in words
+    assert "--seed=-5" in words
     assert words[words.index("--optimizer") + 1] == "sgd; touch PWNED"
     assert words_of(evaluate, tmp_path)[2] == "runs/n;touch PWNED"
     assert words_of(encrypt, tmp_path)[-2:] == ["--out", "$(touch PWNED)"]
@@ -110,7 +114,8 @@ def test_commands_after_a_training_and_in_hints_are_quoted(
     evaluate, attack = shlex.split(
         line.removeprefix("Next: ").replace("; segkey attack", " ; segkey attack")
     )[2::4][:2]
-    assert Path(evaluate) == Path(attack) == run.path and not evaluate.startswith("-")
+    assert Path(evaluate) == Path(attack) == run.path
+    assert not evaluate.startswith("-")
     copy_of(trained_run, tmp_path / folder / "small")
     with pytest.raises(SegkeyError) as refusal:
         Run.open(Path(folder) / "smal")
@@ -185,10 +190,8 @@ def test_a_damaged_field_of_a_run_is_named_with_what_was_expected(
     (tmp_path / "run/run.json").write_text(json.dumps(with_checksum(config)))
     with pytest.raises(SegkeyError, match=named) as refusal:
         Run.open(tmp_path / "run")
-    assert (
-        refusal.value.what.startswith(f"{tmp_path / 'run'}/run.json is damaged: ")
-        and refusal.value.what.isprintable()
-    )
+    assert refusal.value.what.startswith(f"{tmp_path / 'run'}/run.json is damaged: ")
+    assert refusal.value.what.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -329,11 +332,14 @@ def test_latex_finds_no_command(text):
 def test_latex_tables_hold_names_of_runs_methods_and_devices_as_text(monkeypatch):
     monkeypatch.setattr(ciphers.METHODS["np"], "label", "^^5cinput & $x$")
     text = reports.as_latex([row(r"\input{x}"), row("% y", block_size=2)])
-    assert r"\textbackslash{}input\{x\}" in text and r"\% y" in text
+    assert r"\textbackslash{}input\{x\}" in text
+    assert r"\% y" in text
     assert r"\textasciicircum{}\textasciicircum{}5cinput \& \$x\$" in text
     document = document_of([*cells_of(r"a\write18{id}"), *cells_of("^^5cinput", methods=("np",))])
     text = tables.Table1(document).by_block_size().as_latex()
-    assert r"\write18" not in text and "^^5c" not in text and "^^5cinput & " not in text
+    assert r"\write18" not in text
+    assert "^^5c" not in text
+    assert "^^5cinput & " not in text
     assert r"\textbackslash{}write18" in text
 
 
@@ -355,7 +361,8 @@ def test_latex_tables_hold_names_of_runs_methods_and_devices_as_text(monkeypatch
     ],
 )
 def test_a_spreadsheet_computes_no_text(text):
-    assert csv_cell(text).startswith("'") and csv_cell(text).isprintable()
+    assert csv_cell(text).startswith("'")
+    assert csv_cell(text).isprintable()
 
 
 def test_numbers_and_plain_names_in_csv_stay_as_they_are():
@@ -369,7 +376,8 @@ def test_numbers_and_plain_names_in_csv_stay_as_they_are():
         "",
     ]
     (line,) = csv.DictReader(io.StringIO(reports.as_csv([row("=cmd|' /C calc'!A0", correct=0.25)])))
-    assert line["run"] == "'=cmd|' /C calc'!A0" and float(line["correct"]) == 0.25
+    assert line["run"] == "'=cmd|' /C calc'!A0"
+    assert float(line["correct"]) == 0.25
     document = document_of(cells_of("@device"))
     document["cells"][1]["correct"]["mean_iou"] = 0.1
     lines = list(csv.DictReader(io.StringIO(tables.Table1(document).by_line().as_csv())))
@@ -386,7 +394,8 @@ def test_markdown_shows_names_as_text():
         [*cells_of("<script>|"), *cells_of("cpu", methods=("np",))], full_voc=False
     )
     text = tables.Table1(document).by_block_size().as_markdown()
-    assert r"\<script\>\|" in text and "<script>" not in text
+    assert r"\<script\>\|" in text
+    assert "<script>" not in text
 
 
 def test_labels_of_ones_own_methods_are_no_markup(monkeypatch, tmp_path):
@@ -423,7 +432,9 @@ def test_class_names_in_html_stay_text(tmp_path, trained_run):
         ATTACK | {"device": "<b>", "correct": {"mean_iou": 0.5, "iou": {'"><script>': 0.5}}},
     )
     html = html_page([run])
-    assert "<script" not in html and "' onload='" not in html and "&lt;script&gt;" in html
+    assert "<script" not in html
+    assert "' onload='" not in html
+    assert "&lt;script&gt;" in html
 
 
 def test_classes_that_no_shard_may_hold_are_refused_before_anything_is_made(
@@ -440,5 +451,6 @@ def test_classes_that_no_shard_may_hold_are_refused_before_anything_is_made(
         str(tmp_path / "classes.txt"),
     ]
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
-    assert result.exit_code == 1 and "printable" in result.stderr
+    assert result.exit_code == 1
+    assert "printable" in result.stderr
     assert not (tmp_path / "out").exists()

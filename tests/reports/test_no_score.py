@@ -110,7 +110,9 @@ def test_void_test_masks_from_evaluation_to_every_report(ready):
     assert NOTHING_TO_MEASURE in segkey("evaluate", "runs/void", "--device", "cpu")
     shown = segkey("attack", "runs/void", "--wrong-keys", 3, "--device", "cpu")
     assert "Nothing to measure: every pixel of the test masks is void." in shown
-    assert "nan" not in shown and "worth" not in shown and "always the same class" in shown
+    assert "nan" not in shown
+    assert "worth" not in shown
+    assert "always the same class" in shown
     document = strict(segkey("attack", "runs/void", "--wrong-keys", 3, "--device", "cpu", "--json"))
     assert document["incorrect"] == {
         "keys": 0,
@@ -121,7 +123,8 @@ def test_void_test_masks_from_evaluation_to_every_report(ready):
         "values": [],
     }
     document = strict(segkey("attack", "runs/void", "--suite", "--device", "cpu", "--json"))
-    assert document["attacks"] == [] and set(document["left_out"].values()) >= {NOTHING_TO_MEASURE}
+    assert document["attacks"] == []
+    assert set(document["left_out"].values()) >= {NOTHING_TO_MEASURE}
     assert "Nothing to measure" in segkey(
         "attack", "runs/void", "--plain", "--search", "--device", "cpu"
     )
@@ -132,12 +135,12 @@ def test_void_test_masks_from_evaluation_to_every_report(ready):
         if how[0] == "--html":
             page = Path("r.html").read_text(encoding="utf-8")
             assert page.count("Nothing to measure: every pixel of the test masks is void.") == 1
-            assert ">nan<" not in page and "NaN" not in page
+            assert ">nan<" not in page
+            assert "NaN" not in page
         assert "nan" not in shown.lower()
     rows = {row["run"]: row for row in strict(segkey("report", "--json"))}
-    assert (
-        rows["void"]["no_score"] == NOTHING_TO_MEASURE and rows["good"]["correct"]["mean_iou"] > 0
-    )
+    assert rows["void"]["no_score"] == NOTHING_TO_MEASURE
+    assert rows["good"]["correct"]["mean_iou"] > 0
     assert f"void: {NOTHING_TO_MEASURE}" in segkey("report")
     assert strict(segkey("inspect", "--json", "runs/void"))[0]["evaluate"] == {"correct": None}
     assert "correct n/a" in segkey("inspect", "runs/void")
@@ -286,7 +289,8 @@ def test_void_masks_are_no_divergence(tmp_path, scenes_folder, key, split, says)
         training.train(
             splits, tmp_path / "runs", recipe, shards=[], device=CPU, backbone="resnet14"
         )
-    assert says in refusal.value.what and "--lr" not in str(refusal.value)
+    assert says in refusal.value.what
+    assert "--lr" not in str(refusal.value)
     assert not (tmp_path / "runs").exists()
 
 
@@ -369,7 +373,8 @@ COMMANDS = [
 def test_a_run_without_weights_is_told_in_a_sentence(killed, command):
     Image.new("RGB", (32, 32)).save("photo.png")
     result = CliRunner().invoke(app, [*command, "--device", "cpu"])
-    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
     assert (
         "segkey: error: runs/good has no weights: its training was cut off before it saved any"
         in result.stderr

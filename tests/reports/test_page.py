@@ -179,11 +179,15 @@ def test_a_method_of_ones_own_is_described_as_its_class_says(trained_run, monkey
     run = Run(trained_run.path, json.loads(json.dumps(trained_run.config)))
     run.config["data"] |= {"method": "odd", "block_size": 4}
     text = " ".join(text for _, _, text in Page(html_page([run])).elements)
-    assert "Odd & even M=4" in text and "Some of 48 values in blocks of 3×4×4 become odd." in text
-    assert "10.0 bits" in text and "Only 10.0 bits of key space" in reports.describe_training(run)
+    assert "Odd & even M=4" in text
+    assert "Some of 48 values in blocks of 3×4×4 become odd." in text
+    assert "10.0 bits" in text
+    assert "Only 10.0 bits of key space" in reports.describe_training(run)
     monkeypatch.delitem(ciphers.METHODS, "odd")  # whoever has the run may not have the method
     text = " ".join(text for _, _, text in Page(html_page([run])).elements)
-    assert "ODD M=4" in text and "a method of the user's own" in text and "256 bits" in text
+    assert "ODD M=4" in text
+    assert "a method of the user's own" in text
+    assert "256 bits" in text
 
 
 def test_every_mark_stands_where_its_value_belongs(page, runs):
@@ -412,7 +416,9 @@ def test_curves_need_two_epochs_and_finite_losses():
     curves = drawings.training_curves(history, best_epoch=1)
     assert [curve.name for curve in curves.curves] == ["training", "validation"]
     first, last = (tuple(map(float, p.split(","))) for p in curves.curves[0].points.split())
-    assert first[0] == 0 and last[0] == 100 and first[1] < last[1]  # noqa: PT018 - y points down
+    assert first[0] == 0
+    assert last[0] == 100
+    assert first[1] < last[1]  # noqa: PT018 - y points down
     assert curves.best == 0
     assert drawings.training_curves(history[:1], 1) is None
     assert drawings.training_curves([*history, {"loss": float("nan"), "val_loss": 1.0}], 1) is None
@@ -474,14 +480,10 @@ def test_the_verdict_of_a_suite_is_a_line_for_each_kind_of_attacker(tmp_path, tr
 )
 def test_the_folders_of_starting_weights_are_not_on_the_page_nor_in_tables(weights):
     settings = {"recipe": {"weights": weights}}
-    assert (
-        page_module._start(weights) == "from start.pth weights"
-        and table1.weights_in_words(settings) == "start.pth"
-    )
-    assert (
-        page_module._start("coco") == "from coco weights"
-        and table1.weights_in_words({"recipe": {"weights": "coco"}}) == "COCO weights"
-    )
+    assert page_module._start(weights) == "from start.pth weights"
+    assert table1.weights_in_words(settings) == "start.pth"
+    assert page_module._start("coco") == "from coco weights"
+    assert table1.weights_in_words({"recipe": {"weights": "coco"}}) == "COCO weights"
 
 
 def test_commands_on_the_page_name_no_folder(runs):
@@ -494,7 +496,9 @@ def test_commands_on_the_page_name_no_folder(runs):
         ["/home/anna/secret/shards"],
     )
     commands = "\n".join(page_module._commands(run, None))
-    assert "--weights start.pth" in commands and "anna" not in commands and "secret" not in commands
+    assert "--weights start.pth" in commands
+    assert "anna" not in commands
+    assert "secret" not in commands
 
 
 def test_the_plain_image_is_fed_in_the_way_that_the_attack_found_better(runs, key):

@@ -80,9 +80,8 @@ def test_another_kind_of_result_does_not_pass_for_a_suite(returned, key):
     assert measurements.is_authentic("suite", made, key)
     assert not measurements.is_authentic("attack", made, key)
     assert not measurements.is_authentic("suite", made | {"attacks": [1]}, key)
-    assert not measurements.is_authentic(
-        "suite", made | {"hmac": ["a"]}, key
-    ) and not measurements.is_authentic("suite", made, None)
+    assert not measurements.is_authentic("suite", made | {"hmac": ["a"]}, key)
+    assert not measurements.is_authentic("suite", made, None)
 
 
 def test_a_suite_on_masks_that_were_corrected_since_is_replaced(returned, corrected_shards):
@@ -108,11 +107,9 @@ def test_results_on_other_masks_do_not_stand_in_one_row_without_a_word(returned,
     assert (
         "evaluate.json is left out: it differs from attack.json in the test images or masks" in note
     )
-    assert (
-        note in segkey("report")[0]
-        and note in segkey("report", "--csv")[0]
-        and note in html_page(find(Path("runs")))
-    )
+    assert note in segkey("report")[0]
+    assert note in segkey("report", "--csv")[0]
+    assert note in html_page(find(Path("runs")))
 
 
 def test_results_of_an_earlier_version_are_compared_by_the_correct_keys_score(returned):
@@ -123,7 +120,8 @@ def test_results_of_an_earlier_version_are_compared_by_the_correct_keys_score(re
         old = {part: value for part, value in document.items() if part not in ("tested", "hmac")}
         write_json(returned / f"{name}.json", old)
     (row,) = json.loads(segkey("report", "--json")[0])
-    assert row["notes"] == [] and row["tested"] is None
+    assert row["notes"] == []
+    assert row["tested"] is None
     assert "did not record which images" in segkey("report")[0]
     old["correct"]["mean_iou"] = 0.4368
     write_json(returned / "attack.json", old)
@@ -166,17 +164,13 @@ def test_the_report_says_that_it_checked_nothing_or_what_it_checked(returned, ke
     found = find(Path("runs"))
     assert "whoever had a folder may have written them" in html_page(found)
     page = html_page(found, None, key=key)
-    assert (
-        "attack.json: made by the owner of the key (authenticated)" in page
-        and "may have written" not in page
-    )
+    assert "attack.json: made by the owner of the key (authenticated)" in page
+    assert "may have written" not in page
     assert f"does not belong to key {other_key.id}" in html_page(found, None, key=other_key)
     write_json(returned / "attack.json", planted)
     page = html_page(found, None, key=key)
-    assert (
-        f"attack.json is not authenticated with key {key.id}" in page
-        and "(authenticated)" not in page
-    )
+    assert f"attack.json is not authenticated with key {key.id}" in page
+    assert "(authenticated)" not in page
     assert "as found in the folder, not checked" in segkey("inspect", "runs/small")[0]
 
 
@@ -186,7 +180,8 @@ def test_it_is_told_which_shards_were_tested_and_who_named_them(returned, key):
     ]["fingerprint"]
     named = f"tested on shards (named by the run itself), fingerprint {fingerprint[:16]}"
     assert named in segkey("evaluate", "runs/small", "--device", "cpu")[0]
-    assert named in segkey(*ATTACK, "--wrong-keys", 2)[0] and named in segkey(*ATTACK, "--plain")[0]
+    assert named in segkey(*ATTACK, "--wrong-keys", 2)[0]
+    assert named in segkey(*ATTACK, "--plain")[0]
     assert named in segkey("report")[0]
     assert named.removeprefix("tested on ") in html_page(find(Path("runs")))
     out = segkey("evaluate", "runs/small", "--shards", "shards", "--device", "cpu")[0]
@@ -200,11 +195,14 @@ def test_a_provider_does_not_choose_what_the_owner_compares_with(returned, shard
     run.config["data"]["shards"] = [str(absolute)]
     run.save()
     out, told = segkey("evaluate", "runs/small", "--device", "cpu")
-    assert f"tested on {absolute} (named by the run itself)" in out and "not those" not in told
+    assert f"tested on {absolute} (named by the run itself)" in out
+    assert "not those" not in told
     page = html_page(find(Path("runs")))
-    assert "of the provider (named by the run itself)" in page and str(absolute.parent) not in page
+    assert "of the provider (named by the run itself)" in page
+    assert str(absolute.parent) not in page
     out, told = segkey("evaluate", "runs/small", "--shards", "shards", "--device", "cpu")
-    assert "named by the run" not in out and "not those" not in told
+    assert "named by the run" not in out
+    assert "not those" not in told
     tested = read_json(returned / "evaluate.json", "")[
         "tested"
     ]  # the owner's shards are those it was trained on
@@ -228,11 +226,9 @@ def test_shards_that_a_run_cannot_name_are_refused_in_words(returned, shards):
     run.config["data"]["shards"] = shards
     run.save()
     result = CliRunner().invoke(app, ["evaluate", "runs/small", "--device", "cpu"])
-    assert (
-        result.exit_code == 1
-        and "Traceback" not in result.stderr
-        and "segkey: error" in result.stderr
-    )
+    assert result.exit_code == 1
+    assert "Traceback" not in result.stderr
+    assert "segkey: error" in result.stderr
 
 
 def test_damaged_training_images_beside_the_tested_ones_are_told(returned):

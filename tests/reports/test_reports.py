@@ -214,10 +214,12 @@ def config_of(changes: dict) -> dict:
 def test_runs_trained_differently_are_never_averaged_and_the_difference_is_named(changes, says):
     rows = [made("a", 0.5), made("b", 0.6), made("c", 0.9, config_of(changes))]
     for text in (shown(*reports.tables(rows), width=300), reports.as_latex(rows)):
-        assert "0.5500 (2 runs)" in text and "0.9000" in text
+        assert "0.5500 (2 runs)" in text
+        assert "0.9000" in text
         assert "3 runs" not in text
         assert "the mean of n runs, which differ in their seed or key and in nothing else" in text
-        assert "differs from part 1 in: " in text and says in text
+        assert "differs from part 1 in: " in text
+        assert says in text
     lines = list(csv.DictReader(io.StringIO(reports.as_csv(rows))))
     assert [line["part"] for line in lines] == ["1", "1", "2"]
     assert [bool(line["differs"]) for line in lines] == [False, False, True]
@@ -236,7 +238,8 @@ def test_runs_trained_differently_are_never_averaged_and_the_difference_is_named
 def test_runs_tested_differently_are_never_averaged(tested, says):
     rows = [made("a", 0.5), made("b", 0.9, tested=result(**tested))]
     text = shown(*reports.tables(rows), width=300)
-    assert "runs)" not in text and says in text
+    assert "runs)" not in text
+    assert says in text
 
 
 def test_runs_that_differ_in_seed_key_or_threads_are_averaged():
@@ -255,7 +258,8 @@ def test_runs_of_earlier_versions_are_averaged_with_each_other_only():
     tested = replace(result(), tested={}, split=None)
     rows = [made("a", 0.5, early, tested), made("b", 0.7, early, tested), made("c", 0.9)]
     text = shown(*reports.tables(rows), width=300)
-    assert "0.6000 (2 runs)" in text and "3 runs" not in text
+    assert "0.6000 (2 runs)" in text
+    assert "3 runs" not in text
     assert "augmented not recorded there" in text
 
 
@@ -297,7 +301,8 @@ def test_conditions_from_anybody_are_only_text():
         segments=[1, {"dtype": {}}],
     )
     text = shown(*reports.tables([made("a", 0.5), made("b", 0.6, odd)]), width=300)
-    assert "\x1b" not in text and "views" in text
+    assert "\x1b" not in text
+    assert "views" in text
 
 
 def test_what_was_not_measured_is_not_invented():
@@ -432,11 +437,10 @@ def test_after_a_training_no_search_is_advised_that_would_be_refused(
 def test_advice_of_keygen_is_not_refused():
     from segkey.attacks import too_many_keys
 
-    assert (
-        "NP has only 924 keys" in reports.KEY_SPACE_ADVICE
-        and "segkey attack --exhaustive" in reports.KEY_SPACE_ADVICE
-    )
-    assert not too_many_keys("np", 2) and not too_many_keys("ffx", 2, fixed_password=True)
+    assert "NP has only 924 keys" in reports.KEY_SPACE_ADVICE
+    assert "segkey attack --exhaustive" in reports.KEY_SPACE_ADVICE
+    assert not too_many_keys("np", 2)
+    assert not too_many_keys("ffx", 2, fixed_password=True)
 
 
 def test_a_name_that_is_taken_is_to_be_gone_on_with_only_if_it_can(tmp_path, trained_run):
@@ -467,7 +471,8 @@ def test_a_list_is_not_advised_to_take_a_folder_of_masks(tmp_path, trained_run, 
     file.write_text("\n".join(map(str, sorted((scenes_folder / "images/test").iterdir()))))
     with pytest.raises(SegkeyError) as caught:
         test_splits.split_from_images(trained_run, file, None)
-    assert "a tab" in caught.value.hint and "--masks" not in caught.value.hint
+    assert "a tab" in caught.value.hint
+    assert "--masks" not in caught.value.hint
 
 
 def test_a_copy_of_a_run_is_not_counted_again():

@@ -436,11 +436,10 @@ def test_what_is_no_file_is_refused_in_words(tmp_path, monkeypatch, primitive):
         if (
             primitive != "append"
         ):  # which is for what segkey has just made: the system's own words will do
-            assert (
-                f"{path} is {words[kind]}, not a file" == told.value.what
-                and "remove it" in told.value.hint
-            )
-    assert (tmp_path / "secret.key").read_bytes() == SECRET and not (tmp_path / "made").exists()
+            assert f"{path} is {words[kind]}, not a file" == told.value.what
+            assert "remove it" in told.value.hint
+    assert (tmp_path / "secret.key").read_bytes() == SECRET
+    assert not (tmp_path / "made").exists()
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 

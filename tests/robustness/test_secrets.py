@@ -231,7 +231,8 @@ def test_no_file_with_a_key_is_ever_open_to_others(tmp_path, monkeypatch, passph
                 Key.generate().save(tmp_path / "keys" / name, passphrase, force)
     finally:
         os.umask(before)
-    assert len(modes) == 2 and set(modes.values()) == {0o600}
+    assert len(modes) == 2
+    assert set(modes.values()) == {0o600}
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "keys").glob("*.key")} == {
         0o600
     }
@@ -360,4 +361,6 @@ def test_a_process_that_uses_a_key_holds_few_copies_of_its_secret(tmp_path, pass
             process.stdin.close()
     print(f"copies of the secret in memory: {copies}")
     assert copies["raw"] >= 1  # the key itself: the search finds what is there
-    assert copies["raw"] <= 3 and copies["base64"] <= 2 and copies["hex"] == 0
+    assert copies["raw"] <= 3
+    assert copies["base64"] <= 2
+    assert copies["hex"] == 0

@@ -62,7 +62,8 @@ def in_many(tmp_path_factory, scenes_source, key):
 @pytest.mark.parametrize("method", ["np", "shf", "ffx", "none"])
 def test_decrypted_shards_are_the_resized_images(tmp_path, scenes_source, key, method):
     result = make(scenes_source, tmp_path, key, method, shard_bytes=SMALL)
-    assert result.images == {"train": 12, "val": 4, "test": 6} and not result.problems
+    assert result.images == {"train": 12, "val": 4, "test": 6}
+    assert not result.problems
     assert result.bytes == sum(file.stat().st_size for file in tmp_path.glob("*.h5"))
     cipher, by_name = ciphers.from_key(method, key, 4), items(scenes_source)
     for split in open_splits([tmp_path]).values():
@@ -101,7 +102,8 @@ def test_workers_do_not_change_a_byte(tmp_path, scenes_source, key, in_many):
 def test_a_shard_holds_nothing_secret(in_many, scenes_source, key):
     stored = b"".join(files(in_many).values())
     images, _ = prepared(scenes_source.splits["test"][0])
-    assert bytes(range(32)) not in stored and bytes(range(32)).hex().encode() not in stored
+    assert bytes(range(32)) not in stored
+    assert bytes(range(32)).hex().encode() not in stored
     assert images[0][0, 0].tobytes() not in stored  # not even a row of plain pixels
     assert key.id.encode() in stored
 
@@ -109,7 +111,9 @@ def test_a_shard_holds_nothing_secret(in_many, scenes_source, key):
 def test_without_masks(tmp_path, scenes_folder, key):
     assert make(sources.find(scenes_folder / "images" / "test"), tmp_path, key).images == {"all": 6}
     with Shard(tmp_path / "all.h5") as shard:
-        assert not shard.has_masks and shard.header.classes == () and shard.images == 6
+        assert not shard.has_masks
+        assert shard.header.classes == ()
+        assert shard.images == 6
 
 
 def test_views_depend_on_seed_name_and_number_alone(scenes_source):
@@ -120,8 +124,10 @@ def test_views_depend_on_seed_name_and_number_alone(scenes_source):
 
     first = views(0)
     assert len(set(first)) == 4
-    assert views(0) == first and views(0, count=2) == first[:2]
-    assert not set(views(1)) & set(first) and not set(views(0, "train/scene0001.jpg")) & set(first)
+    assert views(0) == first
+    assert views(0, count=2) == first[:2]
+    assert not set(views(1)) & set(first)
+    assert not set(views(0, "train/scene0001.jpg")) & set(first)
 
 
 def test_views_cut_the_mask_like_the_image(tmp_path):
@@ -176,7 +182,8 @@ def test_bad_images_are_named_and_the_others_go_on(tmp_path, spoilt, key):
 def test_strict_stops_at_the_first(tmp_path, spoilt, key):
     with pytest.raises(SegkeyError, match="train/scene0003.jpg") as caught:
         make(spoilt[0], tmp_path / "out", key, strict=True)
-    assert "--strict" in caught.value.hint and not files(tmp_path / "out")
+    assert "--strict" in caught.value.hint
+    assert not files(tmp_path / "out")
 
 
 def test_no_image_at_all(tmp_path, spoilt, key):
@@ -280,7 +287,8 @@ def test_a_worker_that_dies_ends_the_run(tmp_path, scenes_source):
     with pytest.raises(SegkeyError, match="process died between train/scene0000.jpg and") as caught:
         encrypt(plan_shards(scenes_source, tmp_path, cipher, size=SIZE), cipher, workers=2)
     assert time.monotonic() - started < 30
-    assert "again" in caught.value.hint and not files(tmp_path)
+    assert "again" in caught.value.hint
+    assert not files(tmp_path)
 
 
 ENCRYPT = """
@@ -321,9 +329,11 @@ def test_a_run_that_is_killed_can_be_finished(tmp_path, scenes_folder, scenes_so
             )  # somewhere in the next image, which is the last it may do
             run.kill()
         there = {name: data for name, data in files(out).items() if name.endswith(".h5")}
-        assert there and there.items() <= whole.items()  # a file with the final name is whole
+        assert there
+        assert there.items() <= whole.items()  # a file with the final name is whole
     result = make(scenes_source, out, key, shard_bytes=1)
-    assert len(result.kept) == len(there) < len(whole) and files(out) == whole
+    assert len(result.kept) == len(there) < len(whole)
+    assert files(out) == whole
 
 
 @pytest.mark.parametrize("method", ["np", "shf", "ffx"])
@@ -446,7 +456,8 @@ def test_a_wrong_key_is_named(key, other_key, method, password, given, complaint
         cipher_for(
             header, {"key": key, "other": other_key, None: None}[given[0]], given[1], "test.h5"
         )
-    assert caught.value.what.startswith("test.h5 ") and caught.value.hint
+    assert caught.value.what.startswith("test.h5 ")
+    assert caught.value.hint
 
 
 def test_plain_shards_need_no_key(key):

@@ -107,14 +107,14 @@ def test_round_trip(tmp_path, dtype, masks, views):
     with Shard(path) as shard:
         assert shard.header == Header(split="my-split", channels=3, key_id="00" * 8, **about)
         assert (shard.images, shard.size, shard.dtype, shard.has_masks) == (3, SIZE, dtype, masks)
-        assert shard.names == NAMES and shard.made_with.startswith("segkey ")
+        assert shard.names == NAMES
+        assert shard.made_with.startswith("segkey ")
         assert shard.original_sizes.tolist() == [[100, 200], [101, 200], [102, 200]]
         for row in range(3 * views):
             view, position = divmod(row, 3)
             image = shard.read("images", row)
-            assert image.dtype == dtype and np.array_equal(
-                image, pixels(NAMES[position], view, dtype=dtype)
-            )
+            assert image.dtype == dtype
+            assert np.array_equal(image, pixels(NAMES[position], view, dtype=dtype))
             if masks:
                 assert np.array_equal(
                     shard.read("masks", row), pixels(NAMES[position], view, "masks")
@@ -185,7 +185,8 @@ except SegkeyError as error:
         [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60
     )
     assert "a.h5.partial: File too large" in run.stdout and "ulimit -f" in run.stdout, run
-    assert run.returncode == 0 and not list(tmp_path.iterdir())
+    assert run.returncode == 0
+    assert not list(tmp_path.iterdir())
 
 
 def swap(name, **make):
@@ -325,7 +326,9 @@ def test_refused_on_opening(copy, whole, complaint, change):
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
     finally:
         tracemalloc.stop()
-    assert str(copy) in caught.value.what and "\n" not in caught.value.what and caught.value.hint
+    assert str(copy) in caught.value.what
+    assert "\n" not in caught.value.what
+    assert caught.value.hint
 
 
 def test_names_that_would_take_all_memory(whole, monkeypatch):
@@ -424,11 +427,9 @@ def test_a_split_in_several_files_is_one_sequence(tmp_path, counts, views):
     for number, own in enumerate(names):
         write(tmp_path / f"train-{number:05d}-of-{len(counts):05d}.h5", own, views=views)
     (split,) = open_splits([tmp_path]).values()
-    assert (
-        split.names == sum(names, [])
-        and len(split) == sum(counts)
-        and len(split.shards) == len(counts)
-    )
+    assert split.names == sum(names, [])
+    assert len(split) == sum(counts)
+    assert len(split.shards) == len(counts)
     for index, name in enumerate(split.names):
         for view in range(views):
             for kind in ("images", "masks"):
@@ -527,11 +528,13 @@ def test_a_split_with_an_index_opens_shards_when_they_are_read_and_few_stay_open
     )
     before = open_files()
     (split,) = open_splits([many]).values()
-    assert len(opened) == 1 and len(split) == 75
+    assert len(opened) == 1
+    assert len(split) == 75
     expected = [f"{number}/{image}.jpg" for number in range(50) for image in range(1 + number % 2)]
     for index, name in enumerate(expected):
         assert np.array_equal(split.read("images", index), pixels(name, 0, "images"))
-    assert len(set(opened)) == 50 and open_files() - before <= 2 * 34
+    assert len(set(opened)) == 50
+    assert open_files() - before <= 2 * 34
     assert split.names == expected
     fingerprint = split.fingerprint
     split.close()
@@ -558,4 +561,5 @@ def test_a_shard_that_is_not_the_one_of_the_index_is_told(many):
     ) as caught:
         split.read("images", 11)
     index_path([many / "x"], "train").unlink()
-    assert "remove" in caught.value.hint and len(open_splits([many])["train"]) == 74
+    assert "remove" in caught.value.hint
+    assert len(open_splits([many])["train"]) == 74

@@ -156,9 +156,9 @@ def test_only_the_first_rank_speaks_and_all_succeed(two):
     assert two.status == 0, two.summary
     for step in range(7):
         assert two.read(step, "status") == two.read(step, "status", 1) == "0", two.read(step, "err")
-        assert (
-            two.read(step, "out") and not two.read(step, "out", 1) and not two.read(step, "err", 1)
-        )
+        assert two.read(step, "out")
+        assert not two.read(step, "out", 1)
+        assert not two.read(step, "err", 1)
 
 
 def test_two_ranks_encrypt_the_same_images(two, place, shards_folder):
@@ -208,9 +208,8 @@ def test_two_ranks_train_nearly_the_same_weights(two, place, one, shards_folder,
     one("train", shards_folder, *TRAIN, "--runs", "alone", "--name", "whole")
     alone, whole = Run.open(place / "alone/whole"), Run.open(place / "runs/whole")
     for a, b in zip(alone.history(), whole.history(), strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["val_loss"] == pytest.approx(
-            b["val_loss"], rel=1e-3
-        )
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-3)
     splits = open_splits([shards_folder], ("train", "val"))
     settings = Settings(recipes.recipe("scratch"), "resnet14")
     start = Trainer(splits, settings, CPU).model.weights()
@@ -259,7 +258,8 @@ def test_two_ranks_are_interrupted_and_end_where_the_uninterrupted_ones_end(
         if not alone:
             assert outcome.read(0, "status") == outcome.read(0, "status", 1) == "130"
             assert outcome.read(0, "err").count("go on with: segkey train --resume") == 1
-            assert not outcome.read(0, "err", 1) and not outcome.read(0, "out", 1)
+            assert not outcome.read(0, "err", 1)
+            assert not outcome.read(0, "out", 1)
     resumed = ranks(
         folder,
         *({"argv": ["train", "--resume", "--runs", f"{n}/runs"]} for n in range(len(moments))),
@@ -300,7 +300,8 @@ def test_a_killed_rank_is_named_and_the_training_goes_on_after_the_last_epoch(
     }  # the second step of the third epoch
     killed = ranks(place / "killed", step, restarts=1)
     assert killed.status == 0, killed.summary
-    assert "local_rank: 1" in killed.summary and "these are my last words" in killed.summary
+    assert "local_rank: 1" in killed.summary
+    assert "these are my last words" in killed.summary
     assert "going on after epoch 2 of 3" in killed.read(0, "err")
     (run,) = {path.resolve() for path in (place / "killed/runs").glob("*")}
     assert furthest(weights(run), weights(place / "runs/whole")) == 0
@@ -312,8 +313,10 @@ def test_a_killed_rank_ends_the_job_and_a_restart_makes_what_is_missing(two, pla
     (folder / "k.key").write_bytes((place / "k.key").read_bytes())
     argv = ["encrypt", scenes_folder, "--out", "shards", *ENCRYPT, "--shard-size", "0.00004"]
     killed = ranks(folder, {"argv": argv, "die": 2})
-    assert killed.status == 1 and killed.seconds < 60
-    assert "Signal 9 (SIGKILL)" in killed.summary and "rank      : 1" in killed.summary
+    assert killed.status == 1
+    assert killed.seconds < 60
+    assert "Signal 9 (SIGKILL)" in killed.summary
+    assert "rank      : 1" in killed.summary
     kept = {file: file.stat().st_mtime_ns for file in (folder / "shards").glob("*.h5")}
     assert kept, "at least the first shard of rank 1"
     for file in kept:
@@ -421,12 +424,12 @@ def test_every_image_is_dealt_out_once(monkeypatch, count, size, world):
 
 
 def test_without_torchrun_nothing_is_done(tmp_path):
-    assert distributed.is_single() and distributed.is_main() and not distributed.restarted()
-    assert (
-        distributed.all_gather("a") == ["a"]
-        and distributed.broadcast("a") == "a"
-        and distributed.my_share([1, 2]) == [1, 2]
-    )
+    assert distributed.is_single()
+    assert distributed.is_main()
+    assert not distributed.restarted()
+    assert distributed.all_gather("a") == ["a"]
+    assert distributed.broadcast("a") == "a"
+    assert distributed.my_share([1, 2]) == [1, 2]
     with distributed.sole_writer(tmp_path), distributed.job("keygen", {}):
         assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
@@ -446,9 +449,9 @@ def test_a_job_is_told_apart_without_naming_the_machine(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setattr(distributed.socket, "gethostname", lambda: "annas-laptop")
     job = distributed.job_id()
-    assert (
-        job == distributed.job_id() and "anna" not in job and str(distributed.os.getppid()) != job
-    )
+    assert job == distributed.job_id()
+    assert "anna" not in job
+    assert str(distributed.os.getppid()) != job
     monkeypatch.setattr(distributed.socket, "gethostname", lambda: "another")
     assert distributed.job_id() != job
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")

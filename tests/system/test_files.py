@@ -34,8 +34,10 @@ def test_the_name_appears_only_when_the_file_is_whole(tmp_path):
     with written_whole(path, permissions=0o600) as file:
         file.write(b"new")
         (partial,) = tmp_path.iterdir()
-        assert partial.suffix == ".partial" and stat.S_IMODE(partial.stat().st_mode) == 0o600
-    assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert partial.suffix == ".partial"
+        assert stat.S_IMODE(partial.stat().st_mode) == 0o600
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -46,7 +48,8 @@ def test_a_failure_inside_leaves_the_earlier_file_and_nothing_else(tmp_path, fai
     with pytest.raises(failure, match="inside"), written_whole(path) as file:
         file.write(b"half")
         raise failure("inside")
-    assert path.read_bytes() == b"earlier" and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
@@ -61,7 +64,8 @@ def test_without_replace_an_existing_file_is_never_touched(tmp_path, monkeypatch
     with refused, written_whole(path, replace=False) as file:
         path.write_bytes(b"first")  # another was faster: looking beforehand would not have helped
         file.write(b"second")
-    assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 FULL = """
@@ -87,8 +91,10 @@ def test_a_file_that_may_not_grow_leaves_the_earlier_one(tmp_path, chunk):
     path.write_bytes(b"earlier")
     out, _ = python(FULL, path, chunk).communicate(timeout=30)
     what, hint = out.splitlines()
-    assert what.startswith(f"{path}: ") and "ulimit -f" in hint
-    assert path.read_bytes() == b"earlier" and list(tmp_path.iterdir()) == [path]
+    assert what.startswith(f"{path}: ")
+    assert "ulimit -f" in hint
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("place", ["missing/file", "a file/file", "a folder"])
@@ -118,7 +124,8 @@ def test_a_place_that_cannot_be_written(tmp_path, place):
 def test_os_errors_name_the_file_and_what_to_do(error, hint):
     with pytest.raises(SegkeyError, match="some.h5: ") as told, explain_os_errors(Path("some.h5")):
         raise error
-    assert hint in told.value.hint and bool(told.value.hint) == bool(hint)
+    assert hint in told.value.hint
+    assert bool(told.value.hint) == bool(hint)
 
 
 def test_json_round_trip_and_a_failure_that_leaves_the_earlier_file(tmp_path):

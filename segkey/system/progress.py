@@ -11,7 +11,7 @@ class Progress:
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, unit: str = "images") -> Iterator[Advance]:
-        """Begin a task of ``total`` units; yields a function to call with how many more."""
+        """Begin a task of ``total`` units; call what it yields with how many more are done."""
         yield lambda count: None
 
     def say(self, text: str) -> None:

@@ -10,7 +10,7 @@ The map of the package. Each wing imports only from those above it in this list:
     shards    the format of encrypted data: write, read, encrypt, decrypt, unlock with a key
     model     networks, weights, training, runs, evaluation, prediction
     attacks   what can be tried without the key, and the suite that runs it
-    reports   what results look like: tables, verdicts, the page, pictures
+    reports   what results look like: tables, verdicts, the page, images
     paper     the paper's experiment: grid, findings, tables, figures; the demo
     cli       the command line: one module for each group of commands
 

@@ -1,4 +1,4 @@
-"""The one kind of failure that segkey expects, and the one kind of warning it gives."""
+"""Errors and warnings: `SegkeyError` for expected failures, `SegkeyWarning`."""
 
 
 class SegkeyError(Exception):

@@ -57,8 +57,10 @@ def _standardised(blocks: np.ndarray) -> np.ndarray:
 
 
 def _estimate_negative_positive(own: Cipher, encrypted: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """Positions are told apart along the spanning tree of the surest neighbours; which of the two
-    halves is turned over, the images do not say."""
+    """Estimate NP: positions are divided along the spanning tree of the surest neighbours.
+
+    Which of the two halves is inverted, the images do not tell.
+    """
     c, m = own.channels, own.block_size
     z = _standardised(grid_of_blocks(encrypted, m).astype(np.float32))
     number = np.arange(c * m * m).reshape(c, m, m)

@@ -15,7 +15,7 @@ class Budget:
     Attributes:
         keys: random wrong keys.
         queries: keys that a search may try.
-        images: images an attacker has, where an attack needs a few.
+        images: images available to the attacker, if an attack needs a few.
         epochs: of fine-tuning.
         steps: fine-tuning makes at least so many; who has few images goes over them more often.
         percents: parts of the training images a fine-tuner has.

@@ -1,4 +1,4 @@
-"""The hill-climbing attack: change a wrong key a little, and keep what the model scores higher."""
+"""The hill-climbing attack: change a wrong key step by step, and keep what is not worse."""
 
 import math
 from collections.abc import Callable

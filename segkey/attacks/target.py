@@ -216,12 +216,11 @@ class Target:
         return Measured(Score(**found), MajorityClass(name=class_name, mean_iou=mean_iou))
 
     def correct(self) -> Measured:
-        """`evaluate` on plain images by divisor: 255, and the method's largest value."""
+        """`evaluate` with the owner's key."""
         return self.evaluate("correct", self.cipher)
 
     def plain(self) -> dict[int, Measured]:
-        """What `evaluate` says of plain images, by what they are divided by: 255, and the method's
-        largest value."""
+        """`evaluate` on plain images by divisor: 255, and the method's largest value."""
         found = {255: self.evaluate("plain", None)}
         if self.cipher.max_value != 255:
             divided_by = self.cipher.max_value

@@ -84,7 +84,7 @@ def show(*tables: object) -> None:
 
 
 def show_raw(text: str) -> None:
-    """Print text for other programs; control characters are made visible, as it may reach a terminal."""
+    """Print text for other programs; control characters are made visible for terminals."""
     if not out.quiet:
         sys.stdout.write(visible(text, keep="\n"))
 
@@ -120,7 +120,7 @@ def interrupted() -> None:
 
 
 def route_warnings() -> None:
-    """Print segkey's own warnings as `warn` does; hide those of libraries, unless -W asks for them."""
+    """Print segkey's own warnings as `warn` does; hide libraries' unless -W asks for them."""
     original = warnings.showwarning
 
     def show_warning(message, category, filename, lineno, file=None, line=None):

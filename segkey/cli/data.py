@@ -304,7 +304,7 @@ def _first_split(documents: list[dict]) -> "Split":
 
 
 def _draw_sheet(split: "Split", cipher: "Cipher | None", sheet: Path, force: bool) -> None:
-    """The picture of ``segkey inspect --sheet``."""
+    """The contact sheet of ``segkey inspect --sheet``."""
     from segkey.reports import inspection
     from segkey.reports.sheets import shard_sheet
     from segkey.system.files import written_whole

@@ -30,7 +30,7 @@ KNOWN_METHODS = (*PROTECTED, "none")
 
 
 def _beginning(incomplete: str, known: list[str]) -> list[str]:
-    """Completions for the shell: known names with this prefix; if there are none, files and folders."""
+    """Shell completions: known names with this prefix; if there are none, files and folders."""
     found = [name for name in known if name.startswith(incomplete)]
     head, tail = os.path.split(incomplete)
     return found or sorted(

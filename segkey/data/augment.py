@@ -84,7 +84,7 @@ def as_array(picture: Image.Image, size: tuple[int, int], crop: Crop | None = No
         box = (crop.left * w, crop.top * h, min(crop.right * w, w), min(crop.bottom * h, h))
     how = Image.Resampling.NEAREST if picture.mode == "L" else Image.Resampling.BILINEAR
     picture = picture.resize((size[1], size[0]), how, box=box)
-    # Pillow takes channels apart three times as fast as NumPy turns a picture around.
+    # Pillow takes channels apart three times as fast as NumPy turns an image around.
     array = (
         np.stack([np.asarray(band) for band in picture.split()])
         if picture.mode == "RGB"

@@ -41,7 +41,7 @@ _SEVERAL = {
     ".tif",
     ".tiff",
     ".webp",
-}  # kinds of file that can hold several pictures
+}  # kinds of file that can hold several images
 
 
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N", "I"}

@@ -14,7 +14,7 @@ from segkey.data.names import leads_out
 from segkey.errors import SegkeyError
 from segkey.system.files import explain_os_errors, read_text
 
-PREDICTED_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # of an animated one, the first picture
+PREDICTED_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # of an animated one, the first frame
 _MAX_LIST_BYTES = 64 << 20
 VOC_CLASSES = [
     "background",
@@ -54,7 +54,7 @@ def voc_root(path: Path) -> Path | None:
 
 
 def find_voc(root: Path) -> Source:
-    """A devkit as the paper splits it: 90 % of its train list is train, 10 % val; its val is test."""
+    """A devkit split as in the paper: 90 % of its train list are train, 10 % val; val is test."""
     source = Source(root, "PASCAL VOC devkit", {}, list(VOC_CLASSES))
     train, test = _voc_list(root, "train"), _voc_list(root, "val")
     val = set(sorted(train, key=hash_of)[: round(len(train) / 10)])

@@ -1,4 +1,4 @@
-"""Documents of measurements: signed with the owner's key, compared by their conditions.
+"""Documents of measurements: authenticated with the owner's key, compared by their conditions.
 
 They lie in folders that may come from an untrusted source. Needs no torch.
 """

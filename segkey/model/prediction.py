@@ -110,7 +110,7 @@ class Model:
     def cipher(self, key: Key | None, password: bytes | None = None) -> Cipher | None:
         """What images are encrypted with before prediction; None if they stay plain.
 
-        Warns if that is not the model's own key: a thief can go on, but an owner should know.
+        Warns if that is not the model's own key: an attacker can go on, but an owner should know.
 
         Raises:
             SegkeyError: the right key, but not the FFX password that goes with it.

@@ -1,4 +1,4 @@
-"""The training loop from top to bottom.
+"""The training loop.
 
 `Trainer.fit` goes through the epochs, `Trainer._epoch` through the batches of one, and
 `Trainer.step` is a step of the optimizer. Batches come from `segkey.model.batches.BatchLoader`;

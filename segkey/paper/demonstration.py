@@ -1,4 +1,4 @@
-"""The whole way on built-in scenes, as ``segkey demo`` shows it."""
+"""The demo, ``segkey demo``: encrypt, train, evaluate and attack on built-in scenes."""
 
 import shutil
 from pathlib import Path

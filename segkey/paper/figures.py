@@ -1,4 +1,4 @@
-"""Figures as PNG: readable in a two-column paper, and without telling colours apart.
+"""The paper's Figures 4, 5 and 6 as PNG: fit for a two-column paper and any colour vision.
 
 Matplotlib is imported where a figure is drawn, as it takes longer than most commands.
 """

@@ -25,8 +25,7 @@ class Cell:
 def grid(
     methods: Sequence[str], block_sizes: Sequence[int], size: tuple[int, int], seeds: int = 1
 ) -> list[Cell]:
-    """The plain baseline, then every method with every block size, small blocks first, for each
-    seed.
+    """The plain baseline, then all methods by block size, small blocks first, for each seed.
 
     Raises:
         SegkeyError: an unknown method, or a block size that does not divide the size.

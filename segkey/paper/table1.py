@@ -99,7 +99,7 @@ def usual_of(document: dict) -> dict:
 class Table1:
     """The paper's Table 1 with this experiment's values.
 
-    The paper's stand beside each value, with the difference, where the images are the paper's;
+    The paper's stand beside each value, with the difference, if the images are the paper's;
     otherwise in columns of their own, labelled as those of other images, and no difference is
     taken.
     """

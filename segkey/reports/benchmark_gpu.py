@@ -113,8 +113,10 @@ def _attack(training: _Training) -> Row:
 
 
 def _compiled_step(training: _Training, eager: float) -> Row:
-    """The training step with ``torch.compile``, beside the step without (``eager``, in images per
-    second), and when it has earned its time back."""
+    """The training step with ``torch.compile``, beside ``eager``, the rate without (images/s).
+
+    Also when compiling has earned its time back.
+    """
     stage, compiled = "training step, compiled, GPU", torch.compile(training.model)
     began = time.perf_counter()
     try:

@@ -107,7 +107,10 @@ def _wrong(row) -> list[float]:
 
 
 def _nice_top(highest: float, most: int = 5) -> tuple[float, float]:
-    """The end of an axis from 0 that holds ``highest``, and the step of its ticks, at most ``most``."""
+    """The end of an axis from 0 that holds ``highest``, and the step of its ticks.
+
+    There are at most ``most`` ticks.
+    """
     for step in (0.01, 0.02, 0.05, 0.1, 0.2):
         count = max(1, math.ceil(highest / step - 1e-9))
         if count <= most:
@@ -136,7 +139,7 @@ class Curves:
 
 
 def training_curves(history: list[dict], best_epoch: int | None) -> Curves | None:
-    """Loss on training and validation images; None with fewer than two epochs that have both."""
+    """Loss on training and validation images; None if any is missing, or for one epoch."""
     series = {
         "training": [e.get("loss") for e in history],
         "validation": [e.get("val_loss") for e in history],

@@ -90,7 +90,7 @@ def take(
 
 
 def _better_divisor(run: Run, cipher: Cipher) -> int:
-    """The divisor of plain images: the better of those that `segkey attack` tried, if it was run."""
+    """The divisor of plain images: the better one that `segkey attack` found, if it was run."""
     attacked = run.result("attack")
     better = attacked and attacked.plain.divided_by == cipher.max_value
     return cipher.max_value if better else 255

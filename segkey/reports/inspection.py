@@ -68,7 +68,7 @@ def first_images(split: Split, cipher: Cipher | None, count: int = 4) -> list[di
 
     Returns:
         For each its ``name``; ``stored``, uint8 (C, H, W) with the largest value of the method as
-        white; ``decrypted``, uint8 (C, H, W), with a cipher; and ``mask``, uint8 (H, W), where
+        white; ``decrypted``, uint8 (C, H, W), with a cipher; and ``mask``, uint8 (H, W), if
         there are masks.
     """
     which = np.arange(min(count, len(split)))

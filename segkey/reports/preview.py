@@ -13,9 +13,9 @@ BLOCK_SIZES = (2, 4, 8, 16, 256)  # those of the paper's Figure 4
 
 
 def throwaway_key(number: int = 0) -> Key:
-    """A public key for published images, which would give the owner's away.
+    """A public key for images to publish: with the owner's, they would give that key away.
 
-    It must not depend on the owner's key, not even by avoiding it: of 924 keys (NP at M = 2), a
+    It must not depend on the owner's key, not even by avoiding it: of 924 keys (NP at M = 2), an
     image that avoids the owner's would tell which one that is.
     """
     return Key(hashlib.shake_256(f"segkey-sample-key/{number}".encode()).digest(32))

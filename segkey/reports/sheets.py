@@ -74,7 +74,7 @@ def _tile(values: np.ndarray, mask: bool, classes: tuple[str, ...]) -> Image.Ima
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The end of a text, if all of it would be wider than ``width``; it tells more than the start."""
+    """The end of a text if all would be wider than ``width``; it tells more than the start."""
     short = text
     while font.getlength(short) > width:
         short = "…" + short.removeprefix("…")[1:]

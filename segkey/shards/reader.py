@@ -149,7 +149,7 @@ class Shard:
         return header
 
     def _dataset(self, name: str) -> h5py.Dataset:
-        """A dataset that is really in this file, in one piece."""
+        """A dataset that is stored in this file itself: no link, not virtual, not external."""
         if name not in self._file:
             raise self._refuse(f"{name!r} is missing")
         if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):

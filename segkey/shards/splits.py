@@ -118,13 +118,12 @@ class Split:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digits that stand for everything in its shards."""
+        """Fingerprint (hex) of everything in its shards."""
         return sha256("".join(entry.fingerprint for entry in self.shards.entries).encode())
 
     @property
     def labels_fingerprint(self) -> str:
-        """Hex digits that stand for all names and masks: the same however the images are encrypted,
-        or cut into shards."""
+        """Fingerprint (hex) of all names and masks, independent of encryption and sharding."""
         shards = list(self.shards)
         return labels_fingerprint(
             [name for shard in shards for name in shard.names],
@@ -142,7 +141,7 @@ class Split:
         return self.read_batch(kind, np.array([index]), view)[0]
 
     def read_batch(self, kind: str, indices: np.ndarray, view: int = 0) -> np.ndarray:
-        """View ``view`` of images, (n, C, H, W), or of masks, (n, H, W), in the order of ``indices``."""
+        """View ``view`` of images, (n, C, H, W), or of masks, (n, H, W), in the given order."""
         numbers = np.searchsorted(self._ends, indices, side="right")
         shape = (self.header.channels, *self.size) if kind == "images" else self.size
         out = np.empty((len(indices), *shape), self.dtype if kind == "images" else np.uint8)

@@ -76,7 +76,7 @@ def describe(device: torch.device) -> str:
 
 
 def computes_in(device: torch.device, precise: bool = False) -> str:
-    """The type networks compute in: bfloat16 if the device has it, else (or if ``precise``) float32."""
+    """The compute type: bfloat16 if the device has it; float32 if not, or if ``precise``."""
     fast = {
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
         "cpu": lambda: torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),

@@ -1,10 +1,10 @@
 """Opening files, writing them whole, and locking folders.
 
 Folders of runs, shards, results and keys may come from an untrusted source, with links, pipes and
-endless files in them. There, under every name that segkey looks for by itself, only a regular file counts: no
-link is followed or replaced, nothing is truncated, and no more is read than a limit. A path that
-the user gives (a key, a folder of images, a shard, weights) may be a link; a passphrase or a list
-of classes may also come through a pipe.
+endless files in them. There, under every name that segkey looks for by itself, only a regular file
+counts: no link is followed or replaced, nothing is truncated, and no more is read than a limit. A
+path that the user gives (a key, a folder of images, a shard, weights) may be a link; a passphrase
+or a list of classes may also come through a pipe.
 
 No other module of segkey opens a file by its path (``tests/robustness/test_fixed_names.py``).
 """

@@ -64,7 +64,8 @@ def finite(value: object) -> object:
 def read_json(path: Path, what: str, limit: int = 16 << 20) -> dict:
     """Read a JSON object of at most ``limit`` bytes, and compare it with its checksum.
 
-    The error calls the file ``what``, such as "a run". The limit is low because JSON of the worst form, ``[{},{},…``, takes 25 times as much in memory.
+    The error calls the file ``what``, such as "a run". The limit is low because JSON of the
+    worst form, ``[{},{},…``, takes 25 times as much in memory.
 
     Raises:
         SegkeyError: no file, no JSON object, or not what `write_json` wrote.

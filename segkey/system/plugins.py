@@ -1,4 +1,7 @@
-"""Methods of the user's own: Python files that register a cipher, named by the environment."""
+"""Plug-ins: Python files of the user's that register ciphers or attacks.
+
+The environment names them (``SEGKEY_METHODS``).
+"""
 
 import importlib
 import os
@@ -15,7 +18,7 @@ def load(files: str) -> None:
 
     Args:
         files: Python files, separated as in PATH; each registers its ciphers with
-            `segkey.ciphers.register`.
+            `segkey.ciphers.register`, or attacks with `segkey.attacks.attack`.
 
     Raises:
         SegkeyError: no such file, or one that cannot be imported.

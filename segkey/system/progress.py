@@ -11,18 +11,17 @@ class Progress:
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, unit: str = "images") -> Iterator[Advance]:
-        """Begin a task of ``total`` units; yields a function to call with how many more are done."""
+        """Begin a task of ``total`` units; call what it yields with how many more are done."""
         yield lambda count: None
 
     def say(self, text: str) -> None:
+        """One line that is worth keeping, such as how long the whole will take."""
+
+    def state(self, text: str) -> None:
         """One line that the next one may replace, such as an epoch's figures.
 
         If nothing can be replaced, it is printed as by `say`.
         """
-
-    def state(self, text: str) -> None:
-        """One line that the next one may replace, such as an epoch's figures; where nothing can be
-        replaced, it is said."""
         self.say(text)
 
 

@@ -5,7 +5,7 @@ Imports nothing heavy.
 
 
 def visible(text: object, keep: str = "") -> str:
-    """Untrusted text with control characters made visible, so that a terminal does not obey them."""
+    """Untrusted text with control characters made visible, so no terminal obeys them."""
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
 
 

@@ -8,7 +8,7 @@ This module imports no torch, so that encrypting a folder does not pay for it; `
 wraps these classes as ``nn.Module``. Arrays and tensors are both called *images* here.
 
 A new method is a subclass with ``method``, ``PARTS``, ``from_key``, ``encrypt_images`` and
-``decrypt_images``; decorated with `register`, every command knows it as ``--method NAME``. Its class
+``decrypt_images``; once decorated with `register`, commands take it as ``--method NAME``. Its class
 may also have ``label``, ``what``, ``has_password`` and ``key_space``. Attacks that solve for a key
 need code for each method: see `segkey.attacks.known_pair` and `segkey.attacks.ciphertext_only`.
 """

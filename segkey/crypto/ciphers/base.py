@@ -186,7 +186,7 @@ class Cipher:
         return all(np.array_equal(getattr(self, part), getattr(other, part)) for part in self.PARTS)
 
     def with_parts(self, **parts: np.ndarray) -> "Cipher":
-        """A cipher that differs in some of its `PARTS`; ``max_value`` stays, and no key names it."""
+        """A cipher that differs in some of its `PARTS`; keeps ``max_value``, and has no key id."""
         other = copy.copy(self)
         other._tables, other.key_id = {}, ""
         for name, value in parts.items():
@@ -306,7 +306,7 @@ class Plain(Cipher):
 
 
 def each_image(images: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each image of a batch, contiguous, with its place in ``out``: one image fits the CPU cache."""
+    """Each image of a batch, contiguous, with its place in ``out``; one fits the CPU cache."""
     shape = images.shape[-3:]
     images = np.ascontiguousarray(images)
     yield from (

@@ -127,8 +127,8 @@ def hash_password(password: bytes) -> str:
     """A public name for a fixed FFX password: 16 hex digits of scrypt, the same in all shards.
 
     It stands in every shard and run, and its salt is a constant, as equal passwords must have equal
-    names: anyone with such a file can test guesses, and one list of guesses serves for all files.
-    So it hides a long random password only.
+    names: an attacker with such a file can test guesses, and one list of guesses serves for all
+    files. So it hides a long random password only.
     """
     return hashlib.scrypt(password, salt=b"segkey-ffx-v1", n=2**14, r=8, p=1, dklen=8).hex()
 

@@ -1,4 +1,4 @@
-"""SHF: pixel shuffling within blocks."""
+"""SHF: pixel shuffling, a secret permutation of the values within each block."""
 
 import math
 

@@ -62,21 +62,9 @@ def shards_folder(tmp_path_factory, scenes_source, key) -> Path:
 def trained_run(tmp_path_factory, shards_folder):
     """Two epochs of resnet14 on `shards_folder`; enough to have weights and results, not to be
     good."""
-    import torch
+    from making import trained  # imports torch, which many tests do without
 
-    from segkey.model import recipes, training
-    from segkey.shards import open_splits
-
-    recipe = recipes.recipe("scratch", epochs=2, batch_size=4)
-    return training.train(
-        open_splits([shards_folder], ("train", "val")),
-        tmp_path_factory.mktemp("runs"),
-        recipe,
-        shards=[shards_folder],
-        device=torch.device("cpu"),
-        backbone="resnet14",
-        name="small",
-    )
+    return trained(shards_folder, tmp_path_factory.mktemp("runs"), name="small")
 
 
 @pytest.fixture(scope="session")

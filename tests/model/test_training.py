@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from making import trained, weights
 
 from segkey.crypto import ciphers
 from segkey.data.augment import random_crops
@@ -44,19 +45,9 @@ def plain_folder(tmp_path_factory, scenes_source):
 
 
 def train(shards, folder, progress=None, **how):
-    recipe = recipes.recipe("scratch", **SMALL)
-    how = {"backbone": "resnet14", "device": CPU, "shards": [shards], "name": "run"} | how
-    return training.train(
-        open_splits([shards], ("train", "val")),
-        folder,
-        recipe,
-        progress=progress or Progress(),
-        **how,
+    return trained(
+        shards, folder, **SMALL, progress=progress or Progress(), **{"name": "run"} | how
     )
-
-
-def weights(run: Run) -> dict:
-    return run.load_model(CPU).weights()
 
 
 def equal(a: dict, b: dict) -> bool:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tools import amount, files
+from making import files
+from tools import amount
 from typer.testing import CliRunner
 
 from segkey.cli import app

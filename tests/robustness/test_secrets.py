@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from tools import files
+from making import files
 
 from segkey.cli import app
 from segkey.crypto import ciphers

@@ -15,15 +15,6 @@ def amount(name: str, default: int) -> int:
     return int(os.environ.get(name, default))
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """The bytes of all files below a folder, by name; locks are empty and stay."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
-    }
-
-
 class Processes:
     """Real processes of segkey, one at a time; see `forks`."""
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from making import files
 from PIL import Image
 
 from segkey.crypto import ciphers
@@ -33,11 +34,6 @@ def make(source, out, key, method="np", block_size=4, workers=1, strict=False, f
     cipher = ciphers.from_key(method, key, block_size)
     plans = plan_shards(source, out, cipher, **{"size": SIZE, "views": 2} | how)
     return encrypt(plans, cipher, workers=workers, strict=strict, force=force)
-
-
-def files(folder):
-    """Bytes by name; the lock is empty and stays."""
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != ".lock"}
 
 
 def items(source):

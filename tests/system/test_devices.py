@@ -6,9 +6,10 @@ import weakref
 
 import pytest
 import torch
+from making import trained
 
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import evaluation, networks, recipes, training
+from segkey.model import evaluation, networks, recipes
 from segkey.model.batches import BatchLoader
 from segkey.model.trainer import Settings, Trainer
 from segkey.shards import open_splits
@@ -48,16 +49,7 @@ class Listening(Progress):
 
 
 def train(shards, folder, listener, **how):
-    recipe = recipes.recipe("scratch", epochs=2, batch_size=8, **how)
-    return training.train(
-        open_splits([shards], ("train", "val")),
-        folder,
-        recipe,
-        shards=[shards],
-        device=CPU,
-        backbone="resnet14",
-        progress=listener,
-    )
+    return trained(shards, folder, batch_size=8, progress=listener, **how)
 
 
 def test_training_goes_on_in_pieces_with_the_same_batch_and_says_so(

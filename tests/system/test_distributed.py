@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from making import weights
 from typer.testing import CliRunner
 
 from segkey.cli import app
@@ -189,10 +190,6 @@ def test_two_ranks_attack_to_the_last_digit(two, place, one):
     ]
     assert told == expected
     assert not (place / "two/small/attack.partial.jsonl").exists()
-
-
-def weights(run: Path) -> dict:
-    return Run.open(run).load_model(CPU).weights()
 
 
 def furthest(a: dict, b: dict) -> float:

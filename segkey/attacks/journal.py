@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segkey.crypto.keys import Key
-from segkey.model.measurements import differences, same_text
+from segkey.model.authenticity import differences, same_text
 from segkey.system import devices, distributed
 from segkey.system.files import append, is_there, open_regular, read_text, remove, written_whole
 

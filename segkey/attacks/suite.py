@@ -9,8 +9,8 @@ from segkey.attacks.target import Target
 from segkey.attacks.wrong_keys import better_plain, correct_plain_incorrect
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
+from segkey.model.authenticity import differences, is_authentic
 from segkey.model.evaluation import why_no_score
-from segkey.model.measurements import differences, is_authentic
 from segkey.model.results import EARLIER_NAMES, NOTHING_TO_MEASURE, AttackLine, Result, Suite
 from segkey.model.runs import Run
 from segkey.system import devices

@@ -6,7 +6,7 @@ from pathlib import Path
 from segkey.data.items import Source
 from segkey.errors import SegkeyError
 from segkey.system.files import read_given_text, read_text
-from segkey.system.forms import NAME
+from segkey.system.validators import NAME
 
 
 def read_classes(file: Path, given: bool = False) -> list[str]:

@@ -13,7 +13,8 @@ from segkey.model.run_names import NAME as RUN_NAME
 from segkey.shards import Header
 from segkey.shards.header import MAX_BLOCK
 from segkey.system import records
-from segkey.system.forms import (
+from segkey.system.records import Misfit, stated
+from segkey.system.validators import (
     HEX_64,
     NAME,
     OBJECT,
@@ -28,7 +29,6 @@ from segkey.system.forms import (
     text,
     whole,
 )
-from segkey.system.records import Misfit, stated
 
 _OF_HEADER = (
     "method",

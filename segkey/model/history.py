@@ -5,8 +5,8 @@ from pathlib import Path
 
 from segkey.errors import SegkeyError
 from segkey.system.files import is_there, read_text, written_whole
-from segkey.system.forms import YES_OR_NO, misfit, number, or_none, whole
 from segkey.system.json_files import with_checksum, without_checksum
+from segkey.system.validators import YES_OR_NO, misfit, number, or_none, whole
 
 _LOSS = or_none(number())
 _EPOCH = {

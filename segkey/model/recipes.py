@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segkey.errors import SegkeyError
-from segkey.system.forms import PATH, Kind, misfit, number, one_of, whole
+from segkey.system.validators import PATH, Kind, misfit, number, one_of, whole
 
 if TYPE_CHECKING:
     from segkey.model.runs import Run

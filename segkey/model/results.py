@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from segkey.system import records
-from segkey.system.forms import (
+from segkey.system.records import Misfit, Several, stated
+from segkey.system.validators import (
     ANY,
     NAME,
     OBJECT,
@@ -20,7 +21,6 @@ from segkey.system.forms import (
     text,
     whole,
 )
-from segkey.system.records import Misfit, Several, stated
 
 NOTHING_TO_MEASURE = "nothing to measure: every pixel of the test masks is void"
 

@@ -17,8 +17,8 @@ from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 from segkey.model import history, networks, results, run_names, weights
+from segkey.model.authenticity import authenticated
 from segkey.model.configuration import complaint, header_of
-from segkey.model.measurements import authenticated
 from segkey.shards import Header
 from segkey.shards.unlock import cipher_for
 from segkey.system import distributed

@@ -10,13 +10,13 @@ from segkey.data.items import ALL, Item
 from segkey.data.lists import is_list
 from segkey.data.preparation import Preparation
 from segkey.errors import KeyMismatchError, SegkeyError
-from segkey.model.runs import Run
-from segkey.model.trained_images import (
+from segkey.model.leakage import (
     compare_with_training,
     own_shards,
     some,
     warn_of_known_images,
 )
+from segkey.model.runs import Run
 from segkey.shards import Split, find_splits, open_splits
 from segkey.shards.memory import MemorySplit
 

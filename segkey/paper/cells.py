@@ -7,7 +7,7 @@ import torch
 
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import measurements, runs, weights
+from segkey.model import authenticity, runs, weights
 from segkey.shards import Split
 from segkey.system.files import is_there
 from segkey.system.json_files import read_json
@@ -60,7 +60,7 @@ def read_cell(file: Path) -> dict:
 
 def why_stale(folder: Path, cell: dict, splits: dict[str, Split], key: Key) -> str:
     """Why the result of a cell does not count; empty if it does."""
-    if not measurements.is_authentic("cell", cell, key):
+    if not authenticity.is_authentic("cell", cell, key):
         return f"it was not made with key {key.id}"
     try:
         run = runs.Run.open(folder)

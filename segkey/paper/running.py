@@ -15,7 +15,7 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.model import conditions, evaluation, measurements, run_names, runs, training
+from segkey.model import authenticity, conditions, evaluation, run_names, runs, training
 from segkey.model.results import Result
 from segkey.paper.cells import BrokenRunError, damage, read_cell, why_stale
 from segkey.paper.findings import examine
@@ -188,7 +188,7 @@ class Experiment:
             document = self._attack(cell, run, cipher, splits["test"])
             if distributed.is_main():  # the last: with it the cell is finished
                 write_json(
-                    run.path / "cell.json", measurements.authenticated("cell", document, self.key)
+                    run.path / "cell.json", authenticity.authenticated("cell", document, self.key)
                 )
         self.watch.say(cell_sentence(document))
         self.write(splits)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from segkey.crypto.keys import Key
-from segkey.model.measurements import differences, is_authentic
+from segkey.model.authenticity import differences, is_authentic
 from segkey.model.results import Attack, Evaluation, Result, Suite
 from segkey.system.words import visible
 

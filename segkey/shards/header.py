@@ -5,7 +5,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 
-from segkey.system.forms import NAME, YES_OR_NO, many, misfit, number, pattern, text, whole
+from segkey.system.validators import NAME, YES_OR_NO, many, misfit, number, pattern, text, whole
 from segkey.version import VERSION
 
 FORMAT = "segkey-shard-v1"

@@ -1,6 +1,6 @@
 """Records: frozen dataclasses that are read from JSON, field by field, and written as JSON.
 
-Each field states what it may hold (`segkey.system.forms`) and the names it has in JSON: the present
+Each field states what it may hold (`segkey.system.validators`) and the names it has in JSON: the present
 one, and those of earlier versions. Reading takes any of them, writing gives all. Unknown fields are
 ignored.
 """
@@ -8,7 +8,7 @@ ignored.
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
-from segkey.system.forms import Kind, shown
+from segkey.system.validators import Kind, shown
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers, too_many_k
 from segkey.crypto import ciphers
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import results
-from segkey.model.measurements import authenticated
+from segkey.model.authenticity import authenticated
 from segkey.system.seeds import seeded
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from segkey.crypto import ciphers
 from segkey.data import scenes, sources
 from segkey.errors import KeyMismatchError, SegkeyError, SegkeyWarning
-from segkey.model import evaluation, test_splits, trained_images
+from segkey.model import evaluation, leakage, test_splits
 from segkey.model.batches import BatchLoader
 from segkey.model.evaluation import Scores, confusion_matrix
 from segkey.model.runs import Run
@@ -413,6 +413,6 @@ def test_without_the_training_shards_it_is_said_that_nothing_can_be_told(
 )
 def test_names_of_one_image_seen_from_different_folders(own, known, same):
     dealt = {"train": SimpleNamespace(names=[known], shards=[])}
-    assert trained_images._places(SimpleNamespace(names=[own]), dealt, False) == (
+    assert leakage._places(SimpleNamespace(names=[own]), dealt, False) == (
         {"train": [own]} if same else {}
     )

@@ -23,7 +23,7 @@ from segkey.cli import app
 from segkey.crypto import ciphers
 from segkey.data import layouts, scenes
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import measurements, recipes, training
+from segkey.model import authenticity, recipes, training
 from segkey.model.runs import Run
 from segkey.model.trainer import Trainer
 from segkey.paper import cells as cell_files
@@ -392,7 +392,7 @@ def test_results_that_somebody_planted_do_not_count(
         cell["correct"]["mean_iou"], cell["incorrect"]["mean"] = 0.99, 0.015
         write_json(
             out / "runs" / name / "cell.json",
-            measurements.authenticated("cell", cell, forger) if forger else cell,
+            authenticity.authenticated("cell", cell, forger) if forger else cell,
         )
     results = read_json(out / "results.json", "results")
     write_json(

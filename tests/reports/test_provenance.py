@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from segkey.cli import app
 from segkey.errors import SegkeyWarning
-from segkey.model import measurements
+from segkey.model import authenticity
 from segkey.model.runs import Run
 from segkey.model.survey import find
 from segkey.reports.page import html_page
@@ -65,7 +65,7 @@ def test_a_planted_suite_is_not_merged_with_the_owners_and_the_owners_is(returne
     ]
     planted = genuine | {"attacks": [*genuine["attacks"], forged]}
     without = {name: value for name, value in planted.items() if name != "hmac"}
-    for document in (without, planted, measurements.authenticated("suite", planted, other_key)):
+    for document in (without, planted, authenticity.authenticated("suite", planted, other_key)):
         write_json(returned / "suite.json", document)
         told = segkey(*ATTACK, "--known-pair")[1]
         assert "the earlier suite.json of small is replaced: it was not made with key" in told
@@ -76,12 +76,12 @@ def test_a_planted_suite_is_not_merged_with_the_owners_and_the_owners_is(returne
 
 def test_another_kind_of_result_does_not_pass_for_a_suite(returned, key):
     document = {"attacks": [], "n": {1: 2}}
-    made = json.loads(json.dumps(measurements.authenticated("suite", document, key)))
-    assert measurements.is_authentic("suite", made, key)
-    assert not measurements.is_authentic("attack", made, key)
-    assert not measurements.is_authentic("suite", made | {"attacks": [1]}, key)
-    assert not measurements.is_authentic("suite", made | {"hmac": ["a"]}, key)
-    assert not measurements.is_authentic("suite", made, None)
+    made = json.loads(json.dumps(authenticity.authenticated("suite", document, key)))
+    assert authenticity.is_authentic("suite", made, key)
+    assert not authenticity.is_authentic("attack", made, key)
+    assert not authenticity.is_authentic("suite", made | {"attacks": [1]}, key)
+    assert not authenticity.is_authentic("suite", made | {"hmac": ["a"]}, key)
+    assert not authenticity.is_authentic("suite", made, None)
 
 
 def test_a_suite_on_masks_that_were_corrected_since_is_replaced(returned, corrected_shards):

@@ -89,3 +89,23 @@ def corrected_shards(tmp_path_factory, scenes_folder, key) -> Path:
     plans = encryption.plan_shards(sources.find(data), out, cipher, size=(32, 32))
     encryption.encrypt(plans, cipher, workers=1)
     return out
+
+
+# Trainings and real processes: sh tests/run.sh -m "not slow" leaves them out.
+SLOW = (
+    "attacks/test_suite.py",
+    "attacks/test_wrong_keys.py",
+    "cli/test_cli.py",
+    "model/test_training.py",
+    "paper/test_reproduction.py",
+    "robustness/",
+    "system/test_distributed.py",
+    "test_examples.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)

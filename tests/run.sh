@@ -1,6 +1,7 @@
 #!/bin/sh
 # Sets everything up in .venv and runs the tests. Needs Python 3.11 or newer with pip; no GPU, no data.
-# Arguments go to pytest: sh tests/run.sh tests/test_keys.py -x
+# Arguments go to pytest: sh tests/run.sh tests/crypto/test_keys.py -x
+# An answer within two minutes, without trainings and real processes: sh tests/run.sh -m "not slow"
 set -eu
 cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] || python3 -m venv .venv

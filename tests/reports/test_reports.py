@@ -476,9 +476,14 @@ def test_a_list_is_not_advised_to_take_a_folder_of_masks(tmp_path, trained_run, 
 
 
 def test_a_copy_of_a_run_is_not_counted_again():
-    from segkey.reports.tables import grid_of
+    from types import SimpleNamespace
 
-    one = replace(row("a", "np", 4, 0.5), result={"tested": {"weights_sha256": "aa"}})
-    other = replace(one, run="c", correct=0.7, result={"tested": {"weights_sha256": "bb"}})
+    from segkey.reports.groups import grid_of
+
+    def measured(weights):
+        return SimpleNamespace(tested={"weights_sha256": weights})
+
+    one = replace(row("a", "np", 4, 0.5), result=measured("aa"))
+    other = replace(one, run="c", correct=0.7, result=measured("bb"))
     *_, cells = grid_of([one, replace(one, run="copy"), other])
     assert list(cells.values()) == [[0.5, 0.7]]

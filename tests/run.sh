@@ -6,8 +6,8 @@ set -eu
 cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
-if [ $# -gt 0 ]; then
-    exec .venv/bin/python -m pytest "$@"
-fi
-# All of them: two files at a time, with a thread each, as small networks use two threads badly.
-OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -n 2 --dist loadfile
+case "${1:-}" in
+# Many of them: two files at a time, with a thread each, as small networks use two threads badly.
+"" | -m) OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@" ;;
+*) exec .venv/bin/python -m pytest "$@" ;;
+esac

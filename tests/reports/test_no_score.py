@@ -479,7 +479,14 @@ def test_an_experiment_whose_cells_have_no_score(tmp_path):
 
 
 def test_nothing_is_chosen_where_nothing_is_measured():
+    from segkey.model import results
     from segkey.reports.verdicts import plain_in_words
+    from segkey.system import records
 
-    assert plain_in_words({"by_divisor": {"255": None, "996": None}}) == ""
-    assert "996 gives 0.2" in plain_in_words({"by_divisor": {"255": 0.1, "996": 0.2}})
+    def plain(mean_iou, **by_divisor):
+        divided = {name.strip("_"): value for name, value in by_divisor.items()}
+        document = {"mean_iou": mean_iou, "divided_by": 996, "by_divisor": divided}
+        return records.read(results.Plain, document)
+
+    assert plain_in_words(plain(None, _255=None, _996=None)) == ""
+    assert "996 gives 0.2" in plain_in_words(plain(0.2, _255=0.1, _996=0.2))

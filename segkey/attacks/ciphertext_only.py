@@ -244,11 +244,11 @@ def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
         estimate(own, encrypted)
     )  # another machine may round in another way
     with target.task("ciphertext only", len(candidates) * len(loader) + len(target.loader)):
-        doubts = target.cached(
+        entropies = target.cached(
             f"ciphertext-only/{len(loader)}",
             lambda: [target.score(each, loader, entropy=True).entropy for each in candidates],
         )
-        cipher = candidates[int(np.argmin(doubts))]
+        cipher = candidates[int(np.argmin(entropies))]
         # The owner's key need not be tried again under another name.
         scores = (
             target.correct()

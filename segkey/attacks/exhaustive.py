@@ -102,7 +102,7 @@ def exhaustive(target: Target, budget: Budget, seed: int) -> Result:
                 return [(each.mean_iou or 0.0, each.entropy) for each in scores]
 
             tried += target.cached(f"exhaustive/{len(loader)}/{first}", work)
-        by_label, by_doubt = zip(*tried, strict=True)
+        by_label, by_entropy = zip(*tried, strict=True)
         ranked = sorted(range(count), key=lambda number: -by_label[number])
         finalists = {
             number: target.cached(
@@ -114,7 +114,7 @@ def exhaustive(target: Target, budget: Budget, seed: int) -> Result:
         best = max(finalists, key=finalists.get)
         mean_iou = target.evaluate(f"exhaustive/all {best}", everything[best]).mean_iou
     right = next(number for number, cipher in enumerate(everything) if cipher.same_as(own))
-    rank, blind_rank = _rank(by_label, right, -1), _rank(by_doubt, right, 1)
+    rank, blind_rank = _rank(by_label, right, -1), _rank(by_entropy, right, 1)
     found = best == right
     details = {
         "keys": count,

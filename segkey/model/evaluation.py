@@ -133,30 +133,33 @@ def score(
     """
     classes, ignore_index = loader.split.header.classes, loader.split.header.ignore_index
     total = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=loader.device)
-    doubt = torch.zeros(
+    entropies = torch.zeros(
         math.ceil(len(loader) / batch_size), dtype=torch.float64, device=loader.device
     )  # a batch each
     ranks = distributed.world_size()
 
     def count(pieces: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        counted, doubted = torch.zeros_like(total), torch.zeros_like(doubt[0])
+        counted, entropy_sum = torch.zeros_like(total), torch.zeros_like(entropies[0])
         for images, masks in pieces:
             images = cipher.encrypt(images) if cipher else images
             logits = model(as_pixels(images, max_value))
             counted += confusion_matrix(masks, logits.argmax(1), len(classes), ignore_index)
             if entropy:
-                doubted += _entropy(logits) * len(masks)
-        return counted, doubted
+                entropy_sum += _entropy(logits) * len(masks)
+        return counted, entropy_sum
 
     with devices.mixed_precision(loader.device, not precise):
         order = distributed.my_batches(len(loader), batch_size)
         for number, (images, masks) in enumerate(loader.batches(batch_size, order)):
-            counted, doubted = loader.micro_batches.run(count, images, masks)
+            counted, entropy_sum = loader.micro_batches.run(count, images, masks)
             total += counted
-            doubt[distributed.rank() + number * ranks] = doubted
+            entropies[distributed.rank() + number * ranks] = entropy_sum
             advance(min(batch_size * ranks, len(loader) - number * batch_size * ranks))
-    total, doubt = distributed.all_reduce_sum(total).cpu(), distributed.all_reduce_sum(doubt).sum()
-    return Scores(total, classes, len(loader), float(doubt) / len(loader) if entropy else None)
+    total, entropies = (
+        distributed.all_reduce_sum(total).cpu(),
+        distributed.all_reduce_sum(entropies).sum(),
+    )
+    return Scores(total, classes, len(loader), float(entropies) / len(loader) if entropy else None)
 
 
 def _entropy(logits: Tensor) -> Tensor:

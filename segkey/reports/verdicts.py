@@ -55,12 +55,12 @@ def plain_one_way(method: str, plain: Plain | None) -> str:
 
 
 def suite_table(suite: Suite) -> Table:
-    """Each attack with what its attacker knows, what it cost and what it won."""
+    """Each attack with what its attacker knows, what it cost and what it recovered."""
     label = method_label(suite.method, suite.block_size)
     if suite.fixed_password:
         label += ", password fixed"
     heading = f"{suite.run} ({label}): attacks, strongest first, on {suite.images} test images"
-    table = table_of(heading, "attack", "keys", "images", "seconds", "mean IoU", "won")
+    table = table_of(heading, "attack", "keys", "images", "seconds", "mean IoU", "recovered")
     for line in strongest_first(suite):
         table.add_row(
             printable(line.attack),
@@ -82,7 +82,7 @@ def suite_table(suite: Suite) -> Table:
     )
     notes = [tested_on(suite)] if suite.tested else []
     notes += [
-        "keys: tried; images: through the network; won: of the way from plain images to the "
+        "keys: tried; images: through the network; recovered: of the way from plain images to the "
         "correct key"
     ]
     notes += [

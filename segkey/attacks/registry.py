@@ -57,7 +57,7 @@ class Budget:
 _LEAST = {  # and how a user gives it
     "keys": (1, "--wrong-keys"),
     "queries": (10, "--queries"),
-    "images": (2, "--few"),
+    "images": (2, "--attacker-images"),
     "epochs": (1, "--epochs"),
     "steps": (1, ""),
     "per_level": (1, "--per-level"),

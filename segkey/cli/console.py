@@ -5,7 +5,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from traceback import format_exc
 
 from rich.console import Console
@@ -30,7 +30,8 @@ err = Console(stderr=True, highlight=False)
 _WIDE = 70  # columns that a bar with its rate takes
 _quiet = False
 _speaker = ""
-_interrupt_hint = "run the same command again: what was finished is kept"
+RUN_AGAIN = "run the same command again: what was finished is kept"
+_interrupt_hint: str | Callable[[], str] = RUN_AGAIN
 
 
 def be_quiet(wanted: bool) -> None:
@@ -108,15 +109,16 @@ def traceback() -> None:
     note(format_exc())
 
 
-def on_interrupt(hint: str) -> None:
-    """Set the hint that is printed after Ctrl-C."""
+def on_interrupt(hint: str | Callable[[], str]) -> None:
+    """Set the hint that is printed after Ctrl-C, or what gives it then."""
     global _interrupt_hint
     _interrupt_hint = hint
 
 
 def interrupted() -> None:
     """Print the message after Ctrl-C, with its hint."""
-    err.print(f"\nsegkey: stopped; {printable(_interrupt_hint)}", soft_wrap=not err.is_terminal)
+    hint = _interrupt_hint if isinstance(_interrupt_hint, str) else _interrupt_hint()
+    err.print(f"\nsegkey: stopped; {printable(hint)}", soft_wrap=not err.is_terminal)
 
 
 def route_warnings() -> None:

@@ -1,5 +1,6 @@
 """Commands ``segkey train``, ``segkey evaluate`` and ``segkey predict``."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -173,7 +174,9 @@ def train(
     where_to = (f" --name {word(name)}" if name else "") + (
         f" --runs {word(runs)}" if runs != options.DEFAULT_RUNS else ""
     )
-    console.on_interrupt(f"go on with: segkey train --resume{where_to}")
+    console.on_interrupt(
+        _interrupt_hint(runs / (name or "latest"), f"segkey train --resume{where_to}", resume)
+    )
     of_recipe = {
         "weights": weights,
         "epochs": epochs,
@@ -230,6 +233,20 @@ def _begin(shards, runs, recipe, *, cipher, crops_given: bool, **settings):
         progress=console.TerminalProgress(),
         **settings,
     )
+
+
+def _interrupt_hint(folder, command, resume):
+    """What tells how to go on after Ctrl-C, which may come before there is a run to resume.
+
+    Until then, the run in ``folder`` is none, or an earlier one of another training.
+    """
+
+    def begun():
+        is_there = os.path.lexists(folder / "run.json")
+        return os.path.realpath(folder) if is_there else None
+
+    before = None if resume else begun()
+    return lambda: console.RUN_AGAIN if begun() == before else f"go on with: {command}"
 
 
 def _resume(run, shards, cipher, device):

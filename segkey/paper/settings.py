@@ -225,8 +225,15 @@ def differences(kept: dict, wanted: dict, prefix: str = "") -> list[str]:
         if isinstance(old, dict) and isinstance(new, dict):
             different += differences(old, new, "" if name == "recipe" else f"{label}: ")
         elif old != new:
+            # Lists of the same length are told apart by their first words that differ.
+            if _are_names(old) and _are_names(new) and len(old) == len(new):
+                old, new = next(pair for pair in zip(old, new, strict=True) if pair[0] != pair[1])
             different.append(f"{label} {_short(new)}, not {_short(old)}")
     return different
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _short(value: object) -> str:

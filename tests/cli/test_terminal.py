@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from segkey.cli import app, console, options
+from segkey.cli import app, console, main, model, options
 from segkey.crypto.ciphers import METHODS
 from segkey.data import palette, scenes
 from segkey.shards import Shard
@@ -325,3 +326,39 @@ def _flips(key) -> np.ndarray:
     chosen = np.zeros(48, bool)
     chosen[key.permutation("np", 4, 3)[:24]] = True
     return np.tile(chosen.reshape(3, 4, 4), (1, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["mine", None])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_after_ctrl_c_only_a_run_that_was_begun_is_to_be_resumed(
+    name, earlier, tmp_path, monkeypatch, capsys
+):
+    """Before there is a run, --resume would refuse, or go on with an earlier one of another
+    training."""
+    monkeypatch.chdir(tmp_path)
+    if earlier:
+        Path("runs/old").mkdir(parents=True)
+        Path("runs/old/run.json").touch()
+        Path("runs/latest").symlink_to("old")
+
+    def begin(*_, **__):
+        Path("runs/mine").mkdir(parents=True)
+        Path("runs/mine/run.json").touch()
+        Path("runs/latest").unlink(missing_ok=True)
+        Path("runs/latest").symlink_to("mine")
+        raise KeyboardInterrupt
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    command = ["segkey", "train", "--device", "cpu", *(["--name", name] if name else [])]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(console, "_interrupt_hint", console.RUN_AGAIN)
+    for work, hint in (
+        (stop, console.RUN_AGAIN),
+        (begin, "go on with: segkey train --resume" + (f" --name {name}" if name else "")),
+    ):
+        monkeypatch.setattr(model, "_begin", work)
+        with pytest.raises(SystemExit):
+            main()
+        assert capsys.readouterr().err.endswith(f"segkey: stopped; {hint}\n")

@@ -28,7 +28,7 @@ from segkey.model.runs import Run
 from segkey.model.trainer import Trainer
 from segkey.paper import cells as cell_files
 from segkey.paper import tables
-from segkey.paper.settings import PASSWORD
+from segkey.paper.settings import PASSWORD, differences
 from segkey.reports import preview
 from segkey.shards import encryption
 from segkey.system.json_files import read_json, write_json
@@ -526,6 +526,13 @@ def test_a_training_that_diverges_costs_its_cell_and_no_other(
 
 
 # ------------------------------------------------------------------ refused
+
+
+def test_class_names_that_differ_are_named():
+    names = {"classes": ["ground", "disc", "box"]}
+    other = {"classes": ["ground", "dish", "box"]}
+    assert differences(names, other) == ["classes dish, not disc"]
+    assert differences(names, {"classes": ["ground"]}) == ["classes (1), not (3)"]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def run(step: dict, place: Path, number: int) -> None:
     if "die" in step:
         os.environ["SEGKEY_SAVE_EVERY"] = "0"
         die_at(Trainer, "step", step["die"])
-        die_at(encryption, "_finish", step["die"])
+        die_at(encryption._Production, "_finish", step["die"])
     if "interrupt" in step:
         interrupt(**step["interrupt"])
     distributed.VERSION = step.get("version", "1") if RANK == 1 else "1"

@@ -215,7 +215,9 @@ class Run:
         """The trained network, in evaluation mode.
 
         Raises:
-            SegkeyError: the weights are missing, damaged, or not this run's.
+            SegkeyError: the weights are missing, damaged, or do not fit the run's network. They are
+                compared with the checksum in their own file, not with that in run.json, from
+                which a kill between two writes may leave them apart.
         """
         self.require_weights()
         model = networks.Segmenter(self.config["model"]["backbone"], len(self.header.classes))

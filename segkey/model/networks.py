@@ -126,6 +126,11 @@ class Segmenter(nn.Module):
         self.fcn.load_state_dict(state, strict=False)
 
 
+def described(model: dict, classes: list[str] | tuple[str, ...]) -> Segmenter:
+    """The network that ``run.json`` describes under ``model``, with random weights."""
+    return Segmenter(model["backbone"], len(classes))
+
+
 def build(backbone: str, classes: list[str], weights: str = "none") -> Segmenter:
     """A network for some classes, with its starting weights.
 

@@ -220,7 +220,7 @@ class Run:
                 which a kill between two writes may leave them apart.
         """
         self.require_weights()
-        model = networks.Segmenter(self.config["model"]["backbone"], len(self.header.classes))
+        model = networks.described(self.config["model"], self.header.classes)
         try:
             state, expected = weights.read_safetensors(
                 self.weights_file, 2 * model.bytes + (1 << 20)
@@ -261,7 +261,7 @@ class Run:
         """Read all that is kept of the run and say what does not match its checksum."""
         checks = [lambda: self.load_model(torch.device("cpu")), self.history]
         if is_there(self.state_file):
-            model = networks.Segmenter(self.config["model"]["backbone"], len(self.header.classes))
+            model = networks.described(self.config["model"], self.header.classes)
             checks.append(lambda: weights.read_archive(self.state_file, limit=model.state_bytes))
         checks += [lambda name=name: self.result(name) for name in ("evaluate", "attack")]
         found = []

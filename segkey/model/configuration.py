@@ -11,7 +11,7 @@ from segkey.data.decode import MAX_PIXELS
 from segkey.model import networks, recipes
 from segkey.model.run_names import NAME as RUN_NAME
 from segkey.shards import Header
-from segkey.shards.header import MAX_BLOCK
+from segkey.shards.header import MAX_BLOCK, OPTIONAL
 from segkey.system import records
 from segkey.system.records import Misfit, stated
 from segkey.system.validators import (
@@ -124,4 +124,5 @@ def header_of(config: dict) -> Header:
     """What a run was trained on, as a shard would say it."""
     data = config["data"]
     fields = {name: data[name] for name in _OF_HEADER}
+    fields |= {name: data[name] for name in OPTIONAL if name in data}
     return Header(split="train", classes=tuple(data["classes"]), **fields)

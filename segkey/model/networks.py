@@ -12,7 +12,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.models.segmentation import FCN_ResNet50_Weights, FCN_ResNet101_Weights
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 
-from segkey.data.layouts import VOC_CLASSES
+from segkey.data.voc import VOC_CLASSES
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model.weights import WEIGHTS, read_weights
 

@@ -14,6 +14,7 @@ from segkey.model import runs
 from segkey.model.batches import SHUFFLE_BUFFER
 from segkey.model.recipes import RECIPES, recipe_of
 from segkey.model.trainer import Settings, Trainer
+from segkey.shards.header import OPTIONAL
 from segkey.system import devices, distributed
 
 _MATTERS = ("segkey", "torch", "torchvision", "numpy")  # their versions may change the weights
@@ -94,6 +95,7 @@ def data_of(trainer: Trainer) -> dict:
         "on_the_fly": bool(trainer.cipher),
         "shards": [],
         "fingerprint": loader.split.fingerprint,
+        **{name: getattr(header, name) for name in sorted(OPTIONAL) if getattr(header, name)},
     }
 
 

@@ -17,6 +17,7 @@ from segkey.reports.commands import (
     key_space_table,
     prediction_table,
 )
+from segkey.reports.data_tables import class_table, describe_source
 from segkey.reports.tables import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
 from segkey.reports.text import visible
 from segkey.reports.verdicts import strongest_first, suite_table, suite_verdict
@@ -31,10 +32,12 @@ __all__ = [
     "attack_sentence",
     "attack_table",
     "bench_table",
+    "class_table",
     "collect",
     "demo_sentence",
     "describe_encryption",
     "describe_plan",
+    "describe_source",
     "describe_prediction",
     "describe_training",
     "evaluation_table",

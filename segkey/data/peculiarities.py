@@ -1,0 +1,102 @@
+"""What is unusual about an image and changes its pixels on decoding; counted, one line per kind."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from segkey.data.items import Finding, Severity, counted
+
+Peculiarities = set[str]  # of one image: keys of _LINES
+
+_EXTRA_SAMPLES = 338  # the TIFF tag: 1 is associated alpha, 2 unassociated, 0 anything
+_LINES = {
+    "frames": ("{n} of several frames or pages: only the first is used", ""),
+    "transparent": (
+        "{n} with transparent pixels: shown on black",
+        "remove the alpha channel if what is under it should be seen",
+    ),
+    "fourth band": (
+        "{n} with a fourth band that is no transparency (near infrared, say): only red, green and "
+        "blue are used",
+        "",
+    ),
+    "beyond": (
+        "{n} with values beyond the range of pixel values: cut to it",
+        "give the range with --range LO:HI",
+    ),
+    "dark": (
+        "{n} of 16 bits whose values are all below a sixteenth of the range: nearly black",
+        "give their range with --range, such as --range 12",
+    ),
+    "turned": (
+        "{n} turned by their EXIF data",
+        "",
+    ),
+}
+_QUIET = {"turned"}
+
+
+def seen_in(picture: Image.Image) -> Peculiarities:
+    """What an image's header shows."""
+    found = set()
+    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
+        found.add("frames")
+    if picture.info.get("segkey fourth band"):
+        found.add("fourth band")
+    return found
+
+
+def summed_up(each: Peculiarities) -> Peculiarities:
+    """What is said of an image, from what its strips showed."""
+    if "dim" in each and "bright" not in each:
+        each = each | {"dark"}
+    return each & _LINES.keys()
+
+
+def opened_tiff(picture: Image.Image) -> Image.Image:
+    """A TIFF whose "associated alpha" is no alpha, as RGB.
+
+    Pillow divides colours by associated alpha. In a true one no colour is larger than its alpha; a
+    near-infrared band under that name is, and dividing by it would make other colours.
+    """
+    if picture.format != "TIFF" or picture.mode != "RGBA" or not picture.tile:
+        return picture
+    if tuple(picture.tag_v2.get(_EXTRA_SAMPLES, ()))[:1] not in ((0,), (1,)):
+        return picture
+    picture.tile = [tile._replace(args=_raw(tile.args)) for tile in picture.tile]
+    exif = picture.getexif().tobytes() if picture.getexif() else None
+    picture.load()
+    bands = np.asarray(picture)
+    if (bands[..., :3].max(axis=2) > bands[..., 3]).any():
+        told = Image.fromarray(np.ascontiguousarray(bands[..., :3]))
+        told.info["segkey fourth band"] = True
+    else:
+        told = Image.frombytes("RGBa", picture.size, bands.tobytes()).convert("RGBA")
+    if exif:
+        told.info["exif"] = exif
+    return told
+
+
+def _raw(args: object) -> object:
+    """A decoder's arguments with values as they are, where they would be divided by alpha."""
+    if isinstance(args, tuple):
+        return tuple("RGBA" if arg in ("RGBa", "RGBX") else arg for arg in args)
+    return "RGBA" if args in ("RGBa", "RGBX") else args
+
+
+def lines(counts: Counter[str], examples: dict[str, str], total: int) -> Iterable[Finding]:
+    """One finding per kind of peculiarity.
+
+    Args:
+        counts: images by kind.
+        examples: the name of one, by kind.
+        total: images looked at.
+    """
+    for kind, (text, cure) in _LINES.items():
+        if kind in _QUIET or not counts[kind]:
+            continue
+        said = text.format(n=counted(counts[kind], "image"))
+        severity = Severity.WARN if cure else Severity.NOTE
+        yield Finding(severity, f"{said}, such as {examples[kind]} (of {total})", cure)

@@ -126,6 +126,7 @@ def conclude(source: Source, survey: Survey, choices: Choices) -> list[Finding]:
     if source.has_masks:
         _read_labels(case)
         _decide_values(case)
+        _decide_first_name(case)
         _decide_colours(case)
         _decide_binary(case)
         if case.names is None:
@@ -171,6 +172,21 @@ def _decide_values(case: Case) -> None:
         ranges = tuple((v, v, VOID) for v in sorted(case.void)) + ranges
     case.reading = Reading(ranges, not closed)
     case.ignored = void
+
+
+def _decide_first_name(case: Case) -> None:
+    """Names that leave the ignored class 0 out: the first one is that of class 1."""
+    values = case.labelled()
+    if 0 not in (case.choices.ignore or ()) or not case.names or case.reading.ranges:
+        return
+    if max(values, default=0) == len(case.names):
+        numbered = ((n + 1, n + 1, n) for n in range(len(case.names)))
+        case.reading = Reading(((0, 0, VOID), (VOID, VOID, VOID), *numbered), keep_others=False)
+        case.say(
+            Severity.NOTE,
+            f"{len(case.names)} names for classes 1 to {len(case.names)}: class 0, which is void, is "
+            "not named",
+        )
 
 
 def _decide_colours(case: Case) -> None:
@@ -279,7 +295,7 @@ def _settle(case: Case) -> None:
     """Names, void and reading go to the source; a class that is ignored is no class."""
     source, ignored = case.source, case.ignored
     names = case.names or [f"class {n}" for n in range(case.counted)]
-    if case.names is None:
+    if case.names is None and not any(each.severity is Severity.REFUSE for each in case.findings):
         case.say(
             Severity.NOTE,
             f"{len(names)} classes found in the masks; name them with --classes FILE",

@@ -179,6 +179,11 @@ def header(path: Path) -> FileHeader:
         raise SegkeyError(f"{path}: not an image that can be read") from error
 
 
+def upright_size(header: FileHeader) -> tuple[int, int]:
+    """Width and height after the image was turned as its EXIF data says."""
+    return header.size[::-1] if header.turned > 4 else header.size
+
+
 def _palette(picture: Image.Image) -> bytes:
     """Without decoding the pixels, where that is possible."""
     raw = picture.palette

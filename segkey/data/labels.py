@@ -220,7 +220,7 @@ def _of_colours(file: Path, rows: list[tuple[str, list[str]]], kind: str) -> Lab
 def _of_values(file: Path, rows: list[tuple[str, str]]) -> Labels:
     """Numbered names become classes in the order of their numbers; void is none of them."""
     try:
-        numbered = {int(number): name.split(";")[0].strip() for number, name in rows}
+        numbered = {int(number): name for number, name in rows}
     except ValueError:
         raise _refuse(file, "a number of a class is none") from None
     if len(numbered) < len(rows):
@@ -232,7 +232,10 @@ def _of_values(file: Path, rows: list[tuple[str, str]]) -> Labels:
         if n < 0 or n > 65535 or (name.startswith("__") and is_void_name(name))
     ]
     kept = sorted(set(numbered) - set(void))
-    names = _checked(file, [numbered[number] for number in kept])
+    # ADE20K gives synonyms; the first of each will do, if they differ.
+    short = [re.split(r"[;,]", numbered[number])[0].strip() for number in kept]
+    whole = [numbered[number] for number in kept]
+    names = _checked(file, short if len(set(short)) == len(short) else whole)
     values = [(number, kept.index(number)) for number in kept]
     values += [(number, VOID) for number in void if 0 <= number <= 65535]
     notes = ()

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from segkey.data import formats
 from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
 from segkey.data.others import Others
-from segkey.data.pairing import Found, Masks, masks_among
+from segkey.data.pairing import Found, Masks, masks_among, say_twins
 from segkey.data.roles import ASIDE, IMAGE, MASK, Place, place_of, understood
 from segkey.data.walking import Walk
 from segkey.errors import SegkeyError
@@ -86,6 +86,8 @@ class _Search:
             source.kind += " with masks"
         self._divide(source)
         self._name_unused(source)
+        if not (self.masks or self.given or self.pictures_only):
+            say_twins(self.images, source)
         return source
 
     def _look_through(self) -> None:
@@ -110,14 +112,14 @@ class _Search:
 
     def _sort_in(self, file: Path) -> None:
         found = _found(file, self.path)
-        if not formats.is_image(file.suffix):
+        if found.place.role == ASIDE:
+            self.aside.append(found)
+        elif not formats.is_image(file.suffix):
             self.others.add(file)
         elif self.pictures_only or found.place.role in (None, IMAGE):
             self.images.append(found)
-        elif found.place.role == MASK:
-            self.masks.append(found)
         else:
-            self.aside.append(found)
+            self.masks.append(found)
 
     def _beside(self) -> list[Path]:
         """Folders of masks beside a folder that is called ``images``."""
@@ -274,6 +276,13 @@ def find_pictures_below(path: Path, leave_out: Path | None = None) -> Source:
     others.again = walk.again
     source.splits[ALL].sort(key=lambda item: item.name)
     others.tell(source, with_masks=True)
+    beside = [f.name for f in sorted(path.iterdir()) if root != path and formats.is_image(f.suffix)]
+    if beside:
+        source.add(
+            Severity.WARN,
+            f"{counted(len(beside), 'image')} beside {root} not taken, such as {beside[0]}",
+            f"give {root} or the images themselves",
+        )
     if skipped:
         source.note(
             f"{counted(skipped, 'file')} in {leave_out}, where masks are written, not taken"

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segkey.data.decode import header
 from segkey.data.formats import LOSSLESS
 from segkey.data.items import Problem, Severity, Source, counted
 from segkey.data.roles import Place, folded, rank_of, without_image_word, without_mask_word
+from segkey.errors import SegkeyError
 
 _SAME, _FOLDED, _WORDS, _GIVEN = range(4)
 _RULES = {
@@ -134,15 +136,14 @@ def _say_claimed_twice(claims: dict[Path, list[Found]], source: Source) -> None:
     if across:
         source.add(
             Severity.REFUSE,
-            f"{counted(len(across), 'mask')} in one folder are claimed by images of several splits, "
-            f"such as {example}",
+            f"{counted(len(across), 'mask')} claimed by images of several splits, such as {example}",
             "put the masks of each split into a folder of its own, such as masks/train and "
             "masks/val, or give images different names",
         )
     else:
         source.add(
             Severity.WARN,
-            f"{counted(len(claims), 'mask')} are claimed by two images each, such as {example}",
+            f"{counted(len(claims), 'mask')} with two images each, such as {example}",
             "remove one of the images, or give them different names",
         )
 
@@ -152,6 +153,34 @@ def _why(image: Found, found: list[Path], folders: str) -> str:
         return f"no mask {image.place.key}.png in {folders}"
     names = " and ".join(file.name for file in sorted(found)[:2])
     return f"{len(found)} masks fit it, such as {names}; --mask-suffix decides"
+
+
+def say_twins(images: list[Found], source: Source) -> None:
+    """Images that share their name with a file of another kind, which may be their mask."""
+    kinds: dict[tuple[Path, str], dict[str, Found]] = defaultdict(dict)
+    for each in images:
+        kinds[each.file.parent, folded(each.place.key)][each.file.suffix.lower()] = each
+    twins = [of for of in kinds.values() if len(of) > 1 and LOSSLESS & of.keys()]
+    twins = [of for of in twins if of.keys() - LOSSLESS]
+    if not twins:
+        return
+    suffix = min(LOSSLESS & twins[0].keys())
+    example = " and ".join(sorted(each.file.name for each in twins[0].values())[:2])
+    most = 2 * len(twins) >= len(kinds)
+    source.add(
+        Severity.REFUSE if most and _holds_numbers(twins[0][suffix].file) else Severity.WARN,
+        f"{counted(len(twins), 'image')} with a file of the same name, such as {example}: masks, or "
+        f"the same images twice",
+        f"--mask-suffix {suffix} takes the {suffix} files as masks, --masks none all files as images",
+    )
+
+
+def _holds_numbers(file: Path) -> bool:
+    """Whether a file has one value per pixel, as masks have."""
+    try:
+        return header(file).mode in ("L", "P", "1", "I", "I;16")
+    except SegkeyError:
+        return False
 
 
 def masks_among(images: list[Found], suffix: str | None) -> list[Found]:

@@ -22,8 +22,9 @@ _SHOWN = 12  # values or colours in one message
 def judge(case: Case) -> None:
     """All rules about masks, the gravest first."""
     for rule in (
-        _unread, _colours, _palettes, _soft_outlines, _values_beyond, _sparse, _bits, _jpeg,
-        _one_class, _unlabelled, _unused_names, _more_than_named, _cityscapes, _transparent, _turned,
+        _unread, _colours, _palettes, _cityscapes, _soft_outlines, _values_beyond, _sparse, _bits,
+        _jpeg, _one_class, _unlabelled, _unused_names, _more_than_named, _transparent, _turned,
+        _sizes,
     ):  # fmt: skip
         rule(case)
 
@@ -202,7 +203,7 @@ def _sparse(case: Case) -> None:
         case.say(
             REFUSE,
             f"masks hold {counted(len(values), 'value')} between {values[0]} and {values[-1]} "
-            f"({shown}): grey levels rather than classes 0, 1, 2, …",
+            f"({shown}): grey levels, or a few of many classes, rather than 0, 1, 2, …",
             (_map_for(case) or "say with --map FILE.csv which class each value is")
             + "; if they are class numbers, name all classes with --classes FILE",
         )
@@ -317,6 +318,7 @@ def _more_than_named(case: Case) -> None:
     if case.names or _refused(case) or not case.survey.complete():
         return
     seen = {number for number in case.classes_seen() if number != VOID}
+    seen |= {case.class_of(value) for value, _, _ in case.ignored}
     gaps = [number for number in range(max(seen, default=0)) if number not in seen]
     if gaps:
         shown = ", ".join(map(str, gaps[:_SHOWN])) + (", …" if gaps[_SHOWN:] else "")
@@ -333,9 +335,10 @@ def _cityscapes(case: Case) -> None:
     mapped = case.choices.mapping.ranges or case.names
     if any(name.endswith("labelids.png") for name in names) and not mapped:
         case.say(
-            WARN,
+            REFUSE,
             "masks hold Cityscapes' 34 ids, of which 19 are classes that are trained on",
-            "--map cityscapes makes those 19 of them, with their names; --map FILE.csv makes others",
+            "--map cityscapes makes those 19 of them, with their names; --map FILE.csv makes others; "
+            "--map numbers takes all 34",
         )
 
 
@@ -366,9 +369,27 @@ def _turned(case: Case) -> None:
             )
 
 
+def _sizes(case: Case) -> None:
+    """Masks of another size than their images."""
+    other = case.survey.mismatched
+    if other.count:
+        case.say(
+            REFUSE if 2 * other.count >= case.survey.masks else WARN,
+            f"{counted(other.count, 'mask')} of another size than the image, such as {other.name}",
+            "give masks of the images' own sizes; these images are left out",
+        )
+
+
 def judge_images(case: Case) -> None:
     """The range of images of more than 8 bits."""
     survey, source = case.survey, case.source
+    if survey.damaged.count:
+        case.say(
+            WARN,
+            f"{counted(survey.damaged.count, 'image')} cannot be read, such as "
+            f"{survey.damaged.name}",
+            "they are left out; mend or remove them",
+        )
     source.pixel_range = _range_of(case) if survey.deep.count else case.choices.pixel_range
     if source.pixel_range == (0, 65535):
         source.pixel_range = None  # the upper 8 bits, as ever

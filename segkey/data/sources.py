@@ -63,6 +63,8 @@ def find(
     if split not in (None, AS_FOUND):
         source.splits = _deal(source.items, split)
         _name_empty(source, split)
+    elif source.has_masks and ALL not in source.splits and split is None:
+        _name_missing(source)
     if not len(source):
         raise _nothing_in(path, source)
     if classes is not None:
@@ -165,6 +167,17 @@ def _name_empty(source: Source, split: str) -> None:
             ""
             if asked
             else "give at least three images, and --split-ratio 60/20/20 for larger shares",
+        )
+
+
+def _name_missing(source: Source) -> None:
+    """Say which splits the folders do not have; training needs val, and every score needs test."""
+    missing = [name for name in SPLITS if not source.splits.get(name)]
+    if missing:
+        source.add(
+            Severity.WARN,
+            f"there is no split {' and '.join(missing)}, only {', '.join(source.splits)}",
+            "--split-ratio 80/10/10 deals all images out anew",
         )
 
 

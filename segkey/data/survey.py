@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segkey.data.decode import DEEP, decode, header
+from segkey.data.decode import DEEP, decode, header, upright_size
 from segkey.data.items import Item, Source
 from segkey.data.masks import (
     COLOUR,
@@ -22,6 +22,7 @@ from segkey.data.masks import (
     palette_colours,
     raw_mask,
 )
+from segkey.data.preparation import why_sizes_differ
 from segkey.errors import SegkeyError
 from segkey.system import distributed
 from segkey.system.progress import SILENT, Progress
@@ -73,7 +74,8 @@ class Survey:
         transparent: masks with transparent pixels.
         turned: images by EXIF data that only the image (``image``), only the mask, or both have.
         deep: images of more than 8 bits; ``low`` and ``high`` are their extreme values.
-        unread: masks that cannot be read.
+        unread, damaged: masks, and images, that cannot be read.
+        mismatched: masks of another size than their images; the name says why, if that is known.
     """
 
     images: int = 0
@@ -97,6 +99,8 @@ class Survey:
     low: int | None = None
     high: int | None = None
     unread: Example = field(default_factory=Example)
+    damaged: Example = field(default_factory=Example)
+    mismatched: Example = field(default_factory=Example)
 
     def merge(self, other: "Survey") -> None:
         """Add what another share of the files showed."""
@@ -113,7 +117,7 @@ class Survey:
                 mine.setdefault(key, Example()).add(example.name, example.count)
         for key, palette in other.palettes.items():
             self._palette(key, palette.seen.name, palette.used, palette.seen.count)
-        for name in ("lossy", "transparent", "deep", "unread"):
+        for name in ("lossy", "transparent", "deep", "unread", "damaged", "mismatched"):
             theirs = getattr(other, name)
             getattr(self, name).add(theirs.name, theirs.count)
         self.grey_colours = self.grey_colours and other.grey_colours
@@ -137,7 +141,8 @@ class Survey:
         try:
             image = header(item.image)
         except SegkeyError:
-            image = None  # it will be named when it is decoded
+            image = None
+            self.damaged.add(item.name)
         if image and image.mode in DEEP:
             self.deep.add(item.name)
         if not item.mask:
@@ -156,6 +161,10 @@ class Survey:
             self._palette(palette_colours(mask.palette).tobytes(), item.mask.name, set())
         if image:
             self._see_turned(image.turned, mask.turned, item.name)
+            if upright_size(image) != upright_size(mask):
+                sizes = [f"{w}x{h}" for w, h in map(upright_size, (mask, image))]
+                why = f" (the mask is {sizes[0]}, its image {sizes[1]}{why_sizes_differ(item)})"
+                self.mismatched.add(item.mask.name + why)
 
     def _see_turned(self, image: int, mask: int, name: str) -> None:
         if image != mask:

@@ -67,7 +67,7 @@ def test_class_numbers_are_taken_as_they_are(tmp_path, values):
 def test_black_and_white_are_two_classes(tmp_path, high, mode, names):
     intake = taken(pairs(tmp_path, (0, high), mode=mode), names)
     intake.require()
-    assert intake.source.classes == names or ["background", "foreground"]
+    assert intake.source.classes == (names or ["background", "foreground"])
     assert numbers(intake) == {0, 1}
     assert f"0 and {high} and nothing else: taken as two classes" in said(intake, Severity.NOTE)
     shares = class_table(intake.source, intake.survey).shares("train")

@@ -1,5 +1,7 @@
 """What tests make and look at in the same way: small trainings, weights, the bytes of folders."""
 
+import shutil
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +23,34 @@ def trained(
     how = {"backbone": "resnet14", "device": CPU, "shards": [shards]} | how
     recipe = recipes.recipe("scratch", epochs=epochs, batch_size=batch_size, lr=lr)
     return training.train(open_splits([shards], ("train", "val")), folder, recipe, **how)
+
+
+def reconfigure(run: Run, **changes) -> Run:
+    """Change fields of a run's configuration, those of a part given as a dict; nothing is checked.
+
+    ``reconfigure(run, epochs_done=1, data={"shards": ["x"]})``; the run is returned, not saved.
+    """
+    run.configuration = _changed(run.configuration, changes)
+    return run
+
+
+def _changed(record, changes: dict):
+    values = {}
+    for name, value in changes.items():
+        part = getattr(record, name)
+        if is_dataclass(part) and isinstance(value, dict):
+            value = _changed(part, value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return replace(record, **values)
+
+
+def copy_of(run: Run, folder: Path, *, weightless: bool = False, **changes) -> Run:
+    """A run copied to a folder, with other fields (as `reconfigure`), saved."""
+    ignored = shutil.ignore_patterns(*(("*.safetensors",) if weightless else ()))
+    shutil.copytree(run.path, folder, ignore=ignored)
+    copy = reconfigure(Run(folder, run.configuration), **changes)
+    copy.save()
+    return copy
 
 
 def weights(run: Run | Path) -> dict[str, torch.Tensor]:

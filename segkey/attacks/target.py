@@ -74,7 +74,7 @@ class Target:
             "key": self.run.header.key_id,
             "password": self.cipher.password_hash,
             "attackers_images": {name: split.fingerprint for name, split in self.splits.items()},
-            "start": self.run.config["recipe"].get("weights"),
+            "start": self.run.starting_weights,
         }
         evaluation.agree_on(self.settings)
         others = {name: split.origin for name, split in self.splits.items() if split.origin}

@@ -34,7 +34,7 @@ def damage(path: Path) -> str:
         return ""
     try:
         run = runs.Run.open(path)
-        if run.config["epochs_done"]:
+        if run.configuration.epochs_done:
             run.history()
             run.load_model(torch.device("cpu"))
             if run.state_file.is_file():

@@ -35,6 +35,7 @@ from segkey.shards import Split, encryption, open_splits
 from segkey.system import distributed
 from segkey.system.files import is_folder_there, make_folder
 from segkey.system.json_files import read_json, write_json
+from segkey.system.records import as_json
 
 _TRAIN_PASSES = 3.0  # a training image takes about three times as long as one that is only scored
 
@@ -216,7 +217,7 @@ class Experiment:
             budget = attacks.Budget(keys=self.settings.wrong_keys)
             result = attacks.attack_and_keep(target, attacks.Plan(budget=budget, seed=cell.seed))
         seconds = {
-            "train": run.config["seconds"],
+            "train": run.configuration.seconds,
             "attack": None
             if resumed
             else round(time.monotonic() - started_at, 3),  # a part of it was measured before
@@ -240,7 +241,7 @@ class Experiment:
             if distributed.broadcast(os.path.lexists(path / "run.json"))
             else None
         )
-        done = begun.config["epochs_done"] if begun else 0
+        done = begun.configuration.epochs_done if begun else 0
         self.watch.begin(cell.name, "training", self._training_passes(), done * images)
         if begun and done == recipe.epochs:
             self._check_training(begun, splits)
@@ -273,7 +274,7 @@ class Experiment:
 
         A run that is not finished reports that itself.
         """
-        trained_on = run.config["data"].get("fingerprint")
+        trained_on = run.configuration.data.fingerprint
         if trained_on and trained_on != splits["train"].fingerprint:
             raise SegkeyError(
                 f"{run.path} was trained on other images or masks than those in "
@@ -283,19 +284,19 @@ class Experiment:
 
     def _describe(self, cell: Cell, run: runs.Run, result: Result, seconds: dict) -> dict:
         """All that is known of a finished cell."""
-        trained_on, tested_on, told = run.config["device"], result.device, result.document
+        made, tested_on, told = run.configuration, result.device, result.document
         return asdict(cell) | {
             "run": run.name,
-            "device": trained_on
-            if trained_on == tested_on
-            else f"{trained_on}, tested on {tested_on}",
-            "versions": run.config["versions"],
-            "created": run.config["created"],
+            "device": made.device
+            if made.device == tested_on
+            else f"{made.device}, tested on {tested_on}",
+            "versions": made.versions,
+            "created": made.created,
             "seconds": seconds,
-            "epochs": run.config["epochs_done"],
-            "best": run.config["best"],
+            "epochs": made.epochs_done,
+            "best": as_json(made.best),
             "weights_sha256": result.tested["weights_sha256"],
-            "trained_on": run.config["data"].get("fingerprint"),
+            "trained_on": made.data.fingerprint,
             "tested": result.tested,
             "images": result.images,
             "conditions": _conditions(run, result),
@@ -358,5 +359,5 @@ class Experiment:
 
 def _conditions(run: runs.Run, result: Result) -> dict:
     """Under which a cell was made; its classes are those of the settings."""
-    found = conditions.of_run(run.config, result)
+    found = conditions.of_run(run.configuration, result)
     return {name: value for name, value in found.items() if name != "classes"}

@@ -116,17 +116,15 @@ def _short(value: object) -> object:
 
 def describe_training(run) -> str:
     """Where a run is, how it went, and what to do next."""
-    best, config, data = run.config["best"], run.config, run.config["data"]
-    folder = word(run.path)
+    made, folder = run.configuration, word(run.path)
+    best, data = made.best, made.data
     text = (
-        f"run {run.path}: {config['epochs_done']} epochs in {config['seconds']:.0f} s, best "
+        f"run {run.path}: {made.epochs_done} epochs in {made.seconds:.0f} s, best "
         f"validation loss "
-        f"{number(best['val_loss'])} in epoch {best['epoch']}\nNext: segkey evaluate {folder}; "
+        f"{number(best.val_loss)} in epoch {best.epoch}\nNext: segkey evaluate {folder}; "
         f"segkey attack {folder}"
     )
-    bits = key_space_bits(
-        data["method"], data["block_size"], data["channels"], bool(data["password_hash"])
-    )
+    bits = key_space_bits(data.method, data.block_size, data.channels, bool(data.password_hash))
     if 0 < bits < SEARCHABLE_BITS:
         text += f"\nOnly {bits:.1f} bits of key space" + _searches(run)
     return text
@@ -136,9 +134,9 @@ def _searches(run) -> str:
     """The command that shows what a search finds of a run's key; none that would be refused."""
     from segkey.attacks import searches_that_fit  # imports torch, which a training has done
 
-    data = run.config["data"]
-    fixed = bool(data["password_hash"])
-    options = searches_that_fit(data["method"], data["block_size"], data["channels"], fixed)
+    data = run.configuration.data
+    fixed = bool(data.password_hash)
+    options = searches_that_fit(data.method, data.block_size, data.channels, fixed)
     if not options:
         return ". Take a larger M."
     password = " --ffx-password PASSWORD" if fixed else ""

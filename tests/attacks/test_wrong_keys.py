@@ -285,10 +285,12 @@ def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
     assert split.origin["training_data"] == "same"
     refused("the test images or masks", loader=plain_loader(split, small.cipher, CPU))
     refused("the attacker's own images", splits=small.splits | {"val": split})
-    run = Run(shutil.copytree(trained_run.path, tmp_path / "small"), dict(trained_run.config))
+    run = Run(shutil.copytree(trained_run.path, tmp_path / "small"), trained_run.configuration)
     assert len(keeping(small, keep, run=run).journal) == 1
     run.save_weights({name: tensor + 1 for name, tensor in small.model.weights().items()})
-    run.config = trained_run.config  # whoever exchanges weights need not say so in run.json
+    run.configuration = (
+        trained_run.configuration
+    )  # whoever exchanges weights need not say so in run.json
     refused("the weights", run=run)
     monkeypatch.setattr(evaluation, "VERSION", "9.9.9")
     refused("the version of segkey")

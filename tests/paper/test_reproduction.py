@@ -274,7 +274,7 @@ def test_a_killed_experiment_goes_on_and_ends_with_the_same_numbers(
     assert numbers(out) == numbers(whole)
     for name in CELLS:
         mine, theirs = (
-            Run.open(folder / "runs" / name).config["weights_sha256"] for folder in (out, whole)
+            Run.open(folder / "runs" / name).configuration.weights_sha256 for folder in (out, whole)
         )
         assert mine == theirs
 
@@ -720,13 +720,13 @@ def test_a_training_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch, shards
             progress=Stop(),
             **how,
         )
-    first = Run.open(tmp_path / "a").config["device"]
+    first = Run.open(tmp_path / "a").configuration.device
     monkeypatch.setattr(training.devices, "describe", lambda device: "another device")
     with pytest.warns(SegkeyWarning, match=f"device another device .before: {first}."):
         run = training.resume(Run.open(tmp_path / "a"), splits, **how)
     assert (
-        run.config["device"]
-        == Run.open(tmp_path / "a").config["device"]
+        run.configuration.device
+        == Run.open(tmp_path / "a").configuration.device
         == f"{first}, then another device"
     )
     with pytest.raises(SegkeyError):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from making import copy_of, reconfigure
 from PIL import Image
 from test_paper import cells_of, document_of, example
 from typer.testing import CliRunner
@@ -72,15 +73,9 @@ def ready(tmp_path, monkeypatch, trained_run, void_shards, key):
     monkeypatch.chdir(tmp_path)
     key.save(tmp_path / "keys/segkey.key")
     for name, shards in (("good", None), ("void", void_shards)):
-        run = Run(
-            shutil.copytree(trained_run.path, tmp_path / "runs" / name),
-            json.loads(json.dumps(trained_run.config)),
-        )
-        run.config["name"] = name
+        run = copy_of(trained_run, tmp_path / "runs" / name, name=name)
         if shards:
-            run.config["data"]["shards"] = [str(shards)]
-            run.config["data"].pop("fingerprint", None)
-        run.save()
+            reconfigure(run, data={"shards": [str(shards)], "fingerprint": None}).save()
     return tmp_path
 
 
@@ -354,10 +349,7 @@ def killed(ready):
     run = Run.open("runs/good")
     for name in ("model.safetensors", "history.jsonl"):
         (run.path / name).unlink()
-    run.config = {k: v for k, v in run.config.items() if k not in ("weights_sha256", "best")} | {
-        "epochs_done": 0
-    }
-    run.save()
+    reconfigure(run, weights_sha256=None, best=None, epochs_done=0).save()
     return Run.open("runs/good")
 
 
@@ -398,8 +390,7 @@ def test_a_run_without_weights_stops_no_report(killed, key):
 
 
 def test_a_training_that_is_alive_was_not_cut_off(ready):
-    run = Run.open("runs/good")
-    run.config["recipe"]["epochs"] = 5
+    run = reconfigure(Run.open("runs/good"), recipe={"epochs": 5})
     run.save()
     before = sorted(path.name for path in run.path.iterdir())
     result = CliRunner().invoke(app, ["evaluate", "runs/good", "--device", "cpu"])

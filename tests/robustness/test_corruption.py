@@ -192,7 +192,10 @@ def test_what_a_run_says_of_itself(run_folder, monkeypatch, name):
         Run, "load_model", lambda *_: None
     )  # they have a test of their own, and take long
     file, run = run_folder / name, Run.open(run_folder)
-    documents = {"run.json": lambda: [Run.open(run_folder).config], "history.jsonl": run.history}
+    documents = {
+        "run.json": lambda: [Run.open(run_folder).configuration.document],
+        "history.jsonl": run.history,
+    }
     read = documents.get(name, lambda: [run.result(file.stem).document])
     fields = {field for document in read() for field in document}
     counts = flip_and_count(

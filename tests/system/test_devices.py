@@ -57,7 +57,7 @@ def test_training_goes_on_in_pieces_with_the_same_batch_and_says_so(
 ):
     listener, fitted = Listening(), small_memory(3)
     run = train(shards_folder, tmp_path, listener)
-    assert run.config["epochs_done"] == 2
+    assert run.configuration.epochs_done == 2
     told = [line for line in listener.said if "ran out of memory: steps" in line]
     assert [line.split("batches of 8, their gradients added up ")[1] for line in told] == [
         "in pieces of 4 images",

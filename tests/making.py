@@ -1,12 +1,14 @@
 """What tests make and look at in the same way: small trainings, weights, the bytes of folders."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 
 import torch
 
 from segkey.model import recipes, training
+from segkey.model.results import Incorrect
 from segkey.model.runs import Run
 from segkey.shards import open_splits
 
@@ -51,6 +53,14 @@ def copy_of(run: Run, folder: Path, *, weightless: bool = False, **changes) -> R
     copy = reconfigure(Run(folder, run.configuration), **changes)
     copy.save()
     return copy
+
+
+def wrong_keys(values: Sequence[float]) -> Incorrect:
+    """What an attack with random keys found."""
+    mean = sum(values) / len(values)
+    return Incorrect(
+        keys=len(values), mean=mean, std=0.0, min=min(values), max=max(values), values=tuple(values)
+    )
 
 
 def weights(run: Run | Path) -> dict[str, torch.Tensor]:

@@ -80,18 +80,6 @@ def of_test(result: Result | None) -> dict[str, object]:
     }
 
 
-def of_cell(cell: dict) -> dict[str, object]:
-    """Conditions of a cell of ``results.json``; those of earlier versions tell a few of them."""
-    told = _part(cell, "conditions")
-    early = {
-        "epochs done": cell.get("epochs"),
-        "test images": cell.get("images"),
-        **{name: _major(_part(cell, "versions"), name) for name in ("segkey", "torch")},
-    }
-    device = device_kind(cell.get("device"))
-    return {"trained on": device} | {name: v for name, v in early.items() if v is not None} | told
-
-
 def key(conditions: dict[str, object]) -> str:
     """The same text for the same conditions; names without a value do not count."""
     known = {name: value for name, value in conditions.items() if value is not None}
@@ -151,21 +139,14 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _part(document: dict, name: str) -> dict:
-    """A dictionary in an untrusted document; empty if there is none."""
-    part = document.get(name)
-    return part if isinstance(part, dict) else {}
-
-
 def _version(made: Configuration, name: str) -> object:
     """The significant part of a package's version, over all segments of a training."""
-    only = _major(made.versions or {}, name)
-    return _over_segments(made, lambda part: _major(part.versions, name), only)
+    only = significant((made.versions or {}).get(name))
+    return _over_segments(made, lambda part: significant(part.versions.get(name)), only)
 
 
-def _major(versions: dict, name: str) -> str | None:
+def significant(version: object) -> str | None:
     """The significant part of a version: up to the first number that is not 0."""
-    version = versions.get(name)
     found = re.match(r"(?:0\.)*\d+", version) if isinstance(version, str) else None
     return found.group() if found else None
 

@@ -26,8 +26,15 @@ class Several:
     most: int = 10_000
 
 
+@dataclass(frozen=True)
+class Maybe:
+    """A record, or null."""
+
+    record: type
+
+
 def stated(
-    kind: Kind | Several | type,
+    kind: Kind | Several | Maybe | type,
     *names: str,
     default: Any = MISSING,
     factory: Any = MISSING,
@@ -83,7 +90,9 @@ def read(record: type[T], document: object, place: str = "") -> T:
     return record(**values | ({keeper: rest} if keeper else {}))
 
 
-def _value(kind: Kind | Several | type, value: object, place: str) -> Any:
+def _value(kind: Kind | Several | Maybe | type, value: object, place: str) -> Any:
+    if isinstance(kind, Maybe):
+        return None if value is None else read(kind.record, value, place)
     if isinstance(kind, type):
         return read(kind, value, place)
     if isinstance(kind, Kind):
@@ -98,7 +107,7 @@ def _value(kind: Kind | Several | type, value: object, place: str) -> Any:
         raise Misfit(f"of {kind.one}, {misfit}") from None
 
 
-def _words(kind: Kind | Several | type) -> str:
+def _words(kind: Kind | Several | Maybe | type) -> str:
     if isinstance(kind, Several):
         return f"a list of at most {kind.most} objects"
     return kind.words if isinstance(kind, Kind) else "an object"

@@ -302,18 +302,18 @@ def test_a_broken_cell_is_named_and_the_others_are_made(
     watch = paper.Watch()
     watch.say = said.append
     monkeypatch.setattr(training, "train", None)
-    document = paper.Experiment(source, settings, key, out, torch.device("cpu"), watch).run(cells)
+    results = paper.Experiment(source, settings, key, out, torch.device("cpu"), watch).run(cells)
     if broken == "cell.json":
         assert numbers(out) == numbers(whole)
-        assert not document["left_out"]
+        assert not results.left_out
         assert any("shf-m4 is measured again" in line and "cell.json" in line for line in said)
     else:
-        assert [cell["run"] for cell in document["cells"]] == ["plain", "ffx-m4"]
-        assert file.name in document["left_out"]["shf-m4"]
+        assert [cell.run for cell in results.cells] == ["plain", "ffx-m4"]
+        assert file.name in results.left_out["shf-m4"]
         assert file.read_text() == "{"
         assert any("shf-m4 is left out" in line and file.name in line for line in said)
         assert "left out, as their runs or results cannot be used: shf-m4" in " ".join(
-            tables.Table1(document).notes
+            tables.Table1(results).notes
         )
 
 
@@ -371,10 +371,10 @@ def test_an_interrupted_attack_goes_on_without_training_again(
     )
     monkeypatch.setattr(training, "train", None)
     monkeypatch.setattr(encryption, "encrypt", None)
-    document = paper.Experiment(source, settings, key, out, torch.device("cpu")).run(cells)
+    results = paper.Experiment(source, settings, key, out, torch.device("cpu")).run(cells)
     assert len(scored) == 3
     assert numbers(out) == numbers(whole)
-    assert document["cells"][-1]["seconds"]["attack"] is None  # a part of it was not seen here
+    assert results.cells[-1].seconds["attack"] is None  # a part of it was not seen here
 
 
 def copied(whole, tmp_path, monkeypatch) -> Path:

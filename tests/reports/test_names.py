@@ -7,11 +7,12 @@ import json
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from making import copy_of, reconfigure
-from test_paper import cells_of, document_of, example
+from test_paper import cells_of, example, results_of
 from test_reports import row
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from segkey import reports
 from segkey.cli import app
 from segkey.crypto import ciphers
 from segkey.errors import SegkeyError
+from segkey.model.results import Score
 from segkey.model.runs import Run
 from segkey.paper import figures, tables
 from segkey.reports.page import _commands, html_page
@@ -334,8 +336,8 @@ def test_latex_tables_hold_names_of_runs_methods_and_devices_as_text(monkeypatch
     assert r"\textbackslash{}input\{x\}" in text
     assert r"\% y" in text
     assert r"\textasciicircum{}\textasciicircum{}5cinput \& \$x\$" in text
-    document = document_of([*cells_of(r"a\write18{id}"), *cells_of("^^5cinput", methods=("np",))])
-    text = tables.Table1(document).by_block_size().as_latex()
+    results = results_of([*cells_of(r"a\write18{id}"), *cells_of("^^5cinput", methods=("np",))])
+    text = tables.Table1(results).by_block_size().as_latex()
     assert r"\write18" not in text
     assert "^^5c" not in text
     assert "^^5cinput & " not in text
@@ -377,9 +379,10 @@ def test_numbers_and_plain_names_in_csv_stay_as_they_are():
     (line,) = csv.DictReader(io.StringIO(reports.as_csv([row("=cmd|' /C calc'!A0", correct=0.25)])))
     assert line["run"] == "'=cmd|' /C calc'!A0"
     assert float(line["correct"]) == 0.25
-    document = document_of(cells_of("@device"))
-    document["cells"][1]["correct"]["mean_iou"] = 0.1
-    lines = list(csv.DictReader(io.StringIO(tables.Table1(document).by_line().as_csv())))
+    baseline, cell, *rest = cells_of("@device")
+    worse = replace(cell, correct=Score(mean_iou=0.1))
+    results = results_of([baseline, worse, *rest])
+    lines = list(csv.DictReader(io.StringIO(tables.Table1(results).by_line().as_csv())))
     assert {line["device"] for line in lines} == {"'@device"}
     assert min(float(line["difference"]) for line in lines) < 0  # a negative number is a number
 
@@ -389,23 +392,23 @@ def test_markdown_shows_names_as_text():
         markdown("a|b\n<img src=x> [l](http://x) `c`")
         == r"a\|b\\n\<img src=x\> \[l\](http://x) \`c\`"
     )
-    document = document_of(
+    results = results_of(
         [*cells_of("<script>|"), *cells_of("cpu", methods=("np",))], full_voc=False
     )
-    text = tables.Table1(document).by_block_size().as_markdown()
+    text = tables.Table1(results).by_block_size().as_markdown()
     assert r"\<script\>\|" in text
     assert "<script>" not in text
 
 
 def test_labels_of_ones_own_methods_are_no_markup(monkeypatch, tmp_path):
     monkeypatch.setattr(ciphers.METHODS["np"], "label", "[/odd] $\\frac{")
-    document = document_of([*cells_of(), *cells_of("$\\alpha{", methods=("np",))])
-    text = plain_text(tables.Table1(document).by_block_size().as_rich()) + plain_text(
-        tables.findings_table(document)
+    results = results_of([*cells_of(), *cells_of("$\\alpha{", methods=("np",))])
+    text = plain_text(tables.Table1(results).by_block_size().as_rich()) + plain_text(
+        tables.findings_table(results)
     )
     assert text.count("[/odd]") > 1
     assert "[/odd]" in "".join(str(each.columns[1].header) for each in reports.tables([row()])[:1])
-    figures.write_all(document, example(3), tmp_path)
+    figures.write_all(results, example(3), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["$\\frac{", "$x$", "_hidden", "a\nb", "[red]"])

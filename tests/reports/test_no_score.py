@@ -5,6 +5,7 @@ import ast
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from making import copy_of, reconfigure
 from PIL import Image
-from test_paper import cells_of, document_of, example
+from test_paper import cells_of, example, results_of
 from typer.testing import CliRunner
 
 import segkey as package
@@ -22,10 +23,10 @@ from segkey.crypto import ciphers
 from segkey.data import sources
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import evaluation, recipes, test_splits, training
-from segkey.model.results import NOTHING_TO_MEASURE
+from segkey.model.results import NOTHING_TO_MEASURE, Incorrect, MajorityClass, Plain, Score
 from segkey.model.runs import Run
 from segkey.model.survey import find
-from segkey.paper import examine, figures, tables
+from segkey.paper import CellResult, examine, figures, tables
 from segkey.reports import gallery
 from segkey.reports.page import html_page
 from segkey.shards import encryption, open_splits
@@ -434,15 +435,17 @@ def test_asking_whether_a_folder_is_held_makes_and_follows_nothing(tmp_path, kin
 
 
 def test_an_experiment_whose_cells_have_no_score(tmp_path):
-    def without(cell: dict) -> dict:
-        empty = {"keys": 0, "mean": None, "std": None, "min": None, "max": None, "values": []}
-        protected = cell["method"] != "none"
-        return cell | {
-            "correct": {"mean_iou": None},
-            "plain": {"mean_iou": None} if protected else None,
-            "incorrect": empty if protected else None,
-            "constant": {"class": None, "mean_iou": None},
-        }
+    def without(cell: CellResult) -> CellResult:
+        protected = cell.method != "none"
+        return replace(
+            cell,
+            correct=Score(mean_iou=None),
+            plain=Plain(mean_iou=None) if protected else None,
+            incorrect=Incorrect(keys=0, mean=None, std=None, min=None, max=None)
+            if protected
+            else None,
+            majority_class=MajorityClass(name=None, mean_iou=None),
+        )
 
     shown = example(2)
     (view, *_) = shown.views
@@ -451,18 +454,18 @@ def test_an_experiment_whose_cells_have_no_score(tmp_path):
     )
     whole = cells_of()
     for cells in ([without(cell) for cell in whole], [without(whole[1]), *whole[:1], *whole[2:]]):
-        document = document_of(cells)
+        results = results_of(cells)
         strict(json.dumps(examine(cells)))
-        tables.write_tables(document, tmp_path)
-        figures.write_all(document, shown, tmp_path)
+        tables.write_tables(results, tmp_path)
+        figures.write_all(results, shown, tmp_path)
         assert (
             "nan"
             not in (tmp_path / "table1.txt").read_text() + (tmp_path / "findings.txt").read_text()
         )
         assert NOTHING_TO_MEASURE in (tmp_path / "table1.txt").read_text()
         strict((tmp_path / "table1.json").read_text())
-        assert tables.cell_sentence(cells[0] | {"method": "np"}).endswith(
-            NOTHING_TO_MEASURE if cells[0]["correct"]["mean_iou"] is None else "key"
+        assert tables.cell_sentence(replace(cells[0], method="np")).endswith(
+            NOTHING_TO_MEASURE if cells[0].correct.mean_iou is None else "key"
         )
     assert [finding["verdict"] for finding in examine([without(cell) for cell in whole])] == [
         "cannot be told"

@@ -9,7 +9,7 @@ settings are refused; ``plain/`` holds the shards, ``runs/`` a run for each cell
 cut off goes on. The grid may grow.
 """
 
-from segkey.paper.cells import CellResult, Results
+from segkey.paper.cells import CellResult, Results, read_results
 from segkey.paper.estimate import estimate
 from segkey.paper.example import Example, example
 from segkey.paper.findings import Model, examine, models_of
@@ -37,4 +37,5 @@ __all__ = [
     "key_for",
     "models_of",
     "open_data",
+    "read_results",
 ]

@@ -16,8 +16,19 @@ from segkey.shards import Split
 from segkey.system import records
 from segkey.system.files import is_there
 from segkey.system.json_files import read_json
-from segkey.system.records import Maybe, Misfit, stated
-from segkey.system.validators import HEX_64, NAME, OBJECT, named, number, or_none, text, whole
+from segkey.system.records import Maybe, Misfit, Several, stated
+from segkey.system.validators import (
+    HEX_64,
+    NAME,
+    OBJECT,
+    YES_OR_NO,
+    many,
+    named,
+    number,
+    or_none,
+    text,
+    whole,
+)
 from segkey.version import VERSION
 
 _OBJECT = or_none(OBJECT)
@@ -109,14 +120,14 @@ class Results:
         findings: the paper's, see `segkey.paper.findings.examine`.
     """
 
-    settings: dict
-    full_voc: bool
-    cells: tuple[CellResult, ...]
-    findings: tuple[dict, ...] = ()
-    diverged: tuple[str, ...] = ()
-    left_out: dict[str, str] = field(default_factory=dict)
-    written: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
+    settings: dict = stated(OBJECT)
+    full_voc: bool = stated(YES_OR_NO)
+    cells: tuple[CellResult, ...] = stated(Several(CellResult, "a cell"))
+    findings: tuple[dict, ...] = stated(many(OBJECT, 100), default=())
+    diverged: tuple[str, ...] = stated(many(NAME, 10_000), default=())
+    left_out: dict[str, str] = stated(named(text(10_000), 10_000), factory=dict)
+    written: str = stated(text(100), default="")
+    versions: dict[str, str] = stated(named(text(100), 50), factory=dict)
 
     @property
     def document(self) -> dict:
@@ -170,6 +181,20 @@ def read_cell(file: Path) -> CellResult:
         raise SegkeyError(
             f"{file} is damaged: {misfit}",
             "restore it from a backup, or remove it to measure the cell again",
+        ) from None
+
+
+def read_results(file: Path) -> Results:
+    """What an experiment wrote to its ``results.json``; unauthenticated.
+
+    Raises:
+        SegkeyError: it is damaged; the message names the field.
+    """
+    try:
+        return records.read(Results, read_json(file, "the results of an experiment"))
+    except Misfit as misfit:
+        raise SegkeyError(
+            f"{file} is damaged: {misfit}", "run 'segkey reproduce' again: it writes it anew"
         ) from None
 
 

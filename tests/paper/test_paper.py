@@ -3,17 +3,32 @@
 import contextlib
 import csv
 import io
+import json
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from making import wrong_keys
 from PIL import Image
 
+from segkey.errors import SegkeyError
 from segkey.model.recipes import RECIPES
 from segkey.model.results import MajorityClass, Plain, Score
-from segkey.paper import Cell, CellResult, Example, Results, Watch, examine, figures, table1, tables
+from segkey.paper import (
+    Cell,
+    CellResult,
+    Example,
+    Results,
+    Watch,
+    examine,
+    figures,
+    read_results,
+    table1,
+    tables,
+)
+from segkey.paper.cells import read_cell
 from segkey.paper.example import View
 from segkey.reports.text import plain_text
 from segkey.system.progress import Progress
@@ -151,6 +166,28 @@ def test_missing_cells_are_empty_and_block_sizes_of_the_users_own_have_no_paper(
         .notes[0]
         .startswith("baseline, nothing encrypted: not there yet")
     )
+
+
+RESULTS = sorted(Path(__file__).parents[2].glob("examples/results/*/results.json"))
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=[file.parent.name for file in RESULTS])
+def test_results_of_earlier_versions_are_read(file):
+    document, read = json.loads(file.read_text()), read_results(file)
+    assert len(read.cells) == len(document["cells"]) > 1
+    for cell, told in zip(read.document["cells"], document["cells"], strict=True):
+        assert told.items() <= cell.items()
+    verdicts = [finding["verdict"] for finding in document["findings"]]
+    assert [finding["verdict"] for finding in examine(read.cells)] == verdicts
+
+
+def test_a_damaged_result_names_its_field(tmp_path):
+    (tmp_path / "results.json").write_text('{"settings": {}, "full_voc": 1, "cells": []}')
+    with pytest.raises(SegkeyError, match="'full_voc' is 1; expected true or false"):
+        read_results(tmp_path / "results.json")
+    (tmp_path / "cell.json").write_text(json.dumps({"method": "np", "block_size": "4"}))
+    with pytest.raises(SegkeyError, match="'block_size' is '4'; expected a whole number"):
+        read_cell(tmp_path / "cell.json")
 
 
 def test_all_files_are_written_and_agree(tmp_path):

@@ -98,6 +98,8 @@ def numbers(out: Path) -> list[dict]:
 
 def test_everything_is_there(whole, key):
     document = json.loads((whole / "results.json").read_text())
+    read = paper.read_results(whole / "results.json").document
+    assert read | {"checksum": document["checksum"]} == document
     assert [cell["run"] for cell in document["cells"]] == CELLS
     assert {path.name for path in whole.iterdir()} >= {
         "settings.json",
@@ -153,7 +155,7 @@ def test_figures_show_the_models_own_predictions(whole, scenes_folder, key):
     )
     source = paper.open_data(scenes_folder, workers=1)
     experiment = paper.Experiment(source, settings, key, whole, torch.device("cpu"))
-    shown = paper.example(experiment, json.loads((whole / "results.json").read_text()))
+    shown = paper.example(experiment, paper.read_results(whole / "results.json"))
     assert [(view.method, view.block_size) for view in shown.views] == [
         ("none", 1),
         ("shf", 4),
@@ -194,7 +196,7 @@ def test_published_figures_do_not_tell_the_key(whole, scenes_folder, key):
     )
     source = paper.open_data(scenes_folder, workers=1)
     experiment = paper.Experiment(source, settings, key, whole, torch.device("cpu"))
-    shown = paper.example(experiment, json.loads((whole / "results.json").read_text()))
+    shown = paper.example(experiment, paper.read_results(whole / "results.json"))
     tiles = _tiles(whole / "fig4.png", columns=1, rows=2)
     for row, (method, view) in enumerate(zip(("shf", "ffx"), shown.views[1:], strict=True)):
         password = PASSWORD.encode() if method == "ffx" else None

@@ -77,8 +77,8 @@ def _stolen_as_it_is(target: Target) -> dict:
 
     Plain images are divided in the better of the two ways.
     """
-    keyless = max(measured.mean_iou for measured in target.plain().values())
-    return {"percent": 0, "images": 0, "epochs": 0, "stolen": keyless, "anew": None}
+    no_key_baseline = max(measured.mean_iou for measured in target.plain().values())
+    return {"percent": 0, "images": 0, "epochs": 0, "stolen": no_key_baseline, "anew": None}
 
 
 def _numbers_of_images(images: int, percents: tuple[float, ...]) -> dict[float, int]:

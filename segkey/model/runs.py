@@ -222,7 +222,7 @@ class Run:
             write_json(self.path / "run.json", self.configuration.document)
 
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
-        """Write ``model.safetensors`` with its own checksum, which goes into `configuration` too."""
+        """Write ``model.safetensors`` with its checksum, which goes into `configuration` too."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         checksum = weights.checksum(state)
         self.configuration = replace(self.configuration, weights_sha256=checksum)

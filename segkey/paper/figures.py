@@ -255,7 +255,8 @@ def _unlike(models: list[Model], usual: str) -> str:
     """In what some models differ from most, in the few words that a legend has room for."""
     names = conditions.varying([model.conditions for model in models])
     if set(names) <= {"trained on", "tested on"}:
-        return f"not on {next(model.device for model in models if conditions.key(model.conditions) == usual)}"
+        alike = (model for model in models if conditions.key(model.conditions) == usual)
+        return f"not on {next(alike).device}"
     return "other " + conditions.joined(names, 3)
 
 

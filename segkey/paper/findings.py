@@ -273,7 +273,8 @@ def _wider(a: Model, b: Model) -> Pair:
 
 def _keeps_more(a: Model, b: Model) -> Pair:
     """The claim that ``a`` keeps a larger part without the key than ``b``."""
-    what = f"{a.label} ({a.accuracy:.4f}) keeps {a.left:.0%}, {b.label} ({b.accuracy:.4f}) {b.left:.0%}"
+    first, second = (f"{each.label} ({each.accuracy:.4f})" for each in (a, b))
+    what = f"{first} keeps {a.left:.0%}, {second} {b.left:.0%}"
     return Pair(what, a.left - b.left, **_apart(a, b))
 
 
@@ -304,7 +305,10 @@ def _falling(grid: _Grid) -> list[Claim]:
             ends = [grid.at(m, ("shf", other)) for m in (common[0], common[-1])]
             (shf, its), (shf_end, its_end) = ends
             fall, its_fall = shf.accuracy - shf_end.accuracy, its.accuracy - its_end.accuracy
-            what = f"M={common[0]} to {common[-1]}: SHF falls by {fall:.4f}, {method_name(other)} by {its_fall:.4f}"
+            what = (
+                f"M={common[0]} to {common[-1]}: SHF falls by {fall:.4f}, {method_name(other)} by "
+                f"{its_fall:.4f}"
+            )
             steep.pairs.append(
                 Pair(what, fall - its_fall, **_apart(*(model for end in ends for model in end)))
             )

@@ -45,7 +45,7 @@ _WAYS = {
     "plain": "from the plain image",
     "truth": "ground truth",
 }
-_NO_KEY = "No test images are shown: whoever has the model's key can add them with --key."
+_NO_KEY = "No test images are shown; add them with the model's key: segkey report --html --key KEY."
 
 
 @dataclass(frozen=True)

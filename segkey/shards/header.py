@@ -12,7 +12,7 @@ FORMAT = "segkey-shard-v1"
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # it becomes the name of a folder
 MAX_SIDE = 1 << 16  # pixels
 MAX_BLOCK = 1 << 12  # pixels; the key has to be stretched over every value of a block
-KEY_ID = pattern("([0-9a-f]{16})?", "16 hex digits, or nothing where there is no key")
+KEY_ID = pattern("([0-9a-f]{16})?", "16 hex digits, or nothing if there is no key")
 PASSWORD_HASH = pattern("[0-9A-Za-z$:+/=.-]{0,256}", "a hash")
 _KINDS = {
     "split": pattern(SPLIT_NAME.pattern, "1 to 64 letters, digits, '.', '_' and '-'"),

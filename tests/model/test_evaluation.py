@@ -55,7 +55,7 @@ def test_scores_agree_with_counting(pairs):
 
 
 @given(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=40))
-def test_the_constant_answer_is_the_best_of_all_constant_answers(truth):
+def test_the_majority_class_is_the_best_answer_that_needs_no_model(truth):
     target = torch.tensor(truth, dtype=torch.uint8)
     baseline = Scores(
         confusion_matrix(target, torch.zeros(len(truth), dtype=int), 3, 255), ("0", "1", "2"), 1

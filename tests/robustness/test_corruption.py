@@ -135,7 +135,8 @@ def test_a_bit_in_the_pixels_is_found_and_file_dataset_and_row_are_named(
     for _ in range(FLIPS):
         row = int(random.integers(rows))
         position = where[row].byte_offset + int(random.integers(where[row].size))
-        named = f"{file} is damaged: dataset '{kind}', row {where[row].chunk_offset[0]} ({names[row % len(names)]})"
+        place = f"row {where[row].chunk_offset[0]} ({names[row % len(names)]})"
+        named = f"{file} is damaged: dataset '{kind}', {place}"
         with flipped(file, position, int(random.integers(8))):
             found = damage(file)
             if (

@@ -215,7 +215,7 @@ def test_two_ranks_train_nearly_the_same_weights(two, place, one, shards_folder,
     assert whole.configuration.device == "2 x cpu, 1 threads"
 
 
-# Rank, function of the trainer, which call of it, if torchrun hears nothing, and how many epochs all
+# Rank, function of the trainer, which call of it, if torchrun hears nothing, how many epochs all
 # ranks have finished.
 MOMENTS = [
     (1, "step", 5, False, 1),
@@ -434,8 +434,8 @@ def test_without_torchrun_nothing_is_done(tmp_path):
 @pytest.mark.parametrize(("status", "code"), [(None, 0), (0, 0), (2, 2), ("words", 1)])
 def test_a_rank_leaves_with_its_status_and_all_it_printed(status, code):
     program = (
-        "import atexit, sys; from segkey.system import distributed; atexit.register(print, 'bye');"
-        f"print('result'); distributed.leave({status!r})"
+        "import atexit, sys; from segkey.system import distributed; atexit.register(print, "
+        f"'bye');print('result'); distributed.leave({status!r})"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (code, "result\nbye\n")

@@ -46,10 +46,12 @@ def _changed(record, changes: dict):
     return replace(record, **values)
 
 
-def copy_of(run: Run, folder: Path, *, weightless: bool = False, **changes) -> Run:
-    """A run copied to a folder, with other fields (as `reconfigure`), saved."""
-    ignored = shutil.ignore_patterns(*(("*.safetensors",) if weightless else ()))
-    shutil.copytree(run.path, folder, ignore=ignored)
+def copy_of(run: Run, folder: Path, *, without: Sequence[str] = (), **changes) -> Run:
+    """A run copied to a folder, with other fields (as `reconfigure`), saved.
+
+    ``without``: names of files, with ``*``, that are not copied.
+    """
+    shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns(*without))
     copy = reconfigure(Run(folder, run.configuration), **changes)
     copy.save()
     return copy

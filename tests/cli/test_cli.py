@@ -20,6 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from segkey.cli import app, console
+from segkey.crypto.keys import Key
 from segkey.data import scenes
 from segkey.shards import Shard
 
@@ -477,9 +478,9 @@ def test_a_disk_that_fills_up_leaves_the_earlier_files(segkey, photos, tmp_path)
     """A limit on the size of files stands for a full disk: the write fails half-way."""
     segkey("keygen")
     script = (
-        "import resource, signal; signal.signal(signal.SIGXFSZ, "
-        "signal.SIG_IGN);resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000));from "
-        "segkey.cli import main; main()"
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000));"
+        "from segkey.cli import main; main()"
     )
     command = [sys.executable, "-c", script, "encrypt", "photos", "--workers", "1"]
     process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

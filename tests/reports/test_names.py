@@ -123,7 +123,7 @@ def test_commands_after_a_training_and_in_hints_are_quoted(
     ) == [shell.word(f"{folder}/small").strip("'")]
     with pytest.raises(SegkeyError) as refusal:
         copy_of(
-            trained_run, tmp_path / folder / "other", weightless=True, epochs_done=0
+            trained_run, tmp_path / folder / "other", without=["*.safetensors"], epochs_done=0
         ).load_model("cpu")
     words = words_of(refusal.value.hint.removeprefix("go on with it: "), tmp_path)
     assert words[:5] == ["segkey", "train", "--resume", "--name", "other"]

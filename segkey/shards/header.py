@@ -6,14 +6,36 @@ import re
 from dataclasses import asdict, dataclass, fields
 
 from segkey.data.reading import Reading
-from segkey.system.validators import NAME, YES_OR_NO, many, misfit, number, pattern, text, whole
+from segkey.system.validators import (
+    NAME,
+    YES_OR_NO,
+    Kind,
+    many,
+    misfit,
+    number,
+    pattern,
+    text,
+    whole,
+)
 from segkey.version import VERSION
 
 FORMAT = "segkey-shard-v1"
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # it becomes the name of a folder
 MAX_SIDE = 1 << 16  # pixels
 MAX_BLOCK = 1 << 12  # pixels; the key has to be stretched over every value of a block
-KEY_ID = pattern("([0-9a-f]{16})?", "16 hex digits, or nothing where there is no key")
+KEY_ID = pattern("([0-9a-f]{16})?", "16 hex digits, or nothing if there is no key")
+PASSWORD_HASH = pattern("[0-9A-Za-z$:+/=.-]{0,256}", "a hash")
+
+
+def _is_reading(value: object) -> bool:
+    try:
+        return isinstance(value, str) and len(value) < 1 << 15 and bool(Reading.from_text(value))
+    except ValueError:
+        return False
+
+
+READING = Kind("how masks are read, as JSON, or nothing", _is_reading)
+PIXEL_RANGE = pattern(r"(-?[0-9]{1,9}:-?[0-9]{1,9})?", "LOW:HIGH, or nothing")
 _KINDS = {
     "split": pattern(SPLIT_NAME.pattern, "1 to 64 letters, digits, '.', '_' and '-'"),
     "method": text(64, 1),
@@ -21,7 +43,7 @@ _KINDS = {
     "channels": whole(1, 1024),
     "max_value": whole(1, 65535),
     "key_id": KEY_ID,
-    "password_hash": pattern("[0-9A-Za-z$:+/=.-]{0,256}", "a hash"),
+    "password_hash": PASSWORD_HASH,
     "classes": many(NAME, 255),
     "ignore_index": whole(0, 255),
     "views": whole(1, 1 << 20),
@@ -29,8 +51,8 @@ _KINDS = {
     "seed": whole(-(2**63)),
     "crop_scale": number(0, 1, above=True),
     "source_id": text(128),
-    "reading": text(1 << 15),
-    "pixel_range": pattern(r"(-?[0-9]{1,9}:-?[0-9]{1,9})?", "LOW:HIGH, or nothing"),
+    "reading": READING,
+    "pixel_range": PIXEL_RANGE,
 }
 # Absent where they say nothing, so that shards are the same bytes as those of earlier versions.
 OPTIONAL = {"reading", "pixel_range"}
@@ -84,15 +106,9 @@ class Header:
 
         A header that was read is untrusted.
         """
-        if problem := misfit(vars(self), _KINDS):
-            return problem
-        if len(set(self.classes)) < len(self.classes):
-            return "'classes' names a class twice"
-        try:
-            Reading.from_text(self.reading)
-        except ValueError:
-            return "'reading' is no reading of masks"
-        return ""
+        return misfit(vars(self), _KINDS) or (
+            "'classes' names a class twice" if len(set(self.classes)) < len(self.classes) else ""
+        )
 
     @property
     def range_of_pixels(self) -> tuple[int, int] | None:

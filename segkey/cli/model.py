@@ -385,9 +385,9 @@ def predict(
     from segkey.data.items import ALL
     from segkey.model import prediction
 
-    source = sources.find_pictures(images)
-    for line in source.notes:
-        console.note(line)
+    source = sources.find_pictures(images, leave_out=out)
+    for finding in source.findings:
+        console.finding(finding)
     model = prediction.load(options.open_run(run).path, device, precise)
     loaded = options.load_key_for(model.run.header, key, passphrase_file)
     cipher = model.cipher(loaded, options.encode(ffx_password))
@@ -404,14 +404,13 @@ def predict(
         console.TerminalProgress(),
     )
     console.left_out(result.problems)
-    if result.animated:
-        console.warn(
-            f"{len(result.animated)} animated, only the first picture used: "
-            f"{', '.join(result.animated[:5])}"
-        )
+    for finding in result.findings():
+        console.finding(finding)
     if as_json:
         console.show_json(result.summary(model.run.name))
     else:
         console.show(
-            reports.prediction_table(result), reports.describe_prediction(result, out, overlay)
+            reports.files_table(result),
+            reports.prediction_table(result),
+            reports.describe_prediction(result, out, overlay),
         )

@@ -6,12 +6,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segkey.data.formats import formats
-from segkey.data.peculiarities import Peculiarities, opened_tiff, seen_in
+from segkey.data.peculiarities import Peculiarities, has_frames, opened_tiff
 from segkey.errors import SegkeyError
 from segkey.system.files import open_regular
 
@@ -90,9 +91,9 @@ def decode(path: Path, peculiar: Peculiarities | None = None) -> Image.Image:
                 )
             if picture.mode == "L" and picture.tile:
                 picture.info["segkey bits"] = bits_of(picture)
-            picture = opened_tiff(picture)
             if peculiar is not None:
-                peculiar |= seen_in(picture)
+                picture = _first_frame(picture, file, peculiar)
+                picture = opened_tiff(picture, peculiar)
             picture.load()
             return picture
     except SegkeyError:
@@ -107,6 +108,18 @@ def decode(path: Path, peculiar: Peculiarities | None = None) -> Image.Image:
         ) from None
     except Exception as error:  # decoders of damaged files raise whatever they meet
         raise SegkeyError(f"{path}: truncated or damaged ({type(error).__name__})") from None
+
+
+def _first_frame(picture: Image.Image, file: IO[bytes], peculiar: Peculiarities) -> Image.Image:
+    """The image again, after it was asked whether it has more frames."""
+    try:
+        if has_frames(picture):
+            peculiar.add("frames")
+        return picture
+    except Exception:  # what decoders raise on a damaged second image; the first one is fine
+        peculiar.add("frames")
+        file.seek(0)
+        return Image.open(file, formats=formats())
 
 
 def bits_of(picture: Image.Image) -> int:
@@ -205,6 +218,7 @@ def load_image(
             65535, of which the upper 8 bits are kept.
         peculiar: what is unusual about the image is added to it.
     """
+    peculiar = set() if peculiar is None else peculiar
     return to_rgb(decode(path, peculiar), path, pixel_range, peculiar)
 
 

@@ -10,6 +10,7 @@ from segkey.data.items import Finding, Severity, counted
 
 Peculiarities = set[str]  # of one image: keys of _LINES
 
+_SAMPLES = 277  # the TIFF tag: bands
 _EXTRA_SAMPLES = 338  # the TIFF tag: 1 is associated alpha, 2 unassociated, 0 anything
 _LINES = {
     "frames": ("{n} of several frames or pages: only the first is used", ""),
@@ -30,22 +31,21 @@ _LINES = {
         "{n} of 16 bits whose values are all below a sixteenth of the range: nearly black",
         "give their range with --range, such as --range 12",
     ),
-    "turned": (
-        "{n} turned by their EXIF data",
+    "unknown band": (
+        "{n} with more bands than three and no word of what they are: only the first three are used",
         "",
     ),
 }
-_QUIET = {"turned"}
 
 
-def seen_in(picture: Image.Image) -> Peculiarities:
-    """What an image's header shows."""
-    found = set()
-    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
-        found.add("frames")
-    if picture.info.get("segkey fourth band"):
-        found.add("fourth band")
-    return found
+def has_frames(picture: Image.Image) -> bool:
+    """Whether a file holds more images than the first.
+
+    A telephone's second picture for depth or a preview (MPO) does not count.
+    """
+    if picture.format == "MPO":
+        return False
+    return getattr(picture, "n_frames", 1) > 1
 
 
 def summed_up(each: Peculiarities) -> Peculiarities:
@@ -55,15 +55,18 @@ def summed_up(each: Peculiarities) -> Peculiarities:
     return each & _LINES.keys()
 
 
-def opened_tiff(picture: Image.Image) -> Image.Image:
-    """A TIFF whose "associated alpha" is no alpha, as RGB.
+def opened_tiff(picture: Image.Image, peculiar: Peculiarities) -> Image.Image:
+    """A TIFF whose "associated alpha" is no alpha, as RGB; other images as they are.
 
     Pillow divides colours by associated alpha. In a true one no colour is larger than its alpha; a
     near-infrared band under that name is, and dividing by it would make other colours.
     """
-    if picture.format != "TIFF" or picture.mode != "RGBA" or not picture.tile:
+    if picture.format != "TIFF" or picture.mode not in ("RGBA", "RGB", "RGBX"):
         return picture
-    if tuple(picture.tag_v2.get(_EXTRA_SAMPLES, ()))[:1] not in ((0,), (1,)):
+    extra = tuple(picture.tag_v2.get(_EXTRA_SAMPLES, ()))
+    if picture.mode != "RGBA" and picture.tag_v2.get(_SAMPLES, 3) > 3:
+        peculiar.add("unknown band")
+    if picture.mode != "RGBA" or extra[:1] != (1,):
         return picture
     picture.tile = [tile._replace(args=_raw(tile.args)) for tile in picture.tile]
     exif = picture.getexif().tobytes() if picture.getexif() else None
@@ -71,11 +74,12 @@ def opened_tiff(picture: Image.Image) -> Image.Image:
     bands = np.asarray(picture)
     if (bands[..., :3].max(axis=2) > bands[..., 3]).any():
         told = Image.fromarray(np.ascontiguousarray(bands[..., :3]))
-        told.info["segkey fourth band"] = True
+        peculiar.add("fourth band")
     else:
         told = Image.frombytes("RGBa", picture.size, bands.tobytes()).convert("RGBA")
     if exif:
         told.info["exif"] = exif
+    told.format = "TIFF"
     return told
 
 
@@ -95,7 +99,7 @@ def lines(counts: Counter[str], examples: dict[str, str], total: int) -> Iterabl
         total: images looked at.
     """
     for kind, (text, cure) in _LINES.items():
-        if kind in _QUIET or not counts[kind]:
+        if not counts[kind]:
             continue
         said = text.format(n=counted(counts[kind], "image"))
         severity = Severity.WARN if cure else Severity.NOTE

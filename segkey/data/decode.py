@@ -1,5 +1,6 @@
 """Decode images: limits, orientation, bit depth. Pillow and NumPy only."""
 
+import io
 import os
 import threading
 import warnings
@@ -67,7 +68,9 @@ if hasattr(
     os.register_at_fork(after_in_child=_QUIET_PILLOW.__init__)
 
 
-def decode(path: Path, peculiar: Peculiarities | None = None) -> Image.Image:
+def decode(
+    path: Path, peculiar: Peculiarities | None = None, deep_colours: bool = False
+) -> Image.Image:
     """Read a file as an image of at most `MAX_PIXELS`; what is unusual about it is added.
 
     Raises:
@@ -94,7 +97,11 @@ def decode(path: Path, peculiar: Peculiarities | None = None) -> Image.Image:
             if peculiar is not None:
                 picture = _first_frame(picture, file, peculiar)
                 picture = opened_tiff(picture, peculiar)
+            low = _lower_bytes(file) if deep_colours and is_deep_colour(picture) else None
+            deep = is_deep_colour(picture)
             picture.load()
+            picture.info |= {"segkey lower": low} if low else {}
+            picture.info |= {"segkey deep": True} if deep else {}
             return picture
     except SegkeyError:
         raise
@@ -108,6 +115,48 @@ def decode(path: Path, peculiar: Peculiarities | None = None) -> Image.Image:
         ) from None
     except Exception as error:  # decoders of damaged files raise whatever they meet
         raise SegkeyError(f"{path}: truncated or damaged ({type(error).__name__})") from None
+
+
+# Pillow keeps the upper bytes of colours of 16 bits; read in the other order, it keeps the lower.
+_OTHER_BYTES = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B"}
+
+
+def _raw_mode(args: object) -> str:
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def is_deep_colour(picture: Image.Image) -> bool:
+    """Whether colours have 16 bits per value in the file."""
+    tiles = getattr(picture, "tile", ())
+    return picture.mode in ("RGB", "RGBA") and bool(
+        tiles and _raw_mode(tiles[0].args)[-4:] in _OTHER_BYTES
+    )
+
+
+def _lower_bytes(file: IO[bytes]) -> Image.Image:
+    """The lower bytes of an image of colours of 16 bits; the file stands where it stood."""
+    place = file.tell()
+    file.seek(0)
+    picture = Image.open(io.BytesIO(file.read()), formats=formats())
+    file.seek(place)
+    tiles = []
+    for tile in picture.tile:
+        raw = _raw_mode(tile.args)
+        other = raw[:-4] + _OTHER_BYTES[raw[-4:]]
+        args = (other, *tile.args[1:]) if isinstance(tile.args, tuple) else other
+        tiles.append(tile._replace(args=args))
+    picture.tile = tiles
+    picture.load()
+    return picture
+
+
+def deep_values(picture: Image.Image) -> np.ndarray | None:
+    """uint16 (H, W, 3) of an image that was decoded with ``deep_colours``; None of another."""
+    low = picture.info.get("segkey lower")
+    if low is None:
+        return None
+    upper, lower = (np.asarray(each)[..., :3].astype(np.uint16) for each in (picture, low))
+    return upper << 8 | lower
 
 
 def _first_frame(picture: Image.Image, file: IO[bytes], peculiar: Peculiarities) -> Image.Image:
@@ -158,6 +207,7 @@ class FileHeader:
         bits: of a grey value.
         turned: EXIF orientation, 1 to 8; an entry behind the pixels of a PNG is not seen.
         palette: its colours, bytes of red, green and blue; empty if there is none.
+        deep: more than 8 bits per value.
     """
 
     mode: str
@@ -166,6 +216,7 @@ class FileHeader:
     bits: int = 8
     turned: int = 1
     palette: bytes = b""
+    deep: bool = False
 
 
 def header(path: Path) -> FileHeader:
@@ -185,6 +236,7 @@ def header(path: Path) -> FileHeader:
                 bits_of(picture),
                 orientation(picture) if early else 1,
                 _palette(picture) if picture.mode == "P" else b"",
+                picture.mode in DEEP or is_deep_colour(picture),
             )
     except SegkeyError:
         raise
@@ -219,7 +271,8 @@ def load_image(
         peculiar: what is unusual about the image is added to it.
     """
     peculiar = set() if peculiar is None else peculiar
-    return to_rgb(decode(path, peculiar), path, pixel_range, peculiar)
+    picture = decode(path, peculiar, deep_colours=pixel_range is not None)
+    return to_rgb(picture, path, pixel_range, peculiar)
 
 
 def to_rgb(
@@ -233,6 +286,12 @@ def to_rgb(
         if picture.mode in DEEP:
             upper = _by_strips(picture, narrowed(pixel_range, peculiar))
             picture = _keep_orientation(Image.fromarray(upper), picture)
+        elif (values := deep_values(picture)) is not None:
+            colours = narrowed(pixel_range, peculiar)(values).astype(np.uint8)
+            picture = _keep_orientation(Image.fromarray(colours), picture)
+        elif picture.info.get("segkey deep") and peculiar is not None:
+            most = max(high for _, high in picture.convert("RGB").getextrema())
+            peculiar.add("bright" if most >= 16 else "dim")
         elif picture.mode == "F":
             raise SegkeyError(
                 f"{path}: floating-point pixels have no known range",

@@ -11,6 +11,7 @@ from segkey.data.items import Finding, Severity, counted
 Peculiarities = set[str]  # of one image: keys of _LINES
 
 _SAMPLES = 277  # the TIFF tag: bands
+_LEAST_CLEAR = 0.5  # of the pixels of a true alpha are 0 or 255
 _EXTRA_SAMPLES = 338  # the TIFF tag: 1 is associated alpha, 2 unassociated, 0 anything
 _LINES = {
     "frames": ("{n} of several frames or pages: only the first is used", ""),
@@ -58,25 +59,29 @@ def summed_up(each: Peculiarities) -> Peculiarities:
 def opened_tiff(picture: Image.Image, peculiar: Peculiarities) -> Image.Image:
     """A TIFF whose "associated alpha" is no alpha, as RGB; other images as they are.
 
-    Pillow divides colours by associated alpha. In a true one no colour is larger than its alpha; a
-    near-infrared band under that name is, and dividing by it would make other colours.
+    Pillow divides colours by associated alpha. In a true one no colour is larger than its alpha, and
+    most pixels are opaque or clear; a near-infrared band under that name makes other colours.
     """
     if picture.format != "TIFF" or picture.mode not in ("RGBA", "RGB", "RGBX"):
         return picture
     extra = tuple(picture.tag_v2.get(_EXTRA_SAMPLES, ()))
     if picture.mode != "RGBA" and picture.tag_v2.get(_SAMPLES, 3) > 3:
         peculiar.add("unknown band")
-    if picture.mode != "RGBA" or extra[:1] != (1,):
+    if picture.mode != "RGBA":
         return picture
     picture.tile = [tile._replace(args=_raw(tile.args)) for tile in picture.tile]
     exif = picture.getexif().tobytes() if picture.getexif() else None
     picture.load()
     bands = np.asarray(picture)
-    if (bands[..., :3].max(axis=2) > bands[..., 3]).any():
+    divided = extra[:1] == (1,)
+    above = divided and (bands[..., :3].max(axis=2) > bands[..., 3]).any()
+    if above or np.isin(bands[..., 3], (0, 255)).mean() < _LEAST_CLEAR:
         told = Image.fromarray(np.ascontiguousarray(bands[..., :3]))
         peculiar.add("fourth band")
-    else:
+    elif divided:
         told = Image.frombytes("RGBa", picture.size, bands.tobytes()).convert("RGBA")
+    else:
+        return picture
     if exif:
         told.info["exif"] = exif
     told.format = "TIFF"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segkey.data.decode import DEEP, decode, header, upright_size
+from segkey.data.decode import DEEP, decode, deep_values, header, upright_size
 from segkey.data.items import Item, Source
 from segkey.data.masks import (
     COLOUR,
@@ -143,7 +143,7 @@ class Survey:
         except SegkeyError:
             image = None
             self.damaged.add(item.name)
-        if image and image.mode in DEEP:
+        if image and image.deep:
             self.deep.add(item.name)
         if not item.mask:
             return
@@ -212,11 +212,12 @@ class Survey:
     def see_depth(self, item: Item) -> None:
         """Look at the values of an image of more than 8 bits."""
         try:
-            picture = decode(item.image)
+            picture = decode(item.image, deep_colours=True)
         except SegkeyError:
             return
-        if picture.mode in DEEP:
-            low, high = picture.getextrema()
+        values = deep_values(picture)
+        if values is not None or picture.mode in DEEP:
+            low, high = picture.getextrema() if values is None else (values.min(), values.max())
             self.low, self.high = _least(self.low, int(low)), _most(self.high, int(high))
 
 

@@ -23,7 +23,7 @@ def judge(case: Case) -> None:
     """All rules about masks, the gravest first."""
     for rule in (
         _unread, _colours, _palettes, _cityscapes, _soft_outlines, _values_beyond, _sparse, _bits,
-        _jpeg, _one_class, _unlabelled, _unused_names, _more_than_named, _transparent, _turned,
+        _jpeg, _mixed, _one_class, _unlabelled, _unused_names, _more_than_named, _transparent, _turned,
         _sizes,
     ):  # fmt: skip
         rule(case)
@@ -169,7 +169,7 @@ def _values_beyond(case: Case) -> None:
 
 
 def _instances(beyond: Counter[int]) -> str:
-    if max(beyond) >= 1000 and any(value // 1000 in range(1, 40) for value in beyond):
+    if max(beyond) >= 1000 and all(v < 40 or v // 1000 in range(1, 40) for v in beyond):
         return "these look like instance numbers (Cityscapes' instanceIds): give the labelIds"
     return ""
 
@@ -248,6 +248,34 @@ def _jpeg(case: Case) -> None:
             f"values at outlines",
             "export masks as PNG",
         )
+
+
+def _mixed(case: Case) -> None:
+    """Some masks of 0 and 1 and others of 0 and 255: their 255 is no void."""
+    seen = {number for number in case.classes_seen() if number != VOID}
+    decided = case.choices.ignore is not None or case.choices.mapping.holds(VOID)
+    if _refused(case) or decided or VOID not in case.void or len(seen) < 2:
+        return
+    alone: Counter[tuple[int, ...]] = Counter()
+    for (_, kind, values), count in case.survey.few.items():
+        if (
+            kind in case.by_number
+            and kind != COLOUR
+            and VOID in values
+            and set(values) <= {0, VOID}
+        ):
+            alone[values] += count
+    held = [
+        e for (kind, v), e in case.survey.holders.items() if v == VOID and kind in case.by_number
+    ]
+    if not alone[0, VOID] or sum(e.count for e in held) > sum(alone.values()):
+        return
+    case.say(
+        REFUSE if seen == {0, 1} else WARN,
+        f"{counted(alone[0, VOID], 'mask')} of 0 and {VOID} alone, such as {held[0].name}, and no mask "
+        f"of {VOID} beside another class than 0: {VOID} may be a class there, not void",
+        f"give --map {VOID}=1 if it is class 1, --ignore-index {VOID} if it is void",
+    )
 
 
 def _one_class(case: Case) -> None:

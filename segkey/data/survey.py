@@ -28,7 +28,7 @@ from segkey.system import distributed
 from segkey.system.progress import SILENT, Progress
 from segkey.system.workers import Workers
 
-SHARE = 64  # masks whose pixels are looked at beforehand; all of a small data set
+SHARE = 32  # masks whose pixels are looked at beforehand; all of a small data set
 _TASK = 32  # images per task
 _IN_WORKERS = 2000  # images; starting processes for fewer takes longer than looking
 _MOST_COLOURS = 4096  # that are counted one by one; more are no classes

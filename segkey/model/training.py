@@ -171,7 +171,7 @@ def _make_folder(folder: Path, name: str | None, data: dict) -> Path:
     if name:
         run_names.check_name(name)
     else:
-        default = "plain" if data["method"] == "none" else "{method}-m{block_size}".format(**data)
+        default = run_names.of_method(data["method"], data["block_size"])
         name = distributed.broadcast(runs.free_name(folder, default))
     distributed.barrier()  # no rank looks for a run that the first one has made since
     runs.check_free(folder / name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from segkey.crypto import ciphers
 from segkey.errors import SegkeyError
+from segkey.model import run_names
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Of its run."""
-        name = "plain" if self.method == "none" else f"{self.method}-m{self.block_size}"
+        name = run_names.of_method(self.method, self.block_size)
         return name + (f"-seed{self.seed}" if self.seed else "")
 
 

@@ -46,10 +46,31 @@ _EPOCHS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lock:
+    """How the first convolution was locked; method and key stand in the run's data.
+
+    Attributes:
+        stem: path of the convolution, as `torch.nn.Module.get_submodule` takes it.
+        block_size: M.
+        whole_blocks: the new kernel covers whole blocks, see `segkey.model.locked_conv.Axis`.
+        original: checksum of the weights it was made of.
+        created, versions: when and with what.
+    """
+
+    stem: str = stated(pattern(r"\w+(\.\w+){0,50}", "a path of modules"))
+    block_size: int = stated(whole(1, MAX_BLOCK))
+    whole_blocks: bool = stated(YES_OR_NO)
+    original: str | None = stated(or_none(HEX_64), default=None)
+    created: str | None = stated(or_none(_TIME), default=None)
+    versions: dict[str, str] | None = stated(named(text(100), 50), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """The network that was trained."""
 
     backbone: str = stated(one_of(networks.BACKBONES))
+    lock: Lock | None = stated(Lock, default=None, omitted=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +124,15 @@ class Configuration:
 def complaint(config: dict) -> str:
     """The field of ``run.json`` that cannot be, and what was expected; or nothing."""
     try:
-        data = records.read(Configuration, config).data
+        read = records.read(Configuration, config)
     except Misfit as misfit:
         return str(misfit)
+    data, lock = read.data, read.model.lock
+    if lock and (data.method == "none" or lock.block_size != data.block_size):
+        return (
+            f"'model.lock.block_size' is {lock.block_size}; expected that of 'data', "
+            f"{data.block_size}, and a method other than none"
+        )
     missing = [name for name in _OF_HEADER if name not in config["data"]]
     if problem := f"{missing[0]!r} is missing" if missing else header_of(config).complaint():
         return f"in 'data', {problem}"

@@ -182,8 +182,15 @@ class Run:
 
     @property
     def epochs_missing(self) -> int:
-        """Of the recipe's epochs, those that its training has not come to."""
+        """Of the recipe's epochs, those that its training has not come to; 0 for a locked run."""
+        if self.is_locked:
+            return 0
         return max(0, self.config["recipe"].get("epochs", 0) - self.config["epochs_done"])
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether it was locked after its training (`segkey.model.lock`)."""
+        return "lock" in self.config["model"]
 
     @property
     def is_worked_on(self) -> bool:

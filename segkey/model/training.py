@@ -104,6 +104,11 @@ def resume(
     Raises:
         SegkeyError: it is finished, or the splits or the key are not those it was begun with.
     """
+    if run.is_locked:
+        raise SegkeyError(
+            f"run {run.name} is locked, so its training cannot go on",
+            "go on with the run that it was made of, and lock it again",
+        )
     if is_finished(run):
         epochs = recipe_of(run).epochs
         raise SegkeyError(f"run {run.name} has all its {epochs} epochs", "train a new run")

@@ -16,7 +16,6 @@ function that is computed, so that no way of writing it down could hide them.
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,15 +23,11 @@ from torch import Tensor, nn
 
 from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
-from segkey.crypto.ciphers.base import check_size
 from segkey.errors import SegkeyError
-from segkey.model import run_names, runs
 from segkey.model.batches import as_pixels
-from segkey.model.configuration import Lock
 from segkey.model.locked_conv import CENTRE, SCALE, LockedConv, put_in_place
 from segkey.model.networks import Segmenter
 from segkey.model.stem import Stem, find_stem
-from segkey.system.records import as_json
 
 _SIDE = 64  # pixels of the image that a locked network is tried on
 _CLOSE = 1e-3  # of the spread of logits, by which it may miss the original's
@@ -229,90 +224,3 @@ def _check_same_predictions(network: Segmenter, locked: Segmenter, cipher: Ciphe
             "image elsewhere too",
             "take a network in which only the first convolution sees the image",
         )
-
-
-def lock_run(run: runs.Run, cipher: Cipher, name: str | None = None) -> runs.Run:
-    """Write a run that needs images encrypted with a key, and predicts as the original does.
-
-    Args:
-        run: trained on plain images.
-        cipher: from `segkey.crypto.ciphers.from_key`.
-        name: of the new run, in the same folder; by default from the run's, the method and M.
-
-    Raises:
-        SegkeyError: the run is encrypted or locked already, its network or the method cannot be
-            locked, M does not fit; or the name is taken. Nothing is written then.
-    """
-    (made,) = lock_runs(run, {name: cipher})
-    return made
-
-
-def lock_runs(run: runs.Run, by_name: dict[str | None, Cipher]) -> list[runs.Run]:
-    """`lock_run` for several keys; nothing is written unless all names are free."""
-    _check_can_be_locked(run)
-    folder = run.path.absolute().parent if run.path.name == "" else run.path.parent
-    named = {}
-    for name, cipher in by_name.items():
-        check_size(*run.size, cipher.block_size)
-        chosen = (
-            run_names.check_name(name) if name else runs.free_name(folder, _name_for(run, cipher))
-        )
-        runs.check_free(folder / chosen)
-        named[chosen] = cipher
-    network = run.load_model(torch.device("cpu"))
-    stem = find_stem(network)
-    return [_write(run, folder, name, network, stem, each) for name, each in named.items()]
-
-
-def default_name(run: runs.Run, method: str, block_size: int) -> str:
-    """What a locked run is called unless it is given a name."""
-    return f"{run.name}-locked-{run_names.of_method(method, block_size)}"[-100:].lstrip("-._")
-
-
-def _name_for(run: runs.Run, cipher: Cipher) -> str:
-    return default_name(run, cipher.method, cipher.block_size)
-
-
-def _check_can_be_locked(run: runs.Run) -> None:
-    if run.is_locked:
-        raise SegkeyError(
-            f"{run.path} is locked already, with key {run.header.key_id}",
-            "lock the run that it was made of, with the other key",
-        )
-    if run.header.method != "none":
-        raise SegkeyError(
-            f"{run.path} was trained on encrypted images ({run.header.method}, M = "
-            f"{run.header.block_size}); only a plainly trained run can be locked",
-            "give a run that was trained on plain images",
-        )
-    run.require_weights()
-
-
-def _write(
-    run: runs.Run, folder: Path, name: str, network: Segmenter, stem: Stem, cipher: Cipher
-) -> runs.Run:
-    """Lock a network and write its run."""
-    locked = lock_network(network, cipher, stem)
-    layer = locked.get_submodule(stem.path)
-    fresh = ("format", "name", "checksum")
-    config = {name: value for name, value in run.config.items() if name not in fresh}
-    record = Lock(
-        stem=stem.path,
-        block_size=cipher.block_size,
-        whole_blocks=layer.rows.whole,
-        original=run.weights_checksum,
-        created=runs.now(),
-        versions=runs.versions(),
-    )
-    config["model"] = config["model"] | {"lock": as_json(record)}
-    config["data"] = config["data"] | {
-        "method": cipher.method,
-        "block_size": cipher.block_size,
-        "max_value": cipher.max_value,
-        "key_id": cipher.key_id,
-    }
-    made = runs.Run.create(folder, name, config)
-    made.write_history(run.history())
-    made.save_weights(locked.weights())
-    made.save()
-    return made

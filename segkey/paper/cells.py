@@ -7,7 +7,8 @@ import torch
 
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import authenticity, runs, weights
+from segkey.model import authenticity, locked_runs, runs, weights
+from segkey.paper.grid import Cell
 from segkey.shards import Split
 from segkey.system.files import is_there
 from segkey.system.json_files import read_json
@@ -42,6 +43,30 @@ def damage(path: Path) -> str:
         return ""
     except SegkeyError as error:
         return error.what
+
+
+def locked(path: Path, original: Path, key: Key, cell: Cell) -> runs.Run:
+    """The run of a locked cell: made now, if it is not there.
+
+    Args:
+        path: of the run.
+        original: the baseline of the same seed.
+        key, cell: what it is locked with.
+
+    Raises:
+        BrokenRunError: the baseline cannot be used, or the run was made of other weights.
+    """
+    try:
+        baseline = runs.Run.open(original)
+        if os.path.lexists(path / "run.json"):
+            run = runs.Run.open(path)
+            made_of = run.config["model"].get("lock", {}).get("original")
+            if made_of != baseline.weights_checksum:
+                raise SegkeyError(f"{path} was locked from other weights than those of {original}")
+            return run
+        return locked_runs.lock_run(baseline, key, cell.method, cell.block_size, path.name)
+    except SegkeyError as error:
+        raise BrokenRunError(error.what, error.hint) from None
 
 
 def read_cell(file: Path) -> dict:

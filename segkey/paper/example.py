@@ -78,7 +78,9 @@ def example(experiment: Experiment, document: dict) -> Example:
     index = int(np.argmax(counts))
     plain, truth = split.read("images", index), masks[index]
     made = {
-        (cell["method"], cell["block_size"]): cell for cell in reversed(document["cells"])
+        (cell["method"], cell["block_size"]): cell
+        for cell in reversed(document["cells"])
+        if not cell.get("locked")  # they predict what the baseline does
     }  # the first seed's
     block_sizes = sorted({m for method, m in made if method != "none"})
     methods = [

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from statistics import fmean, stdev
 
-from segkey.crypto.ciphers import METHODS, method_label, method_name
+from segkey.crypto.ciphers import METHODS, method_name
 from segkey.model import conditions
+from segkey.paper.variants import variant_label, variant_of
 
 HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "cannot be told"
 
@@ -27,7 +28,7 @@ class Model:
     """Scores of a method and block size under the same conditions, over all seeds.
 
     Attributes:
-        method, block_size, device: which.
+        method, block_size, device: which; the method is that of `variant_of`.
         correct: mean IoU with the correct key, one value per seed.
         plain: with plain images, one value per seed; empty for the baseline.
         wrong: with wrong keys, all of them of all seeds; empty for the baseline.
@@ -47,7 +48,7 @@ class Model:
     @property
     def label(self) -> str:
         """The label of the method and block size; "baseline" for a plain model."""
-        return "baseline" if self.method == "none" else method_label(self.method, self.block_size)
+        return "baseline" if self.method == "none" else variant_label(self.method, self.block_size)
 
     @property
     def accuracy(self) -> float:
@@ -156,7 +157,7 @@ def has_score(cell: dict) -> bool:
 
 
 def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
-    """Cells of ``results.json`` by method and block size and then by their conditions.
+    """Cells of ``results.json`` by variant and block size and then by their conditions.
 
     Seeds are put together.
 
@@ -169,7 +170,7 @@ def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
     groups: dict[tuple, list[dict]] = {}
     for cell in filter(has_score, cells):
         alike = conditions.key(conditions.of_cell(cell))
-        groups.setdefault((cell["method"], cell["block_size"], alike), []).append(cell)
+        groups.setdefault((variant_of(cell), cell["block_size"], alike), []).append(cell)
     models: dict[tuple[str, int], list[Model]] = {}
     for (method, block_size, _), group in groups.items():
         models.setdefault((method, block_size), []).append(
@@ -207,7 +208,8 @@ def _plain_scores(group: list[dict]) -> tuple[float, ...]:
 
 
 def examine(cells: Iterable[dict]) -> list[dict]:
-    """The four findings, as ``results.json`` keeps them, from its cells."""
+    """The four findings, as ``results.json`` keeps them, from its cells but for the locked ones."""
+    cells = [cell for cell in cells if not cell.get("locked")]
     models = {place: several[0] for place, several in models_of(cells).items()}
     baseline = models.pop(("none", 1), None)
     grid = _Grid(models)

@@ -17,7 +17,7 @@ from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.model import authenticity, conditions, evaluation, run_names, runs, training
 from segkey.model.results import Result
-from segkey.paper.cells import BrokenRunError, damage, read_cell, why_stale
+from segkey.paper.cells import BrokenRunError, damage, locked, read_cell, why_stale
 from segkey.paper.findings import examine
 from segkey.paper.grid import Cell
 from segkey.paper.metering import Watch
@@ -216,7 +216,7 @@ class Experiment:
             budget = attacks.Budget(keys=self.settings.wrong_keys)
             result = attacks.attack_and_keep(target, attacks.Plan(budget=budget, seed=cell.seed))
         seconds = {
-            "train": run.config["seconds"],
+            "train": 0.0 if cell.locked else run.config["seconds"],
             "attack": None
             if resumed
             else round(time.monotonic() - started_at, 3),  # a part of it was measured before
@@ -235,6 +235,8 @@ class Experiment:
         is_folder_there(path)
         if broken := distributed.broadcast(damage(path) if distributed.is_main() else ""):
             raise BrokenRunError(broken)
+        if cell.locked:
+            return locked(path, folder / Cell("none", 1, cell.seed).name, self.key, cell)
         begun = (
             runs.Run.open(path)
             if distributed.broadcast(os.path.lexists(path / "run.json"))
@@ -311,7 +313,13 @@ class Experiment:
         order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
         cells = sorted(
             self._finished(splits).values(),
-            key=lambda c: (order.get(c["method"], 99), c["method"], c["block_size"], c["seed"]),
+            key=lambda c: (
+                bool(c.get("locked")),
+                order.get(c["method"], 99),
+                c["method"],
+                c["block_size"],
+                c["seed"],
+            ),
         )
         settings = read_json(self.out / "settings.json", "the settings of an experiment")[
             "settings"
@@ -342,7 +350,10 @@ class Experiment:
         """How much work some cells are, in passes of an image through a network."""
         images, epochs = self.images(), self.settings.recipe.epochs
         training = epochs * images["train"] * self._training_passes()
-        return sum(training + images["test"] * self.times_tested(cell) for cell in cells)
+        return sum(
+            training * (not cell.locked) + images["test"] * self.times_tested(cell)
+            for cell in cells
+        )
 
     def _training_passes(self) -> float:
         """The work of a training image, with its share of the validation that follows."""

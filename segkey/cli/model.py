@@ -128,7 +128,7 @@ def train(
             "--method",
             "-m",
             metavar="NAME",
-            help="With --key, encrypt with shf, np or ffx.",
+            help="With --key, encrypt with shf, np, ffx or shf+np.",
             panel=options.KEY,
             autocompletion=options.complete_methods,
         ),

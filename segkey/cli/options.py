@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segkey.cli import console
-from segkey.crypto import PROTECTED
+from segkey.crypto import METHODS
 from segkey.errors import SegkeyError
 from segkey.system.files import is_there, read_given_text
 from segkey.system.words import visible
@@ -26,7 +26,7 @@ DEFAULT_KEY = Path("keys/segkey.key")
 DEFAULT_SHARDS = Path("shards")
 DEFAULT_RUNS = Path("runs")
 LATEST = DEFAULT_RUNS / "latest"
-KNOWN_METHODS = (*PROTECTED, "none")
+KNOWN_METHODS = (*METHODS, "none")
 
 
 def _beginning(incomplete: str, known: list[str]) -> list[str]:
@@ -125,7 +125,7 @@ Method = Annotated[
     option(
         "--method",
         "-m",
-        help="Encrypt with shf, np or ffx; none makes plain shards.",
+        help="Encrypt with shf, np, ffx or shf+np; none makes plain shards.",
         metavar="NAME",
         autocompletion=complete_methods,
     ),

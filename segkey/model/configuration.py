@@ -38,10 +38,32 @@ _EPOCHS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lock:
+    """How the first convolution was locked; method and key stand in the run's data.
+
+    Attributes:
+        stem: path of the convolution, as `torch.nn.Module.get_submodule` takes it.
+        block_size: M.
+        whole_blocks: the new kernel covers whole blocks, see `segkey.model.locked_conv.Axis`.
+        original: checksum of the weights it was made of.
+        created, versions: when and with what.
+    """
+
+    stem: str = stated(pattern(r"\w+(\.\w+){0,50}", "a path of modules"))
+    block_size: int = stated(whole(1, MAX_BLOCK))
+    whole_blocks: bool = stated(YES_OR_NO)
+    original: str | None = stated(or_none(HEX_64), default=None)
+    created: str | None = stated(or_none(_TIME), default=None)
+    versions: dict[str, str] | None = stated(or_none(named(text(100), 50)), default=None)
+    unknown: dict = records.unknown_fields()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """The network that was trained."""
 
     backbone: str = stated(one_of(networks.BACKBONES))
+    lock: Lock | None = stated(Lock, default=None, omitted=True)
     unknown: dict = records.unknown_fields()
 
 
@@ -215,7 +237,13 @@ def read(document: dict) -> Configuration:
     if unknown := unknown_fields(document["recipe"]):
         known = ", ".join(records.as_json(configuration.recipe))
         raise Misfit(f"in 'recipe', {unknown[0]!r} is unknown; expected {known}")
-    (height, width), m = configuration.data.size, configuration.data.block_size
+    data, lock = configuration.data, configuration.model.lock
+    if lock and (data.method == "none" or lock.block_size != data.block_size):
+        raise Misfit(
+            f"'model.lock.block_size' is {lock.block_size}; expected that of 'data', "
+            f"{data.block_size}, and a method other than none"
+        )
+    (height, width), m = data.size, data.block_size
     if height * width > MAX_PIXELS or height % m or width % m:
         raise Misfit(
             f"'data.size' is {height}x{width}; expected sides that M = {m} divides, of at most "

@@ -14,6 +14,7 @@ from torchvision.models.segmentation.fcn import FCN, FCNHead
 
 from segkey.data.layouts import VOC_CLASSES
 from segkey.errors import SegkeyError, SegkeyWarning
+from segkey.model.locked_conv import put_in_place
 from segkey.model.weights import WEIGHTS, read_weights
 
 BACKBONES = {  # bottlenecks per stage, and where torchvision's weights are
@@ -128,7 +129,10 @@ class Segmenter(nn.Module):
 
 def described(model: dict, classes: list[str] | tuple[str, ...]) -> Segmenter:
     """The network that ``run.json`` describes under ``model``, with random weights."""
-    return Segmenter(model["backbone"], len(classes))
+    network = Segmenter(model["backbone"], len(classes))
+    if lock := model.get("lock"):
+        put_in_place(network, lock["stem"], lock["block_size"], lock["whole_blocks"])
+    return network
 
 
 def build(backbone: str, classes: list[str], weights: str = "none") -> Segmenter:

@@ -194,15 +194,22 @@ class Run:
 
     @property
     def epochs_missing(self) -> int:
-        """Of the recipe's epochs, those that its training has not come to."""
+        """Of the recipe's epochs, those that its training has not come to; 0 for a locked run."""
         recipe = self.configuration.recipe
-        return max(0, recipe.epochs - self.configuration.epochs_done) if recipe else 0
+        if self.is_locked or not recipe:
+            return 0
+        return max(0, recipe.epochs - self.configuration.epochs_done)
 
     @property
     def starting_weights(self) -> str | None:
         """The weights that its training began with (`Recipe.weights`), if it had one."""
         recipe = self.configuration.recipe
         return recipe.weights if recipe else None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether it was locked after its training (`segkey.model.lock`)."""
+        return self.configuration.model.lock is not None
 
     @property
     def is_worked_on(self) -> bool:

@@ -106,6 +106,11 @@ def resume(
     Raises:
         SegkeyError: it is finished, or the splits or the key are not those it was begun with.
     """
+    if run.is_locked:
+        raise SegkeyError(
+            f"run {run.name} is locked, so its training cannot go on",
+            "go on with the run that it was made of, and lock it again",
+        )
     if is_finished(run):
         epochs = run.configuration.epochs_done
         raise SegkeyError(f"run {run.name} has all its {epochs} epochs", "train a new run")
@@ -173,7 +178,7 @@ def _make_folder(folder: Path, name: str | None, data: Data) -> Path:
     if name:
         run_names.check_name(name)
     else:
-        default = "plain" if data.method == "none" else f"{data.method}-m{data.block_size}"
+        default = run_names.of_method(data.method, data.block_size)
         name = distributed.broadcast(runs.free_name(folder, default))
     distributed.barrier()  # no rank looks for a run that the first one has made since
     runs.check_free(folder / name)

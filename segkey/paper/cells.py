@@ -8,7 +8,7 @@ import torch
 
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import authenticity, conditions, runs, weights
+from segkey.model import authenticity, conditions, locked_runs, runs, weights
 from segkey.model.results import Incorrect, MajorityClass, Plain, Score
 from segkey.paper.grid import Cell
 from segkey.paper.settings import FORMAT
@@ -39,7 +39,7 @@ class CellResult:
     """All that is known of a finished cell: ``cell.json``.
 
     Attributes:
-        method, block_size, seed: of the cell.
+        method, block_size, seed, locked: of the cell.
         run: the name of its run.
         device: that it was trained, and tested, on.
         versions: of packages, at its training.
@@ -62,6 +62,7 @@ class CellResult:
     method: str = stated(NAME)
     block_size: int = stated(whole(1))
     seed: int = stated(whole(-(2**63)))
+    locked: bool = stated(YES_OR_NO, default=False)
     run: str = stated(NAME)
     device: str = stated(text(2000))
     versions: dict[str, str] | None = stated(or_none(named(text(100), 50)), default=None)
@@ -85,7 +86,7 @@ class CellResult:
     @property
     def cell(self) -> Cell:
         """The place in the grid."""
-        return Cell(self.method, self.block_size, self.seed)
+        return Cell(self.method, self.block_size, self.seed, self.locked)
 
     @property
     def has_score(self) -> bool:
@@ -165,6 +166,30 @@ def damage(path: Path) -> str:
         return ""
     except SegkeyError as error:
         return error.what
+
+
+def locked(path: Path, original: Path, key: Key, cell: Cell) -> runs.Run:
+    """The run of a locked cell: made now, if it is not there.
+
+    Args:
+        path: of the run.
+        original: the baseline of the same seed.
+        key, cell: what it is locked with.
+
+    Raises:
+        BrokenRunError: the baseline cannot be used, or the run was made of other weights.
+    """
+    try:
+        baseline = runs.Run.open(original)
+        if os.path.lexists(path / "run.json"):
+            run = runs.Run.open(path)
+            lock = run.configuration.model.lock
+            if not lock or lock.original != baseline.weights_checksum:
+                raise SegkeyError(f"{path} was locked from other weights than those of {original}")
+            return run
+        return locked_runs.lock_run(baseline, key, cell.method, cell.block_size, path.name)
+    except SegkeyError as error:
+        raise BrokenRunError(error.what, error.hint) from None
 
 
 def read_cell(file: Path) -> CellResult:

@@ -77,8 +77,11 @@ def example(experiment: Experiment, results: Results) -> Example:
     counts = [len(np.setdiff1d(mask, split.header.ignore_index)) for mask in masks]
     index = int(np.argmax(counts))
     plain, truth = split.read("images", index), masks[index]
-    # The first seed's.
-    made = {(cell.method, cell.block_size): cell for cell in reversed(results.cells)}
+    made = {
+        (cell.method, cell.block_size): cell
+        for cell in reversed(results.cells)
+        if not cell.locked  # they predict what the baseline does
+    }  # the first seed's
     block_sizes = sorted({m for method, m in made if method != "none"})
     methods = [
         method for method in METHODS if method != "none" and any(each == method for each, _ in made)

@@ -17,6 +17,7 @@ from segkey.reports.commands import (
     key_space_table,
     prediction_table,
 )
+from segkey.reports.locks import locked_table, whose_document, whose_sentence, whose_table
 from segkey.reports.tables import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
 from segkey.reports.text import visible
 from segkey.reports.verdicts import strongest_first, suite_table, suite_verdict
@@ -41,10 +42,14 @@ __all__ = [
     "in_bytes",
     "inspection_table",
     "key_space_table",
+    "locked_table",
     "strongest_first",
     "suite_table",
     "suite_verdict",
     "prediction_table",
     "tables",
     "visible",
+    "whose_document",
+    "whose_sentence",
+    "whose_table",
 ]

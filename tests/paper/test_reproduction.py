@@ -113,6 +113,7 @@ def test_everything_is_there(whole, key):
         "fig4.png",
         "fig5.png",
         "fig6.png",
+        "tradeoff.png",
         "plain",
         "runs",
     }
@@ -129,6 +130,30 @@ def test_everything_is_there(whole, key):
     assert document["versions"].keys() >= {"segkey", "torch"}
     assert f"{shf['correct']['mean_iou']:.4f}" in (whole / "table1.txt").read_text()
     assert bytes(range(32)).hex() not in (whole / "results.json").read_text()
+
+
+def test_locked_models_cost_no_training(tmp_path, whole, scenes_folder, key_file, monkeypatch):
+    out = shutil.copytree(whole, tmp_path / "results")
+
+    def never(*_, **__):
+        raise AssertionError("a locked model is not trained")
+
+    monkeypatch.setattr(training, "train", never)
+    monkeypatch.setattr(training, "resume", never)
+    told = reproduce(scenes_folder, out, key_file, "--locked", "-M", "4,16")
+    assert "SHF M=16 is not locked: with blocks of 16 pixels the first layer would have" in told
+    document = json.loads((out / "results.json").read_text())
+    runs = [cell["run"] for cell in document["cells"]]
+    assert runs == [*CELLS, "shf-m4-locked"]
+    plain, *_, shf = document["cells"]
+    assert (shf["method"], shf["locked"], shf["seconds"]["train"]) == ("shf", True, 0.0)
+    assert shf["correct"]["mean_iou"] == pytest.approx(plain["correct"]["mean_iou"], abs=2e-3)
+    assert len(shf["incorrect"]["values"]) == 2
+    assert document["findings"] == json.loads((whole / "results.json").read_text())["findings"]
+    assert "SHF locked" in (out / "table1.txt").read_text()
+    assert "paper SHF locked" not in (out / "table1.txt").read_text()
+    assert (out / "tradeoff.png").stat().st_size > 0
+    assert reproduce(scenes_folder, out, key_file, "--locked").count("finished already") == 1
 
 
 def test_every_cell_is_trained_alike_on_the_same_plain_shards(whole):

@@ -6,6 +6,7 @@ earlier versions.
 
 from dataclasses import dataclass
 
+from segkey.crypto.age import MOST_RECIPIENTS
 from segkey.crypto.ciphers import METHODS
 from segkey.data.decode import MAX_PIXELS
 from segkey.model import networks, recipes
@@ -77,6 +78,17 @@ class Best:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """For whom the weights are encrypted, and which they are; see `segkey.model.sealed`."""
+
+    recipients: tuple[str, ...] = stated(
+        many(pattern("age1[0-9a-z]{58}", "a recipient age1…"), MOST_RECIPIENTS, 1)
+    )
+    sha256: str | None = stated(or_none(HEX_64), default=None)
+    replaces: tuple[str, ...] = stated(many(HEX_64, 1000), default=())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Configuration:
     """``run.json``; `segkey.model.recipes` checks the recipe."""
 
@@ -97,6 +109,7 @@ class Configuration:
     data: Data = stated(Data)
     recipe: dict = stated(OBJECT)
     weights_sha256: str | None = stated(HEX_64, default=None)
+    sealed: Sealed | None = stated(Sealed, default=None)
     best: Best | None = stated(Best, default=None)
 
 

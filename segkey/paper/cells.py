@@ -7,7 +7,7 @@ import torch
 
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import authenticity, runs, weights
+from segkey.model import authenticity, runs
 from segkey.shards import Split
 from segkey.system.files import is_there
 from segkey.system.json_files import read_json
@@ -28,17 +28,17 @@ class BrokenRunError(SegkeyError):
     """A cell's run that was begun cannot be used."""
 
 
-def damage(path: Path) -> str:
+def damage(path: Path, key: Key) -> str:
     """Why a run that was begun cannot be gone on with; empty if it can, or if there is none."""
     if not os.path.lexists(path / "run.json"):
         return ""
     try:
-        run = runs.Run.open(path)
+        run = runs.Run.open(path).unlock(key)
         if run.config["epochs_done"]:
             run.history()
             run.load_model(torch.device("cpu"))
             if run.state_file.is_file():
-                weights.read_archive(run.state_file)
+                run.read_state()
         return ""
     except SegkeyError as error:
         return error.what

@@ -127,7 +127,8 @@ def _view(
         experiment.device,
         experiment.cipher(Cell(cell["method"], cell["block_size"], cell["seed"])),
     )
-    model = Run.open(experiment.out / "runs" / cell["run"]).load_model(device)
+    run = Run.open(experiment.out / "runs" / cell["run"]).unlock(experiment.key)
+    model = run.load_model(device)
     images = cipher.encrypt(torch.from_numpy(plain[None]).to(device))
     with devices.mixed_precision(device):
         predicted = model(as_pixels(images, cipher.max_value)).argmax(1).cpu()

@@ -233,10 +233,10 @@ class Experiment:
         folder, recipe = self.out / "runs", self.settings.recipe
         path, images = folder / cell.name, len(splits["train"])
         is_folder_there(path)
-        if broken := distributed.broadcast(damage(path) if distributed.is_main() else ""):
+        if broken := distributed.broadcast(damage(path, self.key) if distributed.is_main() else ""):
             raise BrokenRunError(broken)
         begun = (
-            runs.Run.open(path)
+            runs.Run.open(path).unlock(self.key)
             if distributed.broadcast(os.path.lexists(path / "run.json"))
             else None
         )

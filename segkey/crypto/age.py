@@ -154,6 +154,10 @@ def decrypted(file: IO[bytes], identity: Identity) -> io.BytesIO:
         if str(error) == "No matching keys found":
             raise NoMatch from None
         raise ValueError(str(error)) from None
+    except OSError as error:
+        if error.errno is not None:  # of the disk; pyrage tells of damage without a number
+            raise
+        raise ValueError(str(error)) from None
     return plain
 
 

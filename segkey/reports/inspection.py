@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from segkey.crypto import keys
 from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
-from segkey.errors import SegkeyError
+from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.shards import Shard, Split, find_splits
 from segkey.system.files import explain_os_errors, open_regular
 from segkey.system.progress import SILENT, Progress
@@ -64,11 +65,14 @@ def describe(
 
 def _key(path: Path, verify: bool, passphrase: str | None) -> dict:
     document = {"path": str(path), "kind": "key"} | keys.public_part(path)
-    if document["sealed"] and passphrase is None:
-        document["recipient"] = "shown with --passphrase-file FILE"
+    if not document["sealed"]:
+        with contextlib.suppress(SegkeyError), warnings.catch_warnings():  # --verify tells of both
+            warnings.simplefilter("ignore", SegkeyWarning)
+            document["recipient"] = Identity.of(Key.load(path)).recipients[0]
+    elif passphrase is not None:
+        document["recipient"] = Identity.of(Key.load(path, passphrase)).recipients[0]
     else:
-        with contextlib.suppress(SegkeyError if verify else ()):  # then it is in its damage
-            document["recipient"] = Identity.of(Key.load(path, passphrase)).recipients[0]
+        document["recipient"] = "shown with --passphrase-file FILE"
     if verify and document["sealed"]:
         document["checked"] = (
             "its form; a sealed secret shows damage only when it is opened with its passphrase"

@@ -7,7 +7,7 @@ import numpy as np
 import pyrage
 import pytest
 import torch
-from making import CPU, files, held, same
+from making import CPU, Tiny, files, held, same
 from safetensors.torch import load, load_file, save
 
 import segkey
@@ -15,22 +15,8 @@ from segkey.crypto import age
 from segkey.crypto.age import Identity
 from segkey.errors import SegkeyError
 from segkey.model import networks, runs, seal, sealed, weights
-from segkey.model.networks import Segmenter
 from segkey.model.runs import Run
 from segkey.system.json_files import read_json, write_json
-
-
-class Tiny(Segmenter):
-    """A network of a few kilobytes, in the place of one of 60 MB."""
-
-    def __init__(self, classes: int):
-        torch.nn.Module.__init__(self)
-        self.backbone, self.classes = "resnet14", classes
-        layers = [torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.BatchNorm2d(16)]
-        self.fcn = torch.nn.Sequential(*layers, torch.nn.Conv2d(16, classes, 3, padding=1))
-
-    def forward(self, pixels):
-        return self.fcn(pixels)
 
 
 @pytest.fixture

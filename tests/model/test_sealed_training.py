@@ -1,11 +1,11 @@
 """Trainings that never write weights unencrypted."""
 
 import pytest
-from making import CPU, held, same, trained
+from making import CPU, Tiny, held, same, trained
 
 from segkey.crypto.age import Identity
 from segkey.errors import SegkeyError
-from segkey.model import runs, training
+from segkey.model import networks, runs, training
 from segkey.model.runs import Run
 from segkey.model.trainer import Trainer
 from segkey.shards import open_splits
@@ -26,6 +26,8 @@ def test_a_training_that_is_sealed_writes_no_plain_weights_and_resumes_with_a_ke
         seen.append(sorted(each.name for each in path.parent.iterdir()))
 
     monkeypatch.setattr(runs, "write_json", look)
+    monkeypatch.setattr(networks, "build", lambda backbone, classes, weights: Tiny(len(classes)))
+    monkeypatch.setattr(networks, "described", lambda model, classes: Tiny(len(classes)))
     how = {"recipients": list(Identity.of(key).recipients), "save_every": 0.0}
     whole = trained(shards_folder, tmp_path / "whole", name="run", save_every=0.0)
 

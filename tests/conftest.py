@@ -118,6 +118,7 @@ SLOW = (
     "attacks/test_wrong_keys.py",
     "cli/test_cli.py",
     "model/test_locks.py",
+    "model/test_sealed_training.py",
     "model/test_training.py",
     "paper/test_reproduction.py",
     "robustness/",

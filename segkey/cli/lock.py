@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options
+from segkey.cli import app, console, options, recipients
 from segkey.cli.options import flag, option
 from segkey.errors import SegkeyError
 
@@ -62,16 +62,19 @@ def lock(
     ] = None,
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
+    identity: options.IdentityFile = None,
 ) -> None:
     """Lock a trained model with a key, without training and without loss.
 
     The locked run needs images encrypted with the key, and predicts exactly what RUN predicts for
-    plain ones. Who has its weights and plain images can find the key: see 'segkey attack'.
+    plain ones. If RUN is sealed, so is the locked run, for the same recipients. Who has its weights
+    and plain images can find the key: see 'segkey attack'.
     """
     from segkey import reports
     from segkey.model import locked_runs
 
     opened, progress = options.open_run(run), console.TerminalProgress()
+    recipients.unlock(opened, key, passphrase_file, identity)
     if customers:
         if key or not keys:
             raise typer.BadParameter("--customers takes key files after it, and no --key")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options
+from segkey.cli import app, console, options, recipients
 from segkey.cli.options import flag, key_option, option
 from segkey.system.shell import word
 
@@ -147,6 +147,17 @@ def train(
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.FFXPassword = None,
+    seal: Annotated[
+        list[str] | None,
+        option(
+            "--seal",
+            metavar="RECIPIENT",
+            help="Never write weights unencrypted, but sealed for this key file or public age1… "
+            "text; may be given several times. To --resume needs the key of one of them.",
+            panel=options.KEY,
+        ),
+    ] = None,
+    identity: options.IdentityFile = None,
     device: options.Device = "auto",
     precise: options.Precise = False,
     compiled: Annotated[
@@ -190,13 +201,14 @@ def train(
         "crop_scale": crop_scale,
     }
     if resume:
-        begun_with = (recipe, *of_recipe.values(), backbone, method, block_size, seed)
+        begun_with = (recipe, *of_recipe.values(), backbone, method, block_size, seed, seal)
         if precise or compiled or any(value is not None for value in begun_with):
             raise typer.BadParameter(
                 "--resume goes on as the run was begun; leave out the other training options"
             )
         begun = Run.open(runs / (name or "latest"))
-        cipher = _cipher_of_run(begun, key, passphrase_file, ffx_password)
+        loaded = recipients.unlock(begun, key, passphrase_file, identity)
+        cipher = _cipher_of_run(begun, key, passphrase_file, ffx_password, loaded)
         run = _resume(begun, shards, cipher, where)
     else:
         chosen = recipes.recipe(recipe or "paper", **of_recipe)
@@ -208,6 +220,7 @@ def train(
             cipher=_cipher_on_device(key, passphrase_file, method, block_size, ffx_password),
             device=where,
             name=name,
+            recipients=recipients.read_recipients(seal, passphrase_file) if seal else (),
             backbone=backbone or "resnet50",
             precise=precise,
             compiled=compiled,
@@ -276,11 +289,11 @@ def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password):
     return ciphers.from_key(method, loaded, block_size, password=options.encode(ffx_password))
 
 
-def _cipher_of_run(run, key, passphrase_file, ffx_password):
+def _cipher_of_run(run, key, passphrase_file, ffx_password, loaded):
     """What a run was begun with on the device; None if its shards were encrypted."""
     if not run.configuration.data.on_the_fly or run.header.method == "none":
         return None
-    return options.load_cipher(run.header, key, passphrase_file, ffx_password, run.path)
+    return options.load_cipher(run.header, key, passphrase_file, ffx_password, run.path, loaded)
 
 
 @app.command(
@@ -297,6 +310,7 @@ def evaluate(
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
+    identity: options.IdentityFile = None,
     limit: options.Limit = None,
     batch_size: options.BatchSize = None,
     device: options.Device = "auto",
@@ -309,12 +323,13 @@ def evaluate(
     from segkey.system import devices
 
     where, opened = devices.choose(device), options.open_run(run)
+    unlocked_by = recipients.unlock(opened, key, passphrase_file, identity)
     tested = test_splits.open_test_split(opened, shards, images, masks, split)
     loaded = cipher = None
     # Images encrypted as the run was trained need no key; one that is given must be the right one
     # all the same.
     if opened.header.method != "none" and (tested.header.method == "none" or key):
-        loaded = options.load_key_for(opened.header, key, passphrase_file)
+        loaded = unlocked_by or options.load_key_for(opened.header, key, passphrase_file)
         cipher = opened.cipher(loaded, options.encode(ffx_password))
     console.left_out(getattr(tested, "problems", []))
     result = evaluation.evaluate(
@@ -350,6 +365,7 @@ def predict(
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
+    identity: options.IdentityFile = None,
     out: Annotated[
         Path,
         option("--out", "-o", metavar="FOLDER", help="Write masks here.", panel=options.OUTPUT),
@@ -384,12 +400,14 @@ def predict(
     from segkey.data import sources
     from segkey.data.items import ALL
     from segkey.model import prediction
+    from segkey.system import devices
 
     source = sources.find_pictures(images)
     for line in source.notes:
         console.note(line)
-    model = prediction.load(options.open_run(run).path, device, precise)
-    loaded = options.load_key_for(model.run.header, key, passphrase_file)
+    opened = options.open_run(run)
+    loaded = recipients.unlock_and_load_key(opened, key, passphrase_file, identity)
+    model = prediction.Model(opened, devices.choose(device), precise)
     cipher = model.cipher(loaded, options.encode(ffx_password))
     result = prediction.predict_files(
         model,

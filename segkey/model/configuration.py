@@ -6,6 +6,7 @@ earlier versions; what a later version wrote beside them is kept.
 
 from dataclasses import dataclass, replace
 
+from segkey.crypto.age import MOST_RECIPIENTS
 from segkey.crypto.ciphers import METHODS
 from segkey.data.decode import MAX_PIXELS
 from segkey.model import networks
@@ -147,6 +148,24 @@ class Best:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """For whom the weights are encrypted, and which they are; see `segkey.model.sealed`.
+
+    Attributes:
+        recipients: public texts ``age1…``.
+        sha256: checksum of the weights; None before there are any.
+        replaces: checksums of earlier weights that a kill may have left in their place.
+    """
+
+    recipients: tuple[str, ...] = stated(
+        many(pattern("age1[0-9a-z]{58}", "a recipient age1…"), MOST_RECIPIENTS, 1)
+    )
+    sha256: str | None = stated(or_none(HEX_64), default=None)
+    replaces: tuple[str, ...] | None = stated(many(HEX_64, 1000), default=None, omitted=True)
+    unknown: dict = records.unknown_fields()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Configuration:
     """``run.json``.
 
@@ -170,6 +189,7 @@ class Configuration:
         seconds: that they took.
         differs_from_paper: how augmentation does, if the schedule is the paper's.
         weights_sha256: checksum of the weights.
+        sealed: for whom the weights are encrypted; None if they are not.
         best: the epoch they are of.
     """
 
@@ -197,6 +217,7 @@ class Configuration:
     seconds: float = stated(number(0))
     differs_from_paper: str | None = stated(text(1000), default=None, omitted=True)
     weights_sha256: str | None = stated(HEX_64, default=None, omitted=True)
+    sealed: Sealed | None = stated(Sealed, default=None, omitted=True)
     best: Best | None = stated(Best, default=None, omitted=True)
     unknown: dict = records.unknown_fields()
 

@@ -12,7 +12,7 @@ from segkey.crypto.ciphers import Cipher
 from segkey.crypto.ciphers.base import check_size
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import run_names, runs
+from segkey.model import run_names, runs, sealed
 from segkey.model.configuration import Configuration, Lock
 from segkey.model.lock import SignedPermutation, lock_network
 from segkey.model.locked_conv import LockedConv
@@ -34,7 +34,8 @@ def lock_run(
     """Write a run that needs images encrypted with a key, and predicts as the original does.
 
     Args:
-        run: trained on plain images.
+        run: trained on plain images; of a sealed one, which has been given its key
+            (`segkey.model.runs.Run.unlock`), the new run is sealed for the same recipients.
         key: that images will be encrypted with.
         method: ``np``, ``shf``, ``shf+np``, or one of a user's own that permutes and inverts.
         block_size: M, a multiple of the stride of the network's first convolution.
@@ -172,6 +173,7 @@ def _configuration(run: runs.Run, name: str, lock: Lock, cipher: Cipher) -> Conf
     return replace(
         made,
         name=name,
+        sealed=sealed.sealed_for(run.recipients) if run.is_sealed else None,
         model=replace(made.model, lock=lock),
         data=replace(made.data, **{each: getattr(cipher, each) for each in needed}),
     )

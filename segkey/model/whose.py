@@ -23,6 +23,7 @@ from segkey.model.runs import Run
 from segkey.model.stem import find_stem
 from segkey.model.weights import read_weights
 from segkey.shards.header import MAX_BLOCK
+from segkey.system.shell import word
 
 _STRANGERS = 10  # keys of nobody that chance is measured with
 _SAYS_NOTHING = 0.95  # chance so high that the right key could not be told
@@ -97,7 +98,7 @@ def locked_layer(model: Path) -> LockedConv:
     Raises:
         SegkeyError: there is none, or none that can be.
     """
-    file = Run.open(model).weights_file if model.is_dir() else model
+    file = _weights_file(model)
     state = read_weights(file)
     places = [name.removesuffix("geometry") for name in state if name.endswith(".geometry")]
     if not places:
@@ -113,6 +114,18 @@ def locked_layer(model: Path) -> LockedConv:
             f"({type(error).__name__})",
             "give the model as it was found",
         ) from None
+
+
+def _weights_file(model: Path) -> Path:
+    if not model.is_dir():
+        return model
+    run = Run.open(model)
+    if run.is_sealed:
+        raise SegkeyError(
+            f"{model} is sealed, so its weights cannot be read",
+            f"unseal it first, with a key that opens it: segkey unseal {word(model)}",
+        )
+    return run.weights_file
 
 
 def _layer(geometry: Tensor, weight: Tensor, border: Tensor) -> LockedConv:

@@ -8,7 +8,7 @@ import torch
 
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import authenticity, conditions, locked_runs, runs, weights
+from segkey.model import authenticity, conditions, locked_runs, runs
 from segkey.model.results import Incorrect, MajorityClass, Plain, Score
 from segkey.paper.grid import Cell
 from segkey.paper.settings import FORMAT
@@ -152,17 +152,17 @@ class BrokenRunError(SegkeyError):
     """A cell's run that was begun cannot be used."""
 
 
-def damage(path: Path) -> str:
+def damage(path: Path, key: Key) -> str:
     """Why a run that was begun cannot be gone on with; empty if it can, or if there is none."""
     if not os.path.lexists(path / "run.json"):
         return ""
     try:
-        run = runs.Run.open(path)
+        run = runs.Run.open(path).unlock(key)
         if run.configuration.epochs_done:
             run.history()
             run.load_model(torch.device("cpu"))
             if run.state_file.is_file():
-                weights.read_archive(run.state_file)
+                run.read_state()
         return ""
     except SegkeyError as error:
         return error.what
@@ -180,7 +180,7 @@ def locked(path: Path, original: Path, key: Key, cell: Cell) -> runs.Run:
         BrokenRunError: the baseline cannot be used, or the run was made of other weights.
     """
     try:
-        baseline = runs.Run.open(original)
+        baseline = runs.Run.open(original).unlock(key)
         if os.path.lexists(path / "run.json"):
             run = runs.Run.open(path)
             lock = run.configuration.model.lock

@@ -126,7 +126,8 @@ def _view(
     experiment: Experiment, cell: CellResult, plain: np.ndarray, truth: np.ndarray, header: Header
 ) -> View:
     device, cipher = experiment.device, experiment.cipher(cell.cell)
-    model = Run.open(experiment.out / "runs" / cell.run).load_model(device)
+    run = Run.open(experiment.out / "runs" / cell.run).unlock(experiment.key)
+    model = run.load_model(device)
     images = cipher.encrypt(torch.from_numpy(plain[None]).to(device))
     with devices.mixed_precision(device):
         predicted = model(as_pixels(images, cipher.max_value)).argmax(1).cpu()

@@ -236,12 +236,12 @@ class Experiment:
         folder, recipe = self.out / "runs", self.settings.recipe
         path, images = folder / cell.name, len(splits["train"])
         is_folder_there(path)
-        if broken := distributed.broadcast(damage(path) if distributed.is_main() else ""):
+        if broken := distributed.broadcast(damage(path, self.key) if distributed.is_main() else ""):
             raise BrokenRunError(broken)
         if cell.locked:
             return locked(path, folder / Cell("none", 1, cell.seed).name, self.key, cell)
         begun = (
-            runs.Run.open(path)
+            runs.Run.open(path).unlock(self.key)
             if distributed.broadcast(os.path.lexists(path / "run.json"))
             else None
         )

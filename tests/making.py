@@ -18,7 +18,7 @@ def trained(
     shards: Path, folder: Path, epochs: int = 2, batch_size: int = 4, lr: float | None = None, **how
 ) -> Run:
     """A run of resnet14 on the shards in a folder; ``how`` goes to `segkey.model.training.train`."""
-    how = {"backbone": "resnet14", "device": CPU, "shards": [shards]} | how
+    how = {"network": "resnet14", "device": CPU, "shards": [shards]} | how
     recipe = recipes.recipe("scratch", epochs=epochs, batch_size=batch_size, lr=lr)
     return training.train(open_splits([shards], ("train", "val")), folder, recipe, **how)
 

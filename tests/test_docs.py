@@ -200,7 +200,7 @@ def test_the_fields_of_a_run_and_its_results_are_described(workplace, tmp_path):
     texts += (run / "history.jsonl").read_text().splitlines()
     texts.append(CliRunner().invoke(app, ["report", "runs/latest", "--json"]).stdout)
     found = fields([json.loads(text) for text in texts])
-    assert found >= {"epoch", "backbone", "tested", "hmac", "chosen_on_test", "authentic"}
+    assert found >= {"epoch", "channels", "tested", "hmac", "chosen_on_test", "authentic"}
     assert [name for name in sorted(found) if not described(name)] == []
 
 

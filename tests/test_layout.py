@@ -10,7 +10,11 @@ import segkey
 
 ROOT = Path(segkey.__file__).parent
 WINGS = re.findall(r"^    (\w+) +\S", segkey.__doc__, re.M)
-PUBLIC_NAMES = {"ciphers": "crypto", "transforms": "crypto"}  # modules that only name others
+PUBLIC_NAMES = {
+    "ciphers": "crypto",
+    "networks": "model",
+    "transforms": "crypto",
+}  # modules that only name others
 FILES = sorted(ROOT.rglob("*.py"))
 
 

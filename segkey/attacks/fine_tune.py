@@ -11,6 +11,7 @@ from segkey.data.augment import random_crops
 from segkey.errors import SegkeyError
 from segkey.model import networks
 from segkey.model.batches import BatchLoader, crop_batch
+from segkey.model.network_registry import recorded
 from segkey.model.recipes import recipe
 from segkey.model.results import LABELLED
 from segkey.model.trainer import segmentation_loss
@@ -144,6 +145,9 @@ def _starting_model(target: Target, start: str) -> networks.Segmenter:
         return target.run.load_model(target.device)
     config = target.run.config
     model = networks.build(
-        config["model"]["backbone"], list(target.run.header.classes), config["recipe"]["weights"]
+        recorded(config["model"]),
+        list(target.run.header.classes),
+        config["recipe"]["weights"],
+        channels=target.run.header.channels,
     )
     return model.to(target.device, memory_format=torch.channels_last)

@@ -32,7 +32,7 @@ class _Commands(TyperGroup):
 
     def _invoke(self, ctx):
         try:
-            plugins.load(os.environ.get("SEGKEY_METHODS", ""))
+            plugins.load_named()
             return super().invoke(ctx)
         except SegkeyError as error:
             self._fail(error)

@@ -15,7 +15,7 @@ _RECIPE = "Values of the recipe"
 
 @app.command(
     epilog="Example: segkey train   (the paper's recipe, from COCO weights)\n\n"
-    "Example: segkey train --recipe scratch --backbone resnet14 --epochs 30\n\n"
+    "Example: segkey train --recipe scratch --network resnet14 --epochs 30\n\n"
     "Example: segkey train plain/ --key keys/segkey.key --method ffx -M 4\n\n"
     "Example: segkey train --resume",
     rich_help_panel="Model",
@@ -37,14 +37,7 @@ def train(
             "random weights).",
         ),
     ] = None,
-    backbone: Annotated[
-        str | None,
-        option(
-            "--backbone",
-            metavar="NAME",
-            help="Use resnet50 (the default), resnet101, or resnet14 for laptops.",
-        ),
-    ] = None,
+    network: options.Network = None,
     name: Annotated[
         str | None,
         option(
@@ -166,7 +159,7 @@ def train(
     are; the paper draws new crops in every epoch.
     """
     from segkey import reports
-    from segkey.model import recipes
+    from segkey.model import network_registry, recipes
     from segkey.model.runs import Run
     from segkey.system import devices
 
@@ -190,7 +183,7 @@ def train(
         "crop_scale": crop_scale,
     }
     if resume:
-        begun_with = (recipe, *of_recipe.values(), backbone, method, block_size, seed)
+        begun_with = (recipe, *of_recipe.values(), network, method, block_size, seed)
         if precise or compiled or any(value is not None for value in begun_with):
             raise typer.BadParameter(
                 "--resume goes on as the run was begun; leave out the other training options"
@@ -208,7 +201,7 @@ def train(
             cipher=_cipher_on_device(key, passphrase_file, method, block_size, ffx_password),
             device=where,
             name=name,
-            backbone=backbone or "resnet50",
+            network=network or network_registry.DEFAULT,
             precise=precise,
             compiled=compiled,
             seed=seed or 0,

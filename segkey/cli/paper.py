@@ -19,7 +19,7 @@ class _GridProgress(console.TerminalProgress):
 
 @app.command(
     epilog="Example: segkey reproduce VOCdevkit/VOC2012\n\n"
-    "Example: segkey reproduce data/ --recipe scratch --backbone resnet14 --size 128 -M 2,4,8\n\n"
+    "Example: segkey reproduce data/ --recipe scratch --network resnet14 --size 128 -M 2,4,8\n\n"
     "Example: segkey reproduce VOCdevkit/VOC2012 --methods np -M 4 --seeds 3 --dry-run",
     rich_help_panel="Reports",
 )
@@ -50,14 +50,7 @@ def reproduce(
         str | None,
         option("--weights", metavar="NAME", help="Start from coco, imagenet, none, or a file."),
     ] = None,
-    backbone: Annotated[
-        str,
-        option(
-            "--backbone",
-            metavar="NAME",
-            help="Use resnet50, resnet101, or resnet14 for laptops.",
-        ),
-    ] = "resnet50",
+    network: options.Network = None,
     epochs: Annotated[
         int | None, option("--epochs", min=1, metavar="N", help="Train for N epochs.")
     ] = None,
@@ -100,7 +93,7 @@ def reproduce(
     from segkey import paper
     from segkey.crypto import BLOCK_SIZES, PROTECTED
     from segkey.crypto.keys import Key
-    from segkey.model import recipes
+    from segkey.model import network_registry, recipes
     from segkey.paper import figures, tables
     from segkey.reports import preview
     from segkey.system import distributed
@@ -112,9 +105,10 @@ def reproduce(
     )
     names = options.parse_methods(methods) or list(PROTECTED)
     cells = paper.grid(names, chosen, height_width, seeds)
+    network = network or network_registry.DEFAULT
     overrides = {"weights": weights, "epochs": epochs, "batch_size": batch_size}
     settings = paper.Settings(
-        height_width, recipes.recipe(recipe, **overrides), backbone, wrong_keys, limit
+        height_width, recipes.recipe(recipe, **overrides), network, wrong_keys, limit
     )
     where = choose(device)
     paper.check_folder(out)

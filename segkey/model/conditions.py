@@ -9,6 +9,7 @@ method and block size, which are what is compared.
 import json
 import re
 
+from segkey.model.network_registry import recorded
 from segkey.model.results import Result
 
 _UNSHOWN = {
@@ -41,7 +42,7 @@ def of_training(config: dict) -> dict[str, object]:
         "classes": list(data["classes"]),
         "size": "x".join(map(str, data["size"])),
         "void value": data.get("ignore_index"),
-        "network": config["model"]["backbone"],
+        "network": recorded(config["model"]),
         "starting weights": weights or None,
         "training images": images.get("train"),
         "validation images": images.get("val"),

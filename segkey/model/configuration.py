@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from segkey.crypto.ciphers import METHODS
 from segkey.data.decode import MAX_PIXELS
-from segkey.model import networks, recipes
+from segkey.model import network_registry, recipes
+from segkey.model.network_registry import MAX_CHANNELS
 from segkey.model.run_names import NAME as RUN_NAME
 from segkey.shards import Header
 from segkey.shards.header import MAX_BLOCK
@@ -47,9 +48,19 @@ _EPOCHS = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """The network that was trained."""
+    """The network that was trained; `segkey.model.networks.described` builds it.
 
-    backbone: str = stated(one_of(networks.BACKBONES))
+    A name that is not known here is no damage: its package or plug-in may be missing.
+    """
+
+    name: str = stated(
+        pattern(network_registry.NAME.pattern, "a network's name"), "name", "backbone"
+    )
+    channels: int = stated(whole(1, MAX_CHANNELS), default=3)
+    mean: tuple[float, ...] | None = stated(many(number(-100, 100), MAX_CHANNELS, 1), default=None)
+    std: tuple[float, ...] | None = stated(
+        many(number(0, 100, above=True), MAX_CHANNELS, 1), default=None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +69,7 @@ class Data:
 
     method: str = stated(one_of(METHODS))
     block_size: int = stated(whole(1, MAX_BLOCK))
-    channels: int = stated(whole(3, 3))
+    channels: int = stated(whole(1, MAX_CHANNELS))
     classes: tuple[str, ...] = stated(many(NAME, 255, 1))
     size: tuple[int, int] = stated(many(whole(1, MAX_PIXELS), 2, 2))
     images: dict[str, int] | None = stated(named(whole(), 10), default=None)
@@ -111,12 +122,27 @@ def complaint(config: dict) -> str:
         return f"in 'data', {problem}"
     if problem := recipes.complaint(config["recipe"]):
         return f"in 'recipe', {problem}"
+    if problem := _channels_disagree(records.read(Configuration, config)):
+        return problem
     (height, width), m = data.size, data.block_size
     if height * width > MAX_PIXELS or height % m or width % m:
         return (
             f"'data.size' is {height}x{width}; expected sides that M = {m} divides, of at most "
             f"{MAX_PIXELS} pixels"
         )
+    return ""
+
+
+def _channels_disagree(config: Configuration) -> str:
+    """The field that has another number of channels than the images, or nothing."""
+    model, channels = config.model, config.data.channels
+    found = {"model.channels": model.channels}
+    found |= {
+        f"model.{kind}": len(getattr(model, kind) or (0,) * channels) for kind in ("mean", "std")
+    }
+    for name, number_of in found.items():
+        if number_of != channels:
+            return f"'{name}' is for {number_of} channels; expected {channels}, as 'data' has"
     return ""
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model.batches import BatchLoader, as_pixels
+from segkey.model.network_registry import recorded
 from segkey.model.networks import Segmenter
 from segkey.model.results import NOTHING_TO_MEASURE, Evaluation, MajorityClass, Score
 from segkey.model.runs import Run
@@ -205,7 +206,7 @@ def conditions(
     return {
         "run": run.name,
         "weights_sha256": run.weights_checksum,
-        "network": run.config["model"]["backbone"],
+        "network": recorded(run.config["model"]),
         "split": split.header.split,
         "images": images,
         "fingerprint": split.fingerprint,

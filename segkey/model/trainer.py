@@ -17,7 +17,7 @@ from torch import Tensor
 
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.model import networks, runs
+from segkey.model import network_registry, networks, runs
 from segkey.model.batches import SHUFFLE_BUFFER, BatchLoader, as_pixels, fits
 from segkey.model.checkpoint import Checkpoint, Saver, copied
 from segkey.model.forecast import Forecast
@@ -47,7 +47,7 @@ class Settings:
 
     Attributes:
         recipe: how to train, and the starting weights.
-        backbone: a name in `segkey.model.networks.BACKBONES`.
+        network: a name that `segkey.model.network_registry.find` knows.
         precise: compute in float32, even if the device is made for bfloat16.
         compiled: compile the network with `torch.compile`; takes a minute, and needs a compiler on
             the CPU.
@@ -60,7 +60,7 @@ class Settings:
     """
 
     recipe: Recipe
-    backbone: str = "resnet50"
+    network: str = network_registry.DEFAULT
     precise: bool = False
     compiled: bool = False
     seed: int = 0
@@ -97,7 +97,7 @@ class Trainer:
         header = splits["train"].header
         self.ignore_index = header.ignore_index
         self.max_value = cipher.max_value if cipher else header.max_value
-        self._build_network(list(header.classes))
+        self._build_network(splits["train"])
         self._open_loaders(splits)
         self.micro_batches = devices.MicroBatches(
             f"steps go on with batches of {self.recipe.batch_size}, their gradients added up",
@@ -112,10 +112,16 @@ class Trainer:
             self._tell_forecast,
         )
 
-    def _build_network(self, classes: list[str]) -> None:
+    def _build_network(self, split: Split) -> None:
         """The network with its starting weights, and its optimizer."""
         torch.manual_seed(seed_of(self.settings.seed, "start"))
-        model = networks.build(self.settings.backbone, classes, self.recipe.weights)
+        model = networks.build(
+            self.settings.network,
+            list(split.header.classes),
+            self.recipe.weights,
+            channels=split.header.channels,
+        )
+        model.check_size(*split.size)
         model = distributed.same_weights(model)
         model.to(self.device, memory_format=torch.channels_last)
         self.model = distributed.sync_batchnorm(model, self.device)

@@ -43,6 +43,7 @@ def train(
     device: torch.device,
     name: str | None = None,
     cipher: Cipher | None = None,
+    backbone: str | None = None,
     progress: Progress = SILENT,
     **settings: object,
 ) -> runs.Run:
@@ -60,15 +61,16 @@ def train(
         name: the run's name; by default from method and block size.
         cipher: augments, then encrypts plain shards on the device. Without it, plain shards that
             were not augmented when they were made are augmented on the device too.
+        backbone: another spelling of ``network``, that of earlier versions.
         progress: hears of every epoch.
-        settings: other fields of `Settings`: ``backbone``, ``seed``, ``precise``, ``compiled``,
+        settings: other fields of `Settings`: ``network``, ``seed``, ``precise``, ``compiled``,
             ``resident``, ``shuffle_buffer``, ``save_every``.
 
     Raises:
         SegkeyError: splits that cannot be trained on, weights that are not there, a name that is
             taken.
     """
-    chosen = Settings(recipe, **settings)
+    chosen = Settings(recipe, **settings | ({"network": backbone} if backbone else {}))
     begun = _begun_by_this_job(folder, name) if distributed.is_main() else None
     if begun := distributed.broadcast(begun):
         run = runs.Run.open(begun)

@@ -12,6 +12,7 @@ import torch
 from segkey.crypto.ciphers import Cipher
 from segkey.model import runs
 from segkey.model.batches import SHUFFLE_BUFFER
+from segkey.model.network_registry import recorded
 from segkey.model.recipes import RECIPES, recipe_of
 from segkey.model.trainer import Settings, Trainer
 from segkey.system import devices, distributed
@@ -37,7 +38,7 @@ def configuration(trainer: Trainer, shards: list[Path]) -> dict:
         "shuffle_buffer": trainer.train_loader.shuffle_buffer,
         "precise": settings.precise,
         "compiled": settings.compiled,
-        "model": {"backbone": settings.backbone},
+        "model": trainer.model.description,
         "data": data_of(trainer) | {"shards": [str(path) for path in shards]},
         "training": _training_of(trainer),
         "recipe": asdict(settings.recipe),
@@ -65,7 +66,7 @@ def settings_of(run: runs.Run, resident: bool | None = None) -> Settings:
         buffer = SHUFFLE_BUFFER * config["windowed"] if "windowed" in config else None
     return Settings(
         recipe_of(run),
-        config["model"]["backbone"],
+        recorded(config["model"]),
         config["precise"],
         config.get("compiled", False),
         config["seed"],

@@ -9,6 +9,7 @@ from segkey.model import conditions
 from segkey.model.recipes import RECIPES
 from segkey.model.results import NOTHING_TO_MEASURE
 from segkey.paper.findings import Model, has_score, models_of
+from segkey.paper.settings import upgraded
 from segkey.reports.text import Shown, TextTable, number
 
 # Table 1 of the paper: mean IoU on the 1449 validation images of PASCAL VOC 2012, correct key.
@@ -20,7 +21,7 @@ TABLE_1 = {
     method: dict(zip(BLOCK_SIZES, values, strict=True))
     for method, values in zip(PROTECTED, (_SHF, _NP, _FFX), strict=True)
 }
-PAPERS_SETTINGS = {"backbone": "resnet50", "size": [256, 256]}  # its recipe stands in RECIPES
+PAPERS_SETTINGS = {"network": "fcn_resnet50", "size": [256, 256]}  # its recipe stands in RECIPES
 
 _MARKS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -105,6 +106,7 @@ class Table1:
     """
 
     def __init__(self, document: dict):
+        document = document | {"settings": upgraded(document["settings"])}
         self.document, self.lines = document, lines_of(document)
         self.full = document["full_voc"]
         methods = {line.method for line in self.lines} - {"none"}
@@ -119,7 +121,7 @@ class Table1:
         height, width = settings["size"]
         images = max((cell["images"] for cell in self.document["cells"]), default=0)
         return (
-            f"Mean IoU with the correct key ({settings['backbone']}, "
+            f"Mean IoU with the correct key ({settings['network']}, "
             f"{settings['recipe']['epochs']} epochs from "
             f"{weights_in_words(settings)}, {settings['data']['images']['train']} training images, "
             f"{height}x{width}, "

@@ -129,7 +129,7 @@ def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
         ),
         (
             "training",
-            f"{settings['backbone']} from {weights_in_words(settings)}, {recipe['epochs']} epochs, batches "
+            f"{settings['network']} from {weights_in_words(settings)}, {recipe['epochs']} epochs, batches "
             f"of "
             f"{recipe['batch_size']}, {recipe['optimizer']}",
         ),

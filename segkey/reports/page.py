@@ -13,6 +13,7 @@ from PIL import Image
 from segkey.crypto.ciphers import METHODS, Cipher, key_space_bits, method_label
 from segkey.data.items import Problem
 from segkey.data.palette import palette_mask, palette_of
+from segkey.model.network_registry import recorded
 from segkey.model.results import Attack, AttackLine, Evaluation, Suite
 from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
@@ -191,9 +192,7 @@ def _facts(run) -> list[tuple[str, str]]:
     """What was protected and how, as names and values."""
     config, header = run.config, run.header
     data, recipe = config["data"], config["recipe"]
-    facts = [
-        ("network", f"FCN, {config['model']['backbone']}, {_start(recipe.get('weights', 'none'))}")
-    ]
+    facts = [("network", f"{recorded(config['model'])}, {_start(recipe.get('weights', 'none'))}")]
     if header.method != "none":
         bits = key_space_bits(
             header.method, header.block_size, header.channels, bool(header.password_hash)
@@ -273,7 +272,9 @@ def _commands(run, attacked: Attack | None) -> list[str]:
     settings = config["recipe"] | {"seed": config["seed"], "name": run.name}
     values = " ".join(option(name, _last(str(value))) for name, value in settings.items())
     made = " --method none" if data.get("on_the_fly") or not method else method + password
-    train = f"segkey train {' '.join(shards)} {option('backbone', config['model']['backbone'])} {values}"
+    train = (
+        f"segkey train {' '.join(shards)} {option('network', recorded(config['model']))} {values}"
+    )
     if data.get("on_the_fly") and method:
         train += f" --key KEY{method}{password}"
     commands = [

@@ -185,7 +185,7 @@ DIFFERENT = {
         {"recipe": {"weights": "/home/anna/own.safetensors"}},
         "starting weights own.safetensors (not none)",
     ),
-    "network": ({"model": {"backbone": "resnet50"}}, "network resnet50 (not resnet14)"),
+    "network": ({"model": {"name": "timm:resnet18"}}, "network timm:resnet18 (not resnet14)"),
     "bfloat16": ({"training": {"dtype": "bfloat16"}}, "training in bfloat16 (not float32)"),
     "ranks": ({"training": {"world_size": 2}}, "ranks 2 (not 1)"),
     "precise": ({"precise": True}, "precise"),

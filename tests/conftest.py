@@ -96,6 +96,7 @@ SLOW = (
     "attacks/test_suite.py",
     "attacks/test_wrong_keys.py",
     "cli/test_cli.py",
+    "model/test_importing.py",
     "model/test_training.py",
     "paper/test_reproduction.py",
     "robustness/",

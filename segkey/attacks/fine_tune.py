@@ -147,7 +147,7 @@ def _starting_model(target: Target, start: str) -> networks.Segmenter:
     model = networks.build(
         recorded(config["model"]),
         list(target.run.header.classes),
-        config["recipe"]["weights"],
+        config["recipe"].get("weights", "none"),
         channels=target.run.header.channels,
     )
     return model.to(target.device, memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ do. Names with a colon belong to a family, such as ``smp:Unet/resnet34``: the pa
 """
 
 import difflib
+import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -160,6 +161,13 @@ def network(
     return register
 
 
+def register_all() -> None:
+    """Register the built-in networks and families, which import torchvision; more than once is
+    harmless."""
+    for module in ("torchvision_networks", "other_networks"):
+        importlib.import_module(f"segkey.model.{module}")
+
+
 def canonical(name: str) -> str:
     """The name under which a network is recorded: ``resnet50`` stands for ``fcn_resnet50``."""
     return ALIASES.get(name, name)
@@ -179,6 +187,7 @@ def find(name: str) -> Network:
         SegkeyError: there is none; the hint names the package or plug-in that is missing.
     """
     name = canonical(name)
+    register_all()
     if name not in NETWORKS and ":" not in name:
         plugins.load_named()
     if found := NETWORKS.get(name):

@@ -7,11 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from segkey.errors import SegkeyError
-from segkey.model import network_registry, other_networks, starting_weights, torchvision_networks
+from segkey.model import network_registry, starting_weights
 from segkey.model.network_registry import in_a_line, recorded
-
-# Both register their networks.
-assert torchvision_networks and other_networks
 
 _KNOWN_TO_WORK = ("torchvision", "segkey")  # with images of any size
 

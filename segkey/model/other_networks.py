@@ -36,7 +36,7 @@ def _find_smp(rest: str) -> Network | None:
     architecture, _, encoder = rest.partition("/")
     encoder = encoder or _DEFAULT_ENCODER
     proper = _smp_architectures().get(architecture.lower())
-    known = encoder in _smp_encoders() or encoder.startswith("tu-")
+    known = encoder in _smp_encoders() or encoder.startswith(("tu-", "timm-"))
     if proper is None or not known:
         return None
 

@@ -157,6 +157,11 @@ def recipe_of(run: Run) -> Recipe:
     Raises:
         SegkeyError: its recipe is damaged.
     """
+    if not run.config["recipe"]:
+        raise SegkeyError(
+            f"run {run.name} was trained elsewhere: nothing is known of its training",
+            f"train a new run that starts from its weights: --weights {run.path}/model.safetensors",
+        )
     if problem := complaint(run.config["recipe"]):
         raise SegkeyError(
             f"{run.path}/run.json is damaged: in 'recipe', {problem}",

@@ -247,7 +247,7 @@ class Run:
                 f"{self.path} has no weights yet: its training is under way",
                 "wait until it saves some",
             )
-        if not self.config["epochs_done"]:
+        if not self.config["epochs_done"] and self.config["recipe"]:
             raise SegkeyError(
                 f"{self.path} has no weights: its training was cut off before it saved any",
                 f"go on with it: {self.how_to_go_on}",

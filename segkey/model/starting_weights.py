@@ -77,7 +77,7 @@ def fill(
     if not any(name in mine for name in state) or _is_encoder(state, network):
         _fill_encoder(model, network, state, origin)
         return
-    head = _depending(model, network, classes=1)
+    head = head_names(model)
     given = {name: state[name] for name in head if name in state}
     other = any(each.shape != mine[name].shape for name, each in given.items())
     if given and (other or (_is_coco(network, origin) and not _are_voc(classes))):
@@ -183,6 +183,11 @@ def _by_order(state: State, order: list[str], mine: State, origin: str, network:
             _GIVE,
         )
     return {name: state[other] for name, other in zip(wanted, given, strict=False)}
+
+
+def head_names(model: "Segmenter") -> set[str]:
+    """Names of the tensors whose shape depends on the number of classes."""
+    return _depending(model, model.entry, classes=1)
 
 
 def _depending(model: "Segmenter", network: Network, classes: int = 0, channels: int = 0) -> set:

@@ -32,7 +32,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise SegkeyError(
             f"{file} cannot be read as weights ({type(error).__name__})",
-            "give a .safetensors file or a plain state dict",
+            "give a .safetensors file, or a state dict: torch.save(model.state_dict(), FILE)",
         ) from None
 
 

@@ -17,6 +17,7 @@ from segkey.reports.commands import (
     key_space_table,
     prediction_table,
 )
+from segkey.reports.networks import import_table, network_table
 from segkey.reports.tables import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
 from segkey.reports.text import visible
 from segkey.reports.verdicts import strongest_first, suite_table, suite_verdict
@@ -38,9 +39,11 @@ __all__ = [
     "describe_prediction",
     "describe_training",
     "evaluation_table",
+    "import_table",
     "in_bytes",
     "inspection_table",
     "key_space_table",
+    "network_table",
     "strongest_first",
     "suite_table",
     "suite_verdict",

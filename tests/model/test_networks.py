@@ -34,6 +34,7 @@ def small(classes: int, channels: int) -> nn.Module:
 
 
 def test_the_names_for_completion_are_those_that_are_registered():
+    network_registry.register_all()
     assert set(network_registry.BUILT_IN) <= set(network_registry.NETWORKS)
     built_in = [each for each in network_registry.NETWORKS.values() if each.origin != "own"]
     assert [each.name for each in built_in] == list(network_registry.BUILT_IN)

@@ -49,7 +49,7 @@ def run_example(tmp_path):
             env=variables,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done

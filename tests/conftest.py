@@ -97,6 +97,7 @@ SLOW = (
     "attacks/test_wrong_keys.py",
     "cli/test_cli.py",
     "model/test_importing.py",
+    "model/test_losses.py",
     "model/test_training.py",
     "paper/test_reproduction.py",
     "robustness/",

@@ -11,7 +11,6 @@ from segkey.data.augment import random_crops
 from segkey.errors import SegkeyError
 from segkey.model import networks
 from segkey.model.batches import BatchLoader, crop_batch
-from segkey.model.network_registry import recorded
 from segkey.model.recipes import recipe
 from segkey.model.results import LABELLED
 from segkey.model.trainer import segmentation_loss
@@ -78,8 +77,8 @@ def _stolen_as_it_is(target: Target) -> dict:
 
     Plain images are divided in the better of the two ways.
     """
-    keyless = max(measured.mean_iou for measured in target.plain().values())
-    return {"percent": 0, "images": 0, "epochs": 0, "stolen": keyless, "anew": None}
+    no_key_baseline = max(measured.mean_iou for measured in target.plain().values())
+    return {"percent": 0, "images": 0, "epochs": 0, "stolen": no_key_baseline, "anew": None}
 
 
 def _numbers_of_images(images: int, percents: tuple[float, ...]) -> dict[float, int]:
@@ -143,11 +142,7 @@ def _starting_model(target: Target, start: str) -> networks.Segmenter:
     """The stolen network, or a network with the weights that the stolen one began with."""
     if start == "stolen":
         return target.run.load_model(target.device)
-    config = target.run.config
-    model = networks.build(
-        recorded(config["model"]),
-        list(target.run.header.classes),
-        config["recipe"].get("weights", "none"),
-        channels=target.run.header.channels,
-    )
+    run = target.run
+    made, weights = run.configuration.model, run.starting_weights or "none"
+    model = networks.build(made.network, list(run.header.classes), weights, made.channels)
     return model.to(target.device, memory_format=torch.channels_last)

@@ -7,6 +7,7 @@ import typer
 
 from segkey.cli import app, console, options
 from segkey.cli.options import flag, key_option, option
+from segkey.cli.training_options import EncoderWeights
 
 
 class _GridProgress(console.TerminalProgress):
@@ -50,6 +51,7 @@ def reproduce(
         str | None,
         option("--weights", metavar="NAME", help="Start from coco, imagenet, none, or a file."),
     ] = None,
+    encoder_weights: EncoderWeights = None,
     network: options.Network = None,
     epochs: Annotated[
         int | None, option("--epochs", min=1, metavar="N", help="Train for N epochs.")
@@ -106,7 +108,12 @@ def reproduce(
     names = options.parse_methods(methods) or list(PROTECTED)
     cells = paper.grid(names, chosen, height_width, seeds)
     network = network or network_registry.DEFAULT
-    overrides = {"weights": weights, "epochs": epochs, "batch_size": batch_size}
+    overrides = {
+        "weights": weights,
+        "encoder_weights": encoder_weights,
+        "epochs": epochs,
+        "batch_size": batch_size,
+    }
     settings = paper.Settings(
         height_width, recipes.recipe(recipe, **overrides), network, wrong_keys, limit
     )
@@ -132,13 +139,13 @@ def reproduce(
         estimate = paper.estimate(experiment, cells)
         console.show(tables.plan_table(cells, settings.document(source, loaded.id), estimate))
         return
-    document = experiment.run(cells)
+    results = experiment.run(cells)
     if not distributed.is_main():
         return
-    made = tables.write_tables(document, out)
-    made += figures.write_all(document, paper.example(experiment, document), out)
-    table1 = tables.Table1(document).by_block_size().as_rich()
-    console.show(table1, tables.findings_table(document))
+    made = tables.write_tables(results, out)
+    made += figures.write_all(results, paper.example(experiment, results), out)
+    table1 = tables.Table1(results).by_block_size().as_rich()
+    console.show(table1, tables.findings_table(results))
     console.note(f"In {out}/: results.json, {', '.join(path.name for path in made)}")
     console.note(
         "Encrypted pictures in fig4.png and fig5.png are drawn with a throw-away key: beside the "

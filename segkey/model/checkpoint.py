@@ -10,6 +10,8 @@ from torch import Tensor
 
 from segkey.errors import DivergedError, SegkeyError
 from segkey.model import runs, weights
+from segkey.model.average import MovingAverage
+from segkey.model.configuration import Best
 from segkey.model.networks import Segmenter
 from segkey.system.files import remove, written_whole
 
@@ -66,11 +68,14 @@ class Checkpoint:
         run.save_weights(self.best_weights)
         run.write_history(list(self.history))
         best_epoch = next(line["epoch"] for line in reversed(self.history) if line["best"])
-        run.config |= {
-            "epochs_done": self.epochs,
-            "seconds": self.history[-1]["seconds"],
-            "best": {"epoch": best_epoch, "val_loss": self.best},
-        }
+        run.configuration = replace(
+            run.configuration,
+            epochs_done=self.epochs,
+            seconds=self.history[-1]["seconds"],
+            best=Best(epoch=best_epoch, val_loss=self.best),
+        )
+        if not self.state and run.epochs_missing:  # patience has run out
+            run.configuration = replace(run.configuration, stopped_early=True)
         if self.state:
             write_state(
                 run.state_file,
@@ -87,8 +92,17 @@ class Checkpoint:
             remove(run.state_file)
 
 
-def restore(run: runs.Run, model: Segmenter, optimizer: torch.optim.Optimizer) -> Checkpoint:
+def restore(
+    run: runs.Run,
+    model: Segmenter,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
+) -> Checkpoint:
     """Bring a network and its optimizer to the state that a run was saved in last.
+
+    Args:
+        run: is gone on with.
+        model, optimizer, average: are brought to that state.
 
     Raises:
         SegkeyError: the state is damaged, or of another network.
@@ -98,8 +112,10 @@ def restore(run: runs.Run, model: Segmenter, optimizer: torch.optim.Optimizer) -
     try:
         model.fcn.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
+        if average:
+            average.restore(saved["average"])
         history = tuple(saved["history"])
-        run.config["seconds"] = history[-1]["seconds"]
+        run.configuration = replace(run.configuration, seconds=history[-1]["seconds"])
         return Checkpoint(history, saved["best"], saved["best_state"])
     except Exception as error:
         raise SegkeyError(

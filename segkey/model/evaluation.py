@@ -9,7 +9,6 @@ from torch import Tensor
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model.batches import BatchLoader, as_pixels
-from segkey.model.network_registry import recorded
 from segkey.model.networks import Segmenter
 from segkey.model.results import NOTHING_TO_MEASURE, Evaluation, MajorityClass, Score
 from segkey.model.runs import Run
@@ -139,9 +138,9 @@ def score(
     )  # a batch each
     ranks = distributed.world_size()
 
-    def count(pieces: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def count(micro_batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         counted, entropy_sum = torch.zeros_like(total), torch.zeros_like(entropies[0])
-        for images, masks in pieces:
+        for images, masks in micro_batches:
             images = cipher.encrypt(images) if cipher else images
             logits = model(as_pixels(images, max_value))
             counted += confusion_matrix(masks, logits.argmax(1), len(classes), ignore_index)
@@ -206,7 +205,7 @@ def conditions(
     return {
         "run": run.name,
         "weights_sha256": run.weights_checksum,
-        "network": recorded(run.config["model"]),
+        "network": run.configuration.model.network,
         "split": split.header.split,
         "images": images,
         "fingerprint": split.fingerprint,

@@ -100,8 +100,8 @@ class Segmenter(nn.Module):
 
     @property
     def state_bytes(self) -> int:
-        """The most bytes a checkpoint takes: weights, best weights, optimizer state, history."""
-        return 5 * self.bytes + (16 << 20)
+        """The most bytes a checkpoint takes: weights, best and averaged ones, optimizer, history."""
+        return 6 * self.bytes + (16 << 20)
 
     def weights(self) -> dict[str, Tensor]:
         """The state dict of the network itself, under its own names.

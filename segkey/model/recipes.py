@@ -1,32 +1,20 @@
 """Training recipes: the paper's, one from random weights, and the checks on both."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
 
 import torch
 
 from segkey.errors import SegkeyError
-from segkey.system.validators import PATH, Kind, misfit, number, one_of, whole
-
-if TYPE_CHECKING:
-    from segkey.model.runs import Run
+from segkey.system.records import stated
+from segkey.system.validators import PATH, Kind, many, number, one_of, or_none, whole
 
 OPTIMIZERS = ("sgd", "adamw")
-_KINDS: dict[str, Kind] = {  # what an untrusted recipe may hold
-    "optimizer": one_of(OPTIMIZERS),
-    "lr": number(0, 1e6, above=True),
-    "lr_min": number(0, 1e6),
-    "restart": whole(0, 10**9),
-    "momentum": number(0, 1e6),
-    "weight_decay": number(0, 1e6),
-    "epochs": whole(1, 10**9),
-    "batch_size": whole(1, 10**9),
-    "weights": PATH,
-    "crop_scale": number(0, 1, above=True),
-}
+LOSSES = ("ce", "dice", "ce+dice", "focal")  # `segkey.model.losses` has them
+_WEIGHTS = Kind(
+    "auto, a number for each class, or null",
+    lambda v: v is None or v == "auto" or many(number(0, 1e6), 255, 1).fits(v),
+)
 
 
 @dataclass(frozen=True)
@@ -46,18 +34,29 @@ class Recipe:
         weights: starting weights: ``coco``, ``imagenet``, ``none`` or a file.
         crop_scale: smallest area of a random crop, as a fraction of the image, 0 … 1; used if
             images are augmented on the device.
+        loss: ``ce``, ``dice``, ``ce+dice`` or ``focal``.
+        class_weights: ``auto``, or a weight for each class; None for 1.
+        patience: epochs without a lower validation loss after which the training ends; 0 for never.
+        ema: decay of the exponential moving average of the weights that is validated and kept; 0
+            for the weights themselves.
+        encoder_weights: a file of weights for the encoder alone.
     """
 
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    lr_min: float = 0.0001
-    restart: int = 10
-    momentum: float = 0.9
-    weight_decay: float = 0.005
-    epochs: int = 100
-    batch_size: int = 256
-    weights: str = "coco"
-    crop_scale: float = 0.08
+    optimizer: str = stated(one_of(OPTIMIZERS), default="sgd")
+    lr: float = stated(number(0, 1e6, above=True), default=0.1)
+    lr_min: float = stated(number(0, 1e6), default=0.0001)
+    restart: int = stated(whole(0, 10**9), default=10)
+    momentum: float = stated(number(0, 1e6), default=0.9)
+    weight_decay: float = stated(number(0, 1e6), default=0.005)
+    epochs: int = stated(whole(1, 10**9), default=100)
+    batch_size: int = stated(whole(1, 10**9), default=256)
+    weights: str = stated(PATH, default="coco")
+    crop_scale: float = stated(number(0, 1, above=True), default=0.08)
+    loss: str = stated(one_of(LOSSES), default="ce")
+    class_weights: str | tuple[float, ...] | None = stated(_WEIGHTS, default=None)
+    patience: int = stated(whole(0, 10**9), default=0)
+    ema: float = stated(number(0, 1), default=0.0)
+    encoder_weights: str | None = stated(or_none(PATH), default=None)
 
     def lr_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """The learning rate.
@@ -88,7 +87,7 @@ class Recipe:
             return torch.optim.SGD(parameters, momentum=self.momentum, **how)
         return torch.optim.AdamW(parameters, **how)
 
-    def check(self) -> Recipe:
+    def check(self) -> "Recipe":
         """Raise `SegkeyError` for an impossible value; returns the recipe."""
         positive = ("lr", "epochs", "batch_size", "crop_scale")
         for name in positive:
@@ -96,13 +95,20 @@ class Recipe:
                 raise SegkeyError(
                     f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}"
                 )
-        for name in ("weight_decay", "momentum", "lr_min", "restart"):
+        for name in ("weight_decay", "momentum", "lr_min", "restart", "patience"):
             if not getattr(self, name) >= 0:
                 raise SegkeyError(
                     f"{name.replace('_', ' ')} must not be below 0, as {getattr(self, name)} is"
                 )
         if not self.crop_scale <= 1:
             raise SegkeyError(f"crop scale must be a fraction of the area, not {self.crop_scale}")
+        if not 0 <= self.ema < 1:
+            raise SegkeyError(
+                f"the decay of the moving average must be from 0 to below 1, not {self.ema}",
+                "take --ema 0.999, or less for a short training",
+            )
+        if self.loss not in LOSSES:
+            raise SegkeyError(f"there is no loss '{self.loss}'", f"losses: {', '.join(LOSSES)}")
         if self.optimizer not in OPTIMIZERS:
             raise SegkeyError(
                 f"there is no optimizer '{self.optimizer}'", f"optimizers: {', '.join(OPTIMIZERS)}"
@@ -136,35 +142,13 @@ def recipe(name: str, **overrides: object) -> Recipe:
     """
     if name not in RECIPES:
         raise SegkeyError(f"there is no recipe '{name}'", f"recipes: {', '.join(RECIPES)}")
-    return replace(
-        RECIPES[name], **{key: value for key, value in overrides.items() if value is not None}
-    ).check()
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if given.get("encoder_weights"):  # they take the place of the recipe's own
+        given = {"weights": "none"} | given
+    return replace(RECIPES[name], **given).check()
 
 
-def complaint(values: object) -> str:
-    """The first impossible field of an untrusted recipe, and what was expected; empty if none."""
-    if not isinstance(values, dict):
-        return "it is no object"
-    known = [field.name for field in fields(Recipe)]
-    if unknown := [name for name in values if name not in known]:
-        return f"{unknown[0]!r} is unknown; expected {', '.join(known)}"
-    return misfit(values, _KINDS, optional=known)
-
-
-def recipe_of(run: Run) -> Recipe:
-    """The recipe that a run was begun with.
-
-    Raises:
-        SegkeyError: its recipe is damaged.
-    """
-    if not run.config["recipe"]:
-        raise SegkeyError(
-            f"run {run.name} was trained elsewhere: nothing is known of its training",
-            f"train a new run that starts from its weights: --weights {run.path}/model.safetensors",
-        )
-    if problem := complaint(run.config["recipe"]):
-        raise SegkeyError(
-            f"{run.path}/run.json is damaged: in 'recipe', {problem}",
-            "restore it from a backup, or train again",
-        )
-    return Recipe(**run.config["recipe"])
+def unknown_fields(values: dict) -> list[str]:
+    """Fields of an untrusted recipe that this version has none of."""
+    known = {field.name for field in fields(Recipe)}
+    return [name for name in values if name not in known]

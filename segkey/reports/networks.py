@@ -28,14 +28,14 @@ def _span(numbers: Sequence[int]) -> str:
 def import_table(made) -> Table:
     """What a `segkey.model.importing.Imported` is, and what can be done with it."""
     run = made.run
-    model, header = run.config["model"], run.header
+    model, header = run.configuration.model, run.header
     per_channel = [
-        f"({', '.join(f'{value:g}' for value in model[kind])})" for kind in ("mean", "std")
+        f"({', '.join(f'{value:g}' for value in getattr(model, kind))})" for kind in ("mean", "std")
     ]
     folder = word(run.path)
-    test = "" if run.config["data"]["shards"] else " --images FOLDER"
+    test = "" if run.configuration.data.shards else " --images FOLDER"
     facts = [
-        ("network", f"{model['name']}, {made.parameters / 1e6:.1f} million parameters"),
+        ("network", f"{model.name}, {made.parameters / 1e6:.1f} million parameters"),
         ("images", f"{run.size[0]}×{run.size[1]} pixels, {header.channels} channels"),
         ("normalised by", "mean {}, std {} of pixels 0 … 1".format(*per_channel)),
         ("classes", f"{len(header.classes)}: {', '.join(header.classes[:5])}"),

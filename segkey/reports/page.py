@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 
 import jinja2
@@ -13,7 +13,6 @@ from PIL import Image
 from segkey.crypto.ciphers import METHODS, Cipher, key_space_bits, method_label
 from segkey.data.items import Problem
 from segkey.data.palette import palette_mask, palette_of
-from segkey.model.network_registry import recorded
 from segkey.model.results import Attack, AttackLine, Evaluation, Suite
 from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
@@ -46,7 +45,7 @@ _WAYS = {
     "plain": "from the plain image",
     "truth": "ground truth",
 }
-_NO_KEY = "No test images are shown: whoever has the model's key can add them with --key."
+_NO_KEY = "No test images are shown; add them with the model's key: segkey report --html --key KEY."
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def _part(row: Row, run, samples) -> Part:
         attack_notes(attacked) if attacked else [],
         strongest_first(row.suite) if row.suite else [],
         list(attacked.incorrect.values) if attacked and attacked.is_measured else [],
-        training_curves(run.history(), run.config.get("best", {}).get("epoch")),
+        training_curves(run.history(), run.configuration.best and run.configuration.best.epoch),
         _commands(run, attacked),
         strip,
         _swatches(row.classes) if strip else [],
@@ -190,9 +189,8 @@ def _how(header) -> str:
 
 def _facts(run) -> list[tuple[str, str]]:
     """What was protected and how, as names and values."""
-    config, header = run.config, run.header
-    data, recipe = config["data"], config["recipe"]
-    facts = [("network", f"{recorded(config['model'])}, {_start(recipe.get('weights', 'none'))}")]
+    made, header = run.configuration, run.header
+    facts = [("network", f"{made.model.network}, {_start(run.starting_weights or 'none')}")]
     if header.method != "none":
         bits = key_space_bits(
             header.method, header.block_size, header.channels, bool(header.password_hash)
@@ -201,19 +199,19 @@ def _facts(run) -> list[tuple[str, str]]:
             ("key", header.key_id),
             ("key space", f"{bits:.1f} bits" if bits < 256 else "256 bits, the key itself"),
         ]
-    counts = ", ".join(f"{count} {split}" for split, count in data.get("images", {}).items())
+    counts = ", ".join(f"{count} {split}" for split, count in (made.data.images or {}).items())
     facts += [
         ("images", f"{counts}; {run.size[0]}×{run.size[1]} pixels"),
         ("classes", str(len(header.classes))),
         (
             "trained",
-            f"{config['epochs_done']} epochs of {recipe.get('epochs', '?')}, "
-            f"{duration(config.get('seconds', 0))}, {config.get('device', 'unknown device')}",
+            f"{made.epochs_done} epochs of {made.epochs_done + run.epochs_missing}, "
+            f"{duration(made.seconds)}, {made.device or 'unknown device'}",
         ),
         (
             "made",
-            f"{config.get('created', '')[:10]}, "
-            f"{', '.join(f'{name} {v}' for name, v in config.get('versions', {}).items())}",
+            f"{made.created[:10]}, "
+            f"{', '.join(f'{name} {v}' for name, v in (made.versions or {}).items())}",
         ),
     ]
     return [(name, visible(value)) for name, value in facts]
@@ -259,8 +257,8 @@ def _verdict(attacked: Attack | None, suite: Suite | None, evaluated: Evaluation
 
 def _commands(run, attacked: Attack | None) -> list[str]:
     """Commands that reproduce the numbers; of folders, only the last name, as a page is shared."""
-    config, header = run.config, run.header
-    data, (height, width), folder = config["data"], run.size, word(f"runs/{run.name}")
+    made, header = run.configuration, run.header
+    data, (height, width), folder = made.data, run.size, word(f"runs/{run.name}")
     method = (
         ""
         if header.method == "none"
@@ -268,19 +266,16 @@ def _commands(run, attacked: Attack | None) -> list[str]:
     )
     password = " --ffx-password PASSWORD" if header.password_hash else ""
     size = str(height) if height == width else f"{height}x{width}"
-    shards = [word(_last(path) or "shards") for path in data.get("shards", [])] or ["shards"]
-    settings = config["recipe"] | {"seed": config["seed"], "name": run.name}
-    values = " ".join(option(name, _last(str(value))) for name, value in settings.items())
-    made = " --method none" if data.get("on_the_fly") or not method else method + password
-    train = (
-        f"segkey train {' '.join(shards)} {option('network', recorded(config['model']))} {values}"
-    )
-    if data.get("on_the_fly") and method:
+    shards = [word(_last(path) or "shards") for path in data.shards] or ["shards"]
+    settings = (asdict(made.recipe) if made.recipe else {}) | {"seed": made.seed, "name": run.name}
+    values = " ".join(filter(None, (_option(*each) for each in settings.items())))
+    how = " --method none" if data.on_the_fly or not method else method + password
+    train = f"segkey train {' '.join(shards)} {option('network', made.model.network)} {values}"
+    if data.on_the_fly and method:
         train += f" --key KEY{method}{password}"
     commands = [
-        f"segkey encrypt IMAGES{made} --size {size} --views {data.get('views', 1)} --out "
-        f"{shards[0]}",
-        train + (" --precise" if config.get("precise") else ""),
+        f"segkey encrypt IMAGES{how} --size {size} --views {data.views or 1} --out {shards[0]}",
+        train + (" --precise" if made.precise else ""),
         f"segkey evaluate {folder}",
     ]
     if attacked:
@@ -289,6 +284,13 @@ def _commands(run, attacked: Attack | None) -> list[str]:
             f"segkey attack {folder} --wrong-keys {keys} {option('seed', seed)}{password}"
         )
     return ([f"# with key {visible(header.key_id)}"] if header.key_id else []) + commands
+
+
+def _option(name: str, value: object) -> str:
+    """A value of the recipe as an option; nothing for one that was not chosen."""
+    if value is None or (name in ("patience", "ema") and not value):
+        return ""
+    return option(name, "WEIGHTS.txt" if isinstance(value, tuple) else _last(str(value)))
 
 
 def _tiles(sample, classes: tuple[str, ...]) -> list[Tile]:

@@ -159,7 +159,7 @@ def test_safetensors_and_the_name_of_the_file(tmp_path, tiny):
     save_file(tiny(), file)
     made = import_weights(file, tmp_path / "runs", network="tiny", classes=["a", "b"], size=(8, 8))
     assert made.run.name == "my-network--2-"
-    assert made.run.config["imported"]["file"] == file.name
+    assert made.run.configuration.imported.file == file.name
     again = import_weights(file, tmp_path / "runs", network="tiny", classes=["a", "b"], size=(8, 8))
     assert again.run.name == "my-network--2--2"
 

@@ -26,7 +26,7 @@ from segkey.cli import app
 from segkey.crypto import sealing
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import evaluation, recipes, training
+from segkey.model import evaluation, training
 from segkey.model.runs import Run
 from segkey.paper import demonstration
 from segkey.reports import benchmark, inspection
@@ -220,7 +220,8 @@ def test_runs(run_folder, file, path, value, output):
         answered(*shown[output], run_folder)
         run = allowed(Run.open, run_folder)
         if run:
-            allowed(recipes.recipe_of, run)
+            allowed(run.save)
+            assert allowed(Run.open, run_folder).configuration == run.configuration
     finally:
         place.write_text(before)
 

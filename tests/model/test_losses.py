@@ -131,7 +131,7 @@ def test_class_weights_from_a_file(tmp_path, text):
         ("1\n2\n-1", "below 0, or no number"),
         ("1\n2\nx", "below 0, or no number"),
         ("1\n2\nnan", "below 0, or no number"),
-        (None, "has no weight of 'ground'"),
+        (None, "No such file"),
     ],
 )
 def test_files_that_give_no_class_weights(tmp_path, text, what):

@@ -103,6 +103,7 @@ SLOW = (
     "robustness/",
     "system/test_distributed.py",
     "test_examples.py",
+    "test_public.py",
 )
 
 

@@ -9,7 +9,8 @@ import pytest
 import segkey
 
 ROOT = Path(segkey.__file__).parent
-WINGS = re.findall(r"^    (\w+) +\S", segkey.__doc__, re.M)
+MAP = segkey.__doc__.partition("The map of the package.")[2]
+WINGS = re.findall(r"^    (\w+) +\S", MAP, re.M)
 PUBLIC_NAMES = {
     "ciphers": "crypto",
     "networks": "model",

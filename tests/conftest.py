@@ -117,13 +117,16 @@ SLOW = (
     "attacks/test_suite.py",
     "attacks/test_wrong_keys.py",
     "cli/test_cli.py",
+    "model/test_importing.py",
     "model/test_locks.py",
+    "model/test_losses.py",
     "model/test_sealed_training.py",
     "model/test_training.py",
     "paper/test_reproduction.py",
     "robustness/",
     "system/test_distributed.py",
     "test_examples.py",
+    "test_public.py",
 )
 
 

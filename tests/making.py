@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from segkey.model import recipes, training
+from segkey.model import network_registry, recipes, training
 from segkey.model.networks import Segmenter
 from segkey.model.results import Incorrect
 from segkey.model.runs import Run
@@ -23,7 +23,7 @@ def trained(
     shards: Path, folder: Path, epochs: int = 2, batch_size: int = 4, lr: float | None = None, **how
 ) -> Run:
     """A run of resnet14 on the shards in a folder; ``how`` goes to `training.train`."""
-    how = {"backbone": "resnet14", "device": CPU, "shards": [shards]} | how
+    how = {"network": "resnet14", "device": CPU, "shards": [shards]} | how
     recipe = recipes.recipe("scratch", epochs=epochs, batch_size=batch_size, lr=lr)
     return training.train(open_splits([shards], ("train", "val")), folder, recipe, **how)
 
@@ -85,7 +85,10 @@ class Tiny(Segmenter):
 
     def __init__(self, classes: int):
         torch.nn.Module.__init__(self)
-        self.backbone, self.classes = "resnet14", classes
+        self.name, self.classes, self.channels = "resnet14", classes, 3
+        self.entry = network_registry.find(self.name)
+        self.register_buffer("mean", torch.zeros(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.ones(1, 3, 1, 1), persistent=False)
         layers = [torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.BatchNorm2d(16)]
         self.fcn = torch.nn.Sequential(*layers, torch.nn.Conv2d(16, classes, 3, padding=1))
 

@@ -1,5 +1,6 @@
 """Options that several commands share, and how they are read."""
 
+import contextlib
 import inspect
 import os
 import sys
@@ -64,6 +65,19 @@ def complete_keys(incomplete: str) -> list[str]:
 def complete_methods(incomplete: str) -> list[str]:
     """Built-in methods: plug-ins are loaded only when a command runs."""
     return [name for name in KNOWN_METHODS if name.startswith(incomplete)]
+
+
+def complete_networks(incomplete: str) -> list[str]:
+    """Built-in networks; those of smp and timm once their prefix is typed."""
+    from segkey.model.network_registry import BUILT_IN
+
+    names = [*BUILT_IN, "smp:", "timm:"]
+    if incomplete.startswith(("smp:", "timm:")):
+        from segkey.model import networks
+
+        with contextlib.suppress(ImportError):
+            names = networks.names_of_family(incomplete.partition(":")[0])
+    return [name for name in names if name.startswith(incomplete)]
 
 
 # Panels of --help, after that of the options which only one command has.
@@ -148,6 +162,17 @@ BlockSize = Annotated[
         max=4096,
         metavar="M",
         help="Encrypt blocks of M x M pixels.",
+    ),
+]
+Network = Annotated[
+    str | None,
+    option(
+        "--network",
+        "--backbone",
+        metavar="NAME",
+        help="Use this network instead of fcn_resnet50: resnet14 for laptops, smp:Unet/resnet34, "
+        "timm:NAME or one of your own; 'segkey networks' lists them.",
+        autocompletion=complete_networks,
     ),
 ]
 Methods = Annotated[

@@ -7,6 +7,7 @@ import typer
 
 from segkey.cli import app, console, options
 from segkey.cli.options import flag, key_option, option
+from segkey.cli.training_options import EncoderWeights
 
 
 class _GridProgress(console.TerminalProgress):
@@ -19,7 +20,7 @@ class _GridProgress(console.TerminalProgress):
 
 @app.command(
     epilog="Example: segkey reproduce VOCdevkit/VOC2012\n\n"
-    "Example: segkey reproduce data/ --recipe scratch --backbone resnet14 --size 128 -M 2,4,8\n\n"
+    "Example: segkey reproduce data/ --recipe scratch --network resnet14 --size 128 -M 2,4,8\n\n"
     "Example: segkey reproduce VOCdevkit/VOC2012 --locked\n\n"
     "Example: segkey reproduce VOCdevkit/VOC2012 --methods np -M 4 --seeds 3 --dry-run",
     rich_help_panel="Reports",
@@ -58,14 +59,8 @@ def reproduce(
         str | None,
         option("--weights", metavar="NAME", help="Start from coco, imagenet, none, or a file."),
     ] = None,
-    backbone: Annotated[
-        str,
-        option(
-            "--backbone",
-            metavar="NAME",
-            help="Use resnet50, resnet101, or resnet14 for laptops.",
-        ),
-    ] = "resnet50",
+    encoder_weights: EncoderWeights = None,
+    network: options.Network = None,
     epochs: Annotated[
         int | None, option("--epochs", min=1, metavar="N", help="Train for N epochs.")
     ] = None,
@@ -109,7 +104,7 @@ def reproduce(
     from segkey import paper
     from segkey.crypto import BLOCK_SIZES, LOCKING, PROTECTED
     from segkey.crypto.keys import Key
-    from segkey.model import recipes
+    from segkey.model import network_registry, recipes
     from segkey.paper import figures, tables, tradeoff
     from segkey.reports import preview
     from segkey.system import distributed
@@ -120,14 +115,20 @@ def reproduce(
         *height_width, BLOCK_SIZES
     )
     names = options.parse_methods(methods) or list(PROTECTED)
+    network = network or network_registry.DEFAULT
     locks, not_locked = [], []
     if locked:
         locking = [name for name in names if name != "ffx"] if methods else LOCKING
-        locks, not_locked = paper.locks_that_fit(backbone, locking, chosen)
+        locks, not_locked = paper.locks_that_fit(network, locking, chosen)
     cells = paper.grid(names, chosen, height_width, seeds, locks)
-    overrides = {"weights": weights, "epochs": epochs, "batch_size": batch_size}
+    overrides = {
+        "weights": weights,
+        "encoder_weights": encoder_weights,
+        "epochs": epochs,
+        "batch_size": batch_size,
+    }
     settings = paper.Settings(
-        height_width, recipes.recipe(recipe, **overrides), backbone, wrong_keys, limit
+        height_width, recipes.recipe(recipe, **overrides), network, wrong_keys, limit
     )
     where = choose(device)
     paper.check_folder(out)

@@ -13,6 +13,7 @@ from torch import Tensor
 from segkey.crypto import age
 from segkey.errors import DivergedError, SegkeyError
 from segkey.model import runs
+from segkey.model.average import MovingAverage
 from segkey.model.configuration import Best
 from segkey.model.networks import Segmenter
 from segkey.system.files import remove, written_whole
@@ -76,6 +77,8 @@ class Checkpoint:
             seconds=self.history[-1]["seconds"],
             best=Best(epoch=best_epoch, val_loss=self.best),
         )
+        if not self.state and run.epochs_missing:  # patience has run out
+            run.configuration = replace(run.configuration, stopped_early=True)
         if self.state:
             write_state(
                 run.state_file,
@@ -93,8 +96,17 @@ class Checkpoint:
             remove(run.state_file)
 
 
-def restore(run: runs.Run, model: Segmenter, optimizer: torch.optim.Optimizer) -> Checkpoint:
+def restore(
+    run: runs.Run,
+    model: Segmenter,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
+) -> Checkpoint:
     """Bring a network and its optimizer to the state that a run was saved in last.
+
+    Args:
+        run: is gone on with.
+        model, optimizer, average: are brought to that state.
 
     Raises:
         SegkeyError: the state is damaged, of another network, or sealed for another key.
@@ -103,6 +115,8 @@ def restore(run: runs.Run, model: Segmenter, optimizer: torch.optim.Optimizer) -
     try:
         model.fcn.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
+        if average:
+            average.restore(saved["average"])
         history = tuple(saved["history"])
         run.configuration = replace(run.configuration, seconds=history[-1]["seconds"])
         return Checkpoint(history, saved["best"], saved["best_state"])

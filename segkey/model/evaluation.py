@@ -205,7 +205,7 @@ def conditions(
     return {
         "run": run.name,
         "weights_sha256": run.weights_checksum,
-        "network": run.configuration.model.backbone,
+        "network": run.configuration.model.network,
         "split": split.header.split,
         "images": images,
         "fingerprint": split.fingerprint,

@@ -21,7 +21,7 @@ def require_weights(run: "Run") -> None:
             f"{run.path} has no weights yet: its training is under way",
             "wait until it saves some",
         )
-    if not run.configuration.epochs_done:
+    if not run.configuration.epochs_done and run.configuration.recipe:
         raise SegkeyError(
             f"{run.path} has no weights: its training was cut off before it saved any",
             f"go on with it: {run.how_to_go_on}",

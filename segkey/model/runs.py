@@ -63,6 +63,7 @@ NAMES = (  # of all files that segkey reads or writes in a run
     "suite.json",
     "cell.json",
     "attack.partial.jsonl",
+    "log.csv",
     ".lock",
 )
 
@@ -243,10 +244,10 @@ class Run:
     @property
     def epochs_missing(self) -> int:
         """Of the recipe's epochs, those that its training has not come to; 0 for a locked run."""
-        recipe = self.configuration.recipe
-        if self.is_locked or not recipe:
+        made = self.configuration
+        if self.is_locked or made.recipe is None or made.stopped_early:
             return 0
-        return max(0, recipe.epochs - self.configuration.epochs_done)
+        return max(0, made.recipe.epochs - made.epochs_done)
 
     @property
     def starting_weights(self) -> str | None:

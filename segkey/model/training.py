@@ -47,6 +47,7 @@ def train(
     name: str | None = None,
     cipher: Cipher | None = None,
     recipients: Sequence[str] = (),
+    backbone: str | None = None,
     progress: Progress = SILENT,
     **settings: object,
 ) -> runs.Run:
@@ -66,15 +67,16 @@ def train(
             were not augmented when they were made are augmented on the device too.
         recipients: seal the run for these public texts ``age1…``: neither its weights nor the state
             that a resumption needs are ever written unencrypted.
+        backbone: another spelling of ``network``, that of earlier versions.
         progress: hears of every epoch.
-        settings: other fields of `Settings`: ``backbone``, ``seed``, ``precise``, ``compiled``,
+        settings: other fields of `Settings`: ``network``, ``seed``, ``precise``, ``compiled``,
             ``resident``, ``shuffle_buffer``, ``save_every``.
 
     Raises:
         SegkeyError: splits that cannot be trained on, weights that are not there, a name that is
             taken.
     """
-    chosen = Settings(recipe, **settings)
+    chosen = Settings(recipe, **settings | ({"network": backbone} if backbone else {}))
     promised = sealed.sealed_for(recipients) if recipients else None
     begun = _begun_by_this_job(folder, name) if distributed.is_main() else None
     if begun := distributed.broadcast(begun):
@@ -116,6 +118,11 @@ def resume(
             f"run {run.name} is locked, so its training cannot go on",
             "go on with the run that it was made of, and lock it again",
         )
+    if run.configuration.recipe is None:
+        raise SegkeyError(
+            f"run {run.name} was trained elsewhere: nothing is known of its training",
+            f"train a new run that starts from its weights: --weights {run.weights_file}",
+        )
     if is_finished(run):
         epochs = run.configuration.epochs_done
         raise SegkeyError(f"run {run.name} has all its {epochs} epochs", "train a new run")
@@ -127,10 +134,16 @@ def resume(
     with distributed.sole_writer(run.path):
         saved = is_there(run.state_file)  # if not, it was cut off in its first epoch
         if saved:  # the starting weights need not be there any more
-            settings = replace(settings, recipe=replace(settings.recipe, weights="none"))
+            settings = replace(
+                settings, recipe=replace(settings.recipe, weights="none", encoder_weights=None)
+            )
         trainer = _trainer(splits, settings, device, cipher, progress)
         _check_same_data(run, trainer)
-        start = restore(run, trainer.model, trainer.optimizer) if saved else Checkpoint()
+        start = (
+            restore(run, trainer.model, trainer.optimizer, trainer.average)
+            if saved
+            else Checkpoint()
+        )
         facts = {"the epochs it goes on after": str(start.history)}
         distributed.require_same(facts, shown=False)
         training_record.begin_segment(run, trainer, start.epochs)

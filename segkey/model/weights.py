@@ -28,6 +28,7 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _MOST_HEADER_BYTES = 4 << 20  # JSON takes 25 times as much once it is read
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -43,16 +44,24 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             if stated and stated != checksum(state):
                 raise ValueError("checksum")
             return state
-        state = unpickled(file, "cpu", follow=True)
-        state = state.get("model", state)
-        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-            raise TypeError
-        return state
+        return _unwrapped(unpickled(file, "cpu", follow=True))
     except Exception as error:
         raise SegkeyError(
             f"{file} cannot be read as weights ({type(error).__name__})",
-            "give a .safetensors file or a plain state dict",
+            "give a .safetensors file, or a state dict: torch.save(model.state_dict(), FILE)",
         ) from None
+
+
+def _unwrapped(saved: object) -> dict[str, Tensor]:
+    """The state dict in what a training script saved: alone, or beside epochs and optimizers."""
+    for name in _WRAPPERS:
+        if isinstance(saved, dict) and isinstance(saved.get(name), dict):
+            saved = saved[name]
+    if not isinstance(saved, dict) or not saved:
+        raise TypeError
+    if not all(isinstance(tensor, Tensor) for tensor in saved.values()):
+        raise TypeError
+    return saved
 
 
 def read_safetensors(

@@ -72,14 +72,14 @@ def grid(
 
 
 def locks_that_fit(
-    backbone: str, methods: Sequence[str], block_sizes: Sequence[int]
+    network: str, methods: Sequence[str], block_sizes: Sequence[int]
 ) -> tuple[list[tuple[str, int]], list[str]]:
     """With which methods and block sizes a network can be locked.
 
     Returns:
         Pairs of a method and a block size, small blocks first; and for the others, why not.
     """
-    stem = find_stem(networks.build(backbone, ["a", "b"])).convolution
+    stem = find_stem(networks.build(network, ["a", "b"])).convolution
     fitting, refused = [], []
     for m in block_sizes:
         for method in methods:

@@ -268,7 +268,7 @@ class Experiment:
             recipe,
             shards=shards,
             name=cell.name,
-            backbone=self.settings.backbone,
+            network=self.settings.network,
             seed=cell.seed,
             **how,
         )

@@ -1,7 +1,7 @@
 """The paper's Table 1 beside an experiment's: mean IoU with the correct key, by method and M."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from segkey.crypto import BLOCK_SIZES, PROTECTED
 from segkey.model import conditions
@@ -9,6 +9,7 @@ from segkey.model.recipes import RECIPES
 from segkey.model.results import NOTHING_TO_MEASURE
 from segkey.paper.cells import Results
 from segkey.paper.findings import Model, models_of
+from segkey.paper.settings import upgraded
 from segkey.paper.variants import in_order, variant_name
 from segkey.reports.text import Shown, TextTable, number
 
@@ -21,7 +22,7 @@ TABLE_1 = {
     method: dict(zip(BLOCK_SIZES, values, strict=True))
     for method, values in zip(PROTECTED, (_SHF, _NP, _FFX), strict=True)
 }
-PAPERS_SETTINGS = {"backbone": "resnet50", "size": [256, 256]}  # its recipe stands in RECIPES
+PAPERS_SETTINGS = {"network": "fcn_resnet50", "size": [256, 256]}  # its recipe stands in RECIPES
 
 LOCKED_NOTE = (
     "locked: the baseline itself, whose first convolution was changed with the key after its "
@@ -110,6 +111,7 @@ class Table1:
     """
 
     def __init__(self, results: Results):
+        results = replace(results, settings=upgraded(results.settings))
         self.results, self.lines = results, lines_of(results)
         self.full = results.full_voc
         self.methods = in_order({line.method for line in self.lines} - {"none"})
@@ -124,7 +126,7 @@ class Table1:
         height, width = settings["size"]
         images = max((cell.images for cell in self.results.cells), default=0)
         return (
-            f"Mean IoU with the correct key ({settings['backbone']}, "
+            f"Mean IoU with the correct key ({settings['network']}, "
             f"{settings['recipe']['epochs']} epochs from "
             f"{weights_in_words(settings)}, {settings['data']['images']['train']} training images, "
             f"{height}x{width}, "

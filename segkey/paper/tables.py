@@ -130,7 +130,7 @@ def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
         ),
         (
             "training",
-            f"{settings['backbone']} from {weights_in_words(settings)}, {recipe['epochs']} epochs, "
+            f"{settings['network']} from {weights_in_words(settings)}, {recipe['epochs']} epochs, "
             f"batches of {recipe['batch_size']}, {recipe['optimizer']}",
         ),
         ("attack", f"the correct key, plain images, {settings['wrong_keys']} wrong keys"),

@@ -189,7 +189,7 @@ def _how(header) -> str:
 def _facts(run) -> list[tuple[str, str]]:
     """What was protected and how, as names and values."""
     made, header = run.configuration, run.header
-    facts = [("network", f"FCN, {made.model.backbone}, {_start(run.starting_weights or 'none')}")]
+    facts = [("network", f"{made.model.network}, {_start(run.starting_weights or 'none')}")]
     if header.method != "none":
         bits = key_space_bits(
             header.method, header.block_size, header.channels, bool(header.password_hash)
@@ -270,10 +270,10 @@ def _commands(run, attacked: Attack | None) -> list[str]:
     shards = [word(_last(path) or "shards") for path in data.shards] or ["shards"]
     name = "ORIGINAL" if run.is_locked else run.name
     settings = (asdict(made.recipe) if made.recipe else {}) | {"seed": made.seed, "name": name}
-    values = " ".join(option(name, _last(str(value))) for name, value in settings.items())
+    values = " ".join(filter(None, (_option(*each) for each in settings.items())))
     plain = data.on_the_fly or not method or run.is_locked
     how = " --method none" if plain else method + password
-    train = f"segkey train {' '.join(shards)} {option('backbone', made.model.backbone)} {values}"
+    train = f"segkey train {' '.join(shards)} {option('network', made.model.network)} {values}"
     if data.on_the_fly and method and not run.is_locked:
         train += f" --key KEY{method}{password}"
     commands = [
@@ -288,6 +288,13 @@ def _commands(run, attacked: Attack | None) -> list[str]:
             f"segkey attack {folder} --wrong-keys {keys} {option('seed', seed)}{password}"
         )
     return ([f"# with key {visible(header.key_id)}"] if header.key_id else []) + commands
+
+
+def _option(name: str, value: object) -> str:
+    """A value of the recipe as an option; nothing for one that was not chosen."""
+    if value is None or (name in ("patience", "ema") and not value):
+        return ""
+    return option(name, "WEIGHTS.txt" if isinstance(value, tuple) else _last(str(value)))
 
 
 def _tiles(sample, classes: tuple[str, ...]) -> list[Tile]:

@@ -110,7 +110,7 @@ def test_on_other_data_no_difference_is_taken_and_the_papers_columns_say_so():
 def test_settings_unlike_the_papers_are_named():
     recipe = asdict(RECIPES["paper"]) | {"epochs": 8, "weights": "imagenet"}
     (_, note) = tables.Table1(results_of(cells_of(), backbone="resnet14", recipe=recipe)).notes
-    assert note == "unlike in the paper: backbone resnet14, epochs 8, weights imagenet"
+    assert note == "unlike in the paper: network resnet14, epochs 8, weights imagenet"
 
 
 def test_seeds_give_mean_and_deviation_and_devices_stay_apart():

@@ -568,7 +568,7 @@ def test_class_names_that_differ_are_named():
         (["--epochs", "3"], "epochs 3, not 2"),
         (["--wrong-keys", "5"], "wrong keys 5, not 2"),
         (["--size", "48"], "size 48x48, not 32x32"),
-        (["--backbone", "resnet50"], "backbone resnet50, not resnet14"),
+        (["--backbone", "resnet50"], "network fcn_resnet50, not resnet14"),
         (["--limit", "3"], "limit 3, not all"),
     ],
 )
@@ -741,7 +741,7 @@ def test_a_training_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch, shards
             tmp_path,
             recipe,
             shards=[shards_folder],
-            backbone="resnet14",
+            network="resnet14",
             name="a",
             save_every=0,
             progress=Stop(),

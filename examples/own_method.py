@@ -44,7 +44,7 @@ class Add(ciphers.Cipher):
 
     # For tables and reports; may be left out.
     label = "Add"
-    what = "To each of the {n} values of every block of {c}×{m}×{m} a number is added, chosen by the key."
+    what = "To each of the {n} values of every block of {c}×{m}×{m} a number of the key is added."
 
     @classmethod
     def key_space(cls, block_size, channels=3, fixed_password=False):

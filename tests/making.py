@@ -1,10 +1,14 @@
 """What tests make and look at in the same way: small trainings, weights, the bytes of folders."""
 
+import shutil
+from collections.abc import Sequence
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 
 import torch
 
 from segkey.model import recipes, training
+from segkey.model.results import Incorrect
 from segkey.model.runs import Run
 from segkey.shards import open_splits
 
@@ -17,10 +21,48 @@ SMALL_NETWORK = ("--recipe", "scratch", "--backbone", "resnet14")
 def trained(
     shards: Path, folder: Path, epochs: int = 2, batch_size: int = 4, lr: float | None = None, **how
 ) -> Run:
-    """A run of resnet14 on the shards in a folder; ``how`` goes to `segkey.model.training.train`."""
+    """A run of resnet14 on the shards in a folder; ``how`` goes to `training.train`."""
     how = {"backbone": "resnet14", "device": CPU, "shards": [shards]} | how
     recipe = recipes.recipe("scratch", epochs=epochs, batch_size=batch_size, lr=lr)
     return training.train(open_splits([shards], ("train", "val")), folder, recipe, **how)
+
+
+def reconfigure(run: Run, **changes) -> Run:
+    """Change fields of a run's configuration, those of a part given as a dict; nothing is checked.
+
+    ``reconfigure(run, epochs_done=1, data={"shards": ["x"]})``; the run is returned, not saved.
+    """
+    run.configuration = _changed(run.configuration, changes)
+    return run
+
+
+def _changed(record, changes: dict):
+    values = {}
+    for name, value in changes.items():
+        part = getattr(record, name)
+        if is_dataclass(part) and isinstance(value, dict):
+            value = _changed(part, value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return replace(record, **values)
+
+
+def copy_of(run: Run, folder: Path, *, without: Sequence[str] = (), **changes) -> Run:
+    """A run copied to a folder, with other fields (as `reconfigure`), saved.
+
+    ``without``: names of files, with ``*``, that are not copied.
+    """
+    shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns(*without))
+    copy = reconfigure(Run(folder, run.configuration), **changes)
+    copy.save()
+    return copy
+
+
+def wrong_keys(values: Sequence[float]) -> Incorrect:
+    """What an attack with random keys found."""
+    mean = sum(values) / len(values)
+    return Incorrect(
+        keys=len(values), mean=mean, std=0.0, min=min(values), max=max(values), values=tuple(values)
+    )
 
 
 def weights(run: Run | Path) -> dict[str, torch.Tensor]:

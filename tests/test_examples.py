@@ -49,7 +49,7 @@ def run_example(tmp_path):
             env=variables,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done
@@ -97,7 +97,7 @@ def test_a_training_provider_never_sees_the_key_or_the_test_images(run_example):
         if file.is_file():
             assert secret.encode() not in file.read_bytes()
             assert key._secret not in file.read_bytes()
-    assert Run.open(provider / "runs/latest").config["data"]["key_id"] == key.id
+    assert Run.open(provider / "runs/latest").configuration.data.key_id == key.id
     assert "incorrect keys, mean of 2" in done.stdout  # the owner tests what came back
     part = (
         (EXAMPLES / "training_provider.sh")

@@ -220,7 +220,10 @@ def _obstacle(target: Target) -> str:
         return f"nobody has written down how to estimate the key of {own.method}"
     size = own.channels * own.block_size**2
     if own.method == "shf" and size > MOST_SHUFFLED:
-        return f"its assignment takes at most {MOST_SHUFFLED} positions of a block, here are {size}; this proves nothing"
+        return (
+            f"its assignment takes at most {MOST_SHUFFLED} positions per block, here are {size}; "
+            "this proves nothing"
+        )
     return ""
 
 
@@ -256,15 +259,15 @@ def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
             else target.evaluate(f"ciphertext-only/all {len(loader)}", cipher)
         )
     images, restored = torch.from_numpy(plain), torch.from_numpy(_restore(cipher, encrypted))
-    likeness = psnr(images, restored)
+    similarity = psnr(images, restored)
     agree = agreement(own, cipher)
     details = {
         "encrypted_images": len(encrypted),
         "candidates": len(candidates),
         "agreement": agree,
         "found": cipher.same_as(own),
-        "restored_exactly": math.isinf(likeness),
-        "psnr": None if math.isinf(likeness) else likeness,
+        "restored_exactly": math.isinf(similarity),
+        "psnr": None if math.isinf(similarity) else similarity,
         "ssim": ssim(images, restored),
     }
     right = (
@@ -274,8 +277,8 @@ def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
     )
     how = (
         "images restored exactly"
-        if math.isinf(likeness)
-        else f"PSNR {likeness:.1f} dB, SSIM {details['ssim']:.2f}"
+        if math.isinf(similarity)
+        else f"PSNR {similarity:.1f} dB, SSIM {details['ssim']:.2f}"
     )
     summary = f"{len(encrypted)} encrypted images give {right or 'all'}; {how}"
     by_test = len(candidates) > 1 and target.is_judged_on(loader)

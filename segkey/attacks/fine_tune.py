@@ -77,8 +77,8 @@ def _stolen_as_it_is(target: Target) -> dict:
 
     Plain images are divided in the better of the two ways.
     """
-    keyless = max(measured.mean_iou for measured in target.plain().values())
-    return {"percent": 0, "images": 0, "epochs": 0, "stolen": keyless, "anew": None}
+    no_key_baseline = max(measured.mean_iou for measured in target.plain().values())
+    return {"percent": 0, "images": 0, "epochs": 0, "stolen": no_key_baseline, "anew": None}
 
 
 def _numbers_of_images(images: int, percents: tuple[float, ...]) -> dict[float, int]:
@@ -142,8 +142,7 @@ def _starting_model(target: Target, start: str) -> networks.Segmenter:
     """The stolen network, or a network with the weights that the stolen one began with."""
     if start == "stolen":
         return target.run.load_model(target.device)
-    config = target.run.config
-    model = networks.build(
-        config["model"]["backbone"], list(target.run.header.classes), config["recipe"]["weights"]
-    )
+    run = target.run
+    backbone, weights = run.configuration.model.backbone, run.starting_weights or "none"
+    model = networks.build(backbone, list(run.header.classes), weights)
     return model.to(target.device, memory_format=torch.channels_last)

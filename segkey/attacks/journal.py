@@ -63,20 +63,20 @@ class Journal:
         self._begun = False
         if path and not key and os.path.lexists(path) and distributed.is_main():
             devices.warn(f"{path} is not used: without a key nobody can tell who wrote it")
-        self._pieces = distributed.broadcast(
+        self._entries = distributed.broadcast(
             self._read() if self.path and is_there(self.path) else {}
         )
 
     def __len__(self) -> int:
-        return len(self._pieces)
+        return len(self._entries)
 
     def get(self, name: str) -> dict | None:
         """The entry of that name; None if there is none."""
-        return self._pieces.get(name)
+        return self._entries.get(name)
 
-    def add(self, name: str, piece: dict) -> None:
+    def add(self, name: str, entry: dict) -> None:
         """Keep an entry; when this returns, it survives a kill."""
-        self._pieces[name] = piece
+        self._entries[name] = entry
         if not self.path:
             return
         if (
@@ -85,9 +85,9 @@ class Journal:
             self._begun = True
             with written_whole(self.path, "w") as file:
                 file.write(self._line("settings", self._settings))
-                file.writelines(self._line("piece", each) for each in self._pieces.items())
+                file.writelines(self._line("entry", each) for each in self._entries.items())
             return
-        append(self.path, self._line("piece", (name, piece)))
+        append(self.path, self._line("entry", (name, entry)))
 
     def remove(self) -> None:
         """Forget all: the results are written."""
@@ -100,7 +100,7 @@ class Journal:
     def _authenticate(self, kind: str, content: object) -> str:
         # An entry belongs to its settings; the settings stand for themselves, so that one can say
         # how they differ.
-        bound = [content, self._settings] if kind == "piece" else content
+        bound = [content, self._settings] if kind == "entry" else content
         return self._key.authenticate(f"attack journal, {kind}", bound)
 
     def _read(self) -> dict[str, dict]:
@@ -124,14 +124,13 @@ class Journal:
                 f"{self.path} is not used: since it was written, {' and '.join(different)} changed"
             )
             return {}
-        pieces = [self._content("piece", line) for line in whole[1:]]
-        if None in pieces:
+        entries = [self._content("entry", line) for line in whole[1:]]
+        if None in entries:
             devices.warn(
-                f"{pieces.count(None)} of {len(pieces)} lines of {self.path} are not used: they "
-                f"are damaged, or were not "
-                f"written with key {self._key.id}"
+                f"{entries.count(None)} of {len(entries)} lines of {self.path} are not used: they "
+                f"are damaged, or were not written with key {self._key.id}"
             )
-        return dict(piece for piece in pieces if piece)
+        return dict(entry for entry in entries if entry)
 
     def _content(self, kind: str, line: str) -> Any:
         """What a line holds, or None unless the owner wrote it."""

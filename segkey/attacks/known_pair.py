@@ -249,7 +249,8 @@ def known_pair(target: Target, budget: Budget, seed: int) -> Result:
         f"{100 * part:.0f} % of the {_WORDS.get(name, name)}"
         for name, part in first["certain"].items()
     )
-    summary = f"{first['pairs']} pair{'s' if first['pairs'] > 1 else ''}: {parts or 'nothing to find'} certain"
+    pairs = f"{first['pairs']} pair{'s' * (first['pairs'] > 1)}"
+    summary = f"{pairs}: {parts or 'nothing to find'} certain"
     return Result(first["mean_iou"], summary, {"pairs_from": origin, "by_pairs": found})
 
 

@@ -33,7 +33,7 @@ def partial_key(target: Target, budget: Budget, seed: int) -> Result:
             for number in range(keys):
                 # The name of earlier versions, so that a seed goes on drawing the same keys.
                 generator = seeded("nearby", seed, share, number)
-                name = f"nearby/{seed}/{share}/{number}" if share < 100 else "correct"
+                name = f"partial-key/{seed}/{share}/{number}" if share < 100 else "correct"
                 shared = sharing(target.cipher, share / 100, generator)
                 values.append(target.evaluate(name, shared).mean_iou)
             # Sorted, as those of wrong keys: the seed tells what was drawn.

@@ -35,8 +35,8 @@ class _Criterion:
 
 # Images without a labelled pixel tell their owner nothing: all keys look alike.
 _BY_LABELS = _Criterion("search", "mean IoU", lambda scores: scores.mean_iou or 0.0, False)
-_BLIND = _Criterion(
-    "search-blind", "entropy of the prediction", lambda scores: -scores.entropy, True
+_BY_ENTROPY = _Criterion(
+    "search-unlabelled", "entropy of the prediction", lambda scores: -scores.entropy, True
 )
 
 
@@ -59,7 +59,7 @@ def search(target: Target, budget: Budget, seed: int) -> Result:
 )
 def search_unlabelled(target: Target, budget: Budget, seed: int) -> Result:
     """Climb towards the key by the entropy of the prediction, which is low near the key."""
-    return _climb(target, budget, seed, _BLIND)
+    return _climb(target, budget, seed, _BY_ENTROPY)
 
 
 def _climb(target: Target, budget: Budget, seed: int, criterion: _Criterion) -> Result:

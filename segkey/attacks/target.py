@@ -74,7 +74,7 @@ class Target:
             "key": self.run.header.key_id,
             "password": self.cipher.password_hash,
             "attackers_images": {name: split.fingerprint for name, split in self.splits.items()},
-            "start": self.run.config["recipe"].get("weights"),
+            "start": self.run.starting_weights,
         }
         evaluation.agree_on(self.settings)
         others = {name: split.origin for name, split in self.splits.items() if split.origin}
@@ -188,20 +188,20 @@ class Target:
 
     def cached(self, name: str, work: Callable[[], Any]) -> Any:
         """The result of ``work()``, as JSON, cached with its cost in the journal."""
-        piece = self.journal.get(name)
-        if piece is None:
+        entry = self.journal.get(name)
+        if entry is None:
             before, self.spent, began = self.spent, Cost(), time.monotonic()
             try:
                 value = finite(work())  # JSON has no NaN
                 self.spent.seconds += time.monotonic() - began
-                piece = {"value": value, "cost": asdict(self.spent)}
+                entry = {"value": value, "cost": asdict(self.spent)}
             finally:
                 self.spent = before
-            self.journal.add(name, piece)
+            self.journal.add(name, entry)
         else:
-            self._advance(piece["cost"]["images"])
-        self.spent.add(Cost(**piece["cost"]))
-        return piece["value"]
+            self._advance(entry["cost"]["images"])
+        self.spent.add(Cost(**entry["cost"]))
+        return entry["value"]
 
     def evaluate(self, name: str, cipher: Cipher | None, max_value: int | None = None) -> Measured:
         """`score` on all test images, done once under this name."""
@@ -209,10 +209,12 @@ class Target:
         def work() -> dict:
             scores = self.score(cipher, max_value=max_value)
             baseline = scores.majority_class
-            return as_json(scores.summary()) | {"constant": [baseline.name, baseline.mean_iou]}
+            return as_json(scores.summary()) | {
+                "majority_class": [baseline.name, baseline.mean_iou]
+            }
 
         found = dict(self.cached(name, work))
-        class_name, mean_iou = found.pop("constant")
+        class_name, mean_iou = found.pop("majority_class")
         return Measured(Score(**found), MajorityClass(name=class_name, mean_iou=mean_iou))
 
     def correct(self) -> Measured:

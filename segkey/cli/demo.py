@@ -65,5 +65,5 @@ def demo(
     console.show(*reports.tables(rows), reports.demo_sentence(rows))
     console.note(
         f"Everything is in {word(out)}. Now with your own images: segkey keygen, then segkey "
-        f"encrypt --help"
+        "encrypt --help"
     )

@@ -278,7 +278,7 @@ def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password):
 
 def _cipher_of_run(run, key, passphrase_file, ffx_password):
     """What a run was begun with on the device; None if its shards were encrypted."""
-    if not run.config["data"]["on_the_fly"] or run.header.method == "none":
+    if not run.configuration.data.on_the_fly or run.header.method == "none":
         return None
     return options.load_cipher(run.header, key, passphrase_file, ffx_password, run.path)
 

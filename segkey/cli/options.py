@@ -365,7 +365,7 @@ def open_run(path: Path) -> "Run":
     run = Run.open(path)
     run.require_weights()
     if run.epochs_missing:
-        alive, done = run.is_worked_on, run.config["epochs_done"]
+        alive, done = run.is_worked_on, run.configuration.epochs_done
         console.warn(
             f"the training of {run.name} {'is under way' if alive else 'was cut off'}: these are "
             f"its best weights after "

@@ -151,14 +151,14 @@ def reproduce(
         estimate = paper.estimate(experiment, cells)
         console.show(tables.plan_table(cells, settings.document(source, loaded.id), estimate))
         return
-    document = experiment.run(cells)
+    results = experiment.run(cells)
     if not distributed.is_main():
         return
-    made = tables.write_tables(document, out)
-    made += figures.write_all(document, paper.example(experiment, document), out)
-    made += tradeoff.write(document, out)
-    table1 = tables.Table1(document).by_block_size().as_rich()
-    console.show(table1, tables.findings_table(document))
+    made = tables.write_tables(results, out)
+    made += figures.write_all(results, paper.example(experiment, results), out)
+    made += tradeoff.write(results, out)
+    table1 = tables.Table1(results).by_block_size().as_rich()
+    console.show(table1, tables.findings_table(results))
     console.note(f"In {out}/: results.json, {', '.join(path.name for path in made)}")
     console.note(
         "Encrypted pictures in fig4.png and fig5.png are drawn with a throw-away key: beside the "

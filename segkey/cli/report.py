@@ -108,7 +108,7 @@ def _write_page(
         file.write(page)
     console.show(
         f"{html}: {len(runs)} run{'s' * (len(runs) != 1)}, {reports.in_bytes(len(page))}; open it "
-        f"in a browser"
+        "in a browser"
     )
 
 

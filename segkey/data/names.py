@@ -26,7 +26,7 @@ def named(items: dict[str, Item], path: Path, source: Source) -> list[Item]:
             f"{len(outside)} image{'s' * (len(outside) > 1)} listed by absolute paths, or outside "
             f"of "
             f"{path.parent}: named from the folder they share, such as {items[min(outside)].name}; "
-            "whoever gets the shards can read the names"
+            "anyone who gets the shards can read the names"
         )
     return sorted(items.values(), key=lambda item: item.name)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segkey.errors import DivergedError, SegkeyError
 from segkey.model import runs, weights
+from segkey.model.configuration import Best
 from segkey.model.networks import Segmenter
 from segkey.system.files import remove, written_whole
 
@@ -66,11 +67,12 @@ class Checkpoint:
         run.save_weights(self.best_weights)
         run.write_history(list(self.history))
         best_epoch = next(line["epoch"] for line in reversed(self.history) if line["best"])
-        run.config |= {
-            "epochs_done": self.epochs,
-            "seconds": self.history[-1]["seconds"],
-            "best": {"epoch": best_epoch, "val_loss": self.best},
-        }
+        run.configuration = replace(
+            run.configuration,
+            epochs_done=self.epochs,
+            seconds=self.history[-1]["seconds"],
+            best=Best(epoch=best_epoch, val_loss=self.best),
+        )
         if self.state:
             write_state(
                 run.state_file,
@@ -99,7 +101,7 @@ def restore(run: runs.Run, model: Segmenter, optimizer: torch.optim.Optimizer) -
         model.fcn.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         history = tuple(saved["history"])
-        run.config["seconds"] = history[-1]["seconds"]
+        run.configuration = replace(run.configuration, seconds=history[-1]["seconds"])
         return Checkpoint(history, saved["best"], saved["best_state"])
     except Exception as error:
         raise SegkeyError(

@@ -6,10 +6,18 @@ are no conditions: runs that differ in nothing else are repetitions of one exper
 method and block size, which are what is compared.
 """
 
+from __future__ import annotations
+
 import json
 import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from segkey.model.results import Result
+if TYPE_CHECKING:  # the configuration of a run imports torch, which tables do without
+    from collections.abc import Callable
+
+    from segkey.model.configuration import Configuration, Segment
+    from segkey.model.results import Result
 
 _UNSHOWN = {
     "classes": "other classes",
@@ -17,48 +25,46 @@ _UNSHOWN = {
 }  # values that tell a reader nothing
 
 
-def of_run(config: dict, result: Result | None) -> dict[str, object]:
+def of_run(made: Configuration, result: Result | None) -> dict[str, object]:
     """Conditions of a run and of one of its results.
 
     Args:
-        config: what ``run.json`` holds.
+        made: the run's.
         result: of ``segkey evaluate`` or ``segkey attack``; None if there is none.
     """
-    return of_training(config) | of_test(result)
+    return of_training(made) | of_test(result)
 
 
-def of_training(config: dict) -> dict[str, object]:
+def of_training(made: Configuration) -> dict[str, object]:
     """How a run was trained, from its ``run.json``."""
-    data, recipe, record = config["data"], dict(config["recipe"]), _part(config, "training")
-    images = _part(data, "images")
+    data, record, recipe = made.data, made.training, asdict(made.recipe) if made.recipe else {}
+    images = data.images or {}
     crop_scale = recipe.pop("crop_scale", None)
     if record:  # the recipe's is not used where images were augmented beforehand
-        crop_scale = record.get("crop_scale") if record.get("augmented") else None
+        crop_scale = record.crop_scale if record.augmented else None
     weights = (
         str(recipe.pop("weights", "")).replace("\\", "/").rsplit("/", 1)[-1]
     )  # without the folder of a file, which is private
     return {
-        "classes": list(data["classes"]),
-        "size": "x".join(map(str, data["size"])),
-        "void value": data.get("ignore_index"),
-        "network": config["model"]["backbone"],
+        "classes": list(data.classes),
+        "size": "x".join(map(str, data.size)),
+        "void value": data.ignore_index,
+        "network": made.model.backbone,
         "starting weights": weights or None,
         "training images": images.get("train"),
         "validation images": images.get("val"),
-        "epochs done": config["epochs_done"],
+        "epochs done": made.epochs_done,
         **{name.replace("_", " "): value for name, value in sorted(recipe.items())},
-        "augmented": record.get("augmented"),
-        "augmented on the fly": record.get("on_the_fly", data.get("on_the_fly")),
-        "views": record.get("views", data.get("views")),
+        "augmented": record and record.augmented,
+        "augmented on the fly": record.on_the_fly if record else data.on_the_fly,
+        "views": record.views if record else data.views,
         "crop scale": crop_scale,
-        "precise": bool(config.get("precise")),
-        "compiled": bool(config.get("compiled")),
-        "training in": _over_segments(config, "dtype", record.get("dtype")),
-        "ranks": _over_segments(config, "world_size", record.get("world_size")),
-        "trained on": device_kind(config.get("device")),
-        **{
-            name: _over_segments(config, name, _major(config, name)) for name in ("segkey", "torch")
-        },
+        "precise": made.precise,
+        "compiled": bool(made.compiled),
+        "training in": _over_segments(made, lambda part: part.dtype, record and record.dtype),
+        "ranks": _over_segments(made, lambda part: part.world_size, record and record.world_size),
+        "trained on": device_kind(made.device),
+        **{name: _version(made, name) for name in ("segkey", "torch")},
     }
 
 
@@ -72,18 +78,6 @@ def of_test(result: Result | None) -> dict[str, object]:
         "tested in": tested.get("dtype"),
         "tested on": device_kind(result and result.device),
     }
-
-
-def of_cell(cell: dict) -> dict[str, object]:
-    """Conditions of a cell of ``results.json``; those of earlier versions tell a few of them."""
-    told = _part(cell, "conditions")
-    early = {
-        "epochs done": cell.get("epochs"),
-        "test images": cell.get("images"),
-        **{name: _major(cell, name) for name in ("segkey", "torch")},
-    }
-    device = device_kind(cell.get("device"))
-    return {"trained on": device} | {name: v for name, v in early.items() if v is not None} | told
 
 
 def key(conditions: dict[str, object]) -> str:
@@ -145,29 +139,23 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _part(document: dict, name: str) -> dict:
-    """A dictionary in an untrusted document; empty if there is none."""
-    part = document.get(name)
-    return part if isinstance(part, dict) else {}
+def _version(made: Configuration, name: str) -> object:
+    """The significant part of a package's version, over all segments of a training."""
+    only = significant((made.versions or {}).get(name))
+    return _over_segments(made, lambda part: significant(part.versions.get(name)), only)
 
 
-def _major(config: dict, name: str) -> str | None:
+def significant(version: object) -> str | None:
     """The significant part of a version: up to the first number that is not 0."""
-    return _significant(_part(config, "versions").get(name))
-
-
-def _significant(version: object) -> str | None:
     found = re.match(r"(?:0\.)*\d+", version) if isinstance(version, str) else None
     return found.group() if found else None
 
 
-def _over_segments(config: dict, name: str, only: object) -> object:
-    """A value of a training that was resumed: all that it had, in their order."""
-    segments = config.get("segments")
-    segments = (
-        [each for each in segments if isinstance(each, dict)] if isinstance(segments, list) else []
-    )
-    values = [each.get(name) if name in each else _major(each, name) for each in segments]
-    values = [value for value in values if value is not None] or [only]
+def _over_segments(made: Configuration, of: Callable[[Segment], object], only: object) -> object:
+    """A value of a training that was resumed: all that it had, in their order.
+
+    ``only`` stands for runs of earlier versions, which have no segments.
+    """
+    values = [value for part in made.segments or () if (value := of(part)) is not None] or [only]
     distinct = list(dict.fromkeys(map(str, values)))
     return values[0] if len(distinct) == 1 else ", then ".join(distinct)

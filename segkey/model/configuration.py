@@ -1,23 +1,23 @@
-"""The configuration of a run, ``run.json``, and the checks of its form.
+"""The configuration of a run, ``run.json``: read with a check of every field, and written.
 
 It may come from elsewhere. Fields that `records.stated` gives a default were not written by all
-earlier versions.
+earlier versions; what a later version wrote beside them is kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segkey.crypto.ciphers import METHODS
 from segkey.data.decode import MAX_PIXELS
-from segkey.model import networks, recipes
+from segkey.model import networks
+from segkey.model.recipes import Recipe, unknown_fields
 from segkey.model.run_names import NAME as RUN_NAME
 from segkey.shards import Header
-from segkey.shards.header import MAX_BLOCK
+from segkey.shards.header import KEY_ID, MAX_BLOCK, PASSWORD_HASH
 from segkey.system import records
-from segkey.system.records import Misfit, stated
+from segkey.system.records import Misfit, Several, stated
 from segkey.system.validators import (
     HEX_64,
     NAME,
-    OBJECT,
     PATH,
     YES_OR_NO,
     many,
@@ -30,15 +30,7 @@ from segkey.system.validators import (
     whole,
 )
 
-_OF_HEADER = (
-    "method",
-    "block_size",
-    "channels",
-    "max_value",
-    "key_id",
-    "password_hash",
-    "ignore_index",
-)
+FORMAT = "segkey-run-v1"
 _TIME = pattern(
     r"\d{4}-\d\d-\d\d([T ][0-9:.+Z-]{0,30})?", "a time such as 2024-12-31T12:00:00+00:00"
 )
@@ -63,6 +55,7 @@ class Lock:
     original: str | None = stated(or_none(HEX_64), default=None)
     created: str | None = stated(or_none(_TIME), default=None)
     versions: dict[str, str] | None = stated(named(text(100), 50), default=None)
+    unknown: dict = records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,84 +64,189 @@ class Network:
 
     backbone: str = stated(one_of(networks.BACKBONES))
     lock: Lock | None = stated(Lock, default=None, omitted=True)
+    unknown: dict = records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The images that a run was trained on; `Header` checks the rest of its fields."""
+    """The images that a run was trained on.
+
+    Attributes:
+        method, block_size, channels, max_value, key_id, password_hash, classes, ignore_index: as
+            in `segkey.shards.Header`.
+        size: (H, W) in pixels.
+        images: how many, by split.
+        views: of each image.
+        on_the_fly: whether images were augmented, and encrypted, on the device.
+        shards: paths, as they were given.
+        fingerprint: of the training images and masks.
+    """
 
     method: str = stated(one_of(METHODS))
     block_size: int = stated(whole(1, MAX_BLOCK))
     channels: int = stated(whole(3, 3))
+    max_value: int = stated(whole(1, 65535))
+    key_id: str = stated(KEY_ID)
+    password_hash: str = stated(PASSWORD_HASH)
     classes: tuple[str, ...] = stated(many(NAME, 255, 1))
+    ignore_index: int = stated(whole(0, 255))
     size: tuple[int, int] = stated(many(whole(1, MAX_PIXELS), 2, 2))
-    images: dict[str, int] | None = stated(named(whole(), 10), default=None)
-    views: int | None = stated(whole(1, 1 << 20), default=None)
-    on_the_fly: bool | None = stated(YES_OR_NO, default=None)
+    images: dict[str, int] | None = stated(named(whole(), 10), default=None, omitted=True)
+    views: int | None = stated(whole(1, 1 << 20), default=None, omitted=True)
+    on_the_fly: bool | None = stated(YES_OR_NO, default=None, omitted=True)
     shards: tuple[str, ...] = stated(many(PATH, 10_000))
     fingerprint: str | None = stated(or_none(text(1000)), default=None)
+    unknown: dict = records.unknown_fields()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How images were augmented and computed with; None where that was not recorded.
+
+    Attributes:
+        on_the_fly: whether images were augmented on the device.
+        views: of each image in the shards.
+        augmented: whether they were augmented at all.
+        crop_scale: smallest area of a crop, as a fraction.
+        augmentation_seed: of the crops.
+        images: how many, by split.
+        dtype: that the first part of the training was computed in.
+        world_size: ranks of torchrun; 1 without.
+    """
+
+    on_the_fly: bool | None = stated(or_none(YES_OR_NO), default=None)
+    views: int | None = stated(or_none(whole(1, 1 << 20)), default=None)
+    augmented: bool | None = stated(or_none(YES_OR_NO), default=None)
+    crop_scale: float | None = stated(or_none(number(0, 1)), default=None)
+    augmentation_seed: int | None = stated(or_none(whole(-(2**63))), default=None)
+    images: dict[str, int] | None = stated(or_none(named(whole(), 10)), default=None)
+    dtype: str | None = stated(or_none(text(100)), default=None)
+    world_size: int | None = stated(or_none(whole(1)), default=None)
+    unknown: dict = records.unknown_fields()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """What the part of a training was made with that begins after ``epoch`` epochs."""
+
+    epoch: int = stated(whole(0, _EPOCHS))
+    versions: dict[str, str] = stated(named(text(100), 50), factory=dict)
+    device: str | None = stated(or_none(text(1000)), default=None)
+    dtype: str | None = stated(or_none(text(100)), default=None)
+    world_size: int | None = stated(or_none(whole(1)), default=None)
+    unknown: dict = records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
     """The epoch whose weights were kept."""
 
-    epoch: int | None = stated(whole(1, _EPOCHS), default=None)
+    epoch: int | None = stated(whole(1, _EPOCHS), default=None, omitted=True)
     val_loss: float | None = stated(or_none(number()), default=None)
+    unknown: dict = records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """``run.json``; `segkey.model.recipes` checks the recipe."""
+    """``run.json``.
 
+    Attributes:
+        format: `FORMAT`.
+        name: of the run, when it was begun.
+        created: ISO 8601.
+        versions: of packages, when it was begun.
+        device: in words.
+        segments: the parts of a training that was resumed; one if it was not.
+        job: torchrun's, or None.
+        windowed, shuffle_buffer: whether images are shuffled in a buffer, and of how many.
+        precise: float32 even where the device computes in bfloat16.
+        compiled: whether the network was compiled.
+        model: the network.
+        data: the images.
+        training: how images were augmented and computed with.
+        recipe: of the training; None if the run has none (``{}``).
+        seed: of all randomness.
+        epochs_done: epochs that are saved.
+        seconds: that they took.
+        differs_from_paper: how augmentation does, if the schedule is the paper's.
+        weights_sha256: checksum of the weights.
+        best: the epoch they are of.
+    """
+
+    format: str = stated(text(100), default=FORMAT)
     name: str | None = stated(
-        pattern(RUN_NAME.pattern, "letters, digits, '.', '_' and '-'"), default=None
+        pattern(RUN_NAME.pattern, "letters, digits, '.', '_' and '-'"), default=None, omitted=True
     )
     created: str = stated(_TIME)
-    versions: dict[str, str] | None = stated(named(text(100), 50), default=None)
-    device: str | None = stated(text(1000), default=None)
+    versions: dict[str, str] | None = stated(named(text(100), 50), default=None, omitted=True)
+    device: str | None = stated(text(1000), default=None, omitted=True)
+    segments: tuple[Segment, ...] | None = stated(
+        Several(Segment, "the segments"), default=None, omitted=True
+    )
     job: str | None = stated(or_none(text(1000)), default=None)
+    windowed: bool | None = stated(YES_OR_NO, default=None, omitted=True)
+    shuffle_buffer: int | None = stated(whole(), default=None, omitted=True)
     precise: bool = stated(YES_OR_NO)
-    compiled: bool | None = stated(YES_OR_NO, default=None)
-    windowed: bool | None = stated(YES_OR_NO, default=None)
+    compiled: bool | None = stated(YES_OR_NO, default=None, omitted=True)
+    model: Network = stated(Network)
+    data: Data = stated(Data)
+    training: Training | None = stated(Training, default=None, omitted=True)
+    recipe: Recipe | None = stated(Recipe)
     seed: int = stated(whole(-(2**63)))
     epochs_done: int = stated(whole(0, _EPOCHS))
     seconds: float = stated(number(0))
-    model: Network = stated(Network)
-    data: Data = stated(Data)
-    recipe: dict = stated(OBJECT)
-    weights_sha256: str | None = stated(HEX_64, default=None)
-    best: Best | None = stated(Best, default=None)
+    differs_from_paper: str | None = stated(text(1000), default=None, omitted=True)
+    weights_sha256: str | None = stated(HEX_64, default=None, omitted=True)
+    best: Best | None = stated(Best, default=None, omitted=True)
+    unknown: dict = records.unknown_fields()
+
+    @property
+    def header(self) -> Header:
+        """What the run was trained on, as a shard would say it."""
+        data = self.data
+        return Header(
+            split="train",
+            method=data.method,
+            block_size=data.block_size,
+            channels=data.channels,
+            max_value=data.max_value,
+            key_id=data.key_id,
+            password_hash=data.password_hash,
+            classes=tuple(data.classes),
+            ignore_index=data.ignore_index,
+        )
+
+    @property
+    def document(self) -> dict:
+        """What ``run.json`` holds, without its checksum."""
+        return records.as_json(self) | ({} if self.recipe else {"recipe": {}})
 
 
-def complaint(config: dict) -> str:
-    """The field of ``run.json`` that cannot be, and what was expected; or nothing."""
-    try:
-        read = records.read(Configuration, config)
-    except Misfit as misfit:
-        return str(misfit)
-    data, lock = read.data, read.model.lock
+def read(document: dict) -> Configuration:
+    """A run's configuration.
+
+    Args:
+        document: what ``run.json`` holds; untrusted.
+
+    Raises:
+        Misfit: a field is missing or cannot be; the message names it and says what was expected.
+    """
+    configuration = records.read(Configuration, document)
+    if problem := configuration.header.complaint():
+        raise Misfit(f"in 'data', {problem}")
+    if unknown := unknown_fields(document["recipe"]):
+        known = ", ".join(records.as_json(configuration.recipe))
+        raise Misfit(f"in 'recipe', {unknown[0]!r} is unknown; expected {known}")
+    data, lock = configuration.data, configuration.model.lock
     if lock and (data.method == "none" or lock.block_size != data.block_size):
-        return (
+        raise Misfit(
             f"'model.lock.block_size' is {lock.block_size}; expected that of 'data', "
             f"{data.block_size}, and a method other than none"
         )
-    missing = [name for name in _OF_HEADER if name not in config["data"]]
-    if problem := f"{missing[0]!r} is missing" if missing else header_of(config).complaint():
-        return f"in 'data', {problem}"
-    if problem := recipes.complaint(config["recipe"]):
-        return f"in 'recipe', {problem}"
     (height, width), m = data.size, data.block_size
     if height * width > MAX_PIXELS or height % m or width % m:
-        return (
+        raise Misfit(
             f"'data.size' is {height}x{width}; expected sides that M = {m} divides, of at most "
             f"{MAX_PIXELS} pixels"
         )
-    return ""
-
-
-def header_of(config: dict) -> Header:
-    """What a run was trained on, as a shard would say it."""
-    data = config["data"]
-    fields = {name: data[name] for name in _OF_HEADER}
-    return Header(split="train", classes=tuple(data["classes"]), **fields)
+    return configuration if document["recipe"] else replace(configuration, recipe=None)

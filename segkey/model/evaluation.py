@@ -138,9 +138,9 @@ def score(
     )  # a batch each
     ranks = distributed.world_size()
 
-    def count(pieces: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def count(micro_batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         counted, entropy_sum = torch.zeros_like(total), torch.zeros_like(entropies[0])
-        for images, masks in pieces:
+        for images, masks in micro_batches:
             images = cipher.encrypt(images) if cipher else images
             logits = model(as_pixels(images, max_value))
             counted += confusion_matrix(masks, logits.argmax(1), len(classes), ignore_index)
@@ -205,7 +205,7 @@ def conditions(
     return {
         "run": run.name,
         "weights_sha256": run.weights_checksum,
-        "network": run.config["model"]["backbone"],
+        "network": run.configuration.model.backbone,
         "split": split.header.split,
         "images": images,
         "fingerprint": split.fingerprint,

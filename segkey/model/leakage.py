@@ -23,7 +23,7 @@ def own_shards(run: Run) -> list[Path]:
     Raises:
         SegkeyError: they are no longer there.
     """
-    paths = [Path(path) for path in run.config["data"]["shards"]]
+    paths = [Path(path) for path in run.configuration.data.shards]
     for path in paths:
         # The run is untrusted: a name may be too long for any system.
         with explain_os_errors(path):
@@ -163,7 +163,7 @@ def compare_with_training(run: Run, split: Split) -> str:
         ``same``; ``unknown``; or ``other``, with a warning: the run may have been trained on some
         of the tested images.
     """
-    data, folders = run.config["data"], sorted({path.parent for path in split.shards.paths})
+    data, folders = run.configuration.data, sorted({path.parent for path in split.shards.paths})
     files = [file for folder in folders for file in sorted(folder.glob("train*.h5"))]
     try:
         train = open_splits(files, ("train",)).get("train") if files else None
@@ -175,15 +175,15 @@ def compare_with_training(run: Run, split: Split) -> str:
             stacklevel=3,
         )
         return "unknown"
-    trained_on_plain = run.header.method == "none" or data.get("on_the_fly")
+    trained_on_plain = run.header.method == "none" or data.on_the_fly
     if (
         not train
-        or not data.get("fingerprint")
+        or not data.fingerprint
         or (train.header.method == "none") != bool(trained_on_plain)
     ):
         # the fingerprint is that of encrypted images, these are plain, or the other way round
         return "unknown"
-    if train.fingerprint == data["fingerprint"]:
+    if train.fingerprint == data.fingerprint:
         return "same"
     warnings.warn(
         f"the shards in {folders[0]} are not those that run {run.name} was trained on: it may know "

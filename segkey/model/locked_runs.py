@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from segkey.crypto.ciphers.base import check_size
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 from segkey.model import run_names, runs
-from segkey.model.configuration import Lock
+from segkey.model.configuration import Configuration, Lock
 from segkey.model.lock import SignedPermutation, lock_network
 from segkey.model.locked_conv import LockedConv
 from segkey.model.networks import Segmenter
@@ -20,7 +21,6 @@ from segkey.model.stem import find_stem
 from segkey.system import distributed
 from segkey.system.files import explain_os_errors, is_folder_there, make_folder, sole_writer
 from segkey.system.progress import SILENT, Progress
-from segkey.system.records import as_json
 
 
 def lock_run(
@@ -146,7 +146,7 @@ def _write(run: runs.Run, path: Path, locked: Segmenter, stem: str, cipher: Ciph
     partial = path.with_name(f".{path.name}.partial")
     is_folder_there(partial)
     with sole_writer(make_folder(partial)):
-        made = runs.Run(partial, {"format": runs.FORMAT, "name": path.name} | config)
+        made = runs.Run(partial, replace(config, name=path.name))
         made.save_weights(locked.weights())
         made.write_history(run.history())
         made.save()
@@ -155,9 +155,9 @@ def _write(run: runs.Run, path: Path, locked: Segmenter, stem: str, cipher: Ciph
     run_names.point_to_latest(path.parent, path.name)
 
 
-def _configuration(run: runs.Run, layer: LockedConv, stem: str, cipher: Cipher) -> dict:
+def _configuration(run: runs.Run, layer: LockedConv, stem: str, cipher: Cipher) -> Configuration:
     """``run.json`` of a locked run: that of its original, with the lock and what images need."""
-    record = Lock(
+    lock = Lock(
         stem=stem,
         block_size=cipher.block_size,
         whole_blocks=layer.rows.whole,
@@ -165,9 +165,10 @@ def _configuration(run: runs.Run, layer: LockedConv, stem: str, cipher: Cipher) 
         created=runs.now(),
         versions=runs.versions(),
     )
+    made = run.configuration
     needed = ("method", "block_size", "max_value", "key_id")
-    apart = ("format", "name", "checksum")
-    return {name: value for name, value in run.config.items() if name not in apart} | {
-        "model": run.config["model"] | {"lock": as_json(record)},
-        "data": run.config["data"] | {name: getattr(cipher, name) for name in needed},
-    }
+    return replace(
+        made,
+        model=replace(made.model, lock=lock),
+        data=replace(made.data, **{name: getattr(cipher, name) for name in needed}),
+    )

@@ -17,7 +17,7 @@ from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model.locked_conv import put_in_place
 from segkey.model.weights import WEIGHTS, read_weights
 
-BACKBONES = {  # bottlenecks a stage, and where torchvision's weights are
+BACKBONES = {  # bottlenecks per stage, and where torchvision's weights are
     "resnet14": ((1, 1, 1, 1), {}),
     "resnet50": (
         (3, 4, 6, 3),

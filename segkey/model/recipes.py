@@ -1,32 +1,15 @@
 """Training recipes: the paper's, one from random weights, and the checks on both."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
 
 import torch
 
 from segkey.errors import SegkeyError
-from segkey.system.validators import PATH, Kind, misfit, number, one_of, whole
-
-if TYPE_CHECKING:
-    from segkey.model.runs import Run
+from segkey.system.records import stated
+from segkey.system.validators import PATH, number, one_of, whole
 
 OPTIMIZERS = ("sgd", "adamw")
-_KINDS: dict[str, Kind] = {  # what an untrusted recipe may hold
-    "optimizer": one_of(OPTIMIZERS),
-    "lr": number(0, 1e6, above=True),
-    "lr_min": number(0, 1e6),
-    "restart": whole(0, 10**9),
-    "momentum": number(0, 1e6),
-    "weight_decay": number(0, 1e6),
-    "epochs": whole(1, 10**9),
-    "batch_size": whole(1, 10**9),
-    "weights": PATH,
-    "crop_scale": number(0, 1, above=True),
-}
 
 
 @dataclass(frozen=True)
@@ -48,16 +31,16 @@ class Recipe:
             images are augmented on the device.
     """
 
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    lr_min: float = 0.0001
-    restart: int = 10
-    momentum: float = 0.9
-    weight_decay: float = 0.005
-    epochs: int = 100
-    batch_size: int = 256
-    weights: str = "coco"
-    crop_scale: float = 0.08
+    optimizer: str = stated(one_of(OPTIMIZERS), default="sgd")
+    lr: float = stated(number(0, 1e6, above=True), default=0.1)
+    lr_min: float = stated(number(0, 1e6), default=0.0001)
+    restart: int = stated(whole(0, 10**9), default=10)
+    momentum: float = stated(number(0, 1e6), default=0.9)
+    weight_decay: float = stated(number(0, 1e6), default=0.005)
+    epochs: int = stated(whole(1, 10**9), default=100)
+    batch_size: int = stated(whole(1, 10**9), default=256)
+    weights: str = stated(PATH, default="coco")
+    crop_scale: float = stated(number(0, 1, above=True), default=0.08)
 
     def lr_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """The learning rate.
@@ -88,7 +71,7 @@ class Recipe:
             return torch.optim.SGD(parameters, momentum=self.momentum, **how)
         return torch.optim.AdamW(parameters, **how)
 
-    def check(self) -> Recipe:
+    def check(self) -> "Recipe":
         """Raise `SegkeyError` for an impossible value; returns the recipe."""
         positive = ("lr", "epochs", "batch_size", "crop_scale")
         for name in positive:
@@ -141,25 +124,7 @@ def recipe(name: str, **overrides: object) -> Recipe:
     ).check()
 
 
-def complaint(values: object) -> str:
-    """The first impossible field of an untrusted recipe, and what was expected; empty if none."""
-    if not isinstance(values, dict):
-        return "it is no object"
-    known = [field.name for field in fields(Recipe)]
-    if unknown := [name for name in values if name not in known]:
-        return f"{unknown[0]!r} is unknown; expected {', '.join(known)}"
-    return misfit(values, _KINDS, optional=known)
-
-
-def recipe_of(run: Run) -> Recipe:
-    """The recipe that a run was begun with.
-
-    Raises:
-        SegkeyError: its recipe is damaged.
-    """
-    if problem := complaint(run.config["recipe"]):
-        raise SegkeyError(
-            f"{run.path}/run.json is damaged: in 'recipe', {problem}",
-            "restore it from a backup, or train again",
-        )
-    return Recipe(**run.config["recipe"])
+def unknown_fields(values: dict) -> list[str]:
+    """Fields of an untrusted recipe that this version has none of."""
+    known = {field.name for field in fields(Recipe)}
+    return [name for name in values if name not in known]

@@ -2,8 +2,11 @@
 
 import difflib
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import h5py
@@ -16,12 +19,12 @@ from safetensors.torch import save
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import history, networks, results, run_names, weights
+from segkey.model import configuration, history, networks, results, run_names, weights
 from segkey.model.authenticity import authenticated
-from segkey.model.configuration import complaint, header_of
+from segkey.model.configuration import FORMAT, Configuration
 from segkey.shards import Header
 from segkey.shards.unlock import cipher_for
-from segkey.system import distributed
+from segkey.system import distributed, records
 from segkey.system.files import (
     is_folder_there,
     is_held,
@@ -34,7 +37,6 @@ from segkey.system.records import Misfit
 from segkey.system.shell import word
 from segkey.version import VERSION
 
-FORMAT = "segkey-run-v1"
 R = TypeVar("R", bound=results.Result)
 
 
@@ -57,11 +59,12 @@ class Run:
 
     Attributes:
         path: the folder.
-        config: what ``run.json`` holds.
+        configuration: what ``run.json`` holds; to change it, assign a changed copy
+            (`dataclasses.replace`) and `save`.
     """
 
-    def __init__(self, path: Path, config: dict):
-        self.path, self.config = path, config
+    def __init__(self, path: Path, configuration: Configuration):
+        self.path, self.configuration = path, configuration
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -90,48 +93,57 @@ class Run:
                 f"there is no run at {path}",
                 f"did you mean {word(path.parent / near[0])}?" if near else hint,
             )
-        config = read_json(path / "run.json", "the description of a run")
-        if config.get("format") != FORMAT:
+        document = read_json(path / "run.json", "the description of a run")
+        if document.get("format") != FORMAT:
             raise SegkeyError(
-                f"{path} has the format {str(config.get('format'))[:40]!r}, this segkey reads "
+                f"{path} has the format {str(document.get('format'))[:40]!r}, this segkey reads "
                 f"{FORMAT!r}",
                 "upgrade segkey: pip install --upgrade segkey",
             )
         # Under its own name, which 'latest' is not; and as a relative path, where it was given as
         # one.
-        run = cls(path.parent / path.readlink() if path.is_symlink() else path, config)
-        run._check()
-        return run
-
-    def _check(self) -> None:
-        """Check the form of the run, which is untrusted, for all who use it."""
-        if not run_names.NAME.fullmatch(self.name):
+        path = path.parent / path.readlink() if path.is_symlink() else path
+        name = path.name or path.absolute().name
+        if not run_names.NAME.fullmatch(name):
             raise SegkeyError(
-                f"{self.path}: a run cannot be called {self.name!r}",
+                f"{path}: a run cannot be called {name!r}",
                 "rename the folder; use letters, digits, '.', '_' and '-'",
             )
-        if problem := complaint(self.config):
+        try:
+            return cls(path, configuration.read(document))
+        except Misfit as misfit:
             raise SegkeyError(
-                f"{self.path}/run.json is damaged: {problem}",
-                "restore it from a backup, or train again",
-            )
+                f"{path}/run.json is damaged: {misfit}", "restore it from a backup, or train again"
+            ) from None
 
     @classmethod
-    def create(cls, folder: Path, name: str, config: dict) -> "Run":
+    def create(cls, folder: Path, name: str, begun_with: Configuration | Mapping) -> "Run":
         """Make a new run and let ``latest`` name it.
 
         All ranks have the configuration of the first one, which writes it.
 
+        Args:
+            folder: of runs.
+            name: of the run.
+            begun_with: its configuration, or the JSON of one.
+
         Raises:
             SegkeyError: there is something of that name.
         """
-        run = cls(folder / name, distributed.broadcast({"format": FORMAT, "name": name} | config))
+        if isinstance(begun_with, Mapping):
+            begun_with = configuration.read({"format": FORMAT, **begun_with})
+        run = cls(folder / name, distributed.broadcast(replace(begun_with, name=name)))
         if distributed.is_main():
             check_free(run.path)
             make_folder(run.path)
             run.save()
             run_names.point_to_latest(folder, name)
         return run
+
+    @property
+    def config(self) -> Mapping:
+        """The JSON of `configuration`, only to look at."""
+        return MappingProxyType(self.configuration.document)
 
     @property
     def name(self) -> str:
@@ -141,7 +153,7 @@ class Run:
     @property
     def header(self) -> Header:
         """What the run was trained on, as a shard would say it."""
-        return header_of(self.config)
+        return self.configuration.header
 
     def cipher(self, key: Key | None, password: bytes | None = None) -> Cipher:
         """The cipher it was trained with.
@@ -158,7 +170,7 @@ class Run:
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the images it was trained on."""
-        return tuple(self.config["data"]["size"])
+        return tuple(self.configuration.data.size)
 
     @property
     def weights_file(self) -> Path:
@@ -183,14 +195,21 @@ class Run:
     @property
     def epochs_missing(self) -> int:
         """Of the recipe's epochs, those that its training has not come to; 0 for a locked run."""
-        if self.is_locked:
+        recipe = self.configuration.recipe
+        if self.is_locked or not recipe:
             return 0
-        return max(0, self.config["recipe"].get("epochs", 0) - self.config["epochs_done"])
+        return max(0, recipe.epochs - self.configuration.epochs_done)
+
+    @property
+    def starting_weights(self) -> str | None:
+        """The weights that its training began with (`Recipe.weights`), if it had one."""
+        recipe = self.configuration.recipe
+        return recipe.weights if recipe else None
 
     @property
     def is_locked(self) -> bool:
         """Whether it was locked after its training (`segkey.model.lock`)."""
-        return "lock" in self.config["model"]
+        return self.configuration.model.lock is not None
 
     @property
     def is_worked_on(self) -> bool:
@@ -207,16 +226,17 @@ class Run:
     def save(self) -> None:
         """Write ``run.json``; under torchrun the first rank does, as with all files of a run."""
         if distributed.is_main():
-            write_json(self.path / "run.json", self.config)
+            write_json(self.path / "run.json", self.configuration.document)
 
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
-        """Write ``model.safetensors`` with its own checksum, which goes into `config` too."""
+        """Write ``model.safetensors`` with its checksum, which goes into `configuration` too."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        self.config["weights_sha256"] = weights.checksum(state)
+        checksum = weights.checksum(state)
+        self.configuration = replace(self.configuration, weights_sha256=checksum)
         if not distributed.is_main():
             return
         with written_whole(self.weights_file) as file:
-            file.write(save(state, {"sha256": self.config["weights_sha256"]}))
+            file.write(save(state, {"sha256": checksum}))
 
     def load_model(self, device: torch.device) -> networks.Segmenter:
         """The trained network, in evaluation mode.
@@ -227,7 +247,7 @@ class Run:
                 which a kill between two writes may leave them apart.
         """
         self.require_weights()
-        model = networks.described(self.config["model"], self.header.classes)
+        model = networks.described(records.as_json(self.configuration.model), self.header.classes)
         try:
             state, expected = weights.read_safetensors(
                 self.weights_file, 2 * model.bytes + (1 << 20)
@@ -254,7 +274,7 @@ class Run:
                 f"{self.path} has no weights yet: its training is under way",
                 "wait until it saves some",
             )
-        if not self.config["epochs_done"]:
+        if not self.configuration.epochs_done:
             raise SegkeyError(
                 f"{self.path} has no weights: its training was cut off before it saved any",
                 f"go on with it: {self.how_to_go_on}",
@@ -268,7 +288,9 @@ class Run:
         """Read all that is kept of the run and say what does not match its checksum."""
         checks = [lambda: self.load_model(torch.device("cpu")), self.history]
         if is_there(self.state_file):
-            model = networks.described(self.config["model"], self.header.classes)
+            model = networks.described(
+                records.as_json(self.configuration.model), self.header.classes
+            )
             checks.append(lambda: weights.read_archive(self.state_file, limit=model.state_bytes))
         checks += [lambda name=name: self.result(name) for name in ("evaluate", "attack")]
         found = []

@@ -55,7 +55,7 @@ def survey(folder: Path) -> tuple[list[Run], list[Problem]]:
         )
     if not found:
         raise SegkeyError(f"there are no runs in {folder}", "train one with 'segkey train'")
-    return sorted(found, key=lambda run: (str(run.config.get("created", "")), run.name)), left_out
+    return sorted(found, key=lambda run: (run.configuration.created, run.name)), left_out
 
 
 def _run_folders(folder: Path) -> list[Path]:
@@ -94,7 +94,7 @@ def _usable(path: Path) -> Run:
     run.history()
     # Results may be kept without the weights, which are large.
     if not any(found) and not run.weights_file.is_file():
-        done = run.config["epochs_done"]
+        done = run.configuration.epochs_done
         what = f"{path} has no weights (model.safetensors) and no results"
         raise SegkeyError(
             what if done else f"{what}: no epoch of its training is finished", "train it again"

@@ -143,7 +143,7 @@ class Trainer:
         Whatever stops it, the first rank saves the epochs that are finished.
         """
         reached, saver = start, Saver(run, self.settings.save_every)
-        began = time.monotonic() - run.config["seconds"]
+        began = time.monotonic() - run.configuration.seconds
         if start.epochs:
             self.progress.say(f"going on after epoch {start.epochs} of {self.recipe.epochs}")
         with interrupts.raised_once() as stops:
@@ -161,7 +161,7 @@ class Trainer:
                 with distributed.saving:
                     saver.save()
                 raise
-        run.config = distributed.broadcast(run.config)
+        run.configuration = distributed.broadcast(run.configuration)
 
     def _epoch(self, epoch: int) -> dict:
         """Train on every image once, then validate; the epoch's line of history."""

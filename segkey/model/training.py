@@ -25,13 +25,15 @@ from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model import run_names, runs, training_record
 from segkey.model.checkpoint import Checkpoint, restore
-from segkey.model.recipes import Recipe, recipe_of
+from segkey.model.configuration import Data
+from segkey.model.recipes import Recipe
 from segkey.model.trainer import Settings, Trainer
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
 from segkey.system import devices, distributed
 from segkey.system.files import is_there, make_folder
 from segkey.system.progress import SILENT, Progress
+from segkey.system.records import as_json
 
 
 def train(
@@ -75,12 +77,12 @@ def train(
         how = {"device": device, "cipher": cipher, "progress": progress}
         return run if is_finished(run) else resume(run, splits, resident=chosen.resident, **how)
     trainer = _trainer(splits, chosen, device, _cipher_on_device(splits, cipher), progress)
-    config = training_record.configuration(trainer, shards)
-    if note := training_record.note_on_augmentation(config, cipher):
+    begun_with = training_record.configuration(trainer, shards)
+    if note := training_record.note_on_augmentation(begun_with, cipher):
         progress.say(note)
-    path = _make_folder(folder, name, config["data"])
+    path = _make_folder(folder, name, begun_with.data)
     with distributed.sole_writer(path):
-        run = runs.Run.create(folder, path.name, config)
+        run = runs.Run.create(folder, path.name, begun_with)
         trainer.fit(run, Checkpoint())
     return run
 
@@ -110,11 +112,11 @@ def resume(
             "go on with the run that it was made of, and lock it again",
         )
     if is_finished(run):
-        epochs = recipe_of(run).epochs
+        epochs = run.configuration.epochs_done
         raise SegkeyError(f"run {run.name} has all its {epochs} epochs", "train a new run")
-    run.config = distributed.broadcast(run.config)
-    data = run.config["data"]
-    if cipher is None and data["method"] == "none" and data.get("on_the_fly"):
+    run.configuration = distributed.broadcast(run.configuration)
+    data = run.configuration.data
+    if cipher is None and data.method == "none" and data.on_the_fly:
         cipher = ciphers.from_key("none", None, 1)
     settings = training_record.settings_of(run, resident)
     with distributed.sole_writer(run.path):
@@ -133,7 +135,7 @@ def resume(
 
 def is_finished(run: runs.Run) -> bool:
     """True if a run has all epochs of its recipe."""
-    return run.config["epochs_done"] >= recipe_of(run).epochs
+    return run.epochs_missing == 0
 
 
 def on_the_fly(splits: dict[str, Split], cipher: Cipher | None) -> bool:
@@ -171,12 +173,12 @@ def _trainer(
     return Trainer(splits, settings, device, cipher, progress)
 
 
-def _make_folder(folder: Path, name: str | None, data: dict) -> Path:
+def _make_folder(folder: Path, name: str | None, data: Data) -> Path:
     """The folder of a new run, made by the first rank; refused if it is taken."""
     if name:
         run_names.check_name(name)
     else:
-        default = run_names.of_method(data["method"], data["block_size"])
+        default = run_names.of_method(data.method, data.block_size)
         name = distributed.broadcast(runs.free_name(folder, default))
     distributed.barrier()  # no rank looks for a run that the first one has made since
     runs.check_free(folder / name)
@@ -194,19 +196,20 @@ def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
         if name in (None, path.name):
             with contextlib.suppress(SegkeyError):  # a broken run is not this job's
                 run = runs.Run.open(path)
-                if run.config.get("job") == distributed.job_id():
+                if run.configuration.job == distributed.job_id():
                     return run.path
     return None
 
 
 def _check_same_data(run: runs.Run, trainer: Trainer) -> None:
     """Raise `SegkeyError` unless a run was begun with the trainer's data and key."""
-    begun_with = run.config["data"]
-    for what, value in training_record.data_of(trainer).items():
+    begun_with = as_json(run.configuration.data)
+    for what, value in as_json(training_record.data_of(trainer)).items():
         if what == "shards":  # they may have moved
             continue
-        unknown = value if what == "fingerprint" else None  # to runs of earlier versions
-        if begun_with.get(what, unknown) != value:
+        if what == "fingerprint" and begun_with[what] is None:  # of an earlier version
+            continue
+        if begun_with.get(what) != value:
             raise SegkeyError(
                 f"run {run.name} was begun with {what.replace('_', ' ')} "
                 f"{begun_with.get(what)}, not {value}",

@@ -9,6 +9,7 @@ settings are refused; ``plain/`` holds the shards, ``runs/`` a run for each cell
 cut off goes on. The grid may grow.
 """
 
+from segkey.paper.cells import CellResult, Results, read_results
 from segkey.paper.estimate import estimate
 from segkey.paper.example import Example, example
 from segkey.paper.findings import Model, examine, models_of
@@ -20,9 +21,11 @@ from segkey.paper.settings import FORMAT, Settings, check_folder, is_full_voc, k
 __all__ = [
     "FORMAT",
     "Cell",
+    "CellResult",
     "Example",
     "Experiment",
     "Model",
+    "Results",
     "Settings",
     "Watch",
     "check_folder",
@@ -35,4 +38,5 @@ __all__ = [
     "locks_that_fit",
     "models_of",
     "open_data",
+    "read_results",
 ]

@@ -1,28 +1,152 @@
-"""What is kept of a cell: whether its run can be used, and whether its result counts."""
+"""What is kept of a cell: its result, whether that counts, and whether its run can be used."""
 
 import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import authenticity, locked_runs, runs, weights
+from segkey.model import authenticity, conditions, locked_runs, runs, weights
+from segkey.model.results import Incorrect, MajorityClass, Plain, Score
 from segkey.paper.grid import Cell
+from segkey.paper.settings import FORMAT
 from segkey.shards import Split
+from segkey.system import records
 from segkey.system.files import is_there
 from segkey.system.json_files import read_json
+from segkey.system.records import Maybe, Misfit, Several, stated
+from segkey.system.validators import (
+    HEX_64,
+    NAME,
+    OBJECT,
+    YES_OR_NO,
+    many,
+    named,
+    number,
+    or_none,
+    text,
+    whole,
+)
 from segkey.version import VERSION
 
-_CELL = {
-    "run": str,
-    "method": str,
-    "block_size": int,
-    "seed": int,
-    "device": str,
-    "seconds": dict,
-    "correct": dict,
-}
+_OBJECT = or_none(OBJECT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """All that is known of a finished cell: ``cell.json``.
+
+    Attributes:
+        method, block_size, seed: of the cell.
+        locked: it is the baseline, locked after its training.
+        run: the name of its run.
+        device: that it was trained, and tested, on.
+        versions: of packages, at its training.
+        created: when its training began.
+        seconds: of ``train`` and ``attack``; None for an attack that was measured in parts.
+        epochs: that were trained.
+        best: the epoch whose weights were kept, and its validation loss.
+        weights_sha256: checksum of the weights.
+        trained_on: fingerprint of the training images and masks.
+        tested: what it was tested on, as results tell it.
+        images: test images.
+        conditions: of training and test, see `segkey.model.conditions`.
+        correct: with the correct key.
+        plain, incorrect: plain images, wrong keys; None for the baseline.
+        majority_class: the baseline that needs no model.
+        key_space_bits: of the method and block size.
+        source: the JSON it was read from.
+    """
+
+    method: str = stated(NAME)
+    block_size: int = stated(whole(1))
+    seed: int = stated(whole(-(2**63)))
+    locked: bool = stated(YES_OR_NO, default=False)
+    run: str = stated(NAME)
+    device: str = stated(text(2000))
+    versions: dict[str, str] | None = stated(or_none(named(text(100), 50)), default=None)
+    created: str | None = stated(or_none(text(100)), default=None)
+    seconds: dict[str, float | None] = stated(named(or_none(number(0)), 10))
+    epochs: int | None = stated(or_none(whole()), default=None)
+    best: dict | None = stated(_OBJECT, default=None)
+    weights_sha256: str | None = stated(or_none(HEX_64), default=None)
+    trained_on: str | None = stated(or_none(text(1000)), default=None)
+    tested: dict = stated(OBJECT, factory=dict)
+    images: int = stated(whole(), default=0)
+    conditions: dict = stated(OBJECT, factory=dict)
+    correct: Score = stated(Score)
+    plain: Plain | None = stated(Maybe(Plain), default=None)
+    incorrect: Incorrect | None = stated(Maybe(Incorrect), default=None)
+    majority_class: MajorityClass = stated(MajorityClass, "majority_class", "constant")
+    key_space_bits: float | None = stated(or_none(number(0)), default=None)
+    unknown: dict = records.unknown_fields()
+    source: dict | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def cell(self) -> Cell:
+        """The place in the grid."""
+        return Cell(self.method, self.block_size, self.seed, self.locked)
+
+    @property
+    def has_score(self) -> bool:
+        """Whether anything could be measured on its test images."""
+        return self.correct.mean_iou is not None
+
+    @property
+    def made_under(self) -> dict[str, object]:
+        """Conditions of its training and test; cells of earlier versions tell a few of them."""
+        versions = self.versions or {}
+        early = {
+            "epochs done": self.epochs,
+            "test images": self.images or None,
+            **{name: conditions.significant(versions.get(name)) for name in ("segkey", "torch")},
+        }
+        known = {name: value for name, value in early.items() if value is not None}
+        return {"trained on": conditions.device_kind(self.device)} | known | self.conditions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What an experiment measured: ``results.json``.
+
+    Attributes:
+        written: when.
+        versions: of packages, then.
+        settings: how cells were made.
+        full_voc: whether the images are the paper's.
+        diverged: cells whose training did.
+        left_out: cells that cannot be used, and why.
+        cells: all finished ones, by method, block size and seed.
+        findings: the paper's, see `segkey.paper.findings.examine`.
+    """
+
+    settings: dict = stated(OBJECT)
+    full_voc: bool = stated(YES_OR_NO)
+    cells: tuple[CellResult, ...] = stated(Several(CellResult, "a cell"))
+    findings: tuple[dict, ...] = stated(many(OBJECT, 100), default=())
+    diverged: tuple[str, ...] = stated(many(NAME, 10_000), default=())
+    left_out: dict[str, str] = stated(named(text(10_000), 10_000), factory=dict)
+    written: str = stated(text(100), default="")
+    versions: dict[str, str] = stated(named(text(100), 50), factory=dict)
+
+    @property
+    def document(self) -> dict:
+        """The JSON."""
+        return {
+            "format": FORMAT,
+            "written": self.written,
+            "versions": self.versions,
+            "settings": self.settings,
+            "full_voc": self.full_voc,
+            "devices": list(dict.fromkeys(cell.device for cell in self.cells)),
+            "seconds": sum(sum(filter(None, cell.seconds.values())) for cell in self.cells),
+            "diverged": list(self.diverged),
+            "left_out": self.left_out,
+            "cells": [records.as_json(cell) for cell in self.cells],
+            "findings": list(self.findings),
+        }
 
 
 class BrokenRunError(SegkeyError):
@@ -35,7 +159,7 @@ def damage(path: Path) -> str:
         return ""
     try:
         run = runs.Run.open(path)
-        if run.config["epochs_done"]:
+        if run.configuration.epochs_done:
             run.history()
             run.load_model(torch.device("cpu"))
             if run.state_file.is_file():
@@ -58,55 +182,64 @@ def locked(path: Path, original: Path, key: Key, cell: Cell) -> runs.Run:
     """
     try:
         baseline = runs.Run.open(original)
-        if os.path.lexists(path / "run.json"):
-            run = runs.Run.open(path)
-            made_of = run.config["model"].get("lock", {}).get("original")
-            if made_of != baseline.weights_checksum:
-                raise SegkeyError(f"{path} was locked from other weights than those of {original}")
-            return run
-        return locked_runs.lock_run(baseline, key, cell.method, cell.block_size, path.name)
+        if not os.path.lexists(path / "run.json"):
+            return locked_runs.lock_run(baseline, key, cell.method, cell.block_size, path.name)
+        run = runs.Run.open(path)
+        lock = run.configuration.model.lock
+        if lock is None or lock.original != baseline.weights_checksum:
+            raise SegkeyError(f"{path} was locked from other weights than those of {original}")
+        return run
     except SegkeyError as error:
         raise BrokenRunError(error.what, error.hint) from None
 
 
-def read_cell(file: Path) -> dict:
+def read_cell(file: Path) -> CellResult:
     """The result of a cell.
 
     Raises:
-        SegkeyError: it is damaged.
+        SegkeyError: it is damaged; the message names the field.
     """
     document = read_json(file, "the result of a cell")
-    if not all(isinstance(document.get(name), kind) for name, kind in _CELL.items()):
+    told = {name: value for name, value in document.items() if name != "hmac"}
+    try:
+        return replace(records.read(CellResult, told), source=document)
+    except Misfit as misfit:
         raise SegkeyError(
-            f"{file} is damaged", "restore it from a backup, or remove it to measure the cell again"
-        )
-    return document
+            f"{file} is damaged: {misfit}",
+            "restore it from a backup, or remove it to measure the cell again",
+        ) from None
 
 
-def why_stale(folder: Path, cell: dict, splits: dict[str, Split], key: Key) -> str:
+def read_results(file: Path) -> Results:
+    """What an experiment wrote to its ``results.json``; unauthenticated.
+
+    Raises:
+        SegkeyError: it is damaged; the message names the field.
+    """
+    try:
+        return records.read(Results, read_json(file, "the results of an experiment"))
+    except Misfit as misfit:
+        raise SegkeyError(
+            f"{file} is damaged: {misfit}", "run 'segkey reproduce' again: it writes it anew"
+        ) from None
+
+
+def why_stale(folder: Path, cell: CellResult, splits: dict[str, Split], key: Key) -> str:
     """Why the result of a cell does not count; empty if it does."""
-    if not authenticity.is_authentic("cell", cell, key):
+    if not authenticity.is_authentic("cell", cell.source or {}, key):
         return f"it was not made with key {key.id}"
     try:
         run = runs.Run.open(folder)
     except SegkeyError as error:
         return error.what
-    stated = cell["tested"]["weights_sha256"]
-    now = {
-        # Weights that were removed to save space leave an authentic result as it is.
-        "the weights": run.weights_checksum if is_there(run.weights_file) else stated,
-        "the test images or masks": splits["test"].fingerprint,
-        "the training images or masks": splits["train"].fingerprint,
-        "the version of segkey": VERSION,
+    tested = cell.tested
+    # Weights that were removed to save space leave an authentic result as it is.
+    weights_now = run.weights_checksum if is_there(run.weights_file) else tested["weights_sha256"]
+    pairs = {
+        "the weights": (tested["weights_sha256"], weights_now),
+        "the test images or masks": (tested["fingerprint"], splits["test"].fingerprint),
+        "the training images or masks": (cell.trained_on, splits["train"].fingerprint),
+        "the version of segkey": (tested["versions"]["segkey"], VERSION),
     }
-    tested = cell["tested"]
-    before = (
-        stated,
-        tested["fingerprint"],
-        cell["trained_on"],
-        tested["versions"]["segkey"],
-    )
-    changed = [
-        name for (name, value), other in zip(now.items(), before, strict=True) if value != other
-    ]
+    changed = [name for name, (before, now) in pairs.items() if before != now]
     return f"since it was made, {' and '.join(changed)} changed" if changed else ""

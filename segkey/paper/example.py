@@ -14,7 +14,7 @@ from segkey.errors import SegkeyError
 from segkey.model.batches import as_pixels
 from segkey.model.evaluation import Scores, confusion_matrix
 from segkey.model.runs import Run
-from segkey.paper.grid import Cell
+from segkey.paper.cells import CellResult, Results
 from segkey.paper.running import Experiment
 from segkey.paper.settings import PASSWORD
 from segkey.reports import preview
@@ -65,23 +65,22 @@ class Example:
     views: list[View]
 
 
-def example(experiment: Experiment, document: dict) -> Example:
+def example(experiment: Experiment, results: Results) -> Example:
     """The image with the most classes, segmented by the models of the smallest block size.
 
     Args:
         experiment: whose folder holds the models and the images.
-        document: from its ``run``.
+        results: from its ``run``.
     """
     split = open_splits([experiment.out / "plain"], ("test",))["test"]
     masks = split.read_batch("masks", np.arange(experiment.images()["test"]))
     counts = [len(np.setdiff1d(mask, split.header.ignore_index)) for mask in masks]
     index = int(np.argmax(counts))
     plain, truth = split.read("images", index), masks[index]
+    # The first seed's; locked models predict what the baseline does.
     made = {
-        (cell["method"], cell["block_size"]): cell
-        for cell in reversed(document["cells"])
-        if not cell.get("locked")  # they predict what the baseline does
-    }  # the first seed's
+        (cell.method, cell.block_size): cell for cell in reversed(results.cells) if not cell.locked
+    }
     block_sizes = sorted({m for method, m in made if method != "none"})
     methods = [
         method for method in METHODS if method != "none" and any(each == method for each, _ in made)
@@ -95,7 +94,7 @@ def example(experiment: Experiment, document: dict) -> Example:
                 else []
             )
         except SegkeyError as error:  # its result is kept, but not what made it
-            experiment.watch.say(f"{made[place]['run']} is left out of the figures: {error.what}")
+            experiment.watch.say(f"{made[place].run} is left out of the figures: {error.what}")
     encrypted = _pictures(plain, methods, block_sizes)
     return Example(
         split.names[index],
@@ -123,13 +122,10 @@ def _pictures(
 
 @torch.inference_mode()
 def _view(
-    experiment: Experiment, cell: dict, plain: np.ndarray, truth: np.ndarray, header: Header
+    experiment: Experiment, cell: CellResult, plain: np.ndarray, truth: np.ndarray, header: Header
 ) -> View:
-    device, cipher = (
-        experiment.device,
-        experiment.cipher(Cell(cell["method"], cell["block_size"], cell["seed"])),
-    )
-    model = Run.open(experiment.out / "runs" / cell["run"]).load_model(device)
+    device, cipher = experiment.device, experiment.cipher(cell.cell)
+    model = Run.open(experiment.out / "runs" / cell.run).load_model(device)
     images = cipher.encrypt(torch.from_numpy(plain[None]).to(device))
     with devices.mixed_precision(device):
         predicted = model(as_pixels(images, cipher.max_value)).argmax(1).cpu()
@@ -137,9 +133,9 @@ def _view(
         torch.from_numpy(truth), predicted, len(header.classes), header.ignore_index
     )
     return View(
-        cell["method"],
-        cell["block_size"],
-        _pictures(plain, [cell["method"]], [cell["block_size"]])[cell["method"]][0],
+        cell.method,
+        cell.block_size,
+        _pictures(plain, [cell.method], [cell.block_size])[cell.method][0],
         predicted[0].byte().numpy(),
         Scores(matrix, header.classes, 1).mean_iou,
     )

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segkey.crypto.ciphers import method_name
 from segkey.model import conditions
-from segkey.model.results import Plain
 from segkey.paper.drawing import (
     COLOURS,
     COLUMN,
@@ -28,14 +27,13 @@ from segkey.paper.drawing import (
 )
 from segkey.reports.text import number
 from segkey.reports.verdicts import plain_one_way
-from segkey.system.records import read
 from segkey.system.words import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from segkey.paper import Example, Model
+    from segkey.paper import Example, Model, Results
 
 _GAP = 1 / 32  # between images, as a part of one
 _MOST_PANELS = 4  # side by side
@@ -161,13 +159,13 @@ def _class_colours(example: Example) -> tuple[np.ndarray, list[int]]:
 
 
 @styled
-def key_charts(document: dict) -> Figure:
+def key_charts(results: Results) -> Figure:
     """The paper's Figure 6, a panel per method: correct, plain and incorrect by M.
 
     Every wrong key is a dot.
 
     Args:
-        document: what ``results.json`` holds. Of a method and block size that was made under
+        results: of the experiment. Of a method and block size that was made under
             several conditions, those with the most seeds are shown; points of other conditions than
             most are hollow.
     """
@@ -176,7 +174,7 @@ def key_charts(document: dict) -> Figure:
     from segkey.paper.findings import models_of  # imports torch
     from segkey.paper.variants import in_order, variant_name
 
-    models = {place: several[0] for place, several in models_of(document["cells"]).items()}
+    models = {place: several[0] for place, several in models_of(results.cells).items()}
     baseline = models.pop(("none", 1), None)
     methods = in_order(method for method, _ in models)
     made = [conditions.key(model.conditions) for model in models.values()]
@@ -200,10 +198,7 @@ def key_charts(document: dict) -> Figure:
         axes.set_title(variant_name(method))
     panels[0].set_ylim(bottom=0)
     handles, labels = panels[0].get_legend_handles_labels()
-    if any(
-        plain_one_way(cell["method"], cell["plain"] and read(Plain, cell["plain"]))
-        for cell in document["cells"]
-    ):
+    if any(plain_one_way(cell.method, cell.plain) for cell in results.cells):
         labels = [
             label + " (FFX's divided by 255 only)" * (label == "plain images") for label in labels
         ]
@@ -225,7 +220,8 @@ def _unlike(models: list[Model], usual: str) -> str:
     """In what some models differ from most, in the few words that a legend has room for."""
     names = conditions.varying([model.conditions for model in models])
     if set(names) <= {"trained on", "tested on"}:
-        return f"not on {next(model.device for model in models if conditions.key(model.conditions) == usual)}"
+        alike = (model for model in models if conditions.key(model.conditions) == usual)
+        return f"not on {next(alike).device}"
     return "other " + conditions.joined(names, 3)
 
 
@@ -284,7 +280,11 @@ def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) ->
         )
     if line:
         axes.axhline(
-            line[0].constant, color="0.55", linewidth=0.8, dashes=(1, 2), label="constant answer"
+            line[0].majority_class,
+            color="0.55",
+            linewidth=0.8,
+            dashes=(1, 2),
+            label="majority class",
         )
     axes.set_xticks(places, [str(model.block_size) for model in line])
     axes.set_xlabel("block size M")
@@ -293,9 +293,9 @@ def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) ->
     axes.set_axisbelow(True)
 
 
-def write_all(document: dict, example: Example, out: Path) -> list[Path]:
+def write_all(results: Results, example: Example, out: Path) -> list[Path]:
     """Write ``fig4.png``, ``fig5.png`` and ``fig6.png`` of an experiment; returns their paths."""
-    made = {"fig5.png": predictions(example), "fig6.png": key_charts(document)}
+    made = {"fig5.png": predictions(example), "fig6.png": key_charts(results)}
     if example.encrypted:
         made["fig4.png"] = sheet(example.plain, example.encrypted, example.block_sizes)
     return [save(figure, out / name) for name, figure in sorted(made.items())]

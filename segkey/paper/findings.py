@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 
 from segkey.crypto.ciphers import METHODS, method_name
 from segkey.model import conditions
+from segkey.paper.cells import CellResult
 from segkey.paper.variants import variant_label, variant_of
 
 HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "cannot be told"
@@ -32,7 +33,7 @@ class Model:
         correct: mean IoU with the correct key, one value per seed.
         plain: with plain images, one value per seed; empty for the baseline.
         wrong: with wrong keys, all of them of all seeds; empty for the baseline.
-        constant: mean IoU of the majority-class baseline.
+        majority_class: mean IoU of the majority-class baseline.
         conditions: under which it was trained and tested, see `segkey.model.conditions`.
     """
 
@@ -42,7 +43,7 @@ class Model:
     correct: tuple[float, ...]
     plain: tuple[float, ...]
     wrong: tuple[float, ...]
-    constant: float
+    majority_class: float
     conditions: dict = field(default_factory=dict)
 
     @property
@@ -86,13 +87,13 @@ class Model:
 
         At least 0.
         """
-        above = self.accuracy - self.constant
-        return max(0.0, self.without_key - self.constant) / above if above > 0 else 0.0
+        above = self.accuracy - self.majority_class
+        return max(0.0, self.without_key - self.majority_class) / above if above > 0 else 0.0
 
     @property
     def has_learned(self) -> bool:
         """Whether it reaches `LEARNED` times the majority-class baseline."""
-        return self.accuracy >= LEARNED * self.constant
+        return self.accuracy >= LEARNED * self.majority_class
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,8 @@ class Claim:
         }
 
 
-def has_score(cell: dict) -> bool:
-    """Whether anything could be measured on a cell's test images."""
-    return cell["correct"]["mean_iou"] is not None
-
-
-def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
-    """Cells of ``results.json`` by variant and block size and then by their conditions.
+def models_of(cells: Iterable[CellResult]) -> dict[tuple[str, int], list[Model]]:
+    """Cells by variant and block size and then by their conditions.
 
     Seeds are put together.
 
@@ -166,28 +162,24 @@ def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
     as every pixel of their test masks was void, are passed over.
     """
     cells = list(cells)
-    usual = Counter(conditions.key(conditions.of_cell(cell)) for cell in cells)
-    groups: dict[tuple, list[dict]] = {}
-    for cell in filter(has_score, cells):
-        alike = conditions.key(conditions.of_cell(cell))
-        groups.setdefault((variant_of(cell), cell["block_size"], alike), []).append(cell)
+    usual = Counter(conditions.key(cell.made_under) for cell in cells)
+    groups: dict[tuple, list[CellResult]] = {}
+    for cell in cells:
+        if cell.has_score:
+            alike = conditions.key(cell.made_under)
+            groups.setdefault((variant_of(cell), cell.block_size, alike), []).append(cell)
     models: dict[tuple[str, int], list[Model]] = {}
     for (method, block_size, _), group in groups.items():
         models.setdefault((method, block_size), []).append(
             Model(
                 method,
                 block_size,
-                group[0]["device"],
-                tuple(cell["correct"]["mean_iou"] for cell in group),
+                group[0].device,
+                tuple(cell.correct.mean_iou for cell in group),
                 _plain_scores(group),
-                tuple(
-                    value
-                    for cell in group
-                    if cell["incorrect"]
-                    for value in cell["incorrect"]["values"]
-                ),
-                fmean(cell["constant"]["mean_iou"] for cell in group),
-                conditions.of_cell(group[0]),
+                tuple(value for cell in group if cell.incorrect for value in cell.incorrect.values),
+                fmean(cell.majority_class.mean_iou for cell in group),
+                group[0].made_under,
             )
         )
     for several in models.values():
@@ -197,19 +189,19 @@ def models_of(cells: Iterable[dict]) -> dict[tuple[str, int], list[Model]]:
     return models
 
 
-def _plain_scores(group: list[dict]) -> tuple[float, ...]:
+def _plain_scores(group: list[CellResult]) -> tuple[float, ...]:
     """Scores with plain images, divided in the better way.
 
     Earlier versions tried one way, which counts only if all did.
     """
-    scores = [cell["plain"] for cell in group if cell["plain"]]
-    both = [plain for plain in scores if "by_divisor" in plain]
-    return tuple(plain["mean_iou"] for plain in both or scores)
+    scores = [cell.plain for cell in group if cell.plain]
+    both = [plain for plain in scores if plain.by_divisor]
+    return tuple(plain.mean_iou for plain in both or scores)
 
 
-def examine(cells: Iterable[dict]) -> list[dict]:
+def examine(cells: Iterable[CellResult]) -> list[dict]:
     """The four findings, as ``results.json`` keeps them, from its cells but for the locked ones."""
-    cells = [cell for cell in cells if not cell.get("locked")]
+    cells = [cell for cell in cells if not cell.locked]
     models = {place: several[0] for place, several in models_of(cells).items()}
     baseline = models.pop(("none", 1), None)
     grid = _Grid(models)
@@ -283,7 +275,8 @@ def _wider(a: Model, b: Model) -> Pair:
 
 def _keeps_more(a: Model, b: Model) -> Pair:
     """The claim that ``a`` keeps a larger part without the key than ``b``."""
-    what = f"{a.label} ({a.accuracy:.4f}) keeps {a.left:.0%}, {b.label} ({b.accuracy:.4f}) {b.left:.0%}"
+    first, second = (f"{each.label} ({each.accuracy:.4f})" for each in (a, b))
+    what = f"{first} keeps {a.left:.0%}, {second} {b.left:.0%}"
     return Pair(what, a.left - b.left, **_apart(a, b))
 
 
@@ -314,7 +307,10 @@ def _falling(grid: _Grid) -> list[Claim]:
             ends = [grid.at(m, ("shf", other)) for m in (common[0], common[-1])]
             (shf, its), (shf_end, its_end) = ends
             fall, its_fall = shf.accuracy - shf_end.accuracy, its.accuracy - its_end.accuracy
-            what = f"M={common[0]} to {common[-1]}: SHF falls by {fall:.4f}, {method_name(other)} by {its_fall:.4f}"
+            what = (
+                f"M={common[0]} to {common[-1]}: SHF falls by {fall:.4f}, {method_name(other)} by "
+                f"{its_fall:.4f}"
+            )
             steep.pairs.append(
                 Pair(what, fall - its_fall, **_apart(*(model for end in ends for model in end)))
             )

@@ -16,13 +16,20 @@ from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.model import authenticity, conditions, evaluation, run_names, runs, training
-from segkey.model.results import Result
-from segkey.paper.cells import BrokenRunError, damage, locked, read_cell, why_stale
+from segkey.model.results import Attack, Evaluation, Result
+from segkey.paper.cells import (
+    BrokenRunError,
+    CellResult,
+    Results,
+    damage,
+    locked,
+    read_cell,
+    why_stale,
+)
 from segkey.paper.findings import examine
 from segkey.paper.grid import Cell
 from segkey.paper.metering import Watch
 from segkey.paper.settings import (
-    FORMAT,
     LEAST,
     PASSWORD,
     Settings,
@@ -35,6 +42,7 @@ from segkey.shards import Split, encryption, open_splits
 from segkey.system import distributed
 from segkey.system.files import is_folder_there, make_folder
 from segkey.system.json_files import read_json, write_json
+from segkey.system.records import as_json
 
 _TRAIN_PASSES = 3.0  # a training image takes about three times as long as one that is only scored
 
@@ -68,17 +76,15 @@ class Experiment:
         self.left_out: dict[str, str] = {}  # cells that cannot be used, and why
         self._said: set[str] = set()
 
-    def run(self, cells: Sequence[Cell]) -> dict:
+    def run(self, cells: Sequence[Cell]) -> Results:
         """Train and attack what is missing of some cells.
 
         Returns:
-            What ``results.json`` holds: everything measured in this folder, in this run or an
-            earlier one.
+            Everything measured in this folder, in this run or an earlier one.
 
         Raises:
             SegkeyError: the folder holds results of other settings, of another version, or
-                something else; or every cell
-            is broken.
+                something else; or every cell is broken.
         """
         check_folder(self.out)
         make_folder(self.out)
@@ -104,14 +110,14 @@ class Experiment:
                 for number, cell in enumerate(missing, len(cells) - len(missing) + 1):
                     self.watch.say(f"{number}/{len(cells)}  {cell.name}")
                     self._make(cell, splits)
-            document = self.write(splits)
-            if self.left_out and not document["cells"]:
+            results = self.write(splits)
+            if self.left_out and not results.cells:
                 name, why = next(iter(self.left_out.items()))
                 raise SegkeyError(
                     f"no model can be used; {name}: {why}",
                     "restore its folder, or remove it to begin anew",
                 )
-            return document
+            return results
 
     def _make(self, cell: Cell, splits: dict[str, Split]) -> None:
         """Train and attack a cell, or report why it is left out; overwrites nothing finished."""
@@ -146,7 +152,7 @@ class Experiment:
                 )
         return splits
 
-    def _finished(self, splits: dict[str, Split]) -> dict[str, dict]:
+    def _finished(self, splits: dict[str, Split]) -> dict[str, CellResult]:
         """Results of all finished cells in the folder by run name; unusable ones are left out.
 
         A result counts only if the owner of the key made it, from the images and the weights that
@@ -166,9 +172,7 @@ class Experiment:
             if why := why_stale(folder, cell, splits, self.key):
                 self._say_once(f"{file} does not count: {why}")
             else:
-                results[folder.name] = {
-                    name: value for name, value in cell.items() if name != "hmac"
-                }
+                results[folder.name] = cell
         return results
 
     def _result_file(self, name: str) -> Path:
@@ -185,15 +189,14 @@ class Experiment:
         self.watch.begin(cell.name, "attack", weight=1.0)
         # Held while results are written, so that what a kill left half-written there goes.
         with distributed.sole_writer(run.path):
-            document = self._attack(cell, run, cipher, splits["test"])
+            result = self._attack(cell, run, cipher, splits["test"])
+            document = authenticity.authenticated("cell", as_json(result), self.key)
             if distributed.is_main():  # the last: with it the cell is finished
-                write_json(
-                    run.path / "cell.json", authenticity.authenticated("cell", document, self.key)
-                )
-        self.watch.say(cell_sentence(document))
+                write_json(run.path / "cell.json", document)
+        self.watch.say(cell_sentence(result))
         self.write(splits)
 
-    def _attack(self, cell: Cell, run: runs.Run, cipher: ciphers.Cipher, test: Split) -> dict:
+    def _attack(self, cell: Cell, run: runs.Run, cipher: ciphers.Cipher, test: Split) -> CellResult:
         """Try a cell's model, and tell all that is known of it."""
         keep, started_at, resumed = run.path / "attack.partial.jsonl", time.monotonic(), False
         if cell.method == "none":
@@ -216,7 +219,7 @@ class Experiment:
             budget = attacks.Budget(keys=self.settings.wrong_keys)
             result = attacks.attack_and_keep(target, attacks.Plan(budget=budget, seed=cell.seed))
         seconds = {
-            "train": 0.0 if cell.locked else run.config["seconds"],
+            "train": 0.0 if cell.locked else run.configuration.seconds,
             "attack": None
             if resumed
             else round(time.monotonic() - started_at, 3),  # a part of it was measured before
@@ -242,7 +245,7 @@ class Experiment:
             if distributed.broadcast(os.path.lexists(path / "run.json"))
             else None
         )
-        done = begun.config["epochs_done"] if begun else 0
+        done = begun.configuration.epochs_done if begun else 0
         self.watch.begin(cell.name, "training", self._training_passes(), done * images)
         if begun and done == recipe.epochs:
             self._check_training(begun, splits)
@@ -275,7 +278,7 @@ class Experiment:
 
         A run that is not finished reports that itself.
         """
-        trained_on = run.config["data"].get("fingerprint")
+        trained_on = run.configuration.data.fingerprint
         if trained_on and trained_on != splits["train"].fingerprint:
             raise SegkeyError(
                 f"{run.path} was trained on other images or masks than those in "
@@ -283,63 +286,56 @@ class Experiment:
                 "remove its folder to train it again, or choose another folder with --out",
             )
 
-    def _describe(self, cell: Cell, run: runs.Run, result: Result, seconds: dict) -> dict:
+    def _describe(
+        self, cell: Cell, run: runs.Run, result: Evaluation | Attack, seconds: dict
+    ) -> CellResult:
         """All that is known of a finished cell."""
-        trained_on, tested_on, told = run.config["device"], result.device, result.document
-        return asdict(cell) | {
-            "run": run.name,
-            "device": trained_on
-            if trained_on == tested_on
-            else f"{trained_on}, tested on {tested_on}",
-            "versions": run.config["versions"],
-            "created": run.config["created"],
-            "seconds": seconds,
-            "epochs": run.config["epochs_done"],
-            "best": run.config["best"],
-            "weights_sha256": result.tested["weights_sha256"],
-            "trained_on": run.config["data"].get("fingerprint"),
-            "tested": result.tested,
-            "images": result.images,
-            "conditions": _conditions(run, result),
-            "correct": told["correct"],
-            "plain": told.get("plain"),
-            "incorrect": told.get("incorrect"),
-            "constant": told["constant"],
-            "key_space_bits": told.get("key_space_bits"),
-        }
+        made, tested_on = run.configuration, result.device
+        attacked = isinstance(result, Attack)
+        return CellResult(
+            **asdict(cell),
+            run=run.name,
+            device=made.device
+            if made.device == tested_on
+            else f"{made.device}, tested on {tested_on}",
+            versions=made.versions,
+            created=made.created,
+            seconds=seconds,
+            epochs=made.epochs_done,
+            best=as_json(made.best),
+            weights_sha256=result.tested["weights_sha256"],
+            trained_on=made.data.fingerprint,
+            tested=result.tested,
+            images=result.images,
+            conditions=_conditions(run, result),
+            correct=result.correct,
+            plain=result.plain if attacked else None,
+            incorrect=result.incorrect if attacked else None,
+            majority_class=result.majority_class,
+            key_space_bits=result.key_space_bits if attacked else None,
+        )
 
-    def write(self, splits: dict[str, Split]) -> dict:
+    def write(self, splits: dict[str, Split]) -> Results:
         """Write ``results.json`` from all finished cells, and return it."""
         order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
         cells = sorted(
             self._finished(splits).values(),
-            key=lambda c: (
-                bool(c.get("locked")),
-                order.get(c["method"], 99),
-                c["method"],
-                c["block_size"],
-                c["seed"],
-            ),
+            key=lambda c: (c.locked, order.get(c.method, 99), c.method, c.block_size, c.seed),
         )
-        settings = read_json(self.out / "settings.json", "the settings of an experiment")[
-            "settings"
-        ]
-        document = {
-            "format": FORMAT,
-            "written": runs.now(),
-            "versions": runs.versions(),
-            "settings": settings,
-            "full_voc": is_full_voc(settings),
-            "devices": list(dict.fromkeys(cell["device"] for cell in cells)),
-            "seconds": sum(sum(filter(None, cell["seconds"].values())) for cell in cells),
-            "diverged": self.diverged,
-            "left_out": self.left_out,
-            "cells": cells,
-            "findings": examine(cells),
-        }
+        stated = read_json(self.out / "settings.json", "the settings of an experiment")
+        results = Results(
+            written=runs.now(),
+            versions=runs.versions(),
+            settings=stated["settings"],
+            full_voc=is_full_voc(stated["settings"]),
+            diverged=tuple(self.diverged),
+            left_out=self.left_out,
+            cells=tuple(cells),
+            findings=tuple(examine(cells)),
+        )
         if distributed.is_main():
-            write_json(self.out / "results.json", document)
-        return document
+            write_json(self.out / "results.json", results.document)
+        return results
 
     def images(self) -> dict[str, int]:
         """How many images each split has, of the test split those that are used."""
@@ -369,5 +365,5 @@ class Experiment:
 
 def _conditions(run: runs.Run, result: Result) -> dict:
     """Under which a cell was made; its classes are those of the settings."""
-    found = conditions.of_run(run.config, result)
+    found = conditions.of_run(run.configuration, result)
     return {name: value for name, value in found.items() if name != "classes"}

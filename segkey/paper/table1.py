@@ -7,7 +7,8 @@ from segkey.crypto import BLOCK_SIZES, PROTECTED
 from segkey.model import conditions
 from segkey.model.recipes import RECIPES
 from segkey.model.results import NOTHING_TO_MEASURE
-from segkey.paper.findings import Model, has_score, models_of
+from segkey.paper.cells import Results
+from segkey.paper.findings import Model, models_of
 from segkey.paper.variants import in_order, variant_name
 from segkey.reports.text import Shown, TextTable, number
 
@@ -60,14 +61,14 @@ def papers_value(method: str, block_size: int) -> float | None:
     return BASELINE if method == "none" else TABLE_1.get(method, {}).get(block_size)
 
 
-def lines_of(document: dict) -> list[Line]:
+def lines_of(results: Results) -> list[Line]:
     """A line per method, block size and conditions of an experiment."""
-    several = variants_of(document)
-    usual = usual_of(document)
+    several = variants_of(results)
+    usual = usual_of(results)
 
     def line(model: Model) -> Line:
         paper = papers_value(model.method, model.block_size)
-        difference = model.accuracy - paper if document["full_voc"] and paper is not None else None
+        difference = model.accuracy - paper if results.full_voc and paper is not None else None
         return Line(
             model.method,
             model.block_size,
@@ -81,21 +82,21 @@ def lines_of(document: dict) -> list[Line]:
             list(several).index(conditions.key(model.conditions)),
         )
 
-    return [line(model) for several in models_of(document["cells"]).values() for model in several]
+    return [line(model) for several in models_of(results.cells).values() for model in several]
 
 
-def variants_of(document: dict) -> dict[str, dict]:
+def variants_of(results: Results) -> dict[str, dict]:
     """The conditions of an experiment's cells, by their key, with the device's own description."""
     found: dict[str, dict] = {}
-    for cell in document["cells"]:
-        made = conditions.of_cell(cell)
-        found.setdefault(conditions.key(made), made | {"device": cell["device"]})
+    for cell in results.cells:
+        made = cell.made_under
+        found.setdefault(conditions.key(made), made | {"device": cell.device})
     return found
 
 
-def usual_of(document: dict) -> dict:
+def usual_of(results: Results) -> dict:
     """The conditions that most cells have."""
-    found = [conditions.of_cell(cell) for cell in document["cells"]]
+    found = [cell.made_under for cell in results.cells]
     counts = Counter(map(conditions.key, found))
     return max(found, key=lambda made: counts[conditions.key(made)], default={})
 
@@ -108,20 +109,20 @@ class Table1:
     taken.
     """
 
-    def __init__(self, document: dict):
-        self.document, self.lines = document, lines_of(document)
-        self.full = document["full_voc"]
+    def __init__(self, results: Results):
+        self.results, self.lines = results, lines_of(results)
+        self.full = results.full_voc
         self.methods = in_order({line.method for line in self.lines} - {"none"})
         self.papers_methods = [method for method in self.methods if method in TABLE_1]
         self.block_sizes = sorted({line.block_size for line in self.lines if line.method != "none"})
-        self.variants = list(variants_of(document).values())
+        self.variants = list(variants_of(results).values())
 
     @property
     def title(self) -> str:
         """What the numbers are of."""
-        settings = self.document["settings"]
+        settings = self.results.settings
         height, width = settings["size"]
-        images = max((cell["images"] for cell in self.document["cells"]), default=0)
+        images = max((cell.images for cell in self.results.cells), default=0)
         return (
             f"Mean IoU with the correct key ({settings['backbone']}, "
             f"{settings['recipe']['epochs']} epochs from "
@@ -140,7 +141,7 @@ class Table1:
         if self.full:
             if difference := self._difference("none", 1):
                 notes[0] += f" ({difference})"
-            different = _unlike_the_paper(self.document["settings"])
+            different = _unlike_the_paper(self.results.settings)
             if different:
                 notes.append(f"unlike in the paper: {', '.join(different)}")
         else:
@@ -156,21 +157,19 @@ class Table1:
                 f"±: mean and standard deviation over {number_of} seeds, which differ in nothing "
                 f"else"
             )
-        if any(cell.get("locked") for cell in self.document["cells"]):
+        if any(cell.locked for cell in self.results.cells):
             notes.append(LOCKED_NOTE)
-        if self.document.get("left_out"):
+        if self.results.left_out:
             notes.append(
                 f"left out, as their runs or results cannot be used: "
-                f"{', '.join(self.document['left_out'])}"
+                f"{', '.join(self.results.left_out)}"
             )
-        if unmeasured := sum(not has_score(cell) for cell in self.document["cells"]):
+        if unmeasured := sum(not cell.has_score for cell in self.results.cells):
             notes.append(
                 f"{unmeasured} model{'s' * (unmeasured > 1)} missing: {NOTHING_TO_MEASURE}"
             )
-        if self.document["diverged"]:
-            notes.append(
-                f"missing, as their training diverged: {', '.join(self.document['diverged'])}"
-            )
+        if self.results.diverged:
+            notes.append(f"missing, as their training diverged: {', '.join(self.results.diverged)}")
         if len(self.variants) > 1:
             notes.append(self._variants())
         return notes

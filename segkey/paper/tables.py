@@ -8,19 +8,19 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from segkey.model.results import NOTHING_TO_MEASURE, Plain
-from segkey.paper.findings import has_score, models_of
+from segkey.model.results import NOTHING_TO_MEASURE
+from segkey.paper.cells import CellResult, Results
+from segkey.paper.findings import models_of
 from segkey.paper.table1 import Table1, weights_in_words
 from segkey.paper.variants import variant_label, variant_name, variant_of
 from segkey.reports.text import facts_of, number, plain_text, table_of
 from segkey.reports.verdicts import plain_one_way
 from segkey.system.files import written_whole
 from segkey.system.json_files import write_json
-from segkey.system.records import read
 from segkey.system.words import duration, in_bytes, printable, visible
 
 
-def findings_table(document: dict) -> Table:
+def findings_table(results: Results) -> Table:
     """The paper's four findings: the verdict here, the mean difference, and the decisive pairs."""
     table = table_of(
         "The paper's findings, here",
@@ -30,7 +30,7 @@ def findings_table(document: dict) -> Table:
         "by",
         left=2,
     )
-    for finding in document["findings"]:
+    for finding in results.findings:
         table.add_section()
         claims = finding["claims"]
         told = sum(claim["pairs"] > 0 for claim in claims)
@@ -53,21 +53,21 @@ def findings_table(document: dict) -> Table:
             )
     table.footnote = (
         "(1 of 2): one of two claims could be told; by: the difference in the claim's favour, on "
-        "average; the pairs "
-        "that decide: those against it, the clearest first, or the narrowest where all are as "
-        "claimed; keeps: of what is above the constant "
-        "answer; finding 4 is tested on models that reach 1.5 times that answer"
+        "average; the pairs that decide: those against it, the clearest first, or the narrowest if "
+        "all are as claimed; keeps: of what is above the majority-class baseline; finding 4 is "
+        "tested on models that reach 1.5 times that baseline"
     )
-    if any(len((cell["plain"] or {}).get("by_divisor", {})) > 1 for cell in document["cells"]):
-        table.footnote += "; plain images of FFX are fed in the better of two ways, chosen on the test images: optimistic for the attacker"
+    if any(cell.plain and cell.plain.chosen_among > 1 for cell in results.cells):
+        table.footnote += (
+            "; plain images of FFX are fed in the better of two ways, chosen on the test images: "
+            "optimistic for the attacker"
+        )
     if older := [
-        note
-        for cell in document["cells"]
-        if (note := plain_one_way(cell["method"], cell["plain"] and read(Plain, cell["plain"])))
+        note for cell in results.cells if (note := plain_one_way(cell.method, cell.plain))
     ]:
         table.footnote += f"\n{older[0]}"
     unlearned = [
-        m for several in models_of(document["cells"]).values() for m in several if not m.has_learned
+        m for several in models_of(results.cells).values() for m in several if not m.has_learned
     ]
     if unlearned:
         names = ", ".join(model.label for model in unlearned[:6])
@@ -108,7 +108,7 @@ def _apart(pair: dict) -> str:
 
 def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
     """What would be done, and how long it would take."""
-    variants = dict.fromkeys(variant_of(vars(cell)) for cell in cells)
+    variants = dict.fromkeys(variant_of(cell) for cell in cells)
     methods = [variant_name(variant) for variant in variants if variant != "none"]
     sizes, seeds = (
         sorted({c.block_size for c in cells if c.method != "none"}),
@@ -130,9 +130,8 @@ def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
         ),
         (
             "training",
-            f"{settings['backbone']} from {weights_in_words(settings)}, {recipe['epochs']} epochs, batches "
-            f"of "
-            f"{recipe['batch_size']}, {recipe['optimizer']}",
+            f"{settings['backbone']} from {weights_in_words(settings)}, {recipe['epochs']} epochs, "
+            f"batches of {recipe['batch_size']}, {recipe['optimizer']}",
         ),
         ("attack", f"the correct key, plain images, {settings['wrong_keys']} wrong keys"),
         ("disk", in_bytes(estimate["disk_bytes"])),
@@ -156,16 +155,16 @@ def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
     return facts_of("What segkey reproduce would do", facts)
 
 
-def write_tables(document: dict, out: Path) -> list[Path]:
+def write_tables(results: Results, out: Path) -> list[Path]:
     """Write ``table1.{txt,csv,md,tex,json}`` and ``findings.txt``; returns their paths."""
-    table1 = Table1(document)
+    table1 = Table1(results)
     shown = table1.by_block_size()
     texts = {
         "table1.txt": plain_text(shown.as_rich()),
         "table1.csv": table1.by_line().as_csv(),
         "table1.md": shown.as_markdown(),
         "table1.tex": shown.as_latex(),
-        "findings.txt": plain_text(findings_table(document)),
+        "findings.txt": plain_text(findings_table(results)),
     }
     for name, text in texts.items():
         with written_whole(out / name, "w") as file:
@@ -174,17 +173,15 @@ def write_tables(document: dict, out: Path) -> list[Path]:
     return [out / name for name in (*texts, "table1.json")]
 
 
-def cell_sentence(cell: dict) -> str:
+def cell_sentence(cell: CellResult) -> str:
     """A finished cell in one line."""
-    label = variant_label(variant_of(cell), cell["block_size"])
-    if not has_score(cell):
+    label = variant_label(variant_of(cell), cell.block_size)
+    if not cell.has_score:
         return f"{label}: {NOTHING_TO_MEASURE}"
-    text = f"{label}: {number(cell['correct']['mean_iou'])} with the correct key"
-    wrong = cell["incorrect"]
-    if wrong:
+    text = f"{label}: {number(cell.correct.mean_iou)} with the correct key"
+    if wrong := cell.incorrect:
         text += (
-            f", {number(cell['plain']['mean_iou'])} plain, {number(wrong['mean'])} with wrong keys "
-            f"(the luckiest "
-            f"{number(wrong['max'])})"
+            f", {number(cell.plain.mean_iou)} plain, {number(wrong.mean)} with wrong keys "
+            f"(the luckiest {number(wrong.max)})"
         )
     return text

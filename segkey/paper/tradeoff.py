@@ -12,13 +12,15 @@ from segkey.paper.variants import LOCKED, in_order, variant_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from segkey.paper.cells import Results
 
-def places_of(document: dict) -> dict[str, list[Model]]:
+
+def places_of(results: Results) -> dict[str, list[Model]]:
     """The points of `chart`: protected models by variant, small blocks first.
 
     Of a variant and block size that was made under several conditions, those with the most seeds.
     """
-    models = [several[0] for several in models_of(document["cells"]).values()]
+    models = [several[0] for several in models_of(results.cells).values()]
     protected = [model for model in models if model.method != "none"]
     return {
         variant: sorted(
@@ -30,16 +32,16 @@ def places_of(document: dict) -> dict[str, list[Model]]:
 
 
 @styled
-def chart(document: dict) -> Figure:
+def chart(results: Results) -> Figure:
     """A point per model: right is leaky, up is accurate; best is the upper left corner.
 
     Args:
-        document: what ``results.json`` holds.
+        results: of an experiment.
     """
     figure = new_figure(COLUMN, 3.2)
     axes = figure.subplots()
     colours: dict[str, str] = {}
-    for variant, models in places_of(document).items():
+    for variant, models in places_of(results).items():
         method = variant.removesuffix(LOCKED)
         colour = colours.setdefault(method, COLOURS[len(colours) % len(COLOURS)])
         left, accuracy = [m.without_key for m in models], [m.accuracy for m in models]
@@ -49,7 +51,7 @@ def chart(document: dict) -> Figure:
             axes.annotate(
                 str(model.block_size), (x, y), (3, 2), textcoords="offset points", fontsize=6
             )
-    _lines(axes, document)
+    _lines(axes, results)
     axes.set_xlabel("mean IoU without the key: plain images or wrong keys, the better")
     axes.set_ylabel("mean IoU with the key")
     axes.set_xlim(left=0)
@@ -61,17 +63,17 @@ def chart(document: dict) -> Figure:
     return figure
 
 
-def _lines(axes, document: dict) -> None:
+def _lines(axes, results: Results) -> None:
     """What the points are compared with: the baseline, a constant answer, and no protection."""
-    models = {place: several[0] for place, several in models_of(document["cells"]).items()}
+    models = {place: several[0] for place, several in models_of(results.cells).items()}
     if baseline := models.get(("none", 1)):
         axes.axhline(baseline.accuracy, color="black", linewidth=0.8, label="baseline")
     if models:
-        constant = next(iter(models.values())).constant
+        constant = next(iter(models.values())).majority_class
         axes.axvline(constant, color="0.55", linewidth=0.8, dashes=(1, 2), label="constant answer")
     axes.axline((0, 0), slope=1, color="0.8", linewidth=0.8, label="no protection")
 
 
-def write(document: dict, out: Path) -> list[Path]:
+def write(results: Results, out: Path) -> list[Path]:
     """Write ``tradeoff.png`` if there is any protected model; returns the paths written."""
-    return [save(chart(document), out / "tradeoff.png")] if places_of(document) else []
+    return [save(chart(results), out / "tradeoff.png")] if places_of(results) else []

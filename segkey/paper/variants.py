@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 
 from segkey.crypto.ciphers import METHODS, method_label, method_name
+from segkey.paper.cells import CellResult
+from segkey.paper.grid import Cell
 
 LOCKED = " locked"  # behind the method of a model that was locked after its training
 
 
-def variant_of(cell: dict) -> str:
-    """The column of a cell of ``results.json``: its method, and whether it was locked with it."""
-    return cell["method"] + LOCKED * bool(cell.get("locked"))
+def variant_of(cell: Cell | CellResult) -> str:
+    """The column of a cell: its method, and whether it was locked with it."""
+    return cell.method + LOCKED * cell.locked
 
 
 def variant_name(variant: str) -> str:

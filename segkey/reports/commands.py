@@ -19,8 +19,8 @@ from segkey.reports.provenance import tested_on
 from segkey.reports.text import SEARCHABLE_BITS, facts_of, number, printable, table_of, visible
 from segkey.reports.verdicts import (
     OPTIMISTIC,
-    constant_answer,
     few_images,
+    majority_answer,
     nothing_to_judge,
     plain_in_words,
     plain_one_way,
@@ -83,7 +83,10 @@ def describe_encryption(result, problems, out: Path, cipher) -> str:
     if problems:
         text += f"; {len(problems)} left out"
     if 0 < cipher.key_space_bits < SEARCHABLE_BITS:
-        text += f"\nOnly {cipher.key_space_bits:.1f} bits of key space: somebody who is patient tries all keys. Take a larger M."
+        text += (
+            f"\nOnly {cipher.key_space_bits:.1f} bits of key space: all keys can be tried. Take a "
+            "larger M."
+        )
     return text
 
 
@@ -116,17 +119,14 @@ def _short(value: object) -> object:
 
 def describe_training(run) -> str:
     """Where a run is, how it went, and what to do next."""
-    best, config, data = run.config["best"], run.config, run.config["data"]
-    folder = word(run.path)
+    made, folder = run.configuration, word(run.path)
+    best, data = made.best, made.data
     text = (
-        f"run {run.path}: {config['epochs_done']} epochs in {config['seconds']:.0f} s, best "
-        f"validation loss "
-        f"{number(best['val_loss'])} in epoch {best['epoch']}\nNext: segkey evaluate {folder}; "
-        f"segkey attack {folder}"
+        f"run {run.path}: {made.epochs_done} epochs in {made.seconds:.0f} s, best validation loss "
+        f"{number(best.val_loss)} in epoch {best.epoch}\nNext: segkey evaluate {folder}; segkey "
+        f"attack {folder}"
     )
-    bits = key_space_bits(
-        data["method"], data["block_size"], data["channels"], bool(data["password_hash"])
-    )
+    bits = key_space_bits(data.method, data.block_size, data.channels, bool(data.password_hash))
     if 0 < bits < SEARCHABLE_BITS:
         text += f"\nOnly {bits:.1f} bits of key space" + _searches(run)
     return text
@@ -136,9 +136,9 @@ def _searches(run) -> str:
     """The command that shows what a search finds of a run's key; none that would be refused."""
     from segkey.attacks import searches_that_fit  # imports torch, which a training has done
 
-    data = run.config["data"]
-    fixed = bool(data["password_hash"])
-    options = searches_that_fit(data["method"], data["block_size"], data["channels"], fixed)
+    data = run.configuration.data
+    fixed = bool(data.password_hash)
+    options = searches_that_fit(data.method, data.block_size, data.channels, fixed)
     if not options:
         return ". Take a larger M."
     password = " --ffx-password PASSWORD" if fixed else ""
@@ -216,7 +216,7 @@ def attack_rows(attack: Attack) -> list[AttackRow]:
         (f"incorrect keys, mean of {wrong.keys}", wrong.mean),
         ("  worst", wrong.min),
         ("  best", wrong.max),
-        (constant_answer(attack), attack.majority_class.mean_iou),
+        (majority_answer(attack), attack.majority_class.mean_iou),
     ]
     return [
         AttackRow(name, value, value / correct if correct and value is not None else None)
@@ -264,7 +264,7 @@ def attack_sentence(attack: Attack) -> str:
         text += " " + few
     if attack.key_space_bits < SEARCHABLE_BITS:
         count = f"{2**attack.key_space_bits:,.0f}"
-        text += f" There are only {count} different keys: somebody who tries them all finds yours."
+        text += f" There are only {count} different keys: trying them all finds yours."
     return text
 
 

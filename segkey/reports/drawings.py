@@ -34,7 +34,7 @@ class KeyRow:
     correct: Dot | None
     plain: Dot | None
     mean: Dot | None
-    constant: Dot | None
+    majority_class: Dot | None
     wrong: list[Dot]
 
 
@@ -58,7 +58,7 @@ def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
     values = [
         value
         for row, _ in shown
-        for value in (row.correct, row.plain, row.constant, *_wrong(row))
+        for value in (row.correct, row.plain, row.majority_class, *_wrong(row))
         if value is not None
     ]
     if not values:
@@ -84,7 +84,7 @@ def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
                 dot(row.correct),
                 dot(row.plain),
                 dot(mean),
-                dot(row.constant),
+                dot(row.majority_class),
                 list(filter(None, wrong)),
             )
         )

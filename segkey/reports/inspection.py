@@ -121,8 +121,9 @@ def _run(path: Path, verify: bool) -> dict:
     from segkey.model.runs import Run  # imports torch, which only runs need
 
     run = Run.open(path)
+    stated = run.configuration.document
     document = {"path": str(path), "kind": "run", "name": run.name} | {
-        name: run.config.get(name)
+        name: stated.get(name)
         for name in (
             "created",
             "device",

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 
 import jinja2
@@ -45,7 +45,7 @@ _WAYS = {
     "plain": "from the plain image",
     "truth": "ground truth",
 }
-_NO_KEY = "No test images are shown: whoever has the model's key can add them with --key."
+_NO_KEY = "No test images are shown; add them with the model's key: segkey report --html --key KEY."
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _part(row: Row, run, samples) -> Part:
         attack_notes(attacked) if attacked else [],
         strongest_first(row.suite) if row.suite else [],
         list(attacked.incorrect.values) if attacked and attacked.is_measured else [],
-        training_curves(run.history(), run.config.get("best", {}).get("epoch")),
+        training_curves(run.history(), run.configuration.best and run.configuration.best.epoch),
         _commands(run, attacked),
         strip,
         _swatches(row.classes) if strip else [],
@@ -188,11 +188,8 @@ def _how(header) -> str:
 
 def _facts(run) -> list[tuple[str, str]]:
     """What was protected and how, as names and values."""
-    config, header = run.config, run.header
-    data, recipe = config["data"], config["recipe"]
-    facts = [
-        ("network", f"FCN, {config['model']['backbone']}, {_start(recipe.get('weights', 'none'))}")
-    ]
+    made, header = run.configuration, run.header
+    facts = [("network", f"FCN, {made.model.backbone}, {_start(run.starting_weights or 'none')}")]
     if header.method != "none":
         bits = key_space_bits(
             header.method, header.block_size, header.channels, bool(header.password_hash)
@@ -203,19 +200,19 @@ def _facts(run) -> list[tuple[str, str]]:
         ]
     if run.is_locked:
         facts.append(("locked", "after a plain training, without loss"))
-    counts = ", ".join(f"{count} {split}" for split, count in data.get("images", {}).items())
+    counts = ", ".join(f"{count} {split}" for split, count in (made.data.images or {}).items())
     facts += [
         ("images", f"{counts}; {run.size[0]}×{run.size[1]} pixels"),
         ("classes", str(len(header.classes))),
         (
             "trained",
-            f"{config['epochs_done']} epochs of {recipe.get('epochs', '?')}, "
-            f"{duration(config.get('seconds', 0))}, {config.get('device', 'unknown device')}",
+            f"{made.epochs_done} epochs of {made.epochs_done + run.epochs_missing}, "
+            f"{duration(made.seconds)}, {made.device or 'unknown device'}",
         ),
         (
             "made",
-            f"{config.get('created', '')[:10]}, "
-            f"{', '.join(f'{name} {v}' for name, v in config.get('versions', {}).items())}",
+            f"{made.created[:10]}, "
+            f"{', '.join(f'{name} {v}' for name, v in (made.versions or {}).items())}",
         ),
     ]
     return [(name, visible(value)) for name, value in facts]
@@ -261,8 +258,8 @@ def _verdict(attacked: Attack | None, suite: Suite | None, evaluated: Evaluation
 
 def _commands(run, attacked: Attack | None) -> list[str]:
     """Commands that reproduce the numbers; of folders, only the last name, as a page is shared."""
-    config, header = run.config, run.header
-    data, (height, width), folder = config["data"], run.size, word(f"runs/{run.name}")
+    made, header = run.configuration, run.header
+    data, (height, width), folder = made.data, run.size, word(f"runs/{run.name}")
     method = (
         ""
         if header.method == "none"
@@ -270,20 +267,20 @@ def _commands(run, attacked: Attack | None) -> list[str]:
     )
     password = " --ffx-password PASSWORD" if header.password_hash else ""
     size = str(height) if height == width else f"{height}x{width}"
-    shards = [word(_last(path) or "shards") for path in data.get("shards", [])] or ["shards"]
+    shards = [word(_last(path) or "shards") for path in data.shards] or ["shards"]
     name = "ORIGINAL" if run.is_locked else run.name
-    settings = config["recipe"] | {"seed": config["seed"], "name": name}
+    settings = (asdict(made.recipe) if made.recipe else {}) | {"seed": made.seed, "name": name}
     values = " ".join(option(name, _last(str(value))) for name, value in settings.items())
-    plain = data.get("on_the_fly") or not method or run.is_locked
-    made = " --method none" if plain else method + password
-    train = f"segkey train {' '.join(shards)} {option('backbone', config['model']['backbone'])} {values}"
-    if data.get("on_the_fly") and method and not run.is_locked:
+    plain = data.on_the_fly or not method or run.is_locked
+    how = " --method none" if plain else method + password
+    train = f"segkey train {' '.join(shards)} {option('backbone', made.model.backbone)} {values}"
+    if data.on_the_fly and method and not run.is_locked:
         train += f" --key KEY{method}{password}"
+    lock = f"segkey lock runs/ORIGINAL --key KEY{method} --name {word(run.name)}"
     commands = [
-        f"segkey encrypt IMAGES{made} --size {size} --views {data.get('views', 1)} --out "
-        f"{shards[0]}",
-        train + (" --precise" if config.get("precise") else ""),
-        *([f"segkey lock ORIGINAL --key KEY{method} --name {word(run.name)}"] * run.is_locked),
+        f"segkey encrypt IMAGES{how} --size {size} --views {data.views or 1} --out {shards[0]}",
+        train + (" --precise" if made.precise else ""),
+        *[lock] * run.is_locked,
         f"segkey evaluate {folder}",
     ]
     if attacked:

@@ -11,7 +11,10 @@ from segkey.model.authenticity import differences, is_authentic
 from segkey.model.results import Attack, Evaluation, Result, Suite
 from segkey.system.words import visible
 
-NOT_CHECKED = "Results are as found in the folders of the runs and are not checked: whoever had a folder may have written them."
+NOT_CHECKED = (
+    "Results are as found in the folders of the runs and are not checked: anyone who had a folder "
+    "may have written them."
+)
 _NUMBERS = (  # what must agree before two results stand for the same measurement
     "weights_sha256",
     "split",
@@ -55,7 +58,7 @@ def find(run, key: Key | None = None) -> Found:
         if stated and weights and stated != weights:
             found.notes.append(
                 f"{name}.json is left out: it was measured on other weights than those in the "
-                f"folder"
+                "folder"
             )
             continue
         results[name] = result
@@ -63,8 +66,8 @@ def find(run, key: Key | None = None) -> Found:
             found.authentic[name] = is_authentic(name, result.document, key)
             if not found.authentic[name]:
                 found.notes.append(
-                    f"{name}.json is not authenticated with key {key.id}: whoever had the folder "
-                    f"may have written it"
+                    f"{name}.json is not authenticated with key {key.id}: anyone who had the "
+                    "folder may have written it"
                 )
         elif key:
             found.notes.append(
@@ -116,7 +119,8 @@ def tested_on(result: Result, full: bool = True) -> str:
     names = [str(path) for path in source] if isinstance(source, list) else []
     names = names if full else [PurePath(path.replace("\\", "/")).name for path in names]
     by = {"run": " (named by the run itself)", "user": ""}.get(str(tested.get("named_by")), "")
-    text = f"tested on {', '.join(names) or 'images'}{by}, fingerprint {str(tested.get('fingerprint'))[:16]}"
+    fingerprint = str(tested.get("fingerprint"))[:16]
+    text = f"tested on {', '.join(names) or 'images'}{by}, fingerprint {fingerprint}"
     if tested.get("training_data") == "other":
         text += "; the training images beside them are not those that the run was trained on"
     return visible(text)

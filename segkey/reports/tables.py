@@ -40,7 +40,7 @@ class Row:
     iou: dict[str, float | None]
     plain: float | None
     incorrect: dict | None
-    constant: float | None
+    majority_class: float | None
     images: int | None
     suite: Suite | None = None  # what `segkey attack --suite` found
     attack: Attack | None = None  # what `segkey attack` found
@@ -89,13 +89,13 @@ def collect(runs, key: Key | None = None) -> list[Row]:
                 run=run.name,
                 method=header.method,
                 block_size=header.block_size,
-                data=conditions.of_run(run.config, result),
+                data=conditions.of_run(run.configuration, result),
                 classes=header.classes,
                 correct=result and result.correct.mean_iou,
                 iou=result.correct.iou if result else {},
                 plain=attacked and attacked.plain.mean_iou,
                 incorrect=wrong and as_document(wrong),
-                constant=result and result.majority_class.mean_iou,
+                majority_class=result and result.majority_class.mean_iou,
                 images=result and result.images,
                 suite=found.suite,
                 attack=attacked,
@@ -169,7 +169,7 @@ def _comparison(group: list[Row], name: str, differs: str) -> TextTable:
             number(row.plain),
             f"{number(wrong['mean'])} ± {number(wrong['std'], 3)}" if wrong else "n/a",
             f"{wrong['keys']}: {number(wrong['max'])}" if wrong else "n/a",
-            number(row.constant),
+            number(row.majority_class),
         ]
         for row in _in_order(group)
         for wrong in [row.incorrect]
@@ -178,13 +178,13 @@ def _comparison(group: list[Row], name: str, differs: str) -> TextTable:
     notes += [f"this part {differs}; their numbers cannot be compared"] if differs else []
     notes += [f"{row.run}: {NOTHING_TO_MEASURE}" for row in group if row.unmeasured]
     notes += provenance_of(group)
-    head = ("run", "method", "correct", "plain", "incorrect", "best of", "constant")
+    head = ("run", "method", "correct", "plain", "incorrect", "best of", "majority")
     return TextTable(f"What the key is worth: mean IoU ({name})", head, rows, notes, left=2)
 
 
 _COLUMNS = (
     "incorrect: mean ± standard deviation over random wrong keys; best of: the luckiest of them; "
-    "constant: answering the commonest class everywhere"
+    "majority: answering the commonest class everywhere"
 )
 
 
@@ -223,7 +223,7 @@ def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
             "correct": {"mean_iou": row.correct, "iou": row.iou},
             "plain": {"mean_iou": row.plain},
             "incorrect": row.incorrect,
-            "constant": {"mean_iou": row.constant},
+            "majority_class": {"mean_iou": row.majority_class},
             "suite": row.suite and row.suite.document,
             "tested": (row.result and row.result.tested) or None,
             "authentic": row.authentic,
@@ -237,7 +237,8 @@ def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
 _WRONG = ("keys", "mean", "std", "min", "max")
 _CSV = ("run", "method", "block_size", "images", "correct", "plain")
 _CSV += tuple(f"incorrect_{name}" for name in _WRONG)
-_CSV += ("constant", "password_fixed", "part", "differs", "test_fingerprint", "notes", "locked")
+_CSV += ("majority_class", "password_fixed", "part", "differs", "test_fingerprint", "notes")
+_CSV += ("locked",)
 
 
 def as_csv(rows: list[Row]) -> str:
@@ -246,7 +247,7 @@ def as_csv(rows: list[Row]) -> str:
     for row in rows:
         values = [row.run, row.method, row.block_size, row.images, row.correct, row.plain]
         values += [row.incorrect[name] if row.incorrect else None for name in _WRONG]
-        values += [row.constant, int(row.password_fixed), *parts[row.run]]
+        values += [row.majority_class, int(row.password_fixed), *parts[row.run]]
         values += [row.result and row.result.tested.get("fingerprint"), "; ".join(row.notes)]
         values += [int(row.locked)]
         lines.append(values)

@@ -17,7 +17,7 @@ from segkey.reports.provenance import tested_on
 from segkey.reports.text import number, printable, table_of, visible
 from segkey.system.words import duration, per_cent
 
-_HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best keyless score to the correct key's
+_HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best score without a key to the correct key's
 
 
 OPTIMISTIC = "chosen on the test images it is judged on: optimistic for the attacker"
@@ -75,7 +75,7 @@ def suite_table(suite: Suite) -> Table:
     table.add_row("the correct key", "", "", "", number(suite.correct.mean_iou), all_of_it)
     table.add_row("plain images", "", "", "", number(suite.no_key_baseline.mean_iou), nothing)
     table.add_row(
-        printable(constant_answer(suite)),
+        printable(majority_answer(suite)),
         *[""] * 3,
         number(suite.majority_class.mean_iou),
         "",
@@ -92,7 +92,7 @@ def suite_table(suite: Suite) -> Table:
         for line in strongest_first(suite)
     ]
     notes += [
-        f"{line.attack} stands last: it is told a part of the key"
+        f"{line.attack} is listed last: it is given part of the key"
         for line in suite.attacks
         if line.required_access == KEY_PART
     ]
@@ -105,7 +105,7 @@ def suite_table(suite: Suite) -> Table:
     return table
 
 
-def constant_answer(result: Result) -> str:
+def majority_answer(result: Result) -> str:
     """The answer that needs no model, in words."""
     name = result.majority_class.name
     return "always the same class" if name is None else f"always '{visible(name)}'"
@@ -116,9 +116,9 @@ def few_images(images: int) -> str:
     return f"{images} test images are few: other images may tell otherwise." if images < 20 else ""
 
 
-def learned_nothing(correct: float, constant: float) -> bool:
+def learned_nothing(correct: float, majority_class: float) -> bool:
     """Whether a model is so bad with its key that attacks tell nothing."""
-    return correct < 1.5 * constant
+    return correct < 1.5 * majority_class
 
 
 def nothing_to_judge(result: Attack | Suite) -> str:
@@ -143,13 +143,14 @@ def suite_verdict(suite: Suite) -> str:
     The model alone comes first, then the other classes of `ACCESS`; an attacker with more
     can also do what needs less. Lines are separated by newlines.
     """
-    correct, keyless = suite.correct.mean_iou, suite.no_key_baseline.mean_iou
+    correct, without = suite.correct.mean_iou, suite.no_key_baseline.mean_iou
     if nothing := nothing_to_judge(suite):
         return nothing
-    if keyless >= _NEARLY_ALL * correct:
-        return f"The key adds next to nothing: plain images reach {keyless:.4f}, the key {correct:.4f}."
+    if without >= _NEARLY_ALL * correct:
+        reached = f"plain images reach {without:.4f}, the key {correct:.4f}"
+        return f"The key adds next to nothing: {reached}."
     lines = [
-        f"The key is worth {correct:.4f} instead of {keyless:.4f} to those who have it"
+        f"The key is worth {correct:.4f} instead of {without:.4f} to those who have it"
         + _strongest(suite)
         + "."
     ]

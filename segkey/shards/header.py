@@ -12,7 +12,8 @@ FORMAT = "segkey-shard-v1"
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")  # it becomes the name of a folder
 MAX_SIDE = 1 << 16  # pixels
 MAX_BLOCK = 1 << 12  # pixels; the key has to be stretched over every value of a block
-KEY_ID = pattern("([0-9a-f]{16})?", "16 hex digits, or nothing where there is no key")
+KEY_ID = pattern("([0-9a-f]{16})?", "16 hex digits, or nothing if there is no key")
+PASSWORD_HASH = pattern("[0-9A-Za-z$:+/=.-]{0,256}", "a hash")
 _KINDS = {
     "split": pattern(SPLIT_NAME.pattern, "1 to 64 letters, digits, '.', '_' and '-'"),
     "method": text(64, 1),
@@ -20,7 +21,7 @@ _KINDS = {
     "channels": whole(1, 1024),
     "max_value": whole(1, 65535),
     "key_id": KEY_ID,
-    "password_hash": pattern("[0-9A-Za-z$:+/=.-]{0,256}", "a hash"),
+    "password_hash": PASSWORD_HASH,
     "classes": many(NAME, 255),
     "ignore_index": whole(0, 255),
     "views": whole(1, 1 << 20),

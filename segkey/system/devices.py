@@ -120,7 +120,8 @@ class MicroBatches:
     Whenever the memory runs out, micro-batches are half as large from then on.
 
     Args:
-        what: put before "in pieces of N images" in the message, such as ``batches are scored``.
+        what: put before "in micro-batches of N images" in the message, such as ``batches are
+            scored``.
         say: hears when micro-batches become smaller.
         may_cut: if not, running out of memory is an error.
 
@@ -170,7 +171,9 @@ class MicroBatches:
         self.largest = (size + 1) // 2
         if images.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.say(f"{where} ran out of memory: {self.what} in pieces of {self.largest} images")
+        self.say(
+            f"{where} ran out of memory: {self.what} in micro-batches of {self.largest} images"
+        )
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

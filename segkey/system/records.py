@@ -1,8 +1,8 @@
 """Records: frozen dataclasses that are read from JSON, field by field, and written as JSON.
 
-Each field states what it may hold (`segkey.system.validators`) and the names it has in JSON: the present
-one, and those of earlier versions. Reading takes any of them, writing gives all. Unknown fields are
-ignored.
+Each field states what it may hold (`segkey.system.validators`) and the names it has in JSON: the
+present one, and those of earlier versions. Reading takes any of them, writing gives all. Unknown
+fields are ignored, unless the record keeps them (`unknown_fields`).
 """
 
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -26,8 +26,15 @@ class Several:
     most: int = 10_000
 
 
+@dataclass(frozen=True)
+class Maybe:
+    """A record, or null."""
+
+    record: type
+
+
 def stated(
-    kind: Kind | Several | type,
+    kind: Kind | Several | Maybe | type,
     *names: str,
     default: Any = MISSING,
     factory: Any = MISSING,
@@ -45,6 +52,14 @@ def stated(
     return field(default=default, default_factory=factory, metadata=metadata)
 
 
+def unknown_fields() -> Any:
+    """A field that keeps what JSON holds under other names, and is written with the record.
+
+    So a file of a later version loses nothing when it is written again.
+    """
+    return field(default_factory=dict, metadata={"kind": None, "unknown": True})
+
+
 def read(record: type[T], document: object, place: str = "") -> T:
     """Make a record from what JSON holds.
 
@@ -58,21 +73,26 @@ def read(record: type[T], document: object, place: str = "") -> T:
     """
     if not isinstance(document, dict):
         raise Misfit(f"'{place}' is {shown(document)}; expected an object")
-    values = {}
+    values, rest, keeper = {}, dict(document), None
     for each in fields(record):
-        if "kind" not in each.metadata:
+        if each.metadata.get("unknown"):
+            keeper = each.name
+        if not each.metadata.get("kind"):
             continue
         names = each.metadata["names"] or (each.name,)
+        rest = {name: value for name, value in rest.items() if name not in names}
         name = next((name for name in names if name in document), None)
         where = f"{place}.{name or names[0]}" if place else name or names[0]
         if name:
             values[each.name] = _value(each.metadata["kind"], document[name], where)
         elif each.default is MISSING and each.default_factory is MISSING:
             raise Misfit(f"'{where}' is missing; expected {_words(each.metadata['kind'])}")
-    return record(**values)
+    return record(**values | ({keeper: rest} if keeper else {}))
 
 
-def _value(kind: Kind | Several | type, value: object, place: str) -> Any:
+def _value(kind: Kind | Several | Maybe | type, value: object, place: str) -> Any:
+    if isinstance(kind, Maybe):
+        return None if value is None else read(kind.record, value, place)
     if isinstance(kind, type):
         return read(kind, value, place)
     if isinstance(kind, Kind):
@@ -87,7 +107,7 @@ def _value(kind: Kind | Several | type, value: object, place: str) -> Any:
         raise Misfit(f"of {kind.one}, {misfit}") from None
 
 
-def _words(kind: Kind | Several | type) -> str:
+def _words(kind: Kind | Several | Maybe | type) -> str:
     if isinstance(kind, Several):
         return f"a list of at most {kind.most} objects"
     return kind.words if isinstance(kind, Kind) else "an object"
@@ -95,14 +115,16 @@ def _words(kind: Kind | Several | type) -> str:
 
 def as_json(record: Any) -> dict:
     """What JSON holds of a record, under all names of its fields."""
-    document = {}
+    document, rest = {}, {}
     for each in fields(record):
         value = getattr(record, each.name)
-        if "kind" not in each.metadata or (value is None and each.metadata["omitted"]):
+        if each.metadata.get("unknown"):
+            rest = value
+        if not each.metadata.get("kind") or (value is None and each.metadata["omitted"]):
             continue
         for name in each.metadata["names"] or (each.name,):
             document[name] = _written(value)
-    return document
+    return document | rest
 
 
 def _written(value: Any) -> Any:

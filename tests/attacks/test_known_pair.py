@@ -94,7 +94,7 @@ def test_the_attack_opens_the_model(target):
 
 def test_a_pair_that_is_given(np_run, attacked, learnable):
     item = learnable.splits["test"][0]
-    folder = np_run.config["data"]["shards"][0]
+    folder = np_run.configuration.data.shards[0]
     pair = test_splits.read_pair(np_run, item.image, Path(folder) / "test.h5")
     result = attacks.ATTACKS["known-pair"].function(
         attacked(np_run, pair=pair), attacks.Budget(), 0

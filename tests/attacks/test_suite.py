@@ -151,7 +151,7 @@ def test_advice_asks_what_the_attack_itself_decides(target, key, method, block_s
 # ------------------------------------------------------------------ partial-key
 
 
-def test_nearby_begins_like_a_random_key_and_ends_at_the_right_one(target):
+def test_a_partial_key_begins_like_a_random_key_and_ends_at_the_right_one(target):
     curve = result_of("partial-key", target, per_level=4).details["curve"]
     assert [point["share"] for point in curve] == list(range(0, 101, 10))
     assert curve[-1]["mean"] == target.correct().mean_iou
@@ -275,9 +275,9 @@ def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(target,
         assert a.attacker_knowledge
     pair = next(line for line in document.attacks if line.attack == "known-pair")
     assert pair.recovered == 1.0
-    nearby = attacks.run_attacks(target, ["partial-key"], BUDGET, seed=3)
+    partial = attacks.run_attacks(target, ["partial-key"], BUDGET, seed=3)
     kept = results.read("suite", authenticated("suite", document.document, key))
-    merged = attacks.merge(kept, nearby, key)
+    merged = attacks.merge(kept, partial, key)
     assert [line.attack for line in merged.attacks] == [
         *[line.attack for line in document.attacks],
         "partial-key",
@@ -289,7 +289,7 @@ def test_a_suite_is_decided_by_its_seed_and_leaves_out_what_does_not_fit(target,
         with pytest.warns(
             SegkeyWarning, match="it was not made with key|nobody can tell who made it"
         ):
-            assert attacks.merge(earlier, nearby, own) == nearby
+            assert attacks.merge(earlier, partial, own) == partial
 
 
 def test_won():

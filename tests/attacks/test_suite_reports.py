@@ -316,7 +316,7 @@ def test_on_other_images_nothing_is_kept(ready):
 
 
 def test_a_pair_from_files(ready, np_run, learnable):
-    shards, items = Path(np_run.config["data"]["shards"][0]), learnable.splits["test"]
+    shards, items = Path(np_run.configuration.data.shards[0]), learnable.splits["test"]
     good = segkey("attack", ready, "--pair", items[0].image, shards / "test.h5", "--json")
     assert json.loads(good.stdout)["attacks"][0]["details"]["by_pairs"][0]["found"] is True
     other = ready.parent / items[0].image.name  # the name of one image, the pixels of another

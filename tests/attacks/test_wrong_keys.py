@@ -203,7 +203,7 @@ def test_kept_scores_of_another_attack_are_not_mixed_in(small, tmp_path):
 
 
 def made_by_a_provider(line: str) -> str:
-    """What somebody without the key can make of a line: its content, and a code of some kind."""
+    """What an attacker without the key can make of a line: its content, and a code of some kind."""
     text = json.dumps(json.loads(line.partition(" ")[2]))
     return f"{hashlib.sha256(text.encode()).hexdigest()} {text}\n"
 
@@ -212,17 +212,17 @@ FORGED = {"correct": 0.99, "plain": 0.02, "wrong key 0/0": 0.015, "wrong key 0/1
 
 
 @pytest.mark.parametrize(
-    "how", ["as an earlier version wrote it", "another key", "pieces below a head of the owner's"]
+    "how", ["as an earlier version wrote it", "another key", "entries below a head of the owner's"]
 )
-def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
+def test_planted_entries_are_not_used_and_that_is_told(small, tmp_path, how):
     """A run that comes back from a provider holds an attack that never was."""
     keep, expected = (
         tmp_path / "attack.partial.jsonl",
         attacks.correct_plain_incorrect(small, wrong_keys=2).document,
     )
-    pieces = {
+    entries = {
         name: {
-            "value": expected["correct"] | {"mean_iou": value, "constant": ["ground", 0.1]},
+            "value": expected["correct"] | {"mean_iou": value, "majority_class": ["ground", 0.1]},
             "cost": {"queries": 1, "images": 6, "seconds": 1.0},
         }
         for name, value in FORGED.items()
@@ -230,15 +230,15 @@ def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
     stranger = Key(bytes(range(1, 33)))
     if how == "another key":
         forger = keeping(small, keep, key=stranger)
-        for name, piece in pieces.items():
-            forger.journal.add(name, piece)
+        for name, entry in entries.items():
+            forger.journal.add(name, entry)
     else:
         head = json.dumps(small.settings)
-        lines = [json.dumps(piece) for piece in pieces.items()]
+        lines = [json.dumps(entry) for entry in entries.items()]
         keep.write_text(
             "".join(f"{zlib.crc32(each.encode()):08x} {each}\n" for each in [head, *lines])
         )
-    if how == "pieces below a head of the owner's":
+    if how == "entries below a head of the owner's":
         lines = keep.read_text().splitlines(keepends=True)
         keep.unlink()
         keeping(small, keep).journal.add("nothing", {})
@@ -253,7 +253,7 @@ def test_planted_pieces_are_not_used_and_that_is_told(small, tmp_path, how):
         assert len(replace(small, keep=keep).journal) == 0
 
 
-def test_an_owners_piece_does_not_pass_under_another_name_or_in_another_attack(small, tmp_path):
+def test_an_owners_entry_does_not_pass_under_another_name_or_in_another_attack(small, tmp_path):
     keep = tmp_path / "attack.partial.jsonl"
     for number, name in enumerate(("correct", "wrong key 0/0")):
         keeping(small, keep).journal.add(name, {"value": number})
@@ -268,7 +268,7 @@ def test_an_owners_piece_does_not_pass_under_another_name_or_in_another_attack(s
         assert len(keeping(small, keep).journal) == 0
 
 
-def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
+def test_entries_are_not_used_when_masks_weights_or_version_have_changed(
     small, trained_run, corrected_shards, key, tmp_path, monkeypatch
 ):
     """Every name stays as it was; what stands behind it changes."""
@@ -285,10 +285,12 @@ def test_pieces_are_not_used_when_masks_weights_or_version_have_changed(
     assert split.origin["training_data"] == "same"
     refused("the test images or masks", loader=plain_loader(split, small.cipher, CPU))
     refused("the attacker's own images", splits=small.splits | {"val": split})
-    run = Run(shutil.copytree(trained_run.path, tmp_path / "small"), dict(trained_run.config))
+    run = Run(shutil.copytree(trained_run.path, tmp_path / "small"), trained_run.configuration)
     assert len(keeping(small, keep, run=run).journal) == 1
     run.save_weights({name: tensor + 1 for name, tensor in small.model.weights().items()})
-    run.config = trained_run.config  # whoever exchanges weights need not say so in run.json
+    run.configuration = (
+        trained_run.configuration
+    )  # whoever exchanges weights need not say so in run.json
     refused("the weights", run=run)
     monkeypatch.setattr(evaluation, "VERSION", "9.9.9")
     refused("the version of segkey")

@@ -34,7 +34,7 @@ LAYOUTS = {
 }
 
 
-# `encrypt` sends tensors on the CPU to NumPy's kernels; `encrypt_images` is what tensors on a GPU meet.
+# `encrypt` sends tensors on the CPU to NumPy's kernels; `encrypt_images` is for those on a GPU.
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("block_size", [1, 2, 4])
 @every_method

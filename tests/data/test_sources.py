@@ -443,7 +443,7 @@ def test_listed_names_do_not_tell_where_the_images_lie(tmp_path, content, names)
     assert len(found) == len(content.splitlines())
     assert not any("anna" in name or "server" in name for name in found.values())
     notes = "\n".join(sources.find(listed, split="all").notes)
-    assert ("whoever gets the shards can read the names" in notes) == ("x:1.jpg" not in content)
+    assert ("anyone who gets the shards can read the names" in notes) == ("x:1.jpg" not in content)
 
 
 def test_names_that_a_list_gives_relative_to_itself_stand_as_they_are(tmp_path):

@@ -1,6 +1,5 @@
 """Scores against counting by hand, and what a run may be tested on."""
 
-import json
 import shutil
 import warnings
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from making import reconfigure
 
 from segkey.crypto import ciphers
 from segkey.data import scenes, sources
@@ -55,7 +55,7 @@ def test_scores_agree_with_counting(pairs):
 
 
 @given(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1, max_size=40))
-def test_the_constant_answer_is_the_best_of_all_constant_answers(truth):
+def test_the_majority_class_is_the_best_answer_that_needs_no_model(truth):
     target = torch.tensor(truth, dtype=torch.uint8)
     baseline = Scores(
         confusion_matrix(target, torch.zeros(len(truth), dtype=int), 3, 255), ("0", "1", "2"), 1
@@ -256,9 +256,7 @@ def test_a_training_that_was_cut_off_is_said(tmp_path, trained_run, shards_folde
     shutil.copytree(trained_run.path, "small")
     command = ["evaluate", "small", "--shards", str(shards_folder), "--device", "cpu"]
     assert "cut off" not in CliRunner().invoke(app, command).stderr
-    run = Run.open(Path("small"))
-    run.config["recipe"]["epochs"] = 5
-    run.save()
+    reconfigure(Run.open(Path("small")), recipe={"epochs": 5}).save()
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
     assert "after 2 of 5 epochs" in " ".join(result.stderr.split())
@@ -306,11 +304,11 @@ def run_of_undealt(tmp_path, trained_run, scenes_folder, key):
         cipher,
         workers=1,
     )
-    run = Run(trained_run.path, json.loads(json.dumps(trained_run.config)))
-    run.config["data"] |= {
+    trained_on = {
         "shards": [str(tmp_path / "shards")],
         "fingerprint": open_splits([tmp_path / "shards"])["train"].fingerprint,
     }
+    run = reconfigure(Run(trained_run.path, trained_run.configuration), data=trained_on)
     return run, folder, {name: len(items) for name, items in source.splits.items()}
 
 
@@ -390,8 +388,8 @@ def test_shards_dealt_out_anew_hold_images_that_the_run_knows(
 def test_without_the_training_shards_it_is_said_that_nothing_can_be_told(
     tmp_path, trained_run, scenes_folder
 ):
-    run = Run(trained_run.path, json.loads(json.dumps(trained_run.config)))
-    run.config["data"]["shards"] = [str(tmp_path / "gone")]
+    run = Run(trained_run.path, trained_run.configuration)
+    reconfigure(run, data={"shards": [str(tmp_path / "gone")]})
     (warning,) = told(run, None, undealt(tmp_path, scenes_folder), None)
     assert "it cannot be told whether" in warning
     assert "--shards FOLDER" in warning

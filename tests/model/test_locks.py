@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,14 +166,14 @@ def test_a_locked_run_says_what_it_is_and_the_original_stays(run, key):
     assert files(run.path) == before
     header = made.header
     assert (header.method, header.block_size, header.key_id) == ("shf+np", 4, key.id)
-    lock = made.config["model"]["lock"]
-    assert lock["stem"] == "fcn.backbone.conv1"
-    assert lock["original"] == run.weights_checksum
+    lock = made.configuration.model.lock
+    assert lock.stem == "fcn.backbone.conv1"
+    assert lock.original == run.weights_checksum
     assert made.history() == run.history()
     assert made.epochs_missing == 0
     assert made.damage() == []
     assert (made.path.parent / "latest").resolve() == made.path.resolve()
-    secret = json.dumps(made.config)
+    secret = json.dumps(made.configuration.document)
     assert "selected" not in secret
     assert "permutation" not in secret
 
@@ -289,17 +290,19 @@ def test_training_a_locked_run_on_is_refused(run, key):
 )
 def test_a_lock_that_cannot_be_is_refused_by_its_field(run, key, field, value, message):
     made = locked_runs.lock_run(run, key, "np", 4)
-    made.config["model"]["lock"][field] = value
-    write_json(made.path / "run.json", made.config)
+    document = made.configuration.document
+    document["model"]["lock"][field] = value
+    write_json(made.path / "run.json", document)
     with pytest.raises(SegkeyError, match=message):
         Run.open(made.path).load_model(CPU)
 
 
 def test_a_huge_block_in_run_json_takes_no_memory(run, key):
     made = locked_runs.lock_run(run, key, "np", 4)
-    made.config["model"]["lock"]["block_size"] = made.config["data"]["block_size"] = 4096
-    made.config["data"]["size"] = [4096, 4096]
-    write_json(made.path / "run.json", made.config)
+    document = made.configuration.document
+    document["model"]["lock"]["block_size"] = document["data"]["block_size"] = 4096
+    document["data"]["size"] = [4096, 4096]
+    write_json(made.path / "run.json", document)
     with pytest.raises(SegkeyError, match="at most 20,000,000"):
         Run.open(made.path).load_model(CPU)
 
@@ -331,7 +334,8 @@ def test_a_run_for_each_customer_and_whose_it_is(run, keys, method, block_size):
 
 def test_the_weights_are_the_evidence_and_not_what_run_json_says(run, keys, tmp_path):
     made = locked_runs.lock_run(run, Key.load(keys["b"]), "np", 4, name="found")
-    made.config["data"]["key_id"] = Key.load(keys["a"]).id
+    data = replace(made.configuration.data, key_id=Key.load(keys["a"]).id)
+    made.configuration = replace(made.configuration, data=data)
     made.save()
     folder = keys["a"].parent
     assert "locked with the key of b" in command("whose", made.path, folder)

@@ -300,7 +300,7 @@ def test_an_overlay_holds_the_image_and_a_legend_whatever_its_size(size):
 
 
 def test_importing_segkey_waits_for_neither_torch_nor_numpy():
-    code = "import segkey, sys; print([m for m in ('torch', 'numpy') if m in sys.modules]); segkey.load"
+    code = "import segkey, sys; print([*{'torch', 'numpy'} & {*sys.modules}]); segkey.load"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -16,18 +16,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from making import trained, weights
+from making import reconfigure, trained, weights
 
 from segkey.crypto import ciphers
 from segkey.data.augment import random_crops
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.model import batches, recipes, runs, training
 from segkey.model.batches import BatchLoader
+from segkey.model.configuration import Best
 from segkey.model.runs import Run
 from segkey.model.survey import find, survey
 from segkey.model.trainer import Settings, Trainer
 from segkey.shards import Header, encryption, open_splits
-from segkey.system import devices, interrupts
+from segkey.system import devices, interrupts, records
+from segkey.system.json_files import read_json
 from segkey.system.progress import Progress
 from segkey.system.seeds import seeded
 
@@ -114,7 +116,7 @@ def test_training_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(tmp_p
     assert [line["epoch"] for line in history] == [1, 2, 3]
     assert history[-1]["loss"] < history[0]["loss"]
     lowest = min(history, key=lambda line: line["val_loss"])
-    assert run.config["best"] == {"epoch": lowest["epoch"], "val_loss": lowest["val_loss"]}
+    assert run.configuration.best == Best(epoch=lowest["epoch"], val_loss=lowest["val_loss"])
     assert sum("val" in line and "images/s" in line for line in said) == 3
     model, val = (
         run.load_model(CPU),
@@ -539,7 +541,7 @@ def test_a_run_that_may_not_be_read_is_left_out(broken_runs):
 
 
 def test_what_decides_a_training_is_recorded(tmp_path, trained_run, plain_folder, key):
-    assert trained_run.config["training"] == {
+    assert records.as_json(trained_run.configuration.training) == {
         "on_the_fly": False,
         "views": 4,
         "augmented": True,
@@ -549,11 +551,12 @@ def test_what_decides_a_training_is_recorded(tmp_path, trained_run, plain_folder
         "dtype": devices.computes_in(CPU),
         "world_size": 1,
     }
-    assert trained_run.config["segments"][0]["versions"] == trained_run.config["versions"]
+    made = trained_run.configuration
+    assert made.segments[0].versions == made.versions
     with pytest.raises(Stop):
         cipher = ciphers.from_key("np", key, 4)
         train(plain_folder, tmp_path, Stopping(1), cipher=cipher, precise=True, seed=7)
-    assert Run.open(tmp_path / "run").config["training"] == {
+    assert records.as_json(Run.open(tmp_path / "run").configuration.training) == {
         "on_the_fly": True,
         "views": 1,
         "augmented": True,
@@ -576,8 +579,8 @@ def test_plain_shards_are_augmented_like_the_models_they_are_compared_with(
     assert [line["loss"] for line in plain.history()] == [
         line["loss"] for line in encrypted.history()
     ]
-    assert plain.config["training"]["augmented"]
-    assert plain.config["data"]["method"] == "none"
+    assert plain.configuration.training.augmented
+    assert plain.configuration.data.method == "none"
     assert any("augmented anew in every epoch" in line for line in said.lines)
     with pytest.raises(Stop):
         train(plain_folder, tmp_path / "cut", Stopping(31))
@@ -602,7 +605,7 @@ def test_fixed_views_are_not_the_papers_recipe(tmp_path, shards_folder, name, to
             backbone="resnet14",
             progress=said,
         )
-    recorded = Run.open(tmp_path / "run").config.get("differs_from_paper")
+    recorded = Run.open(tmp_path / "run").configuration.differs_from_paper
     lines = [line for line in said.lines if "not quite the paper's recipe" in line]
     assert len(lines) == bool(told) == bool(recorded)
     assert not told or (told in lines[0] and recorded in lines[0])
@@ -625,8 +628,8 @@ def test_resuming_under_other_versions_warns_and_records_them(tmp_path, monkeypa
     assert "after epoch 2" in text
     assert "h5py" not in text
     assert "numpy" not in text
-    segments = Run.open(run.path).config["segments"]
-    assert [(each["epoch"], each["versions"]["torch"]) for each in segments] == [
+    segments = Run.open(run.path).configuration.segments
+    assert [(each.epoch, each.versions["torch"]) for each in segments] == [
         (0, ours["torch"]),
         (2, "99.1"),
     ]
@@ -640,10 +643,9 @@ def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path, monkeypatch, shar
         with pytest.raises(Stop):
             train(shards_folder, folder, Stopping(images))
         run = Run.open(folder / "run")
-        for name in ("segments", "training"):
-            del run.config[name]
-        run.config["versions"]["numpy"] = "0.1"
-        run.save()
+        versions = run.configuration.versions | {"numpy": "0.1"}
+        reconfigure(run, segments=None, training=None, versions=versions).save()
+        assert not {"segments", "training"} & set(read_json(run.path / "run.json", ""))
         expected = (
             pytest.warns(SegkeyWarning, match=r"\(before: 0.1\)")
             if warns
@@ -651,8 +653,8 @@ def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path, monkeypatch, shar
         )
         with expected:
             training.resume(run, open_splits([shards_folder], ("train", "val")), device=CPU)
-        assert len(run.config["segments"]) == 1 + warns
-        assert ("training" in run.config) != warns
+        assert len(run.configuration.segments) == 1 + warns
+        assert (run.configuration.training is not None) != warns
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -690,7 +692,7 @@ def test_signals_save_once_and_later_ones_do_not_stop_that(
         for each, handler in before.items():
             signal.signal(each, handler)
     run = Run.open(tmp_path / "run")
-    assert run.config["epochs_done"] == len(run.history()) == 1
+    assert run.configuration.epochs_done == len(run.history()) == 1
     assert run.state_file.is_file()
 
 
@@ -778,9 +780,9 @@ def test_a_compiled_network_trains_the_same_weights(tmp_path, shards_folder, mon
     eager = training.train(splits, tmp_path, recipe, name="eager", **how)
     compiled = training.train(splits, tmp_path, recipe, name="compiled", compiled=True, **how)
     assert len(seen) == 1
-    assert compiled.config["compiled"]
-    assert not eager.config["compiled"]
-    assert compiled.config["weights_sha256"] == eager.config["weights_sha256"]
+    assert compiled.configuration.compiled
+    assert not eager.configuration.compiled
+    assert compiled.configuration.weights_sha256 == eager.configuration.weights_sha256
 
 
 # ------------------------------------------------------------------ bigger than memory
@@ -898,7 +900,7 @@ def test_a_training_in_windows_goes_on_as_it_was_begun(tmp_path, shards_folder):
     windows = {"resident": False, "shuffle_buffer": 5 * 4 * 32 * 32}
     whole = train(shards_folder, tmp_path / "whole", **windows)
     resident = train(shards_folder, tmp_path / "resident", resident=True)
-    assert whole.config["windowed"]
+    assert whole.configuration.windowed
     assert not equal(weights(whole), weights(resident))
     with pytest.raises(Stop):
         train(shards_folder, tmp_path / "cut", Stopping(31), **windows)

@@ -2,34 +2,40 @@
 cells missing."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from making import wrong_keys
 
-from segkey.paper import examine, models_of
+from segkey.model.results import MajorityClass, Plain, Score
+from segkey.paper import Cell, CellResult, examine, models_of
 from segkey.paper.table1 import BASELINE, TABLE_1
 
-CONSTANT = 0.035
+MAJORITY_CLASS = 0.035
 
 
-def cell(method, m, correct, plain=0.0, wrong=(0.0,), seed=0, device="cpu"):
+def cell(method, m, correct, plain=0.0, wrong=(0.0,), seed=0, device="cpu", **how):
     protected = method != "none"
-    return {
-        "method": method,
-        "block_size": m,
-        "seed": seed,
-        "device": device,
-        "correct": {"mean_iou": correct},
-        "plain": {"mean_iou": plain} if protected else None,
-        "incorrect": {"values": list(wrong)} if protected else None,
-        "constant": {"mean_iou": CONSTANT},
-    }
+    return CellResult(
+        method=method,
+        block_size=m,
+        seed=seed,
+        run=method,
+        device=device,
+        seconds={},
+        correct=Score(mean_iou=correct),
+        plain=Plain(mean_iou=plain) if protected else None,
+        incorrect=wrong_keys(wrong) if protected else None,
+        majority_class=MajorityClass(name="c", mean_iou=MAJORITY_CLASS),
+        **how,
+    )
 
 
-def papers_cells(leak=None) -> list[dict]:
+def papers_cells(leak=None) -> list[CellResult]:
     """The paper's Table 1, with ``leak(method, M)`` of each model left without its key."""
     leak = leak or (lambda method, m: 0.0)
     above = [
-        (me, m, v, CONSTANT + leak(me, m) * (v - CONSTANT))
+        (me, m, v, MAJORITY_CLASS + leak(me, m) * (v - MAJORITY_CLASS))
         for me, row in TABLE_1.items()
         for m, v in row.items()
     ]
@@ -76,10 +82,10 @@ def test_the_opposite_is_told_as_plainly():
 
 
 def test_exceptions_are_named_and_the_rest_counted():
-    cells = papers_cells()
-    next(c for c in cells if (c["method"], c["block_size"]) == ("np", 32))["correct"][
-        "mean_iou"
-    ] = 0.4400
+    cells = [
+        replace(c, correct=Score(mean_iou=0.4400)) if c.cell == Cell("np", 32, 0) else c
+        for c in papers_cells()
+    ]
     falls = claim(cells, 1)
     assert (falls["verdict"], falls["as_claimed"], falls["pairs"]) == ("holds partly", 20, 21)
     assert [pair["what"] for pair in falls["decisive"]] == ["NP M=16 0.4329, NP M=32 0.4400"]
@@ -89,14 +95,14 @@ def test_exceptions_are_named_and_the_rest_counted():
     ("keep", "expected"),
     [
         (lambda c: False, ["cannot be told"] * 4),
-        (lambda c: c["method"] == "none", ["cannot be told"] * 4),
-        (lambda c: c["method"] == "np", ["holds", *["cannot be told"] * 2, "holds partly"]),
+        (lambda c: c.method == "none", ["cannot be told"] * 4),
+        (lambda c: c.method == "np", ["holds", *["cannot be told"] * 2, "holds partly"]),
         (
-            lambda c: c["block_size"] == 2,
+            lambda c: c.block_size == 2,
             ["cannot be told", "holds", "cannot be told", "holds partly"],
         ),
         (
-            lambda c: (c["method"], c["block_size"]) in (("none", 1), ("ffx", 64)),
+            lambda c: (c.method, c.block_size) in (("none", 1), ("ffx", 64)),
             [*["cannot be told"] * 2, "holds", "cannot be told"],
         ),
     ],
@@ -112,17 +118,17 @@ def test_what_a_grid_with_missing_cells_cannot_tell_is_not_told(keep, expected):
 
 def test_models_that_learned_nothing_do_not_count_for_what_is_left_of_them():
     cells = [
-        cell("np", 2, 1.4 * CONSTANT, 1.4 * CONSTANT),
-        cell("shf", 2, 1.6 * CONSTANT, CONSTANT),
+        cell("np", 2, 1.4 * MAJORITY_CLASS, 1.4 * MAJORITY_CLASS),
+        cell("shf", 2, 1.6 * MAJORITY_CLASS, MAJORITY_CLASS),
     ]
     leaks = claim(cells, 4, 2)
     assert [pair["what"] for pair in leaks["all"]] == ["SHF M=2 (0.0560) keeps 0%"]
 
 
-def test_what_is_left_is_the_better_of_plain_and_the_mean_wrong_key_above_the_constant_answer():
+def test_what_is_left_is_the_better_of_plain_and_the_mean_wrong_key_above_the_majority_class():
     cells = [cell("shf", 2, 0.535, 0.1, [0.4, 0.17]), cell("shf", 4, 0.535, 0.01, [0.02])]
     models = models_of(cells)
-    assert models["shf", 2][0].left == pytest.approx((0.285 - CONSTANT) / 0.5)
+    assert models["shf", 2][0].left == pytest.approx((0.285 - MAJORITY_CLASS) / 0.5)
     assert models["shf", 4][0].left == 0
 
 
@@ -166,9 +172,9 @@ def test_cells_made_under_other_conditions_are_not_put_together():
         "training in": "float32",
         "test images": 60,
     }
-    cells = [cell("np", 2, 0.5, seed=n) | {"conditions": how} for n in range(2)]
+    cells = [cell("np", 2, 0.5, seed=n, conditions=how) for n in range(2)]
     cells += [
-        cell("np", 2, 0.9, seed=2) | {"conditions": how | change}
+        cell("np", 2, 0.9, seed=2, conditions=how | change)
         for change in (
             {"views": 3, "crop scale": 0.9},
             {"augmented": False},
@@ -179,23 +185,27 @@ def test_cells_made_under_other_conditions_are_not_put_together():
     several = models_of(cells)["np", 2]
     assert [len(model.correct) for model in several] == [2, 1, 1, 1, 1]
     assert several[0].accuracy == pytest.approx(0.5)
-    cells.append(cell("np", 4, 0.4) | {"conditions": how | {"views": 3}})
+    cells.append(cell("np", 4, 0.4, conditions=how | {"views": 3}))
     (pair,) = claim(cells, 1)["all"]
     assert pair["differs"] == "views 3 (not 1)"
     assert pair["devices"] is False
 
 
 def test_a_cell_of_an_earlier_version_is_put_together_with_its_like_only():
-    known = {"conditions": {"augmented": True, "trained on": "cpu"}}
+    known = {"augmented": True, "trained on": "cpu"}
     several = models_of(
-        [cell("np", 2, 0.5), cell("np", 2, 0.6, seed=1), cell("np", 2, 0.7, seed=2) | known]
+        [
+            cell("np", 2, 0.5),
+            cell("np", 2, 0.6, seed=1),
+            cell("np", 2, 0.7, seed=2, conditions=known),
+        ]
     )["np", 2]
     assert [model.correct for model in several] == [(0.5, 0.6), (0.7,)]
 
 
 def test_plain_images_of_ffx_count_as_they_are_fed_best():
-    both = {"mean_iou": 0.0969, "divided_by": 999, "by_divisor": {"255": 0.0694, "999": 0.0969}}
-    early, fresh = cell("ffx", 2, 0.4, 0.0694), cell("ffx", 2, 0.4, seed=1) | {"plain": both}
+    both = Plain(mean_iou=0.0969, divided_by=999, by_divisor={"255": 0.0694, "999": 0.0969})
+    early, fresh = cell("ffx", 2, 0.4, 0.0694), replace(cell("ffx", 2, 0.4, seed=1), plain=both)
     (model,) = models_of([early, fresh])["ffx", 2]
     assert model.with_plain == 0.0969
     assert models_of([early])["ffx", 2][0].with_plain == 0.0694

@@ -98,6 +98,8 @@ def numbers(out: Path) -> list[dict]:
 
 def test_everything_is_there(whole, key):
     document = json.loads((whole / "results.json").read_text())
+    read = paper.read_results(whole / "results.json").document
+    assert read | {"checksum": document["checksum"]} == document
     assert [cell["run"] for cell in document["cells"]] == CELLS
     assert {path.name for path in whole.iterdir()} >= {
         "settings.json",
@@ -189,7 +191,7 @@ def test_figures_show_the_models_own_predictions(whole, scenes_folder, key):
     )
     source = paper.open_data(scenes_folder, workers=1)
     experiment = paper.Experiment(source, settings, key, whole, torch.device("cpu"))
-    shown = paper.example(experiment, json.loads((whole / "results.json").read_text()))
+    shown = paper.example(experiment, paper.read_results(whole / "results.json"))
     assert [(view.method, view.block_size) for view in shown.views] == [
         ("none", 1),
         ("shf", 4),
@@ -230,7 +232,7 @@ def test_published_figures_do_not_tell_the_key(whole, scenes_folder, key):
     )
     source = paper.open_data(scenes_folder, workers=1)
     experiment = paper.Experiment(source, settings, key, whole, torch.device("cpu"))
-    shown = paper.example(experiment, json.loads((whole / "results.json").read_text()))
+    shown = paper.example(experiment, paper.read_results(whole / "results.json"))
     tiles = _tiles(whole / "fig4.png", columns=1, rows=2)
     for row, (method, view) in enumerate(zip(("shf", "ffx"), shown.views[1:], strict=True)):
         password = PASSWORD.encode() if method == "ffx" else None
@@ -310,7 +312,7 @@ def test_a_killed_experiment_goes_on_and_ends_with_the_same_numbers(
     assert numbers(out) == numbers(whole)
     for name in CELLS:
         mine, theirs = (
-            Run.open(folder / "runs" / name).config["weights_sha256"] for folder in (out, whole)
+            Run.open(folder / "runs" / name).configuration.weights_sha256 for folder in (out, whole)
         )
         assert mine == theirs
 
@@ -338,18 +340,18 @@ def test_a_broken_cell_is_named_and_the_others_are_made(
     watch = paper.Watch()
     watch.say = said.append
     monkeypatch.setattr(training, "train", None)
-    document = paper.Experiment(source, settings, key, out, torch.device("cpu"), watch).run(cells)
+    results = paper.Experiment(source, settings, key, out, torch.device("cpu"), watch).run(cells)
     if broken == "cell.json":
         assert numbers(out) == numbers(whole)
-        assert not document["left_out"]
+        assert not results.left_out
         assert any("shf-m4 is measured again" in line and "cell.json" in line for line in said)
     else:
-        assert [cell["run"] for cell in document["cells"]] == ["plain", "ffx-m4"]
-        assert file.name in document["left_out"]["shf-m4"]
+        assert [cell.run for cell in results.cells] == ["plain", "ffx-m4"]
+        assert file.name in results.left_out["shf-m4"]
         assert file.read_text() == "{"
         assert any("shf-m4 is left out" in line and file.name in line for line in said)
         assert "left out, as their runs or results cannot be used: shf-m4" in " ".join(
-            tables.Table1(document).notes
+            tables.Table1(results).notes
         )
 
 
@@ -407,10 +409,10 @@ def test_an_interrupted_attack_goes_on_without_training_again(
     )
     monkeypatch.setattr(training, "train", None)
     monkeypatch.setattr(encryption, "encrypt", None)
-    document = paper.Experiment(source, settings, key, out, torch.device("cpu")).run(cells)
+    results = paper.Experiment(source, settings, key, out, torch.device("cpu")).run(cells)
     assert len(scored) == 3
     assert numbers(out) == numbers(whole)
-    assert document["cells"][-1]["seconds"]["attack"] is None  # a part of it was not seen here
+    assert results.cells[-1].seconds["attack"] is None  # a part of it was not seen here
 
 
 def copied(whole, tmp_path, monkeypatch) -> Path:
@@ -756,13 +758,13 @@ def test_a_training_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch, shards
             progress=Stop(),
             **how,
         )
-    first = Run.open(tmp_path / "a").config["device"]
+    first = Run.open(tmp_path / "a").configuration.device
     monkeypatch.setattr(training.devices, "describe", lambda device: "another device")
     with pytest.warns(SegkeyWarning, match=f"device another device .before: {first}."):
         run = training.resume(Run.open(tmp_path / "a"), splits, **how)
     assert (
-        run.config["device"]
-        == Run.open(tmp_path / "a").config["device"]
+        run.configuration.device
+        == Run.open(tmp_path / "a").configuration.device
         == f"{first}, then another device"
     )
     with pytest.raises(SegkeyError):

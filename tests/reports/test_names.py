@@ -6,12 +6,13 @@ import io
 import json
 import re
 import shlex
-import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_paper import cells_of, document_of, example
+from making import copy_of, reconfigure
+from test_paper import cells_of, example, results_of
 from test_reports import row
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from segkey import reports
 from segkey.cli import app
 from segkey.crypto import ciphers
 from segkey.errors import SegkeyError
+from segkey.model.results import Score
 from segkey.model.runs import Run
 from segkey.paper import figures, tables
 from segkey.reports.page import _commands, html_page
@@ -73,20 +75,16 @@ def test_a_word_stays_one_word_and_no_option(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def copy_of(run: Run, folder: Path, **changes) -> Run:
-    """A run with other fields, as somebody may return it, opened without a check."""
-    shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    changed = Run(folder, json.loads(json.dumps(run.config)) | changes)
-    changed.save()
-    return changed
-
-
 def test_commands_on_the_page_mean_what_they_say(tmp_path, trained_run):
     """Even of a run that nobody has checked: what a shell makes of them are the very values."""
-    run = copy_of(trained_run, tmp_path / "x")
-    run.config["data"]["shards"] = ["/a/$(touch PWNED)", "C:\\shards\\b; touch PWNED", "-rf", "/"]
-    run.config["recipe"] |= {"weights": "-w `touch PWNED`", "optimizer": "sgd; touch PWNED"}
-    run.config["model"]["backbone"], run.config["seed"] = "x|touch PWNED", -5
+    run = copy_of(
+        trained_run,
+        tmp_path / "x",
+        data={"shards": ["/a/$(touch PWNED)", "C:\\shards\\b; touch PWNED", "-rf", "/"]},
+        recipe={"weights": "-w `touch PWNED`", "optimizer": "sgd; touch PWNED"},
+        model={"backbone": "x|touch PWNED"},
+        seed=-5,
+    )
     run.path = tmp_path / "n;touch PWNED"
     key, encrypt, train, evaluate = _commands(run, None)
     assert key.startswith("# with key ")
@@ -107,7 +105,8 @@ def test_commands_after_a_training_and_in_hints_are_quoted(
     tmp_path, monkeypatch, trained_run, folder
 ):
     monkeypatch.chdir(tmp_path)
-    run = Run(Path(folder) / "small", trained_run.config | {"best": {"epoch": 1, "val_loss": 0.5}})
+    run = Run(Path(folder) / "small", trained_run.configuration)
+    reconfigure(run, best={"epoch": 1, "val_loss": 0.5})
     (line,) = (
         each for each in reports.describe_training(run).splitlines() if each.startswith("Next: ")
     )
@@ -123,7 +122,9 @@ def test_commands_after_a_training_and_in_hints_are_quoted(
         refusal.value.hint.removeprefix("did you mean ").removesuffix("?"), tmp_path
     ) == [shell.word(f"{folder}/small").strip("'")]
     with pytest.raises(SegkeyError) as refusal:
-        copy_of(trained_run, tmp_path / folder / "other", epochs_done=0).load_model("cpu")
+        copy_of(
+            trained_run, tmp_path / folder / "other", without=["*.safetensors"], epochs_done=0
+        ).load_model("cpu")
     words = words_of(refusal.value.hint.removeprefix("go on with it: "), tmp_path)
     assert words[:5] == ["segkey", "train", "--resume", "--name", "other"]
     assert Path(words[6]) == tmp_path / folder
@@ -143,10 +144,10 @@ def test_commands_after_a_training_and_in_hints_are_quoted(
     [
         (
             {"data.key_id": "$(touch PWNED)"},
-            "'key_id' is '\\$\\(touch PWNED\\)'; expected 16 hex digits",
+            "'data.key_id' is '\\$\\(touch PWNED\\)'; expected 16 hex digits",
         ),
-        ({"data.key_id": "0" * 15 + "G"}, "'key_id'"),
-        ({"data.password_hash": "`id`"}, "'password_hash'"),
+        ({"data.key_id": "0" * 15 + "G"}, "'data.key_id'"),
+        ({"data.password_hash": "`id`"}, "'data.password_hash'"),
         ({"data.classes": ["a\x1b[2J", "b"]}, "'data.classes'"),
         ({"data.classes": ["a", "a"]}, "a class twice"),
         ({"data.classes": ["x" * 201, "b"]}, "'data.classes'"),
@@ -157,13 +158,13 @@ def test_commands_after_a_training_and_in_hints_are_quoted(
         ({"recipe.lr; touch PWNED": 1}, "'lr; touch PWNED' is unknown; expected optimizer, lr"),
         (
             {"recipe.lr": "0.1; touch PWNED"},
-            "'lr' is '0.1; touch PWNED'; expected a number above 0",
+            "'recipe.lr' is '0.1; touch PWNED'; expected a number above 0",
         ),
-        ({"recipe.lr": 10**400}, "'lr' is"),
-        ({"recipe.epochs": True}, "'epochs' is True"),
-        ({"recipe.optimizer": "rm"}, "'optimizer' is 'rm'"),
-        ({"recipe.weights": "\x00"}, "'weights'"),
-        ({"recipe.crop_scale": 2}, "'crop_scale' is 2; expected a number above 0 to 1"),
+        ({"recipe.lr": 10**400}, "'recipe.lr' is"),
+        ({"recipe.epochs": True}, "'recipe.epochs' is True"),
+        ({"recipe.optimizer": "rm"}, "'recipe.optimizer' is 'rm'"),
+        ({"recipe.weights": "\x00"}, "'recipe.weights'"),
+        ({"recipe.crop_scale": 2}, "'recipe.crop_scale' is 2; expected a number above 0 to 1"),
         ({"model.backbone": "x|y"}, "'model.backbone' is 'x|y'"),
         ({"name": "a b"}, "'name' is 'a b'; expected letters"),
         ({"created": "yesterday"}, "'created' is 'yesterday'; expected a time such as"),
@@ -182,7 +183,7 @@ def test_commands_after_a_training_and_in_hints_are_quoted(
 def test_a_damaged_field_of_a_run_is_named_with_what_was_expected(
     tmp_path, trained_run, change, named
 ):
-    config = json.loads(json.dumps(trained_run.config))
+    config = trained_run.configuration.document
     for place, value in change.items():
         part, _, name = place.partition(".")
         (config[part] if name else config)[name or part] = value
@@ -199,7 +200,7 @@ def test_a_damaged_field_of_a_run_is_named_with_what_was_expected(
     ["created", "recipe", "seed", "data.key_id", "data.size", "data.shards", "model.backbone"],
 )
 def test_a_field_that_is_missing_is_named(tmp_path, trained_run, field):
-    config = json.loads(json.dumps(trained_run.config))
+    config = trained_run.configuration.document
     *parts, last = field.split(".")
     (config[parts[0]] if parts else config).pop(last)
     (tmp_path / "run").mkdir()
@@ -335,8 +336,8 @@ def test_latex_tables_hold_names_of_runs_methods_and_devices_as_text(monkeypatch
     assert r"\textbackslash{}input\{x\}" in text
     assert r"\% y" in text
     assert r"\textasciicircum{}\textasciicircum{}5cinput \& \$x\$" in text
-    document = document_of([*cells_of(r"a\write18{id}"), *cells_of("^^5cinput", methods=("np",))])
-    text = tables.Table1(document).by_block_size().as_latex()
+    results = results_of([*cells_of(r"a\write18{id}"), *cells_of("^^5cinput", methods=("np",))])
+    text = tables.Table1(results).by_block_size().as_latex()
     assert r"\write18" not in text
     assert "^^5c" not in text
     assert "^^5cinput & " not in text
@@ -378,9 +379,10 @@ def test_numbers_and_plain_names_in_csv_stay_as_they_are():
     (line,) = csv.DictReader(io.StringIO(reports.as_csv([row("=cmd|' /C calc'!A0", correct=0.25)])))
     assert line["run"] == "'=cmd|' /C calc'!A0"
     assert float(line["correct"]) == 0.25
-    document = document_of(cells_of("@device"))
-    document["cells"][1]["correct"]["mean_iou"] = 0.1
-    lines = list(csv.DictReader(io.StringIO(tables.Table1(document).by_line().as_csv())))
+    baseline, cell, *rest = cells_of("@device")
+    worse = replace(cell, correct=Score(mean_iou=0.1))
+    results = results_of([baseline, worse, *rest])
+    lines = list(csv.DictReader(io.StringIO(tables.Table1(results).by_line().as_csv())))
     assert {line["device"] for line in lines} == {"'@device"}
     assert min(float(line["difference"]) for line in lines) < 0  # a negative number is a number
 
@@ -390,23 +392,23 @@ def test_markdown_shows_names_as_text():
         markdown("a|b\n<img src=x> [l](http://x) `c`")
         == r"a\|b\\n\<img src=x\> \[l\](http://x) \`c\`"
     )
-    document = document_of(
+    results = results_of(
         [*cells_of("<script>|"), *cells_of("cpu", methods=("np",))], full_voc=False
     )
-    text = tables.Table1(document).by_block_size().as_markdown()
+    text = tables.Table1(results).by_block_size().as_markdown()
     assert r"\<script\>\|" in text
     assert "<script>" not in text
 
 
 def test_labels_of_ones_own_methods_are_no_markup(monkeypatch, tmp_path):
     monkeypatch.setattr(ciphers.METHODS["np"], "label", "[/odd] $\\frac{")
-    document = document_of([*cells_of(), *cells_of("$\\alpha{", methods=("np",))])
-    text = plain_text(tables.Table1(document).by_block_size().as_rich()) + plain_text(
-        tables.findings_table(document)
+    results = results_of([*cells_of(), *cells_of("$\\alpha{", methods=("np",))])
+    text = plain_text(tables.Table1(results).by_block_size().as_rich()) + plain_text(
+        tables.findings_table(results)
     )
     assert text.count("[/odd]") > 1
     assert "[/odd]" in "".join(str(each.columns[1].header) for each in reports.tables([row()])[:1])
-    figures.write_all(document, example(3), tmp_path)
+    figures.write_all(results, example(3), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["$\\frac{", "$x$", "_hidden", "a\nb", "[red]"])
@@ -425,8 +427,8 @@ def test_names_of_classes_in_figures_are_text_and_none_is_missing(tmp_path, name
 
 
 def test_class_names_in_html_stay_text(tmp_path, trained_run):
-    run = copy_of(trained_run, tmp_path / "x")
-    run.config["data"]["classes"] = ['"><script>', "a", "b", "c", "' onload='x"]
+    classes = ['"><script>', "a", "b", "c", "' onload='x"]
+    run = copy_of(trained_run, tmp_path / "x", data={"classes": classes})
     run.write_result(
         "evaluate",
         ATTACK | {"device": "<b>", "correct": {"mean_iou": 0.5, "iou": {'"><script>': 0.5}}},

@@ -5,13 +5,15 @@ import ast
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from making import copy_of, reconfigure
 from PIL import Image
-from test_paper import cells_of, document_of, example
+from test_paper import cells_of, example, results_of
 from typer.testing import CliRunner
 
 import segkey as package
@@ -21,10 +23,10 @@ from segkey.crypto import ciphers
 from segkey.data import sources
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import evaluation, recipes, test_splits, training
-from segkey.model.results import NOTHING_TO_MEASURE
+from segkey.model.results import NOTHING_TO_MEASURE, Incorrect, MajorityClass, Plain, Score
 from segkey.model.runs import Run
 from segkey.model.survey import find
-from segkey.paper import examine, figures, tables
+from segkey.paper import CellResult, examine, figures, tables
 from segkey.reports import gallery
 from segkey.reports.page import html_page
 from segkey.shards import encryption, open_splits
@@ -72,15 +74,9 @@ def ready(tmp_path, monkeypatch, trained_run, void_shards, key):
     monkeypatch.chdir(tmp_path)
     key.save(tmp_path / "keys/segkey.key")
     for name, shards in (("good", None), ("void", void_shards)):
-        run = Run(
-            shutil.copytree(trained_run.path, tmp_path / "runs" / name),
-            json.loads(json.dumps(trained_run.config)),
-        )
-        run.config["name"] = name
+        run = copy_of(trained_run, tmp_path / "runs" / name, name=name)
         if shards:
-            run.config["data"]["shards"] = [str(shards)]
-            run.config["data"].pop("fingerprint", None)
-        run.save()
+            reconfigure(run, data={"shards": [str(shards)], "fingerprint": None}).save()
     return tmp_path
 
 
@@ -354,10 +350,7 @@ def killed(ready):
     run = Run.open("runs/good")
     for name in ("model.safetensors", "history.jsonl"):
         (run.path / name).unlink()
-    run.config = {k: v for k, v in run.config.items() if k not in ("weights_sha256", "best")} | {
-        "epochs_done": 0
-    }
-    run.save()
+    reconfigure(run, weights_sha256=None, best=None, epochs_done=0).save()
     return Run.open("runs/good")
 
 
@@ -398,8 +391,7 @@ def test_a_run_without_weights_stops_no_report(killed, key):
 
 
 def test_a_training_that_is_alive_was_not_cut_off(ready):
-    run = Run.open("runs/good")
-    run.config["recipe"]["epochs"] = 5
+    run = reconfigure(Run.open("runs/good"), recipe={"epochs": 5})
     run.save()
     before = sorted(path.name for path in run.path.iterdir())
     result = CliRunner().invoke(app, ["evaluate", "runs/good", "--device", "cpu"])
@@ -443,15 +435,17 @@ def test_asking_whether_a_folder_is_held_makes_and_follows_nothing(tmp_path, kin
 
 
 def test_an_experiment_whose_cells_have_no_score(tmp_path):
-    def without(cell: dict) -> dict:
-        empty = {"keys": 0, "mean": None, "std": None, "min": None, "max": None, "values": []}
-        protected = cell["method"] != "none"
-        return cell | {
-            "correct": {"mean_iou": None},
-            "plain": {"mean_iou": None} if protected else None,
-            "incorrect": empty if protected else None,
-            "constant": {"class": None, "mean_iou": None},
-        }
+    def without(cell: CellResult) -> CellResult:
+        protected = cell.method != "none"
+        return replace(
+            cell,
+            correct=Score(mean_iou=None),
+            plain=Plain(mean_iou=None) if protected else None,
+            incorrect=Incorrect(keys=0, mean=None, std=None, min=None, max=None)
+            if protected
+            else None,
+            majority_class=MajorityClass(name=None, mean_iou=None),
+        )
 
     shown = example(2)
     (view, *_) = shown.views
@@ -460,18 +454,18 @@ def test_an_experiment_whose_cells_have_no_score(tmp_path):
     )
     whole = cells_of()
     for cells in ([without(cell) for cell in whole], [without(whole[1]), *whole[:1], *whole[2:]]):
-        document = document_of(cells)
+        results = results_of(cells)
         strict(json.dumps(examine(cells)))
-        tables.write_tables(document, tmp_path)
-        figures.write_all(document, shown, tmp_path)
+        tables.write_tables(results, tmp_path)
+        figures.write_all(results, shown, tmp_path)
         assert (
             "nan"
             not in (tmp_path / "table1.txt").read_text() + (tmp_path / "findings.txt").read_text()
         )
         assert NOTHING_TO_MEASURE in (tmp_path / "table1.txt").read_text()
         strict((tmp_path / "table1.json").read_text())
-        assert tables.cell_sentence(cells[0] | {"method": "np"}).endswith(
-            NOTHING_TO_MEASURE if cells[0]["correct"]["mean_iou"] is None else "key"
+        assert tables.cell_sentence(replace(cells[0], method="np")).endswith(
+            NOTHING_TO_MEASURE if cells[0].correct.mean_iou is None else "key"
         )
     assert [finding["verdict"] for finding in examine([without(cell) for cell in whole])] == [
         "cannot be told"

@@ -7,11 +7,11 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from making import copy_of, reconfigure
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -99,25 +99,19 @@ def runs(tmp_path_factory, trained_run):
     evaluated = evaluation.evaluate(trained_run, split, None, torch.device("cpu"), precise=True)
     document = evaluated.document
     for name in ("np-m4", "other", "np-m4-2"):
-        run = Run(
-            shutil.copytree(trained_run.path, folder / name),
-            json.loads(json.dumps(trained_run.config)),
-        )
-        run.config["name"] = name
+        run = copy_of(trained_run, folder / name, name=name)
         run.write_result("evaluate", document | {"run": name})
         if name != "np-m4-2":
             run.write_result("attack", attack_document(name, document["correct"]["mean_iou"]))
         if name == "other":
-            run.config["data"]["classes"] = ["<b>sky</b>", 'sea "&" [x]', "box", "triangle", "ring"]
-            names = dict(
-                zip(trained_run.header.classes, run.config["data"]["classes"], strict=True)
-            )
+            classes = ["<b>sky</b>", 'sea "&" [x]', "box", "triangle", "ring"]
+            reconfigure(run, data={"classes": classes}).save()
+            names = dict(zip(trained_run.header.classes, classes, strict=True))
             document["correct"]["iou"] = {
                 names[n]: iou for n, iou in document["correct"]["iou"].items()
             }
             run.write_result("evaluate", document | {"run": name})
             document["correct"]["iou"] = {n: document["correct"]["iou"][names[n]] for n in names}
-        run.save()
     return find(folder)
 
 
@@ -176,8 +170,8 @@ class Odd(ciphers.NegativePositive):
 
 def test_a_method_of_ones_own_is_described_as_its_class_says(trained_run, monkeypatch):
     monkeypatch.setitem(ciphers.METHODS, "odd", Odd)
-    run = Run(trained_run.path, json.loads(json.dumps(trained_run.config)))
-    run.config["data"] |= {"method": "odd", "block_size": 4}
+    run = Run(trained_run.path, trained_run.configuration)
+    reconfigure(run, data={"method": "odd", "block_size": 4})
     text = " ".join(text for _, _, text in Page(html_page([run])).elements)
     assert "Odd & even M=4" in text
     assert "Some of 48 values in blocks of 3×4×4 become odd." in text
@@ -439,12 +433,7 @@ def test_the_verdict_of_a_suite_is_a_line_for_each_kind_of_attacker(tmp_path, tr
             "details": {},
         }
 
-    run = Run(
-        shutil.copytree(trained_run.path, tmp_path / "attacked"),
-        json.loads(json.dumps(trained_run.config)),
-    )
-    run.config["name"] = "attacked"
-    run.save()
+    run = copy_of(trained_run, tmp_path / "attacked", name="attacked")
     attacked = attack_document("attacked", 0.5)
     run.write_result("attack", attacked)
     run.write_result(
@@ -488,12 +477,10 @@ def test_the_folders_of_starting_weights_are_not_on_the_page_nor_in_tables(weigh
 
 def test_commands_on_the_page_name_no_folder(runs):
     run = next(run for run in runs if run.result("attack"))
-    run = SimpleNamespace(
-        name=run.name, config=json.loads(json.dumps(run.config)), header=run.header, size=run.size
-    )
-    run.config["recipe"]["weights"], run.config["data"]["shards"] = (
-        "/home/anna/start.pth",
-        ["/home/anna/secret/shards"],
+    run = reconfigure(
+        Run(run.path, run.configuration),
+        recipe={"weights": "/home/anna/start.pth"},
+        data={"shards": ["/home/anna/secret/shards"]},
     )
     commands = "\n".join(page_module._commands(run, None))
     assert "--weights start.pth" in commands

@@ -2,15 +2,17 @@
 
 import csv
 import io
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from making import copy_of, reconfigure
 from rich.console import Console
 
 from segkey import reports
 from segkey.model import conditions
+from segkey.model.configuration import Best, Configuration, Data, Network, Segment, Training
+from segkey.model.recipes import Recipe
 from segkey.model.results import Evaluation, MajorityClass, Score, read
 from segkey.reports import Row
 
@@ -107,40 +109,47 @@ def test_runs_on_different_data_are_kept_apart():
 # ------------------------------------------------------------------ what may be averaged
 
 
-def config(**changes) -> dict:
-    """A ``run.json``; changes of the record of training are given as ``training={...}``."""
-    training = {
-        "on_the_fly": False,
-        "views": 4,
-        "augmented": True,
-        "crop_scale": 0.25,
-        "augmentation_seed": 0,
-        "images": {"train": 12, "val": 4},
-        "dtype": "float32",
-        "world_size": 1,
-    } | changes.pop("training", {})
-    recipe = {"lr": 0.1, "epochs": 2, "weights": "none", "crop_scale": 0.25} | changes.pop(
-        "recipe", {}
-    )
-    data = {
-        "classes": ["a", "b"],
-        "size": [64, 64],
-        "ignore_index": 255,
-        "images": {"train": 12, "val": 4},
-        "views": 4,
-        "on_the_fly": False,
-    } | changes.pop("data", {})
-    return {
-        "data": data,
-        "recipe": recipe,
-        "training": training,
-        "model": {"backbone": "resnet14"},
-        "epochs_done": 2,
-        "seed": 0,
-        "precise": False,
-        "device": "cpu, 2 threads",
-        "versions": {"segkey": "0.1.0", "torch": "2.11.0"},
-    } | changes
+MADE = Configuration(
+    created="2024-12-31",
+    data=Data(
+        method="none",
+        block_size=1,
+        channels=3,
+        max_value=255,
+        key_id="",
+        password_hash="",
+        classes=("a", "b"),
+        size=(64, 64),
+        ignore_index=255,
+        images={"train": 12, "val": 4},
+        views=4,
+        on_the_fly=False,
+        shards=(),
+    ),
+    recipe=Recipe(lr=0.1, epochs=2, weights="none", crop_scale=0.25),
+    training=Training(
+        on_the_fly=False,
+        views=4,
+        augmented=True,
+        crop_scale=0.25,
+        augmentation_seed=0,
+        images={"train": 12, "val": 4},
+        dtype="float32",
+        world_size=1,
+    ),
+    model=Network(backbone="resnet14"),
+    epochs_done=2,
+    seconds=1.0,
+    seed=0,
+    precise=False,
+    device="cpu, 2 threads",
+    versions={"segkey": "0.1.0", "torch": "2.11.0"},
+)
+
+
+def made_as(**changes) -> Configuration:
+    """How a run was made, with changes as `making.reconfigure` takes them."""
+    return reconfigure(SimpleNamespace(configuration=MADE), **changes).configuration
 
 
 def result(**changes) -> Evaluation:
@@ -154,7 +163,7 @@ def result(**changes) -> Evaluation:
 
 
 def made(name, correct, made_with=None, tested=None, **how):
-    found = conditions.of_run(made_with or config(), tested or result())
+    found = conditions.of_run(made_with or MADE, tested or result())
     return replace(row(name, correct=correct, **how), data=found)
 
 
@@ -196,7 +205,7 @@ DIFFERENT = {
     ),
     "versions": ({"versions": {"segkey": "0.1.3", "torch": "3.0.0"}}, "torch 3 (not 2)"),
     "segments": (
-        {"segments": [{"epoch": 0, "dtype": "float32"}, {"epoch": 1, "dtype": "bfloat16"}]},
+        {"segments": [Segment(epoch=0, dtype="float32"), Segment(epoch=1, dtype="bfloat16")]},
         "training in float32, then bfloat16",
     ),
     "void": ({"data": {"ignore_index": 0}}, "void value 0 (not 255)"),
@@ -204,15 +213,9 @@ DIFFERENT = {
 }
 
 
-def config_of(changes: dict) -> dict:
-    if changes.get("training", {}) is None:
-        return {name: value for name, value in config().items() if name != "training"}
-    return config(**changes)
-
-
 @pytest.mark.parametrize("changes, says", DIFFERENT.values(), ids=DIFFERENT)
 def test_runs_trained_differently_are_never_averaged_and_the_difference_is_named(changes, says):
-    rows = [made("a", 0.5), made("b", 0.6), made("c", 0.9, config_of(changes))]
+    rows = [made("a", 0.5), made("b", 0.6), made("c", 0.9, made_as(**changes))]
     for text in (shown(*reports.tables(rows), width=300), reports.as_latex(rows)):
         assert "0.5500 (2 runs)" in text
         assert "0.9000" in text
@@ -243,18 +246,20 @@ def test_runs_tested_differently_are_never_averaged(tested, says):
 
 
 def test_runs_that_differ_in_seed_key_or_threads_are_averaged():
-    other = config(
-        seed=7, device="cpu, 16 threads", versions={"segkey": "0.1.9", "torch": "2.12.1"}
+    other = made_as(
+        seed=7,
+        device="cpu, 16 threads",
+        versions={"segkey": "0.1.9", "torch": "2.12.1"},
+        training={"augmentation_seed": 3},
+        data={"key_id": "0123456789abcdef"},
     )
-    other["training"]["augmentation_seed"] = 3
-    other["data"]["key_id"] = "0123456789abcdef"
     rows = [made("a", 0.5), made("b", 0.7, other)]
     assert "0.6000 (2 runs)" in shown(*reports.tables(rows), width=300)
     assert "differs" not in shown(*reports.tables(rows), width=300)
 
 
 def test_runs_of_earlier_versions_are_averaged_with_each_other_only():
-    early = config_of({"training": None})
+    early = made_as(training=None)
     tested = replace(result(), tested={}, split=None)
     rows = [made("a", 0.5, early, tested), made("b", 0.7, early, tested), made("c", 0.9)]
     text = shown(*reports.tables(rows), width=300)
@@ -264,11 +269,11 @@ def test_runs_of_earlier_versions_are_averaged_with_each_other_only():
 
 
 def test_a_part_names_the_part_that_is_most_like_it():
-    elsewhere = config(model={"backbone": "resnet50"}, epochs_done=1)
+    elsewhere = made_as(model={"backbone": "resnet50"}, epochs_done=1)
     rows = [
         made("a", 0.5),
         made("b", 0.6, elsewhere),
-        made("c", 0.7, elsewhere | {"precise": True}),
+        made("c", 0.7, replace(elsewhere, precise=True)),
     ]
     assert reports.as_json(rows)[2]["differs"] == "differs from part 2 in: precise"
 
@@ -295,10 +300,10 @@ def test_different_numbers_of_wrong_keys_are_said():
 
 
 def test_conditions_from_anybody_are_only_text():
-    odd = config(
+    odd = made_as(
         training={"views": {"x": ["[red]\x1b"] * 100}, "dtype": ["no"]},
-        versions="2",
-        segments=[1, {"dtype": {}}],
+        versions={"torch": 2},
+        segments=[Segment(epoch=0, dtype={})],
     )
     text = shown(*reports.tables([made("a", 0.5), made("b", 0.6, odd)]), width=300)
     assert "\x1b" not in text
@@ -424,11 +429,8 @@ def test_tables_fit_the_terminal(width):
 def test_after_a_training_no_search_is_advised_that_would_be_refused(
     method, m, password, advised, not_advised
 ):
-    data = {"method": method, "block_size": m, "channels": 3, "password_hash": password}
-    best = {"val_loss": 0.5, "epoch": 1}
-    run = SimpleNamespace(
-        path="runs/x", config={"data": data, "best": best, "epochs_done": 1, "seconds": 1.0}
-    )
+    data = {"method": method, "block_size": m, "password_hash": password}
+    run = SimpleNamespace(path="runs/x", configuration=made_as(data=data, best=Best(epoch=1)))
     text = reports.describe_training(run)
     assert all(words in text for words in advised)
     assert not any(words in text for words in not_advised)
@@ -455,11 +457,7 @@ def test_a_name_that_is_taken_is_to_be_gone_on_with_only_if_it_can(tmp_path, tra
     assert "--resume" not in hint(trained_run.path)  # it has all its epochs
     (tmp_path / "file").write_text("")
     assert "--resume" not in hint(tmp_path / "file")
-    cut = runs.Run(
-        tmp_path / "cut", json.loads(json.dumps(trained_run.config)) | {"epochs_done": 1}
-    )
-    cut.path.mkdir()
-    cut.save()
+    cut = copy_of(trained_run, tmp_path / "cut", epochs_done=1)
     assert "--resume" in hint(cut.path)
 
 

@@ -135,7 +135,8 @@ def test_a_bit_in_the_pixels_is_found_and_file_dataset_and_row_are_named(
     for _ in range(FLIPS):
         row = int(random.integers(rows))
         position = where[row].byte_offset + int(random.integers(where[row].size))
-        named = f"{file} is damaged: dataset '{kind}', row {where[row].chunk_offset[0]} ({names[row % len(names)]})"
+        place = f"row {where[row].chunk_offset[0]} ({names[row % len(names)]})"
+        named = f"{file} is damaged: dataset '{kind}', {place}"
         with flipped(file, position, int(random.integers(8))):
             found = damage(file)
             if (
@@ -192,7 +193,10 @@ def test_what_a_run_says_of_itself(run_folder, monkeypatch, name):
         Run, "load_model", lambda *_: None
     )  # they have a test of their own, and take long
     file, run = run_folder / name, Run.open(run_folder)
-    documents = {"run.json": lambda: [Run.open(run_folder).config], "history.jsonl": run.history}
+    documents = {
+        "run.json": lambda: [Run.open(run_folder).configuration.document],
+        "history.jsonl": run.history,
+    }
     read = documents.get(name, lambda: [run.result(file.stem).document])
     fields = {field for document in read() for field in document}
     counts = flip_and_count(

@@ -93,7 +93,7 @@ class Train:
             {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
             for line in run.history()
         ]
-        return run.config["weights_sha256"], told, (run.path / "resume.pt").exists()
+        return run.configuration.weights_sha256, told, (run.path / "resume.pt").exists()
 
 
 class Attack:

@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from making import reconfigure
 from test_hostile import TORCH, session
 
 import segkey
@@ -115,9 +116,7 @@ def world(tmp_path_factory, scenes_folder, trained_run, key) -> Path:
     )
     for outcome in session(folder, *commands, imports=TORCH):
         assert outcome["status"] == 0, outcome
-    run = Run.open(folder / "runs/cut")
-    run.config["epochs_done"], run.config["recipe"]["epochs"] = 1, 2
-    run.save()
+    reconfigure(Run.open(folder / "runs/cut"), epochs_done=1, recipe={"epochs": 2}).save()
     for name in (
         "runs/cut/resume.pt",
         "runs/small/attack.partial.jsonl",

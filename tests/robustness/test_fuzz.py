@@ -23,10 +23,10 @@ from typer.testing import CliRunner
 
 from segkey import attacks
 from segkey.cli import app
-from segkey.crypto import keys
+from segkey.crypto import sealing
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import evaluation, recipes, training
+from segkey.model import evaluation, training
 from segkey.model.runs import Run
 from segkey.paper import demonstration
 from segkey.reports import benchmark, inspection
@@ -115,7 +115,7 @@ def test_key_files(tmp_path_factory, base, data, path):
     file.write_bytes(raw)
     file.chmod(0o600)
     with pytest.MonkeyPatch.context() as patch:  # scrypt takes a tenth of a second
-        patch.setattr(keys, "_sealing_key", lambda *_: bytes(32))
+        patch.setattr(sealing, "_derived", lambda *_: bytes(32))
         loaded = allowed(Key.load, file, "words")
         allowed(inspection.describe, file, True)
     assert loaded is None or loaded == Key(bytes(32)) or base != "sealed"
@@ -220,7 +220,8 @@ def test_runs(run_folder, file, path, value, output):
         answered(*shown[output], run_folder)
         run = allowed(Run.open, run_folder)
         if run:
-            allowed(recipes.recipe_of, run)
+            allowed(run.save)
+            assert allowed(Run.open, run_folder).configuration == run.configuration
     finally:
         place.write_text(before)
 

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from making import reconfigure
 from PIL import Image
 from test_shards import REFUSED, write
 
@@ -502,9 +503,7 @@ def test_weights_that_are_pickles_or_bombs(tmp_path, trained_run, shards_folder)
         runs.append(Path(bare_copy(trained_run, tmp_path / "runs" / name.replace(".", "-"))))
         shutil.copy(tmp_path / name, runs[-1] / "model.safetensors")
         shutil.copy(tmp_path / name, runs[-1] / "resume.pt")
-        run = Run.open(runs[-1])
-        run.config["epochs_done"] = 1
-        run.save()
+        reconfigure(Run.open(runs[-1]), epochs_done=1).save()
     refused(
         session(
             tmp_path,

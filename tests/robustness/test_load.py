@@ -102,7 +102,7 @@ def test_training_for_many_epochs(tmp_path, monkeypatch, shards_folder):
         progress=Watched(growth, "epoch "),
     )
     print(f"train, epochs, {growth}")
-    assert run.config["epochs_done"] == growth.done == epochs
+    assert run.configuration.epochs_done == growth.done == epochs
     assert growth.most - growth.early < GROWTH
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from making import files
+from making import SMALL_NETWORK, files
 
 from segkey.cli import app
 from segkey.crypto import ciphers
@@ -100,7 +100,7 @@ def the_session(shards: Path) -> list[tuple[int, str]]:
     """Commands with the exit status that each must have: every step as it should go, and in ways in
     which it fails."""
     cpu = "--device cpu"
-    train = f"train shards/ffx --recipe scratch --backbone resnet14 --epochs 1 --batch-size 6 --name run {cpu}"
+    train = f"train shards/ffx {' '.join(SMALL_NETWORK)} --epochs 1 --batch-size 6 --name run {cpu}"
     return [
         (0, "keygen"),
         (1, "keygen"),
@@ -112,7 +112,7 @@ def the_session(shards: Path) -> list[tuple[int, str]]:
         (
             0,
             f"encrypt {shards} --method np --key keys/sealed.key --passphrase-file words --size 32 "
-            f"--out shards/sealed",
+            "--out shards/sealed",
         ),
         (1, f"encrypt {shards} --method np --size 30 --out shards/x"),
         (1, "encrypt missing"),

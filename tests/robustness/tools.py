@@ -97,4 +97,5 @@ class Growth:
                 self.early = self.most
 
     def __str__(self) -> str:
-        return f"{self.total:,}: at most {self.early:.0f} MB in the first tenth, {self.most:.0f} MB in all"
+        early, most = f"{self.early:.0f} MB in the first tenth", f"{self.most:.0f} MB in all"
+        return f"{self.total:,}: at most {early}, {most}"

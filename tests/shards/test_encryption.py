@@ -305,7 +305,8 @@ class OnLeave(progress.Progress):
 
 key = Key(bytes(range(32)))
 cipher, source = ciphers.from_key("np", key, 4), sources.find(sys.argv[1])
-plans = encryption.plan_shards(source, Path(sys.argv[2]), cipher, size=(16, 24), views=2, shard_bytes=1)
+how = {"size": (16, 24), "views": 2, "shard_bytes": 1}
+plans = encryption.plan_shards(source, Path(sys.argv[2]), cipher, **how)
 encryption.encrypt(plans, cipher, workers=1, progress=OnLeave())
 """
 

@@ -1,4 +1,4 @@
-"""A device whose memory does not suffice for a batch: cut in pieces, said, and with the same
+"""A device whose memory does not suffice for a batch: cut in micro-batches, said, and with the same
 result."""
 
 import gc
@@ -52,26 +52,26 @@ def train(shards, folder, listener, **how):
     return trained(shards, folder, batch_size=8, progress=listener, **how)
 
 
-def test_training_goes_on_in_pieces_with_the_same_batch_and_says_so(
+def test_training_goes_on_in_micro_batches_with_the_same_batch_and_says_so(
     tmp_path, shards_folder, small_memory
 ):
     listener, fitted = Listening(), small_memory(3)
     run = train(shards_folder, tmp_path, listener)
-    assert run.config["epochs_done"] == 2
+    assert run.configuration.epochs_done == 2
     told = [line for line in listener.said if "ran out of memory: steps" in line]
     assert [line.split("batches of 8, their gradients added up ")[1] for line in told] == [
-        "in pieces of 4 images",
-        "in pieces of 2 images",
+        "in micro-batches of 4 images",
+        "in micro-batches of 2 images",
     ]
     assert any(
-        "batches are scored in pieces of 2" in line for line in listener.said
+        "batches are scored in micro-batches of 2" in line for line in listener.said
     )  # validation, 4 images
     assert (
         fitted == [2, 2, 2, 2, 2, 2, 2, 2] * 2
     )  # batches of 8 and of 4, and 4 images of validation
 
 
-def test_gradients_of_pieces_add_up_to_those_of_the_batch(shards_folder, small_memory):
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(shards_folder, small_memory):
     """Where nothing looks at the batch as a whole: batch normalisation and dropout are as in
     evaluation."""
     splits = open_splits([shards_folder], ("train", "val"))
@@ -86,18 +86,18 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch(shards_folder, small_m
         gradients.append([p.grad.clone() for p in trainer.model.parameters()])
     assert trainer.micro_batches.largest == 3
     assert torch.allclose(*losses, rtol=1e-5)
-    for whole, pieces in zip(*gradients, strict=True):
-        assert torch.allclose(whole, pieces, rtol=1e-3, atol=1e-6)
+    for whole, micro_batches in zip(*gradients, strict=True):
+        assert torch.allclose(whole, micro_batches, rtol=1e-3, atol=1e-6)
 
 
-def test_scores_are_the_same_in_pieces_and_it_is_said_once(
+def test_scores_are_the_same_in_micro_batches_and_it_is_said_once(
     trained_run, shards_folder, small_memory
 ):
     model, split = trained_run.load_model(CPU), open_splits([shards_folder], ("test",))["test"]
     whole = evaluation.score(model, BatchLoader(split, CPU), 255)
     fitted, loader = small_memory(3), BatchLoader(split, CPU)
     with pytest.warns(
-        SegkeyWarning, match="ran out of memory: batches are scored in pieces of 3 images"
+        SegkeyWarning, match="ran out of memory: batches are scored in micro-batches of 3 images"
     ) as told:
         matrices = [evaluation.score(model, loader, 255).matrix for _ in range(2)]
     assert len(told) == 1
@@ -117,14 +117,14 @@ def test_what_filled_the_memory_is_let_go_before_the_next_try():
 
     alive, batch = [], torch.zeros(4, 1, 1, 1)
 
-    def work(pieces):
+    def work(micro_batches):
         gc.collect()
         assert not [each for each in alive if each() is not None]
         big = Big()
         alive.append(weakref.ref(big))
-        if len(pieces[0][0]) > 1:
+        if len(micro_batches[0][0]) > 1:
             raise torch.OutOfMemoryError
-        return len(pieces)
+        return len(micro_batches)
 
     assert devices.MicroBatches("", lambda text: None).run(work, batch, batch) == 4
     assert len(alive) == 3
@@ -136,9 +136,9 @@ def test_what_filled_the_memory_is_let_go_before_the_next_try():
 def test_memory_errors_that_are_only_words(text):
     tried = []
 
-    def work(pieces):
-        tried.append(len(pieces))
-        if len(pieces) == 1:
+    def work(micro_batches):
+        tried.append(len(micro_batches))
+        if len(micro_batches) == 1:
             raise RuntimeError(text)
 
     devices.MicroBatches("", tried.append).run(work, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1))
@@ -146,7 +146,7 @@ def test_memory_errors_that_are_only_words(text):
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
-    def work(pieces):
+    def work(micro_batches):
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):

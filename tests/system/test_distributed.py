@@ -212,10 +212,10 @@ def test_two_ranks_train_nearly_the_same_weights(two, place, one, shards_folder,
     start = Trainer(splits, settings, CPU).model.weights()
     moved = furthest(weights(alone.path), start)
     assert furthest(weights(alone.path), weights(whole.path)) < moved / 50
-    assert whole.config["device"] == "2 x cpu, 1 threads"
+    assert whole.configuration.device == "2 x cpu, 1 threads"
 
 
-# Rank, function of the trainer, which call of it, if torchrun hears nothing, and how many epochs all
+# Rank, function of the trainer, which call of it, if torchrun hears nothing, how many epochs all
 # ranks have finished.
 MOMENTS = [
     (1, "step", 5, False, 1),
@@ -247,7 +247,7 @@ def test_two_ranks_are_interrupted_and_end_where_the_uninterrupted_ones_end(
             place, {"argv": ["train", shards_folder, *TRAIN, "--runs", "runs"], "interrupt": how}
         )
         run = Run.open(place / "runs/latest")  # whole, and not of another format
-        assert run.config["epochs_done"] == len(run.history()) == finished, (
+        assert run.configuration.epochs_done == len(run.history()) == finished, (
             how,
             outcome.read(0, "err"),
         )
@@ -271,13 +271,13 @@ def test_two_ranks_are_interrupted_and_end_where_the_uninterrupted_ones_end(
 
 def test_a_rank_that_is_not_the_first_writes_nothing(tmp_path, monkeypatch, trained_run):
     monkeypatch.setenv("RANK", "1")
-    run = Run.create(tmp_path / "runs", "run", trained_run.config)
+    run = Run.create(tmp_path / "runs", "run", trained_run.configuration)
     run.path.mkdir(parents=True)
     run.save()
     run.write_history([{"epoch": 1}])
     run.save_weights(weights(trained_run.path))
     run.write_result("evaluate", {})
-    assert run.config["format"] == "segkey-run-v1"
+    assert run.configuration.format == "segkey-run-v1"
     assert list(tmp_path.rglob("*")) == [tmp_path / "runs", run.path]
 
 
@@ -434,8 +434,8 @@ def test_without_torchrun_nothing_is_done(tmp_path):
 @pytest.mark.parametrize(("status", "code"), [(None, 0), (0, 0), (2, 2), ("words", 1)])
 def test_a_rank_leaves_with_its_status_and_all_it_printed(status, code):
     program = (
-        "import atexit, sys; from segkey.system import distributed; atexit.register(print, 'bye');"
-        f"print('result'); distributed.leave({status!r})"
+        "import atexit, sys; from segkey.system import distributed; atexit.register(print, "
+        f"'bye');print('result'); distributed.leave({status!r})"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (code, "result\nbye\n")

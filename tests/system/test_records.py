@@ -1,4 +1,4 @@
-"""Records from JSON that anybody may have written: a damaged field is named with what was expected."""
+"""Records from JSON of any origin: a damaged field is named with what was expected."""
 
 import json
 from dataclasses import dataclass

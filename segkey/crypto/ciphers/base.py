@@ -274,7 +274,8 @@ def check_size(height: int, width: int, block_size: int) -> None:
         fitting = ", ".join(map(str, fitting_block_sizes(height, width))) or "none but 1"
         side = height if height % block_size else width
         raise SegkeyError(
-            f"{side} is not a multiple of the block size {block_size} (images are {height}x{width})",
+            f"{side} is not a multiple of the block size {block_size} "
+            f"(images are {height}x{width})",
             f"block sizes that fit: {fitting}; or choose another --size",
         )
 

@@ -51,7 +51,10 @@ class NegativePositive(Cipher):
 
     method = "np"
     PARTS = ("selected",)
-    what = "Half of the {n} values of every block of {c}×{m}×{m}, chosen by the key, are turned into their negatives."
+    what = (
+        "Half of the {n} values of every block of {c}×{m}×{m}, chosen by the key, are turned into "
+        "their negatives."
+    )
 
     def __init__(self, selected: np.ndarray, block_size: int):
         selected, channels = check_selection(selected, block_size)

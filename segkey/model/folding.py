@@ -1,0 +1,141 @@
+"""Folding batch normalisation into convolutions: the same predictions, with no statistics left.
+
+In evaluation mode a batch normalisation is affine per channel, so that the convolution before it
+can do its work (Jacob et al. 2018, section 3.2). The network is run on a small image to see which
+normalisation follows which convolution; nothing is assumed of its architecture.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+_SIDE = 64  # pixels of the image that a network is tried on
+_CLOSE = 1e-3  # of the largest output: what rounding may change in float32
+
+
+def fold_batchnorm(model: nn.Module, example: Tensor | None = None) -> nn.Module:
+    """A copy of a network in which batch normalisation is folded into convolutions.
+
+    Folded are normalisations with running statistics whose input is the output of one convolution,
+    and that output nothing else uses; each becomes an `nn.Identity`, and its convolution has a
+    bias. Others stay as they are. The model given is not changed.
+
+    Args:
+        model: any network; it is taken in evaluation mode.
+        example: float (1, C, H, W), an input; by default random, as the first convolution takes it.
+
+    Returns:
+        The copy, in evaluation mode; the very model if nothing can be folded.
+    """
+    example = _input_of(model) if example is None else example
+    whole = copy.deepcopy(model).eval()
+    pairs, expected = _trace(whole, example)
+    if not pairs:
+        return model.eval()
+    folded = _folded(whole, pairs)
+    if _agree(_outputs(folded, example), expected):
+        return folded
+    # Some convolution's output is used elsewhere, too, where no module sees it.
+    for pair in pairs:
+        tried = _folded(whole, [pair])
+        whole = tried if _agree(_outputs(tried, example), expected) else whole
+    return whole
+
+
+def foldable(model: nn.Module, example: Tensor | None = None) -> list[tuple[str, str]]:
+    """The convolutions of a network, each with the batch normalisation that follows it, by path.
+
+    Arguments as for `fold_batchnorm`.
+    """
+    training = model.training
+    try:
+        return _trace(model.eval(), _input_of(model) if example is None else example)[0]
+    finally:
+        model.train(training)
+
+
+def _input_of(model: nn.Module) -> Tensor:
+    """A random input, float (1, C, side, side), where the network's weights are."""
+    first = next((each for each in model.modules() if isinstance(each, nn.Conv2d)), None)
+    if first is None:
+        return torch.zeros(1, 3, _SIDE, _SIDE)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, first.in_channels, _SIDE, _SIDE, generator=generator)
+    return image.to(first.weight.device, first.weight.dtype)
+
+
+def _trace(model: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]], list[Tensor]]:
+    """Pairs that may be folded, by path, and what the network makes of the example."""
+    paths = {module: path for path, module in model.named_modules()}
+    calls: dict[nn.Module, int] = {}
+    made_by: dict[int, tuple[nn.Module, Tensor]] = {}  # with the tensor, whose id must stay its own
+    follows: dict[nn.Module, nn.Module] = {}
+
+    def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        calls[module] = calls.get(module, 0) + 1
+        if isinstance(module, _BatchNorm):
+            before, _ = made_by.get(id(inputs[0]), (None, None))
+            if before is not None and module.running_mean is not None:
+                follows[before] = module
+        else:
+            made_by[id(output)] = module, output
+
+    hooks = [
+        module.register_forward_hook(note)
+        for module in paths
+        if isinstance(module, _BatchNorm) or _is_convolution(module)
+    ]
+    try:
+        outputs = _outputs(model, example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    once = {module for module, number in calls.items() if number == 1}
+    pairs = [(a, b) for a, b in follows.items() if a in once and b in once]
+    return [(paths[a], paths[b]) for a, b in pairs], outputs
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    if isinstance(module, nn.ConvTranspose2d):
+        return module.groups == 1
+    return isinstance(module, nn.Conv2d)
+
+
+@torch.no_grad()
+def _folded(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
+    """A copy with some pairs folded, in double precision, so that each weight is rounded once."""
+    model = copy.deepcopy(model)
+    for convolution_at, normalisation_at in pairs:
+        convolution = model.get_submodule(convolution_at)
+        normalisation = model.get_submodule(normalisation_at)
+        dtype, transposed = convolution.weight.dtype, isinstance(convolution, nn.ConvTranspose2d)
+        fused = fuse_conv_bn_eval(
+            copy.deepcopy(convolution).double(), copy.deepcopy(normalisation).double(), transposed
+        )
+        _put(model, convolution_at, fused.to(dtype))
+        _put(model, normalisation_at, nn.Identity())
+    return model
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
+    """All tensors that a network returns, alone, in a list or by name."""
+    made = model(example)
+    if isinstance(made, dict):
+        made = list(made.values())
+    return [made] if isinstance(made, Tensor) else [each for each in made if torch.is_tensor(each)]
+
+
+def _agree(outputs: list[Tensor], expected: list[Tensor]) -> bool:
+    return all(
+        torch.allclose(a, b, rtol=0, atol=_CLOSE * float(b.abs().max().clamp(min=1e-6)))
+        for a, b in zip(outputs, expected, strict=True)
+    )

@@ -6,12 +6,15 @@ an encrypted block and x of the plain one, y[i] = s[i] · x[P[i]], and a convolu
 blocks, Σ V[j] · x[j], is one over encrypted blocks: Σ W[i] · y[i] with W[i] = s[i] · V[P[i]]. It is
 exact; no accuracy is lost, and nothing is learned anew.
 
-What it does not do: W holds the values of V, so who has the weights can look for the key in them.
-With M larger than the stride, a block has several outputs of the same filter, whose weights in W
-are the same numbers at other positions: they tell how positions belong together. Where the network
-pads with its mean colour, the response at the border differs from that inside of the image by sums
-of the original filters, which gives linear equations for the key. Both are properties of the
-function that is computed, so that no way of writing it down could hide them.
+What it does not do: hide the key from who has the weights. With M larger than the stride, a block
+has several outputs of the same filter, whose weights in W are the same numbers at other positions:
+they tell which positions belong together, and leave of NP's key one sign per channel and pixel of
+a stride. Where the network pads with a mean colour other than grey 127.5, the response at the
+border differs from that inside of the image by known sums of the original filters. These are
+linear equations for the key, and solve NP's exactly. Both are properties of the function that is
+computed: grey 127.5 is its own encryption, so that anybody can compute the response to it, and no
+exact way of writing the layer down could hide them. A tested lower bound, and no claim that other
+methods withstand it.
 """
 
 import copy

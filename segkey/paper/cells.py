@@ -39,7 +39,8 @@ class CellResult:
     """All that is known of a finished cell: ``cell.json``.
 
     Attributes:
-        method, block_size, seed, locked: of the cell.
+        method, block_size, seed: of the cell.
+        locked: it is the baseline, locked after its training.
         run: the name of its run.
         device: that it was trained, and tested, on.
         versions: of packages, at its training.

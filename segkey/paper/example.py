@@ -77,11 +77,10 @@ def example(experiment: Experiment, results: Results) -> Example:
     counts = [len(np.setdiff1d(mask, split.header.ignore_index)) for mask in masks]
     index = int(np.argmax(counts))
     plain, truth = split.read("images", index), masks[index]
+    # The first seed's; locked models predict what the baseline does.
     made = {
-        (cell.method, cell.block_size): cell
-        for cell in reversed(results.cells)
-        if not cell.locked  # they predict what the baseline does
-    }  # the first seed's
+        (cell.method, cell.block_size): cell for cell in reversed(results.cells) if not cell.locked
+    }
     block_sizes = sorted({m for method, m in made if method != "none"})
     methods = [
         method for method in METHODS if method != "none" and any(each == method for each, _ in made)

@@ -1,18 +1,15 @@
 """Variants: the columns of an experiment's tables, a method that was trained or locked with."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from segkey.crypto.ciphers import METHODS, method_label, method_name
-
-if TYPE_CHECKING:
-    from segkey.paper.cells import CellResult
-    from segkey.paper.grid import Cell
+from segkey.paper.cells import CellResult
+from segkey.paper.grid import Cell
 
 LOCKED = " locked"  # behind the method of a model that was locked after its training
 
 
-def variant_of(cell: "Cell | CellResult") -> str:
+def variant_of(cell: Cell | CellResult) -> str:
     """The column of a cell: its method, and whether it was locked with it."""
     return cell.method + LOCKED * cell.locked
 

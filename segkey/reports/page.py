@@ -276,10 +276,11 @@ def _commands(run, attacked: Attack | None) -> list[str]:
     train = f"segkey train {' '.join(shards)} {option('network', made.model.network)} {values}"
     if data.on_the_fly and method and not run.is_locked:
         train += f" --key KEY{method}{password}"
+    lock = f"segkey lock runs/ORIGINAL --key KEY{method} --name {word(run.name)}"
     commands = [
         f"segkey encrypt IMAGES{how} --size {size} --views {data.views or 1} --out {shards[0]}",
         train + (" --precise" if made.precise else ""),
-        *([f"segkey lock ORIGINAL --key KEY{method} --name {word(run.name)}"] * run.is_locked),
+        *[lock] * run.is_locked,
         f"segkey evaluate {folder}",
     ]
     if attacked:

@@ -247,3 +247,78 @@ def test_autocast_rounds_no_constant():
     expected = layer.constant(16, 16)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer.constant(16, 16), expected)
+
+
+# ------------------------------------------------------------------ what a lock does not hide
+
+
+def locked_with_np(convolution, network, block_size):
+    """A convolution locked with NP, and the signs of its key, (C, M, M)."""
+    cipher = ciphers.from_key("np", KEY, block_size)
+    signs = torch.from_numpy(SignedPermutation.of(cipher).signs)
+    return locked(convolution, network, cipher), signs.view(-1, block_size, block_size)
+
+
+def pixels_of(axis, phase):
+    """Which pixel of a block each tap reads, int64 (taps,)."""
+    return (torch.arange(axis.kernel) + phase * axis.stride - axis.padding) % axis.block
+
+
+def phases_of(layer):
+    """By phase, the taps of all filters, float (filters, C, k, k), and the pixels they read."""
+    p, q = layer.rows.phases, layer.columns.phases
+    weight = layer.weight.detach().view(layer.filters, p, q, *layer.weight.shape[1:])
+    for i in range(p):
+        for j in range(q):
+            taps = weight[:, i, j][:, :, layer.rows.taps(i), layer.columns.taps(j)]
+            yield taps, pixels_of(layer.rows, i), pixels_of(layer.columns, j)
+
+
+def test_the_outputs_of_a_block_tell_which_signs_belong_together():
+    """As `segkey.model.lock` says: one sign per channel and pixel of a stride is left to guess."""
+    convolution = nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False).double()
+    layer, signs = locked_with_np(convolution, Normalised(), 4)
+    guessed = torch.zeros(3, 4, 4, dtype=torch.float64)
+    guessed[:, :2, :2] = signs[:, :2, :2]  # the 12 that are left
+    (first, rows, columns), *others = phases_of(layer)
+    at = {phase: taps[0] for phase, (taps, *_) in enumerate([(first,), *others])}
+    for phase, (_, down, across) in enumerate(others, 1):
+        same = (at[phase] / at[0]).sign()
+        for i in range(7):
+            for j in range(7):
+                here, there = (rows[i], columns[j]), (down[i], across[j])
+                known = guessed[:, here[0], here[1]] * same[:, i, j]
+                if not guessed[:, there[0], there[1]].any() and known.all():
+                    guessed[:, there[0], there[1]] = known
+    assert torch.equal(guessed, signs)
+
+
+@pytest.mark.parametrize("block_size", [4, 8])
+def test_the_border_of_a_network_that_pads_with_colour_gives_an_np_key_away(block_size):
+    """As `segkey.model.lock` says; the weights alone, no image, no query."""
+    network, convolution = Normalised(), nn.Conv2d(3, 16, 7, stride=2, padding=3).double()
+    network.mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)
+    layer, signs = locked_with_np(convolution, network, block_size)
+    colour = ((CENTRE - network.mean) / SCALE).view(-1)
+    lines, sums = [], []
+    for taps, rows, columns in phases_of(layer):
+        for r, down in enumerate(layer.rows.groups):
+            for c, across in enumerate(layer.columns.groups):
+                if (r, c) == (layer.rows.never_lost.start, layer.columns.never_lost.start):
+                    continue
+                line = torch.zeros(16, *signs.shape, dtype=torch.float64)
+                for i in np.flatnonzero(np.equal(layer.rows.steps, down)):
+                    for j in np.flatnonzero(np.equal(layer.columns.steps, across)):
+                        line[:, :, rows[i], columns[j]] += taps[:, :, i, j] * colour
+                lines.append(line.flatten(1))
+                sums.append(layer.border[:, r, c])
+    solved = torch.linalg.lstsq(torch.cat(lines), torch.cat(sums)[:, None], driver="gelsd").solution
+    assert torch.equal(solved.view(signs.shape).sign(), signs)
+
+
+def test_a_network_that_pads_with_grey_127_5_stores_nothing_for_its_border():
+    network, convolution = Normalised(), nn.Conv2d(3, 4, 7, stride=2, padding=3).double()
+    network.mean.fill_(CENTRE)
+    layer, _ = locked_with_np(convolution, network, 4)
+    assert not layer.border.any()
+    assert torch.allclose(layer.offset, convolution.bias)

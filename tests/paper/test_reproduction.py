@@ -133,15 +133,14 @@ def test_everything_is_there(whole, key):
 
 
 def test_locked_models_cost_no_training(tmp_path, whole, scenes_folder, key_file, monkeypatch):
-    out = shutil.copytree(whole, tmp_path / "results")
+    out = shutil.copytree(whole, tmp_path / "results", symlinks=True)
 
     def never(*_, **__):
         raise AssertionError("a locked model is not trained")
 
     monkeypatch.setattr(training, "train", never)
     monkeypatch.setattr(training, "resume", never)
-    told = reproduce(scenes_folder, out, key_file, "--locked", "-M", "4,16")
-    assert "SHF M=16 is not locked: with blocks of 16 pixels the first layer would have" in told
+    reproduce(scenes_folder, out, key_file, "--locked")
     document = json.loads((out / "results.json").read_text())
     runs = [cell["run"] for cell in document["cells"]]
     assert runs == [*CELLS, "shf-m4-locked"]
@@ -153,7 +152,19 @@ def test_locked_models_cost_no_training(tmp_path, whole, scenes_folder, key_file
     assert "SHF locked" in (out / "table1.txt").read_text()
     assert "paper SHF locked" not in (out / "table1.txt").read_text()
     assert (out / "tradeoff.png").stat().st_size > 0
-    assert reproduce(scenes_folder, out, key_file, "--locked").count("finished already") == 1
+    assert "4 of 4 models are finished already" in reproduce(
+        scenes_folder, out, key_file, "--locked"
+    )
+
+
+def test_what_cannot_be_locked_is_told():
+    fitting, refused = paper.locks_that_fit("resnet14", ["shf", "np", "ffx"], [3, 4, 16])
+    assert fitting == [("shf", 4), ("np", 4), ("np", 16)]
+    assert refused[0].startswith("SHF M=3 is not locked: blocks of 3 pixels do not fit")
+    assert any(
+        line.startswith("FFX M=4 is not locked: a model cannot be locked with") for line in refused
+    )
+    assert refused[-2].startswith("SHF M=16 is not locked: with blocks of 16 pixels")
 
 
 def test_every_cell_is_trained_alike_on_the_same_plain_shards(whole):

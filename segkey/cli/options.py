@@ -507,8 +507,9 @@ def take_in(images: Path, given: DataGiven, workers: int | None, every: bool = F
     taken = intake.take_in(
         images, given.masks, choices, given.split, given.mask_suffix, None, every, workers, progress
     )
+    refused = [each for each in taken.findings if each.severity is Severity.REFUSE]
     for finding in taken.findings:
-        if finding.severity < Severity.REFUSE or every:
+        if finding not in refused[:1]:  # which is the error that the command ends with
             console.finding(finding)
     return taken
 

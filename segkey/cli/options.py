@@ -509,7 +509,10 @@ def take_in(images: Path, given: DataGiven, workers: int | None, every: bool = F
     )
     refused = [each for each in taken.findings if each.severity is Severity.REFUSE]
     for finding in taken.findings:
-        if finding not in refused[:1]:  # which is the error that the command ends with
+        later = finding.named_later and not every and finding not in refused
+        if (
+            finding not in refused[:1] and not later
+        ):  # which is the error that the command ends with
             console.finding(finding)
     return taken
 

@@ -50,11 +50,11 @@ class Case:
     counted: int = 0
     findings: list[Finding] = field(default_factory=list)
 
-    def say(self, severity: Severity, text: str, cure: str = "") -> None:
+    def say(self, severity: Severity, text: str, cure: str = "", named_later: bool = False) -> None:
         """Add a finding; one that would refuse only warns if the user vouches for the numbers."""
         if self.choices.mapping.numbers and severity is Severity.REFUSE:
             severity = Severity.WARN
-        self.findings.append(Finding(severity, text, cure))
+        self.findings.append(Finding(severity, text, cure, named_later))
 
     @property
     def by_number(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ def _unread(case: Case) -> None:
             REFUSE if every else WARN,
             f"{counted(unread.count, 'mask')} cannot be read, such as {unread.name}",
             "save masks of class numbers as 8-bit PNG",
+            named_later=True,
         )
 
 
@@ -405,6 +406,7 @@ def _sizes(case: Case) -> None:
             REFUSE if 2 * other.count >= case.survey.masks else WARN,
             f"{counted(other.count, 'mask')} of another size than the image, such as {other.name}",
             "give masks of the images' own sizes; these images are left out",
+            named_later=True,
         )
 
 
@@ -417,6 +419,7 @@ def judge_images(case: Case) -> None:
             f"{counted(survey.damaged.count, 'image')} cannot be read, such as "
             f"{survey.damaged.name}",
             "they are left out; mend or remove them",
+            named_later=True,
         )
     source.pixel_range = _range_of(case) if survey.deep.count else case.choices.pixel_range
     if source.pixel_range == (0, 65535):

@@ -220,7 +220,7 @@ def _as_trained(run: Run, images: Path, masks: Path | None) -> Source:
     )
     taken.require()
     for finding in taken.findings:
-        if finding.severity is Severity.WARN:
+        if finding.severity is Severity.WARN and not finding.named_later:
             warnings.warn(finding.text, SegkeyWarning, stacklevel=3)
     return taken.source
 

@@ -55,7 +55,7 @@ def encrypt_folder(
     taken = take_in(Path(images), masks, names=classes, workers=workers, progress=progress)
     taken.require()
     for finding in taken.findings:
-        if finding.severity is Severity.WARN:
+        if finding.severity is Severity.WARN and not finding.named_later:
             warnings.warn(finding.text, SegkeyWarning, stacklevel=2)
     source = taken.source
     height_width = (size, size) if isinstance(size, int) else size

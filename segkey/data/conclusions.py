@@ -120,7 +120,7 @@ def conclude(source: Source, survey: Survey, choices: Choices) -> list[Finding]:
     Raises:
         SegkeyError: a file of classes that is none, or a mapping to a class that nothing names.
     """
-    from segkey.data import rules
+    from segkey.data import image_rules, rules
 
     case = Case(source, survey, choices, void=choices.void)
     if source.has_masks:
@@ -133,7 +133,7 @@ def conclude(source: Source, survey: Survey, choices: Choices) -> list[Finding]:
             _count(case)
         rules.judge(case)
         _settle(case)
-    rules.judge_images(case)
+    image_rules.judge_images(case)
     return case.findings
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segkey.data.decode import DEEP, decode, deep_values, header, upright_size
+from segkey.data.decode import DEEP, decode, header, upright_size
+from segkey.data.deep_colours import deep_values
 from segkey.data.items import Item, Source
 from segkey.data.masks import (
     COLOUR,

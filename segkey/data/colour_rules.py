@@ -20,13 +20,14 @@ def colours(case: Case) -> None:
         return
     reading = case.reading
     if not reading.colours:
-        kinds = case.survey.kinds
+        kinds, most = case.survey.kinds, 2 * case.survey.kinds[COLOUR].count >= case.survey.masks
         case.say(
-            REFUSE,
-            f"{counted(kinds[COLOUR].count, 'mask')} hold colours, not class numbers, such as "
+            REFUSE if most else WARN,
+            f"{counted(kinds[COLOUR].count, 'mask')} of colours, not class numbers, such as "
             f"{kinds[COLOUR].name}: {_list_of(held)}",
             "give the class of each colour with --colors FILE: 'name red green blue' per line, "
             "class 0 first (CVAT's labelmap.txt and a class_dict.csv are understood)",
+            named_later=not most,
         )
         return
     unknown = [c for c in held if int(reading.of_colours(np.array([c]))[0]) == NO_CLASS]

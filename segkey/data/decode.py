@@ -288,7 +288,7 @@ def orientation(picture: Image.Image) -> int:
 
 def _without_alpha(picture: Image.Image, peculiar: Peculiarities | None) -> Image.Image:
     """RGB of an image with alpha, on black; an alpha that is the same everywhere says nothing."""
-    whole = picture.convert("RGBA")
+    whole = picture if picture.mode == "RGBA" else picture.convert("RGBA")
     least, most = whole.getchannel("A").getextrema()
     if least == most:
         return picture.convert("RGB")

@@ -295,7 +295,7 @@ def with_colours(folder, colours=COLOURS):
 @pytest.mark.parametrize("content", COLOUR_FILES.values(), ids=COLOUR_FILES)
 def test_colours_are_mapped_by_a_file(tmp_path, content):
     with_colours(tmp_path)
-    refused(taken(tmp_path), "hold colours, not class numbers", "--colors FILE")
+    refused(taken(tmp_path), "of colours, not class numbers", "--colors FILE")
     (tmp_path / "mine.txt").write_text(content)
     intake = taken(tmp_path, colours=tmp_path / "mine.txt")
     intake.require()
@@ -321,6 +321,16 @@ def test_colours_that_no_line_lists(tmp_path):
     intake = taken(tmp_path, colours=tmp_path / "c.txt")
     refused(intake, r"1 colour that .*c.txt does not list: \(200, 0, 0\)", "add a line")
     with pytest.raises(SegkeyError, match=r"the colour \(200, 0, 0\)"):
+        load_mask(tmp_path / "masks/p0.png", intake.source.reading)
+
+
+def test_one_mask_of_colours_among_numbers_is_left_out_alone(tmp_path):
+    pairs(tmp_path, (0, 1, 2))
+    coloured(tmp_path / "masks/p0.png", COLOURS)
+    intake = taken(tmp_path)
+    intake.require()
+    assert "1 mask of colours, not class numbers" in said(intake, Severity.WARN)
+    with pytest.raises(SegkeyError, match="holds colours"):
         load_mask(tmp_path / "masks/p0.png", intake.source.reading)
 
 

@@ -70,7 +70,7 @@ def _lines(axes, results: Results) -> None:
         axes.axhline(baseline.accuracy, color="black", linewidth=0.8, label="baseline")
     if models:
         constant = next(iter(models.values())).majority_class
-        axes.axvline(constant, color="0.55", linewidth=0.8, dashes=(1, 2), label="constant answer")
+        axes.axvline(constant, color="0.55", linewidth=0.8, dashes=(1, 2), label="majority class")
     axes.axline((0, 0), slope=1, color="0.8", linewidth=0.8, label="no protection")
 
 

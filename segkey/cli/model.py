@@ -99,8 +99,8 @@ def train(
         option(
             "--seal",
             metavar="RECIPIENT",
-            help="Never write weights unencrypted, but sealed for this key file or public age1… "
-            "text; may be given several times. To --resume needs the key of one of them.",
+            help="Write weights sealed for this key file or public age1… text, never unencrypted; may "
+            "be given several times, and one of these keys is needed to --resume.",
             panel=options.KEY,
         ),
     ] = None,

@@ -115,7 +115,6 @@ def train(
     from segkey import reports
     from segkey.model import network_registry, recipes
     from segkey.model.runs import Run
-    from segkey.shards import open_splits
     from segkey.system import devices
 
     where = devices.choose(device)
@@ -136,13 +135,15 @@ def train(
         run = _resume(begun, shards, cipher, where)
     else:
         where_from = shards or [options.DEFAULT_SHARDS]
-        chosen = values.overrides(lambda: _classes(open_splits(where_from, ("train", "val"))))
+        chosen = values.overrides(lambda: _header(where_from).classes)
         run = _begin(
             where_from,
             runs,
             recipes.recipe(recipe or "paper", **chosen),
             crops_given=values.crop_scale is not None,
-            cipher=_cipher_on_device(key, passphrase_file, method, block_size, ffx_password),
+            cipher=_cipher_on_device(
+                key, passphrase_file, method, block_size, ffx_password, where_from
+            ),
             device=where,
             name=name,
             network=network or network_registry.DEFAULT,
@@ -154,9 +155,11 @@ def train(
     console.show(reports.describe_training(run))
 
 
-def _classes(splits) -> tuple[str, ...]:
-    """The classes of splits; none if there are none, which training refuses."""
-    return next((split.header.classes for split in splits.values()), ())
+def _header(shards):
+    """What the shards of a training say; of the first split, as they must be alike."""
+    from segkey.shards import open_splits
+
+    return next(iter(open_splits(shards).values())).header
 
 
 def _begin(shards, runs, recipe, *, cipher, crops_given: bool, **settings):
@@ -203,7 +206,7 @@ def _resume(run, shards, cipher, device):
     )
 
 
-def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password):
+def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password, shards):
     """What --key, --method and -M mean for plain shards; None without them."""
     from segkey.crypto import ciphers
 
@@ -216,7 +219,9 @@ def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password):
     if method is None or block_size is None:
         raise typer.BadParameter("--key also needs --method and -M")
     loaded = options.load_key(key, passphrase_file)
-    return ciphers.from_key(method, loaded, block_size, password=options.encode(ffx_password))
+    return ciphers.from_key(
+        method, loaded, block_size, _header(shards).channels, password=options.encode(ffx_password)
+    )
 
 
 def _cipher_of_run(run, key, passphrase_file, ffx_password):
@@ -328,9 +333,9 @@ def predict(
     from segkey.data.items import ALL
     from segkey.model import prediction
 
-    source = sources.find_pictures(images)
-    for line in source.notes:
-        console.note(line)
+    source = sources.find_pictures(images, leave_out=out)
+    for finding in source.findings:
+        console.finding(finding)
     model = prediction.load(options.open_run(run).path, device, precise)
     loaded = options.load_key_for(model.run.header, key, passphrase_file)
     cipher = model.cipher(loaded, options.encode(ffx_password))
@@ -347,14 +352,13 @@ def predict(
         console.TerminalProgress(),
     )
     console.left_out(result.problems)
-    if result.animated:
-        console.warn(
-            f"{len(result.animated)} animated, only the first picture used: "
-            f"{', '.join(result.animated[:5])}"
-        )
+    for finding in result.findings():
+        console.finding(finding)
     if as_json:
         console.show_json(result.summary(model.run.name))
     else:
         console.show(
-            reports.prediction_table(result), reports.describe_prediction(result, out, overlay)
+            reports.files_table(result),
+            reports.prediction_table(result),
+            reports.describe_prediction(result, out, overlay),
         )

@@ -120,8 +120,8 @@ def reproduce(
     where = choose(device)
     paper.check_folder(out)
     source = paper.open_data(data, workers)
-    for line in source.notes:
-        console.note(line)
+    for finding in source.findings:
+        console.finding(finding)
     console.left_out(source.problems)
     if key:
         loaded = options.load_key(key, passphrase_file)

@@ -125,4 +125,4 @@ def main() -> None:
 
 
 # They add their commands to app, in the order of the panels of --help.
-from segkey.cli import demo, keys, data, model, networks, attack, report, paper  # noqa: E402, F401, I001, isort: skip
+from segkey.cli import demo, keys, data, model, networks, lock, protect, attack, report, paper  # noqa: E402, F401, I001, isort: skip

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options
+from segkey.cli import app, console, options, recipients
 from segkey.cli.options import flag, key_option, option
 from segkey.cli.training_options import RecipeValues
 from segkey.system.shell import word
@@ -75,7 +75,7 @@ def train(
             "--method",
             "-m",
             metavar="NAME",
-            help="With --key, encrypt with shf, np or ffx.",
+            help="With --key, encrypt with shf, np, ffx or shf+np.",
             panel=options.KEY,
             autocompletion=options.complete_methods,
         ),
@@ -94,6 +94,17 @@ def train(
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.FFXPassword = None,
+    seal: Annotated[
+        list[str] | None,
+        option(
+            "--seal",
+            metavar="RECIPIENT",
+            help="Never write weights unencrypted, but sealed for this key file or public age1… "
+            "text; may be given several times. To --resume needs the key of one of them.",
+            panel=options.KEY,
+        ),
+    ] = None,
+    identity: options.IdentityFile = None,
     device: options.Device = "auto",
     precise: options.Precise = False,
     compiled: Annotated[
@@ -125,13 +136,14 @@ def train(
         _interrupt_hint(runs / (name or "latest"), f"segkey train --resume{where_to}", resume)
     )
     if resume:
-        begun_with = (recipe, *astuple(values), network, method, block_size, seed, log)
+        begun_with = (recipe, *astuple(values), network, method, block_size, seed, log, seal)
         if precise or compiled or any(value is not None for value in begun_with):
             raise typer.BadParameter(
                 "--resume goes on as the run was begun; leave out the other training options"
             )
         begun = Run.open(runs / (name or "latest"))
-        cipher = _cipher_of_run(begun, key, passphrase_file, ffx_password)
+        loaded = recipients.unlock(begun, key, passphrase_file, identity)
+        cipher = _cipher_of_run(begun, key, passphrase_file, ffx_password, loaded)
         run = _resume(begun, shards, cipher, where)
     else:
         where_from = shards or [options.DEFAULT_SHARDS]
@@ -146,6 +158,7 @@ def train(
             ),
             device=where,
             name=name,
+            recipients=recipients.read_recipients(seal, passphrase_file) if seal else (),
             network=network or network_registry.DEFAULT,
             precise=precise,
             compiled=compiled,
@@ -224,11 +237,11 @@ def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password, sh
     )
 
 
-def _cipher_of_run(run, key, passphrase_file, ffx_password):
+def _cipher_of_run(run, key, passphrase_file, ffx_password, loaded):
     """What a run was begun with on the device; None if its shards were encrypted."""
     if not run.configuration.data.on_the_fly or run.header.method == "none":
         return None
-    return options.load_cipher(run.header, key, passphrase_file, ffx_password, run.path)
+    return options.load_cipher(run.header, key, passphrase_file, ffx_password, run.path, loaded)
 
 
 @app.command(
@@ -245,6 +258,7 @@ def evaluate(
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
+    identity: options.IdentityFile = None,
     limit: options.Limit = None,
     batch_size: options.BatchSize = None,
     device: options.Device = "auto",
@@ -257,12 +271,13 @@ def evaluate(
     from segkey.system import devices
 
     where, opened = devices.choose(device), options.open_run(run)
+    unlocked_by = recipients.unlock(opened, key, passphrase_file, identity)
     tested = test_splits.open_test_split(opened, shards, images, masks, split)
     loaded = cipher = None
     # Images encrypted as the run was trained need no key; one that is given must be the right one
     # all the same.
     if opened.header.method != "none" and (tested.header.method == "none" or key):
-        loaded = options.load_key_for(opened.header, key, passphrase_file)
+        loaded = unlocked_by or options.load_key_for(opened.header, key, passphrase_file)
         cipher = opened.cipher(loaded, options.encode(ffx_password))
     console.left_out(getattr(tested, "problems", []))
     result = evaluation.evaluate(
@@ -298,6 +313,7 @@ def predict(
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
+    identity: options.IdentityFile = None,
     out: Annotated[
         Path,
         option("--out", "-o", metavar="FOLDER", help="Write masks here.", panel=options.OUTPUT),
@@ -332,12 +348,14 @@ def predict(
     from segkey.data import sources
     from segkey.data.items import ALL
     from segkey.model import prediction
+    from segkey.system import devices
 
     source = sources.find_pictures(images, leave_out=out)
     for finding in source.findings:
         console.finding(finding)
-    model = prediction.load(options.open_run(run).path, device, precise)
-    loaded = options.load_key_for(model.run.header, key, passphrase_file)
+    opened = options.open_run(run)
+    loaded = recipients.unlock_and_load_key(opened, key, passphrase_file, identity)
+    model = prediction.Model(opened, devices.choose(device), precise)
     cipher = model.cipher(loaded, options.encode(ffx_password))
     result = prediction.predict_files(
         model,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from segkey.errors import SegkeyError
 from segkey.model import network_registry, starting_weights
+from segkey.model.locked_conv import put_in_place
 from segkey.model.network_registry import in_a_line, recorded
 
 _KNOWN_TO_WORK = ("torchvision", "segkey")  # with images of any size
@@ -124,16 +125,21 @@ class Segmenter(nn.Module):
 def described(model: dict, classes: list[str] | tuple[str, ...]) -> Segmenter:
     """The network that ``run.json`` describes under ``model``, with random weights.
 
+    That of a locked run has the locked first convolution in the place of its own.
+
     Raises:
-        SegkeyError: its package or plug-in is missing.
+        SegkeyError: its package or plug-in is missing, or a lock does not fit it.
     """
-    return Segmenter(
+    network = Segmenter(
         recorded(model),
         len(classes),
         model.get("channels", 3),
         model.get("mean"),
         model.get("std"),
     )
+    if lock := model.get("lock"):
+        put_in_place(network, lock["stem"], lock["block_size"], lock["whole_blocks"])
+    return network
 
 
 def build(

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from segkey.crypto import ciphers
+from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
 from segkey.data import augment, decode, peculiarities
@@ -43,19 +44,28 @@ _BAND = 1 << 24  # logits enlarged at a time: 64 MB, whatever the size of the ph
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 
 
-def load(run: str | Path, device: str | torch.device = "auto", precise: bool = False) -> "Model":
+def load(
+    run: str | Path,
+    key: Key | Identity | None = None,
+    device: str | torch.device = "auto",
+    precise: bool = False,
+) -> "Model":
     """The model of a run, ready to predict.
 
     Args:
         run: the run's folder, or ``runs/latest``.
+        key: opens a sealed run, in memory only; others need none here. What images are encrypted
+            with is given to `Model.predict`.
         device: ``auto``, ``cuda``, ``cuda:1``, ``mps`` or ``cpu``.
         precise: float32 even where the device computes in bfloat16.
 
     Raises:
-        SegkeyError: no run there, damaged weights, or no such device.
+        SegkeyError: no run there, damaged weights, no such device, or a sealed run of another key.
     """
+    if isinstance(key, str | torch.device):  # the device once stood second
+        key, device = None, key
     where = device if isinstance(device, torch.device) else devices.choose(device)
-    return Model(Run.open(run), where, precise)
+    return Model(Run.open(run).unlock(key), where, precise)
 
 
 class Model:

@@ -13,7 +13,7 @@ from segkey.paper.cells import CellResult, Results, read_results
 from segkey.paper.estimate import estimate
 from segkey.paper.example import Example, example
 from segkey.paper.findings import Model, examine, models_of
-from segkey.paper.grid import Cell, grid
+from segkey.paper.grid import Cell, grid, locks_that_fit
 from segkey.paper.metering import Watch
 from segkey.paper.running import Experiment
 from segkey.paper.settings import FORMAT, Settings, check_folder, is_full_voc, key_for, open_data
@@ -35,6 +35,7 @@ __all__ = [
     "grid",
     "is_full_voc",
     "key_for",
+    "locks_that_fit",
     "models_of",
     "open_data",
     "read_results",

@@ -52,7 +52,8 @@ def estimate(experiment: Experiment, cells: Sequence[Cell]) -> dict:
 
     def seconds(cell: Cell) -> float:
         return (
-            settings.recipe.epochs * epoch + experiment.times_tested(cell) * images["test"] * score
+            settings.recipe.epochs * epoch * (not cell.locked)
+            + experiment.times_tested(cell) * images["test"] * score
         )
 
     return {

@@ -19,6 +19,7 @@ from segkey.reports.commands import (
     prediction_table,
 )
 from segkey.reports.data_tables import class_table, describe_source
+from segkey.reports.locks import locked_table, whose_document, whose_sentence, whose_table
 from segkey.reports.networks import import_table, network_table
 from segkey.reports.tables import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
 from segkey.reports.text import visible
@@ -48,6 +49,7 @@ __all__ = [
     "in_bytes",
     "inspection_table",
     "key_space_table",
+    "locked_table",
     "network_table",
     "strongest_first",
     "suite_table",
@@ -55,4 +57,7 @@ __all__ = [
     "prediction_table",
     "tables",
     "visible",
+    "whose_document",
+    "whose_sentence",
+    "whose_table",
 ]

@@ -142,7 +142,9 @@ def of_runs(
             try:
                 cipher = run.cipher(key, password)
                 split = open_test_split(run, shards)
-                found.taken[run.name] = take(Model(run, device), split, cipher, count, password)
+                found.taken[run.name] = take(
+                    Model(run.unlock(key), device), split, cipher, count, password
+                )
             except SegkeyError as error:
                 found.notes[run.name] = f"No test images are shown: {error.what}."
             advance(1)

@@ -26,7 +26,7 @@ def from_key(
     """The cipher that ``key`` means for a method and block size; it carries the key's id.
 
     Args:
-        method: a name in `METHODS`: ``shf``, ``np``, ``ffx``, ``none``.
+        method: a name in `METHODS`: ``shf``, ``np``, ``ffx``, ``shf+np``, ``none``.
         key: the key; None only for ``none``.
         block_size: M, at least 1.
         channels: c, at least 1.

@@ -78,10 +78,10 @@ def plain_shards(tmp_path_factory, scenes_source) -> Path:
 
 @pytest.fixture(scope="session")
 def plain_run(tmp_path_factory, plain_shards):
-    """Four epochs of resnet14 on `plain_shards`, to be locked; whoever locks it copies it."""
+    """Eight epochs of resnet14 on `plain_shards`, to be locked; whoever locks it copies it."""
     from making import trained
 
-    return trained(plain_shards, tmp_path_factory.mktemp("runs"), epochs=4, name="plain")
+    return trained(plain_shards, tmp_path_factory.mktemp("runs"), epochs=8, name="plain")
 
 
 @pytest.fixture(scope="session")

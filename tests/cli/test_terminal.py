@@ -227,7 +227,8 @@ def test_the_shell_completes_runs_keys_and_methods(tmp_path):
     assert complete("segkey predict runs/n", tmp_path) == ["runs/np-m4"]
     assert complete("segkey attack else", tmp_path) == ["elsewhere/"]
     assert complete("segkey evaluate --key ", tmp_path) == ["keys/segkey.key"]
-    assert complete("segkey encrypt photos --method ", tmp_path) == ["shf", "np", "ffx", "none"]
+    known = ["shf", "np", "ffx", "shf+np", "none"]
+    assert complete("segkey encrypt photos --method ", tmp_path) == known
     assert complete("segkey pred", tmp_path) == ["predict"]
 
 

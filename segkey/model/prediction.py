@@ -34,7 +34,6 @@ from segkey.model.batches import as_pixels
 from segkey.model.networks import Segmenter
 from segkey.model.outputs import Outputs
 from segkey.model.runs import Run
-from segkey.shards import Header
 from segkey.system import devices
 from segkey.system.files import make_folder, written_whole
 from segkey.system.progress import SILENT, Progress
@@ -442,7 +441,7 @@ def predict_files(
     outputs = Outputs(out, items, overlays)
 
     def load(item: Item) -> _Loaded | Problem:
-        return _load(item, model.run.size, model.run.header)
+        return _load(item, model.run.size, pixel_range, model.run.header.channels)
 
     with (
         progress.task("predict", len(items)) as advance,
@@ -506,10 +505,12 @@ def _ahead(
         yield waiting.popleft().result()
 
 
-def _load(item: Item, size: tuple[int, int], header: Header) -> _Loaded | Problem:
+def _load(
+    item: Item, size: tuple[int, int], pixel_range: tuple[int, int] | None, channels: int = 3
+) -> _Loaded | Problem:
     try:
         peculiar: set[str] = set()
-        picture = decode.load_image(item.image, header.range_of_pixels, peculiar, header.channels)
+        picture = decode.load_image(item.image, pixel_range, peculiar, channels)
         seen = peculiarities.summed_up(peculiar)
         pixels = augment.as_array(picture, size, is_image=True)
         return _Loaded(item, pixels, (picture.height, picture.width), seen)

@@ -232,6 +232,13 @@ def test_the_shell_completes_runs_keys_and_methods(tmp_path):
     assert complete("segkey pred", tmp_path) == ["predict"]
 
 
+def test_the_shell_completes_networks(tmp_path):
+    for command in ("train", "reproduce data", "import w.pth", "networks"):
+        option = "" if command == "networks" else "--network "
+        assert complete(f"segkey {command} {option}res", tmp_path) == ["resnet14"]
+    assert "smp:" in complete("segkey train --backbone ", tmp_path)
+
+
 def test_completion_knows_every_method():
     assert set(options.KNOWN_METHODS) == {
         name for name, cipher in METHODS.items() if cipher.__module__.startswith("segkey.")

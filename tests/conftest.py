@@ -122,6 +122,7 @@ SLOW = (
     "robustness/",
     "system/test_distributed.py",
     "test_examples.py",
+    "test_own_network.py",
     "test_public.py",
 )
 

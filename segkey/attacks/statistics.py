@@ -28,6 +28,7 @@ from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model.batches import as_pixels
+from segkey.model.locked_conv import LockedConv
 from segkey.model.results import UNLABELLED
 from segkey.model.stem import Stem, find_stem
 from segkey.system.seeds import seeded
@@ -56,6 +57,8 @@ def why_no_statistics(target: Target) -> str:
         stem = find_stem(target.model)
     except SegkeyError as error:
         return error.what
+    if isinstance(stem.convolution, LockedConv):
+        return "this does not know how the statistics of a locked layer follow from plain images"
     normalisation = stem.normalisation
     if normalisation is None:
         return "no batch normalisation follows the first convolution (it may have been folded)"

@@ -8,6 +8,7 @@ import typer
 
 from segkey.cli import app, console, options
 from segkey.cli.options import flag, key_option, option
+from segkey.errors import SegkeyError
 from segkey.system.shell import word
 
 _RECIPE = "Values of the recipe"
@@ -238,15 +239,36 @@ def _begin(shards, runs, recipe, *, cipher, crops_given: bool, **settings):
 def _interrupt_hint(folder, command, resume):
     """What tells how to go on after Ctrl-C, which may come before there is a run to resume.
 
-    Until then, the run in ``folder`` is none, or an earlier one of another training.
+    Until then, the run in ``folder`` is none, or an earlier one of another training. After the last
+    epoch nothing is left to resume.
     """
 
     def begun():
         is_there = os.path.lexists(folder / "run.json")
         return os.path.realpath(folder) if is_there else None
 
+    def hint():
+        if begun() == before:
+            return console.RUN_AGAIN
+        finished = _finished(folder)
+        if not finished:
+            return f"go on with: {command}"
+        epochs = finished.configuration.epochs_done
+        return f"all {epochs} epochs are saved; next: segkey evaluate {word(finished.path)}"
+
     before = None if resume else begun()
-    return lambda: console.RUN_AGAIN if begun() == before else f"go on with: {command}"
+    return hint
+
+
+def _finished(folder):
+    """The run in a folder if it has all its epochs, else None."""
+    from segkey.model.runs import Run
+
+    try:
+        run = Run.open(folder)
+    except SegkeyError:
+        return None
+    return None if run.epochs_missing else run
 
 
 def _resume(run, shards, cipher, device):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from making import reconfigure
+from making import copy_of, reconfigure
 
 from segkey.crypto import ciphers
 from segkey.data import scenes, sources
@@ -310,6 +310,14 @@ def run_of_undealt(tmp_path, trained_run, scenes_folder, key):
     }
     run = reconfigure(Run(trained_run.path, trained_run.configuration), data=trained_on)
     return run, folder, {name: len(items) for name, items in source.splits.items()}
+
+
+def test_measuring_other_weights_than_run_json_states_is_said(tmp_path, trained_run):
+    run = copy_of(trained_run, tmp_path / "run", weights_sha256="0" * 64)
+    split = test_splits.open_test_split(run)
+    with pytest.warns(SegkeyWarning, match="run.json belongs to other weights than model.safe"):
+        measured = evaluation.evaluate(run, split, None, torch.device("cpu"), limit=2)
+    assert measured.tested["weights_sha256"] == trained_run.configuration.weights_sha256
 
 
 def test_testing_on_training_images_is_said_with_their_number(run_of_undealt):

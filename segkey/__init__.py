@@ -19,7 +19,10 @@ Importing ``segkey`` loads neither torch nor h5py: the command line must answer 
 """
 
 from segkey.errors import SegkeyError, SegkeyWarning
+from segkey.system import threads as _threads
 from segkey.version import VERSION as __version__
+
+_threads.bound_spinning()  # before torch is imported, which reads it once
 
 __all__ = ["Key", "SegkeyError", "SegkeyWarning", "__version__", "load", "transforms"]
 

@@ -19,6 +19,7 @@ restored (PSNR, SSIM).
 # telling comes first.
 from segkey.attacks import (
     wrong_keys,
+    statistics,
     known_pair,
     ciphertext_only,
     exhaustive,

@@ -1,0 +1,345 @@
+"""The attack on stored statistics: the key that explains what batch normalisation remembers.
+
+A batch normalisation keeps the running mean and variance of its input over the training, in which
+images were encrypted with the right key. An attacker encrypts images of their own with candidates,
+and takes the one under which they give the stored values.
+
+A selection (NP, FFX) is found in closed form at the stem, see `segkey.attacks.stem_moments`: by
+gradient descent on a relaxed selection from several random starts, then by swaps of two positions.
+Shifts of the selection by the stem's stride give the stem nearly the same values; all layers decide
+among them. A permutation (SHF) is relaxed to a doubly stochastic matrix (Sinkhorn's
+normalisation) and fitted to the first layers; rounding is a linear assignment.
+
+FFX's table need not be known: any other table maps values as arbitrarily.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from segkey.attacks.key_parts import agreement, random_key, secret_parts
+from segkey.attacks.layer_statistics import LayerStatistics
+from segkey.attacks.registry import Budget, Result, attack
+from segkey.attacks.stem_moments import StemMoments, stride_within
+from segkey.attacks.target import Target
+from segkey.crypto.ciphers import Cipher
+from segkey.errors import SegkeyError
+from segkey.model.batches import as_pixels
+from segkey.model.results import UNLABELLED
+from segkey.model.stem import Stem, find_stem
+from segkey.system.seeds import seeded
+
+_STARTS = 24  # random selections to descend from
+_STEPS = 120  # of gradient descent on a selection
+_BEST = 3  # local optima that all layers judge
+_TABLES = 4  # random tables to choose from, where FFX's is unknown
+_JUDGED = 16  # images that all layers look at
+_MOST_SWAPS = 1000
+_LAYERS = 5  # normalisations that a permutation is fitted to
+_PERMUTATION_STEPS = 60
+_BATCH = 16
+_WINDOW = 64  # pixels, of the crops that a permutation is fitted to
+
+
+def _obstacle(target: Target) -> str:
+    if not secret_parts(target.cipher):
+        return "there is no key"
+    if unknown := set(target.cipher.PARTS) - {"selected", "permutation", "values"}:
+        return f"this does not know how to guess a part of a key like {', '.join(sorted(unknown))}"
+    return why_no_statistics(target)
+
+
+def why_no_statistics(target: Target) -> str:
+    """Why a model's stored statistics tell nothing; empty if they may."""
+    try:
+        stem = find_stem(target.model)
+    except SegkeyError as error:
+        return error.what
+    normalisation = stem.normalisation
+    if normalisation is None:
+        return "no batch normalisation follows the first convolution (it may have been folded)"
+    if normalisation.running_mean is None:
+        return "the batch normalisation after the first convolution stores no statistics"
+    return ""
+
+
+@attack(
+    "statistics",
+    "the method and M, and a few plain images of any kind without labels",
+    obstacle=_obstacle,
+    required_access=UNLABELLED,
+)
+def statistics(target: Target, budget: Budget, seed: int) -> Result:
+    """Take the key under which the attacker's images give the statistics that the model stores."""
+    own, loader = target.cipher, target.images_of("val", budget.images)
+    images = torch.cat([images for images, _ in loader.batches(_BATCH)])
+    name = f"statistics/{seed}/{len(loader)}"
+    with target.task("statistics", len(target.loader)):
+        found = target.cached(name, lambda: _search(target, images, seed).document)
+        guess = _Guess.read(own, found)
+        mean_iou = target.evaluate(f"{name}/all", guess.cipher).mean_iou
+    agreed = agreement(own, guess.cipher)
+    details = {
+        "split": loader.split.header.split,
+        "images": len(loader),
+        "loss": guess.loss,
+        "agreement": agreed,
+        "found": guess.cipher.same_as(own),
+    }
+    if "selected" in agreed:
+        words = "the key itself" if agreed["selected"] == 1 else "another selection"
+        if details["found"] is False and agreed["selected"] == 1:
+            words = "the key's own selection"
+    else:
+        words = "the key itself" if details["found"] else "another permutation"
+    return Result(mean_iou, f"{words}, from {len(loader)} images", details)
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """A cipher that was found, and its divergence from the stored statistics of all layers."""
+
+    cipher: Cipher
+    loss: float
+
+    @property
+    def document(self) -> dict:
+        """What the journal of an attack under way keeps; as secret as a key."""
+        parts = {name: getattr(self.cipher, name).tolist() for name in self.cipher.PARTS}
+        return {"loss": self.loss, "parts": parts}
+
+    @classmethod
+    def read(cls, own: Cipher, document: dict) -> "_Guess":
+        """The guess that `document` told."""
+        parts = {
+            name: np.array(values, getattr(own, name).dtype)
+            for name, values in document["parts"].items()
+        }
+        return cls(own.with_parts(**parts), document["loss"])
+
+
+def _search(target: Target, images: Tensor, seed: int) -> _Guess:
+    """The best guess; the owner's cipher gives the method, M, and a fixed FFX table only."""
+    generator = seeded("statistics", seed)
+    unknown = _unknown(target.cipher, seed)
+    with _Frozen(target.model):
+        judge = _Judge(target, images)
+        if "permutation" in unknown.PARTS:
+            candidates = _permutations(target, images, unknown, generator)
+        else:
+            candidates = _selections(target, images, unknown, generator)
+        guesses = [_Guess(each, judge.divergence(each)) for each in candidates]
+        return min(_with_tables(guesses, judge, target.cipher, generator), key=lambda g: g.loss)
+
+
+def _unknown(own: Cipher, seed: int) -> Cipher:
+    """A cipher of the method and block size that shares nothing secret with the owner's."""
+    return own.rekeyed(random_key("segkey-statistics", seed)).with_parts(
+        **{name: getattr(own, name) for name in own.PARTS if name not in secret_parts(own)}
+    )
+
+
+class _Frozen:
+    """Parameters need no gradients while a key is searched for."""
+
+    def __init__(self, model: torch.nn.Module):
+        self._needing = [p for p in model.parameters() if p.requires_grad]
+
+    def __enter__(self) -> None:
+        for parameter in self._needing:
+            parameter.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        for parameter in self._needing:
+            parameter.requires_grad_(True)
+
+
+class _Judge:
+    """Compares ciphers by the statistics of all layers, on the same images."""
+
+    def __init__(self, target: Target, images: Tensor):
+        self._target, self._images = target, images[:_JUDGED]
+        self._layers = LayerStatistics(target.model)
+
+    @torch.inference_mode()
+    def divergence(self, cipher: Cipher) -> float:
+        """`LayerStatistics.divergence` under a cipher."""
+        self._target.spend(len(self._images))
+        pixels = as_pixels(cipher.encrypt(self._images), self._target.cipher.max_value)
+        return float(self._layers.divergence(pixels))
+
+
+def _with_tables(
+    guesses: list[_Guess], judge: _Judge, own: Cipher, generator: np.random.Generator
+) -> list[_Guess]:
+    """The best guess with other tables, too, if the method has one that is unknown."""
+    if "values" not in secret_parts(own):
+        return guesses
+    best = min(guesses, key=lambda guess: guess.loss)
+    for _ in range(_TABLES - 1):
+        values = generator.permutation(own.max_value + 1)[: len(best.cipher.values)]
+        cipher = best.cipher.with_parts(values=values.astype(best.cipher.values.dtype))
+        guesses = [*guesses, _Guess(cipher, judge.divergence(cipher))]
+    return guesses
+
+
+def _selections(
+    target: Target, images: Tensor, unknown: Cipher, generator: np.random.Generator
+) -> list[Cipher]:
+    """Local optima at the stem, and their shifts by its stride."""
+    model, stem = target.model, find_stem(target.model)
+    everything = unknown.with_parts(selected=np.ones_like(unknown.selected))
+    plain, changed = (
+        (as_pixels(each, target.cipher.max_value) - model.mean) / model.std
+        for each in (images, everything.encrypt(images))
+    )
+    moments = StemMoments(stem, plain.cpu(), changed.cpu(), unknown.block_size)
+    optima: dict[bytes, tuple[float, Tensor]] = {}
+    for start in descend(moments, _STARTS, _STEPS, generator):
+        loss, selection = climb(moments, start)
+        optima[selection.numpy().tobytes()] = loss, selection
+    best = sorted(optima.values(), key=lambda found: found[0])[:_BEST]
+    shifted = {
+        shift.tobytes(): shift
+        for _, selection in best
+        for shift in _shifts(selection.numpy() > 0.5, stem, unknown)
+    }
+    return [unknown.with_parts(selected=selected) for selected in shifted.values()]
+
+
+def _shifts(selected: np.ndarray, stem: Stem, cipher: Cipher) -> list[np.ndarray]:
+    """A selection moved within the block by multiples of the stem's stride, which it cannot tell."""
+    m, (down, across) = cipher.block_size, stride_within(stem, cipher.block_size)
+    block = selected.reshape(cipher.channels, m, m)
+    return [
+        np.roll(block, (row, column), (1, 2)).reshape(-1)
+        for row in range(0, m, down)
+        for column in range(0, m, across)
+    ]
+
+
+def descend(
+    moments: StemMoments, starts: int, steps: int, generator: np.random.Generator
+) -> list[Tensor]:
+    """Selections, float (positions,) of 0 and 1, from gradient descent on relaxed ones.
+
+    Half of the positions are selected, as both methods do.
+    """
+    shape = (starts, moments.positions)
+    logits = torch.from_numpy(generator.normal(0, 0.5, shape).astype(np.float32)).requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.15)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        moments.loss(logits.sigmoid()).sum().backward()
+        optimizer.step()
+    selections = torch.zeros(shape)
+    selections.scatter_(1, logits.detach().topk(moments.positions // 2, 1).indices, 1.0)
+    return list(selections)
+
+
+def climb(moments: StemMoments, selection: Tensor) -> tuple[float, Tensor]:
+    """The local optimum that single swaps lead to: its loss, and the selection."""
+    best = float(moments.loss(selection[None]))
+    for _ in range(_MOST_SWAPS):
+        selected, others, losses = moments.after_swaps(selection)
+        place = int(losses.argmin()) if losses.numel() else 0
+        if not losses.numel() or float(losses.flatten()[place]) >= best - 1e-6:
+            break
+        best, selection = float(losses.flatten()[place]), selection.clone()
+        selection[selected[place // len(others)]] = 0
+        selection[others[place % len(others)]] = 1
+    return best, selection
+
+
+def _permutations(
+    target: Target, images: Tensor, unknown: Cipher, generator: np.random.Generator
+) -> list[Cipher]:
+    """Permutations that the first layers' statistics lead to, every 20 steps."""
+    fit = _RelaxedKey(target, unknown, generator)
+    found = []
+    for step in range(_PERMUTATION_STEPS):
+        fit.step(_crops(images, unknown.block_size, generator), step / _PERMUTATION_STEPS)
+        if step % 20 == 19:
+            found.append(fit.rounded())
+    return found
+
+
+def _crops(images: Tensor, m: int, generator: np.random.Generator) -> Tensor:
+    """A batch of windows of the images, on the grid of blocks."""
+    height, width = (min(side, max(m, _WINDOW // m * m)) for side in images.shape[-2:])
+    chosen = generator.integers(0, len(images), _BATCH)
+    tops = m * generator.integers(0, (images.shape[-2] - height) // m + 1, _BATCH)
+    lefts = m * generator.integers(0, (images.shape[-1] - width) // m + 1, _BATCH)
+    return torch.stack(
+        [
+            images[i, :, top : top + height, left : left + width]
+            for i, top, left in zip(chosen, tops, lefts, strict=True)
+        ]
+    )
+
+
+class _RelaxedKey:
+    """A doubly stochastic matrix in place of a permutation, and a soft selection if there is one."""
+
+    def __init__(self, target: Target, unknown: Cipher, generator: np.random.Generator):
+        self._unknown, self._layers = unknown, LayerStatistics(target.model, _LAYERS)
+        self._target, n = target, unknown.channels * unknown.block_size**2
+        start = generator.normal(0, 0.1, (n, n)).astype(np.float32)
+        self._logits = torch.from_numpy(start).to(target.device).requires_grad_()
+        parameters = [self._logits]
+        self._selection = None
+        if "selected" in unknown.PARTS:
+            start = generator.normal(0, 0.5, n).astype(np.float32)
+            self._selection = torch.from_numpy(start).to(target.device).requires_grad_()
+            parameters.append(self._selection)
+        self._optimizer = torch.optim.Adam(parameters, lr=0.1)
+
+    def step(self, images: Tensor, progress: float) -> None:
+        """One step of gradient descent; the matrix becomes harder while ``progress`` goes 0 … 1."""
+        height, width = images.shape[-2:]
+        matrix = sinkhorn(self._logits / 0.1**progress)
+        blocks = _blocks(as_pixels(images, 255), self._unknown.block_size) @ matrix.T
+        if self._selection is not None:
+            chosen = self._selection.sigmoid()
+            blocks = blocks + chosen * (1 - 2 * blocks)
+        pixels = _images(blocks, self._unknown, height, width)
+        self._optimizer.zero_grad()
+        self._layers.divergence(pixels).backward()
+        self._optimizer.step()
+        self._target.spend(len(images))
+
+    def rounded(self) -> Cipher:
+        """The permutation that is nearest to the matrix, and the likelier half of the positions."""
+        _, permutation = linear_sum_assignment(-self._logits.detach().cpu().numpy())
+        parts = {"permutation": permutation}
+        if self._selection is not None:
+            order = np.argsort(-self._selection.detach().cpu().numpy())
+            parts["selected"] = np.zeros(len(order), bool)
+            parts["selected"][order[: len(order) // 2]] = True
+        return self._unknown.with_parts(**parts)
+
+
+def sinkhorn(logits: Tensor, rounds: int = 15) -> Tensor:
+    """A matrix whose rows and columns add up to about 1, from logits (n, n)."""
+    for _ in range(rounds):
+        logits = logits - logits.logsumexp(-1, keepdim=True)
+        logits = logits - logits.logsumexp(-2, keepdim=True)
+    return logits.exp()
+
+
+def _blocks(pixels: Tensor, m: int) -> Tensor:
+    """(N, c, H, W) as flattened blocks (N, blocks, c·M·M)."""
+    n, c, height, width = pixels.shape
+    grid = pixels.reshape(n, c, height // m, m, width // m, m)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(n, -1, c * m * m)
+
+
+def _images(blocks: Tensor, cipher: Cipher, height: int, width: int) -> Tensor:
+    """The inverse of `_blocks`."""
+    m, c = cipher.block_size, cipher.channels
+    grid = blocks.reshape(len(blocks), height // m, width // m, c, m, m)
+    images = grid.permute(0, 3, 1, 4, 2, 5).reshape(len(blocks), c, height, width)
+    return images.contiguous(memory_format=torch.channels_last)

@@ -20,7 +20,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from segkey.attacks.key_parts import agreement, random_key, secret_parts
+from segkey.attacks.cipher_parts import agreement, random_key, secret_parts
 from segkey.attacks.layer_statistics import LayerStatistics
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.stem_moments import StemMoments, stride_within

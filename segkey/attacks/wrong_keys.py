@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from segkey.attacks.key_parts import random_key
+from segkey.attacks.cipher_parts import random_key
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher

@@ -191,13 +191,15 @@ def attack(
     and the share of the protected accuracy that it recovered.
     """
     from segkey import attacks, reports
-    from segkey.model import test_splits
+    from segkey.model import evaluation_splits
     from segkey.system import devices, distributed
 
     suite, names = chosen.suite, chosen.names()
     budget = spending.budget(chosen.fine_tune)
     where, opened = devices.choose(machine.device), options.open_run(run)
-    tested = test_splits.open_test_split(opened, data.shards, data.images, data.masks, data.split)
+    tested = evaluation_splits.open_test_split(
+        opened, data.shards, data.images, data.masks, data.split
+    )
     loaded = options.load_key_for(opened.header, secret.key, secret.passphrase_file)
     cipher = opened.cipher(loaded, options.encode(secret.ffx_password))
     console.left_out(getattr(tested, "problems", []))
@@ -205,7 +207,7 @@ def attack(
     console.on_interrupt(
         kept if loaded else "nothing is kept of an attack on a model without a key"
     )
-    own = test_splits.is_own_test(tested, data.split, data.shards, data.images, data.limit)
+    own = evaluation_splits.is_own_test(tested, data.split, data.shards, data.images, data.limit)
     plan = attacks.Plan(tuple(names), suite, budget, seed, keep=own)
     with distributed.sole_writer(opened.path):
         target = attacks.Target.create(
@@ -214,12 +216,12 @@ def attack(
             cipher,
             where,
             data.limit,
-            splits=test_splits.attackers_splits(opened, data.shards),
+            splits=evaluation_splits.attackers_splits(opened, data.shards),
             precise=machine.precise,
             batch_size=machine.batch_size or 32,
             keep=opened.path / "attack.partial.jsonl",
             progress=console.TerminalProgress(),
-            pair=test_splits.read_pair(opened, *chosen.pair) if chosen.pair else None,
+            pair=evaluation_splits.read_pair(opened, *chosen.pair) if chosen.pair else None,
             key=loaded,
         )
         result = attacks.attack_and_keep(target, plan)

@@ -273,10 +273,10 @@ def _finished(folder):
 
 def _resume(run, shards, cipher, device):
     """Go on with a run, on its own shards by default."""
-    from segkey.model import test_splits, training
+    from segkey.model import evaluation_splits, training
     from segkey.shards import open_splits
 
-    splits = open_splits(shards or test_splits.own_shards(run), ("train", "val"))
+    splits = open_splits(shards or evaluation_splits.own_shards(run), ("train", "val"))
     return training.resume(
         run, splits, device=device, cipher=cipher, progress=console.TerminalProgress()
     )
@@ -327,11 +327,11 @@ def evaluate(
 ) -> None:
     """Measure mean and per-class IoU of a run on test images with the correct key."""
     from segkey import reports
-    from segkey.model import evaluation, test_splits
+    from segkey.model import evaluation, evaluation_splits
     from segkey.system import devices
 
     where, opened = devices.choose(device), options.open_run(run)
-    tested = test_splits.open_test_split(opened, shards, images, masks, split)
+    tested = evaluation_splits.open_test_split(opened, shards, images, masks, split)
     loaded = cipher = None
     # Images encrypted as the run was trained need no key; one that is given must be the right one
     # all the same.
@@ -342,7 +342,7 @@ def evaluate(
     result = evaluation.evaluate(
         opened, tested, cipher, where, limit, batch_size or 32, precise, console.TerminalProgress()
     )
-    if test_splits.is_own_test(tested, split, shards, images, limit):
+    if evaluation_splits.is_own_test(tested, split, shards, images, limit):
         opened.keep(result, loaded)
     else:
         console.note(

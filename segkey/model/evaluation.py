@@ -256,7 +256,7 @@ def evaluate(
 
     Args:
         run: the run.
-        split: from `segkey.model.test_splits.open_test_split`.
+        split: from `segkey.model.evaluation_splits.open_test_split`.
         cipher: the run's; needed where the split is plain and the run is not.
         device: where to compute.
         limit: only the first so many images.

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segkey.crypto.ciphers import METHODS, method_name
-from segkey.model import conditions
+from segkey.model import comparability
 from segkey.reports.text import number
 from segkey.reports.verdicts import plain_one_way
 from segkey.system.files import written_whole
@@ -219,7 +219,7 @@ def key_charts(results: Results) -> Figure:
     models = {place: several[0] for place, several in models_of(results.cells).items()}
     baseline = models.pop(("none", 1), None)
     methods = [m for m in METHODS if any(method == m for method, _ in models)]
-    made = [conditions.key(model.conditions) for model in models.values()]
+    made = [comparability.key(model.conditions) for model in models.values()]
     usual = max(dict.fromkeys(made), key=made.count, default="")
     wide = _PAGE if len(methods) > 1 else _COLUMN
     figure = _figure(wide, 2.6)
@@ -253,11 +253,11 @@ def key_charts(results: Results) -> Figure:
 
 def _unlike(models: list[Model], usual: str) -> str:
     """In what some models differ from most, in the few words that a legend has room for."""
-    names = conditions.varying([model.conditions for model in models])
+    names = comparability.varying([model.conditions for model in models])
     if set(names) <= {"trained on", "tested on"}:
-        alike = (model for model in models if conditions.key(model.conditions) == usual)
+        alike = (model for model in models if comparability.key(model.conditions) == usual)
         return f"not on {next(alike).device}"
-    return "other " + conditions.joined(names, 3)
+    return "other " + comparability.joined(names, 3)
 
 
 def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) -> None:
@@ -295,7 +295,7 @@ def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) ->
     ):
         axes.plot(places, values, style, color=colour, zorder=3)
         for place, (model, value) in enumerate(zip(line, values, strict=True)):
-            face = colour if conditions.key(model.conditions) == usual else "white"
+            face = colour if comparability.key(model.conditions) == usual else "white"
             axes.plot(place, value, marker, color=colour, markerfacecolor=face, zorder=4)
         axes.plot([], [], style + marker, color=colour, label=label)
     spreads = [model.spread or 0.0 for model in line]

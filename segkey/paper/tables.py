@@ -10,8 +10,8 @@ from rich.table import Table
 
 from segkey.crypto.ciphers import method_label, method_name
 from segkey.model.results import NOTHING_TO_MEASURE
-from segkey.paper.cells import CellResult, Results
 from segkey.paper.findings import models_of
+from segkey.paper.results import CellResult, Results
 from segkey.paper.table1 import Table1, weights_in_words
 from segkey.reports.text import facts_of, number, plain_text, table_of
 from segkey.reports.verdicts import plain_one_way

@@ -11,9 +11,9 @@ from segkey.crypto.ciphers import Cipher, unsigned
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 from segkey.model.batches import BatchLoader
+from segkey.model.evaluation_splits import open_test_split
 from segkey.model.prediction import Model
 from segkey.model.runs import Run
-from segkey.model.test_splits import open_test_split
 from segkey.reports import preview
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
@@ -52,7 +52,7 @@ def take(
 
     Args:
         model: the model.
-        split: from `segkey.model.test_splits.open_test_split`.
+        split: from `segkey.model.evaluation_splits.open_test_split`.
         cipher: the model's own, from `segkey.model.runs.Run.cipher`.
         count: how many at most.
         password: the fixed FFX password, if there is one; the attacker knows it.

@@ -179,11 +179,11 @@ def reseal(opened: h5py.File) -> None:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory, trained_run, key):
     """A run with results, and weights that are not looked at here."""
-    from segkey.model import test_splits
+    from segkey.model import evaluation_splits
 
     folder = tmp_path_factory.mktemp("fuzzed-runs") / "run"
     shutil.copytree(trained_run.path, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    run, split = Run.open(folder), test_splits.open_test_split(trained_run)
+    run, split = Run.open(folder), evaluation_splits.open_test_split(trained_run)
     cpu = evaluation.torch.device("cpu")
     run.keep(evaluation.evaluate(trained_run, split, None, cpu))
     target = attacks.Target.create(trained_run, split, trained_run.cipher(key), cpu)

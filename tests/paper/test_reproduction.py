@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from making import SMALL_NETWORK
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -35,10 +36,7 @@ from segkey.system.json_files import read_json, write_json
 from segkey.system.progress import Progress
 
 GRID = [
-    "--recipe",
-    "scratch",
-    "--backbone",
-    "resnet14",
+    *SMALL_NETWORK,
     "--size",
     "32",
     "--epochs",

@@ -92,7 +92,7 @@ if __name__ == "__main__":
         recipes.recipe("scratch", epochs=epochs),
         shards=[folder / "shards"],
         device=device,
-        backbone="resnet14",
+        network="resnet14",
     )
     test = evaluation_splits.open_test_split(run)
     target = attacks.Target.create(run, test, run.cipher(key), device)

@@ -1,5 +1,19 @@
 """segkey: protect semantic segmentation models with a secret key.
 
+To begin with::
+
+    import segkey
+
+    key = segkey.Key.generate()                    # key.save("keys/segkey.key") keeps it
+    segkey.encrypt_folder("photos", "shards", key, method="np", block_size=4)
+    data = segkey.open_shards("shards")            # torch datasets: data["train"], data["test"]
+    encrypt = segkey.transforms.from_key("np", key, block_size=4)    # a torchvision v2 transform
+    model = segkey.load("runs/latest")             # after segkey train, on the command line
+    mask = model.predict("photo.jpg", key)         # model.probabilities(…) for all classes
+
+A network of your own is registered with ``segkey.networks.network``; ``segkey --help`` lists the
+commands, which do everything else.
+
 The map of the package. Each wing imports only from those above it in this list::
 
     errors    SegkeyError, the one kind of failure that is expected, and the kinds of it
@@ -14,7 +28,8 @@ The map of the package. Each wing imports only from those above it in this list:
     paper     the paper's experiment: grid, findings, tables, figures; the demo
     cli       the command line: one module for each group of commands
 
-``segkey.ciphers`` and ``segkey.transforms`` are the public names of two modules of ``crypto``.
+``segkey.ciphers`` and ``segkey.transforms`` are the public names of two modules of ``crypto``,
+``segkey.networks`` is that of the registry of ``model``.
 Importing ``segkey`` loads neither torch nor h5py: the command line must answer ``--help`` at once.
 """
 
@@ -24,24 +39,39 @@ from segkey.version import VERSION as __version__
 
 _threads.bound_spinning()  # before torch is imported, which reads it once
 
-__all__ = ["Key", "SegkeyError", "SegkeyWarning", "__version__", "load", "transforms"]
+_LAZY = {  # public names, and the module that each comes from: these import NumPy or torch
+    "Key": "segkey.crypto.keys",
+    "ciphers": "",
+    "encrypt_folder": "segkey.shards.folders",
+    "load": "segkey.model.prediction",
+    "networks": "",
+    "open_shards": "segkey.shards.dataset",
+    "transforms": "",
+}
+
+__all__ = [
+    "Key",
+    "SegkeyError",
+    "SegkeyWarning",
+    "__version__",
+    "ciphers",
+    "encrypt_folder",
+    "load",
+    "networks",
+    "open_shards",
+    "transforms",
+]
 
 
 def __getattr__(name: str):
-    if name == "Key":  # imports NumPy, which costs more than everything else here
-        from segkey.crypto.keys import Key
+    import importlib
 
-        return Key
-    if name == "load":  # imports torch
-        from segkey.model.prediction import load
-
-        return load
-    if name == "transforms":  # imports torch
-        import importlib
-
-        return importlib.import_module("segkey.transforms")
-    raise AttributeError(f"module 'segkey' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'segkey' has no attribute {name!r}")
+    if not _LAZY[name]:
+        return importlib.import_module(f"segkey.{name}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return __all__

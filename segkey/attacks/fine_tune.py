@@ -143,6 +143,6 @@ def _starting_model(target: Target, start: str) -> networks.Segmenter:
     if start == "stolen":
         return target.run.load_model(target.device)
     run = target.run
-    backbone, weights = run.configuration.model.backbone, run.starting_weights or "none"
-    model = networks.build(backbone, list(run.header.classes), weights)
+    made, weights = run.configuration.model, run.starting_weights or "none"
+    model = networks.build(made.network, list(run.header.classes), weights, made.channels)
     return model.to(target.device, memory_format=torch.channels_last)

@@ -157,6 +157,20 @@ def _solve_shuffle(own, x, y, plain):
     return {"permutation": permutation}, {"permutation": float(certain.mean())}
 
 
+def _solve_shuffle_negative_positive(own, x, y, plain):
+    """As SHF, with columns and their negatives taken for the same.
+
+    255 is odd, so that no value is its own negative, and the first block tells them apart.
+    """
+    inverted_x, inverted_y = x[0] > 127, y[0] > 127
+    parts, certain = _solve_shuffle(
+        own, np.where(inverted_x, 255 - x, x), np.where(inverted_y, 255 - y, y), plain
+    )
+    # Columns of which one is the other's negative can change places with it.
+    parts["selected"] = inverted_y != inverted_x[parts["permutation"]]
+    return parts, certain | {"selected": certain["permutation"]}
+
+
 def _columns(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A number for each column of both, the same for columns that are equal."""
     _, names = np.unique(np.concatenate([x, y], 1), axis=1, return_inverse=True)
@@ -178,7 +192,12 @@ def _first(blocks: int, explains: Callable[[int], bool]) -> int:
     return low
 
 
-_SOLVERS = {"np": _solve_negative_positive, "ffx": _solve_ffx, "shf": _solve_shuffle}
+_SOLVERS = {
+    "np": _solve_negative_positive,
+    "ffx": _solve_ffx,
+    "shf": _solve_shuffle,
+    "shf+np": _solve_shuffle_negative_positive,
+}
 
 
 def _obstacle(target: Target) -> str:

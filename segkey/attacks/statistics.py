@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from segkey.attacks.cipher_parts import agreement, random_key, secret_parts
+from segkey.attacks.fitted_permutation import fitted_permutations
 from segkey.attacks.layer_statistics import LayerStatistics
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.stem_moments import StemMoments, stride_within
@@ -38,10 +38,7 @@ _BEST = 3  # local optima that all layers judge
 _TABLES = 4  # random tables to choose from, where FFX's is unknown
 _JUDGED = 16  # images that all layers look at
 _MOST_SWAPS = 1000
-_LAYERS = 5  # normalisations that a permutation is fitted to
-_PERMUTATION_STEPS = 60
 _BATCH = 16
-_WINDOW = 64  # pixels, of the crops that a permutation is fitted to
 
 
 def _obstacle(target: Target) -> str:
@@ -128,7 +125,7 @@ def _search(target: Target, images: Tensor, seed: int) -> _Guess:
     with _Frozen(target.model):
         judge = _Judge(target, images)
         if "permutation" in unknown.PARTS:
-            candidates = _permutations(target, images, unknown, generator)
+            candidates = fitted_permutations(target, images, unknown, generator)
         else:
             candidates = _selections(target, images, unknown, generator)
         guesses = [_Guess(each, judge.divergence(each)) for each in candidates]
@@ -252,94 +249,3 @@ def climb(moments: StemMoments, selection: Tensor) -> tuple[float, Tensor]:
         selection[selected[place // len(others)]] = 0
         selection[others[place % len(others)]] = 1
     return best, selection
-
-
-def _permutations(
-    target: Target, images: Tensor, unknown: Cipher, generator: np.random.Generator
-) -> list[Cipher]:
-    """Permutations that the first layers' statistics lead to, every 20 steps."""
-    fit = _RelaxedKey(target, unknown, generator)
-    found = []
-    for step in range(_PERMUTATION_STEPS):
-        fit.step(_crops(images, unknown.block_size, generator), step / _PERMUTATION_STEPS)
-        if step % 20 == 19:
-            found.append(fit.rounded())
-    return found
-
-
-def _crops(images: Tensor, m: int, generator: np.random.Generator) -> Tensor:
-    """A batch of windows of the images, on the grid of blocks."""
-    height, width = (min(side, max(m, _WINDOW // m * m)) for side in images.shape[-2:])
-    chosen = generator.integers(0, len(images), _BATCH)
-    tops = m * generator.integers(0, (images.shape[-2] - height) // m + 1, _BATCH)
-    lefts = m * generator.integers(0, (images.shape[-1] - width) // m + 1, _BATCH)
-    return torch.stack(
-        [
-            images[i, :, top : top + height, left : left + width]
-            for i, top, left in zip(chosen, tops, lefts, strict=True)
-        ]
-    )
-
-
-class _RelaxedKey:
-    """A doubly stochastic matrix in place of a permutation, and a soft selection if there is one."""
-
-    def __init__(self, target: Target, unknown: Cipher, generator: np.random.Generator):
-        self._unknown, self._layers = unknown, LayerStatistics(target.model, _LAYERS)
-        self._target, n = target, unknown.channels * unknown.block_size**2
-        start = generator.normal(0, 0.1, (n, n)).astype(np.float32)
-        self._logits = torch.from_numpy(start).to(target.device).requires_grad_()
-        parameters = [self._logits]
-        self._selection = None
-        if "selected" in unknown.PARTS:
-            start = generator.normal(0, 0.5, n).astype(np.float32)
-            self._selection = torch.from_numpy(start).to(target.device).requires_grad_()
-            parameters.append(self._selection)
-        self._optimizer = torch.optim.Adam(parameters, lr=0.1)
-
-    def step(self, images: Tensor, progress: float) -> None:
-        """One step of gradient descent; the matrix becomes harder while ``progress`` goes 0 … 1."""
-        height, width = images.shape[-2:]
-        matrix = sinkhorn(self._logits / 0.1**progress)
-        blocks = _blocks(as_pixels(images, 255), self._unknown.block_size) @ matrix.T
-        if self._selection is not None:
-            chosen = self._selection.sigmoid()
-            blocks = blocks + chosen * (1 - 2 * blocks)
-        pixels = _images(blocks, self._unknown, height, width)
-        self._optimizer.zero_grad()
-        self._layers.divergence(pixels).backward()
-        self._optimizer.step()
-        self._target.spend(len(images))
-
-    def rounded(self) -> Cipher:
-        """The permutation that is nearest to the matrix, and the likelier half of the positions."""
-        _, permutation = linear_sum_assignment(-self._logits.detach().cpu().numpy())
-        parts = {"permutation": permutation}
-        if self._selection is not None:
-            order = np.argsort(-self._selection.detach().cpu().numpy())
-            parts["selected"] = np.zeros(len(order), bool)
-            parts["selected"][order[: len(order) // 2]] = True
-        return self._unknown.with_parts(**parts)
-
-
-def sinkhorn(logits: Tensor, rounds: int = 15) -> Tensor:
-    """A matrix whose rows and columns add up to about 1, from logits (n, n)."""
-    for _ in range(rounds):
-        logits = logits - logits.logsumexp(-1, keepdim=True)
-        logits = logits - logits.logsumexp(-2, keepdim=True)
-    return logits.exp()
-
-
-def _blocks(pixels: Tensor, m: int) -> Tensor:
-    """(N, c, H, W) as flattened blocks (N, blocks, c·M·M)."""
-    n, c, height, width = pixels.shape
-    grid = pixels.reshape(n, c, height // m, m, width // m, m)
-    return grid.permute(0, 2, 4, 1, 3, 5).reshape(n, -1, c * m * m)
-
-
-def _images(blocks: Tensor, cipher: Cipher, height: int, width: int) -> Tensor:
-    """The inverse of `_blocks`."""
-    m, c = cipher.block_size, cipher.channels
-    grid = blocks.reshape(len(blocks), height // m, width // m, c, m, m)
-    images = grid.permute(0, 3, 1, 4, 2, 5).reshape(len(blocks), c, height, width)
-    return images.contiguous(memory_format=torch.channels_last)

@@ -94,7 +94,7 @@ class Target:
         """Load a run's model and its test images, decrypted with the owner's key.
 
         Args:
-            run: the model under attack.
+            run: the model under attack; one that is sealed has been given its key.
             split: from `segkey.model.evaluation_splits.open_test_split`.
             cipher: the owner's, from `segkey.model.runs.Run.cipher`.
             device: where to compute.

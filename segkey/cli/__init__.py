@@ -33,7 +33,7 @@ class _Commands(TyperGroup):
 
     def _invoke(self, ctx):
         try:
-            plugins.load(os.environ.get("SEGKEY_METHODS", ""))
+            plugins.load_named()
             return super().invoke(ctx)
         except SegkeyError as error:
             self._fail(error)
@@ -126,4 +126,4 @@ def main() -> None:
 
 
 # They add their commands to app, in the order of the panels of --help.
-from segkey.cli import demo, keys, data, model, attack, report, paper  # noqa: E402, F401, I001, isort: skip
+from segkey.cli import demo, keys, data, model, networks, lock, protect, attack, report, paper  # noqa: E402, F401, I001, isort: skip

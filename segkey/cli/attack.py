@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options
+from segkey.cli import app, console, options, recipients
 from segkey.cli.options import flag, option
 
 _ATTACKS = "Attacks"
@@ -197,10 +197,12 @@ def attack(
     suite, names = chosen.suite, chosen.names()
     budget = spending.budget(chosen.fine_tune)
     where, opened = devices.choose(machine.device), options.open_run(run)
+    loaded = recipients.unlock_and_load_key(
+        opened, secret.key, secret.passphrase_file, secret.identity
+    )
     tested = evaluation_splits.open_test_split(
         opened, data.shards, data.images, data.masks, data.split
     )
-    loaded = options.load_key_for(opened.header, secret.key, secret.passphrase_file)
     cipher = opened.cipher(loaded, options.encode(secret.ffx_password))
     console.left_out(getattr(tested, "problems", []))
     kept = "what was finished is kept; run the same command again to go on"

@@ -178,7 +178,7 @@ class _Lines:
     def __call__(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
-        if now - self.told > 10 and self.done < self.total:
+        if now - self.told > 10 and 0 < self.done < self.total:
             self.told, rate = now, self.done / (now - self.began)
             left = (self.total - self.done) / rate
             note(

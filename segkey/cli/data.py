@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segkey.cli import app, console, options
+from segkey.cli import app, console, options, recipients
 from segkey.cli.options import flag, key_option, option
 from segkey.errors import SegkeyError
 
@@ -255,10 +255,15 @@ def inspect(
         ),
     ] = None,
     key: Annotated[
-        Path | None, key_option("Draw the images of --sheet decrypted with this key, too.")
+        Path | None,
+        key_option(
+            "Draw the images of --sheet decrypted with this key, too; open sealed runs with it, to "
+            "--verify their weights."
+        ),
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
+    identity: options.IdentityFile = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -266,13 +271,15 @@ def inspect(
     from segkey import reports
     from segkey.reports import inspection
 
-    if key and not sheet:
-        raise typer.BadParameter("--key belongs to --sheet: nothing else here needs one")
-    documents = [
-        each
-        for file in files
-        for each in inspection.describe(file, verify, console.TerminalProgress())
-    ]
+    if key and not (sheet or verify):
+        raise typer.BadParameter("--key belongs to --sheet or --verify: nothing else needs one")
+    opener = identity or (key if verify else None)
+    how = {
+        "identity": recipients.read_identity(opener, passphrase_file) if opener else None,
+        "passphrase": options.read_passphrase(passphrase_file) if passphrase_file else None,
+        "progress": console.TerminalProgress(),
+    }
+    documents = [each for file in files for each in inspection.describe(file, verify, **how)]
     if as_json:
         console.show_json(documents)
     else:

@@ -1,22 +1,22 @@
 """Commands ``segkey train``, ``segkey evaluate`` and ``segkey predict``."""
 
 import os
+from dataclasses import astuple
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options
+from segkey.cli import app, console, options, recipients
 from segkey.cli.options import flag, key_option, option
+from segkey.cli.training_options import RecipeValues
 from segkey.errors import SegkeyError
 from segkey.system.shell import word
-
-_RECIPE = "Values of the recipe"
 
 
 @app.command(
     epilog="Example: segkey train   (the paper's recipe, from COCO weights)\n\n"
-    "Example: segkey train --recipe scratch --backbone resnet14 --epochs 30\n\n"
+    "Example: segkey train --recipe scratch --network resnet14 --epochs 30\n\n"
     "Example: segkey train plain/ --key keys/segkey.key --method ffx -M 4\n\n"
     "Example: segkey train --resume",
     rich_help_panel="Model",
@@ -38,14 +38,7 @@ def train(
             "random weights).",
         ),
     ] = None,
-    backbone: Annotated[
-        str | None,
-        option(
-            "--backbone",
-            metavar="NAME",
-            help="Use resnet50 (the default), resnet101, or resnet14 for laptops.",
-        ),
-    ] = None,
+    network: options.Network = None,
     name: Annotated[
         str | None,
         option(
@@ -63,60 +56,14 @@ def train(
         ),
     ] = False,
     seed: options.SeedIfGiven = None,
-    weights: Annotated[
+    values: RecipeValues = RecipeValues(),  # noqa: B008 - frozen
+    log: Annotated[
         str | None,
         option(
-            "--weights",
-            metavar="NAME",
-            help="Start from coco, imagenet, none, or a file of weights.",
-            panel=_RECIPE,
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        option("--epochs", min=1, metavar="N", help="Train for N epochs.", panel=_RECIPE),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        option("--batch-size", min=1, metavar="N", help="Use N images per batch.", panel=_RECIPE),
-    ] = None,
-    lr: Annotated[
-        float | None,
-        option("--lr", metavar="X", help="Set the highest learning rate.", panel=_RECIPE),
-    ] = None,
-    lr_min: Annotated[
-        float | None,
-        option("--lr-min", metavar="X", help="Set the lowest learning rate.", panel=_RECIPE),
-    ] = None,
-    restart: Annotated[
-        int | None,
-        option(
-            "--restart",
-            min=0,
-            metavar="N",
-            help="Restart the cosine of the learning rate every N epochs; 0 never restarts it.",
-            panel=_RECIPE,
-        ),
-    ] = None,
-    optimizer: Annotated[
-        str | None,
-        option("--optimizer", metavar="NAME", help="Optimize by sgd or adamw.", panel=_RECIPE),
-    ] = None,
-    momentum: Annotated[
-        float | None,
-        option("--momentum", metavar="X", help="Set the momentum of SGD.", panel=_RECIPE),
-    ] = None,
-    weight_decay: Annotated[
-        float | None,
-        option("--weight-decay", metavar="X", help="Set the weight decay.", panel=_RECIPE),
-    ] = None,
-    crop_scale: Annotated[
-        float | None,
-        option(
-            "--crop-scale",
-            metavar="X",
-            help="Crop plain shards to at least this fraction of an image's area.",
-            panel=_RECIPE,
+            "--log",
+            metavar="KIND",
+            help="Also log epochs as csv (log.csv in the run) or for tensorboard.",
+            panel=options.OUTPUT,
         ),
     ] = None,
     key: Annotated[
@@ -129,7 +76,7 @@ def train(
             "--method",
             "-m",
             metavar="NAME",
-            help="With --key, encrypt with shf, np or ffx.",
+            help="With --key, encrypt with shf, np, ffx or shf+np.",
             panel=options.KEY,
             autocompletion=options.complete_methods,
         ),
@@ -148,6 +95,17 @@ def train(
     ] = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.FFXPassword = None,
+    seal: Annotated[
+        list[str] | None,
+        option(
+            "--seal",
+            metavar="RECIPIENT",
+            help="Never write weights unencrypted, but sealed for this key file or public age1… "
+            "text; may be given several times. To --resume needs the key of one of them.",
+            panel=options.KEY,
+        ),
+    ] = None,
+    identity: options.IdentityFile = None,
     device: options.Device = "auto",
     precise: options.Precise = False,
     compiled: Annotated[
@@ -167,8 +125,9 @@ def train(
     are; the paper draws new crops in every epoch.
     """
     from segkey import reports
-    from segkey.model import recipes
+    from segkey.model import network_registry, recipes
     from segkey.model.runs import Run
+    from segkey.shards import open_splits
     from segkey.system import devices
 
     where = devices.choose(device)
@@ -178,43 +137,40 @@ def train(
     console.on_interrupt(
         _interrupt_hint(runs / (name or "latest"), f"segkey train --resume{where_to}", resume)
     )
-    of_recipe = {
-        "weights": weights,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "lr_min": lr_min,
-        "restart": restart,
-        "optimizer": optimizer,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "crop_scale": crop_scale,
-    }
     if resume:
-        begun_with = (recipe, *of_recipe.values(), backbone, method, block_size, seed)
+        begun_with = (recipe, *astuple(values), network, method, block_size, seed, log, seal)
         if precise or compiled or any(value is not None for value in begun_with):
             raise typer.BadParameter(
                 "--resume goes on as the run was begun; leave out the other training options"
             )
         begun = Run.open(runs / (name or "latest"))
-        cipher = _cipher_of_run(begun, key, passphrase_file, ffx_password)
+        loaded = recipients.unlock(begun, key, passphrase_file, identity)
+        cipher = _cipher_of_run(begun, key, passphrase_file, ffx_password, loaded)
         run = _resume(begun, shards, cipher, where)
     else:
-        chosen = recipes.recipe(recipe or "paper", **of_recipe)
+        where_from = shards or [options.DEFAULT_SHARDS]
+        chosen = values.overrides(lambda: _classes(open_splits(where_from, ("train", "val"))))
         run = _begin(
-            shards or [options.DEFAULT_SHARDS],
+            where_from,
             runs,
-            chosen,
-            crops_given=crop_scale is not None,
+            recipes.recipe(recipe or "paper", **chosen),
+            crops_given=values.crop_scale is not None,
             cipher=_cipher_on_device(key, passphrase_file, method, block_size, ffx_password),
             device=where,
             name=name,
-            backbone=backbone or "resnet50",
+            recipients=recipients.read_recipients(seal, passphrase_file) if seal else (),
+            network=network or network_registry.DEFAULT,
             precise=precise,
             compiled=compiled,
             seed=seed or 0,
+            log=log,
         )
     console.show(reports.describe_training(run))
+
+
+def _classes(splits) -> tuple[str, ...]:
+    """The classes of splits; none if there are none, which training refuses."""
+    return next((split.header.classes for split in splits.values()), ())
 
 
 def _begin(shards, runs, recipe, *, cipher, crops_given: bool, **settings):
@@ -298,11 +254,11 @@ def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password):
     return ciphers.from_key(method, loaded, block_size, password=options.encode(ffx_password))
 
 
-def _cipher_of_run(run, key, passphrase_file, ffx_password):
+def _cipher_of_run(run, key, passphrase_file, ffx_password, loaded):
     """What a run was begun with on the device; None if its shards were encrypted."""
     if not run.configuration.data.on_the_fly or run.header.method == "none":
         return None
-    return options.load_cipher(run.header, key, passphrase_file, ffx_password, run.path)
+    return options.load_cipher(run.header, key, passphrase_file, ffx_password, run.path, loaded)
 
 
 @app.command(
@@ -319,6 +275,7 @@ def evaluate(
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
+    identity: options.IdentityFile = None,
     limit: options.Limit = None,
     batch_size: options.BatchSize = None,
     device: options.Device = "auto",
@@ -331,12 +288,13 @@ def evaluate(
     from segkey.system import devices
 
     where, opened = devices.choose(device), options.open_run(run)
+    unlocked_by = recipients.unlock(opened, key, passphrase_file, identity)
     tested = evaluation_splits.open_test_split(opened, shards, images, masks, split)
     loaded = cipher = None
     # Images encrypted as the run was trained need no key; one that is given must be the right one
     # all the same.
     if opened.header.method != "none" and (tested.header.method == "none" or key):
-        loaded = options.load_key_for(opened.header, key, passphrase_file)
+        loaded = unlocked_by or options.load_key_for(opened.header, key, passphrase_file)
         cipher = opened.cipher(loaded, options.encode(ffx_password))
     console.left_out(getattr(tested, "problems", []))
     result = evaluation.evaluate(
@@ -372,6 +330,7 @@ def predict(
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     ffx_password: options.KnownFFXPassword = None,
+    identity: options.IdentityFile = None,
     out: Annotated[
         Path,
         option("--out", "-o", metavar="FOLDER", help="Write masks here.", panel=options.OUTPUT),
@@ -406,12 +365,14 @@ def predict(
     from segkey.data import sources
     from segkey.data.items import ALL
     from segkey.model import prediction
+    from segkey.system import devices
 
     source = sources.find_pictures(images)
     for line in source.notes:
         console.note(line)
-    model = prediction.load(options.open_run(run).path, device, precise)
-    loaded = options.load_key_for(model.run.header, key, passphrase_file)
+    opened = options.open_run(run)
+    loaded = recipients.unlock_and_load_key(opened, key, passphrase_file, identity)
+    model = prediction.Model(opened, devices.choose(device), precise)
     cipher = model.cipher(loaded, options.encode(ffx_password))
     result = prediction.predict_files(
         model,

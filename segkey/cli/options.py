@@ -1,5 +1,6 @@
 """Options that several commands share, and how they are read."""
 
+import contextlib
 import inspect
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segkey.cli import console
-from segkey.crypto import PROTECTED
+from segkey.crypto import METHODS
 from segkey.errors import SegkeyError
 from segkey.system.files import is_there, read_given_text
 from segkey.system.words import visible
@@ -26,7 +27,7 @@ DEFAULT_KEY = Path("keys/segkey.key")
 DEFAULT_SHARDS = Path("shards")
 DEFAULT_RUNS = Path("runs")
 LATEST = DEFAULT_RUNS / "latest"
-KNOWN_METHODS = (*PROTECTED, "none")
+KNOWN_METHODS = (*METHODS, "none")
 
 
 def _beginning(incomplete: str, known: list[str]) -> list[str]:
@@ -64,6 +65,19 @@ def complete_keys(incomplete: str) -> list[str]:
 def complete_methods(incomplete: str) -> list[str]:
     """Built-in methods: plug-ins are loaded only when a command runs."""
     return [name for name in KNOWN_METHODS if name.startswith(incomplete)]
+
+
+def complete_networks(incomplete: str) -> list[str]:
+    """Built-in networks; those of smp and timm once their prefix is typed."""
+    from segkey.model.network_registry import BUILT_IN
+
+    names = [*BUILT_IN, "smp:", "timm:"]
+    if incomplete.startswith(("smp:", "timm:")):
+        from segkey.model import networks
+
+        with contextlib.suppress(ImportError):
+            names = networks.names_of_family(incomplete.partition(":")[0])
+    return [name for name in names if name.startswith(incomplete)]
 
 
 # Panels of --help, after that of the options which only one command has.
@@ -120,12 +134,21 @@ PassphraseFile = Annotated[
         metavar="FILE",
     ),
 ]
+IdentityFile = Annotated[
+    Path | None,
+    option(
+        "--identity",
+        help="Open a sealed run with this key, or file of age-keygen, if that is not --key.",
+        panel=KEY,
+        metavar="FILE",
+    ),
+]
 Method = Annotated[
     str,
     option(
         "--method",
         "-m",
-        help="Encrypt with shf, np or ffx; none makes plain shards.",
+        help="Encrypt with shf, np, ffx or shf+np; none makes plain shards.",
         metavar="NAME",
         autocompletion=complete_methods,
     ),
@@ -139,6 +162,17 @@ BlockSize = Annotated[
         max=4096,
         metavar="M",
         help="Encrypt blocks of M x M pixels.",
+    ),
+]
+Network = Annotated[
+    str | None,
+    option(
+        "--network",
+        "--backbone",
+        metavar="NAME",
+        help="Use this network instead of fcn_resnet50: resnet14 for laptops, smp:Unet/resnet34, "
+        "timm:NAME or one of your own; 'segkey networks' lists them.",
+        autocompletion=complete_networks,
     ),
 ]
 Methods = Annotated[
@@ -283,6 +317,7 @@ class KeyGiven:
     key: KeyFile = None
     passphrase_file: PassphraseFile = None
     ffx_password: KnownFFXPassword = None
+    identity: IdentityFile = None
 
 
 @dataclass(frozen=True)
@@ -359,10 +394,13 @@ def parse_block_sizes(texts: list[str] | None) -> list[int]:
 
 
 def open_run(path: Path) -> "Run":
-    """Open a run with weights; warn if its training has not ended."""
+    """Open a run with weights; warn if its training has not ended, or it is not quite sealed."""
+    from segkey.model import sealed
     from segkey.model.runs import Run
 
     run = Run.open(path)
+    if run.is_sealed and (left := sealed.left_plain(run)):
+        console.warn(sealed.warning_of(left))
     run.require_weights()
     if run.epochs_missing:
         alive, done = run.is_worked_on, run.configuration.epochs_done
@@ -413,10 +451,15 @@ def load_key(file: Path | None, passphrase_file: Path | None = None) -> "Key":
     """
     from segkey.crypto.keys import Key
 
-    file = _key_file(file)
+    file = key_file(file)
+    return Key.load(file, passphrase_of(file, passphrase_file))
+
+
+def passphrase_of(file: Path, passphrase_file: Path | None) -> Callable[[], str]:
+    """Asks for the passphrase of a key, or reads it, when it is needed."""
     if passphrase_file:
-        return Key.load(file, lambda: read_passphrase(passphrase_file))
-    return Key.load(file, lambda: ask_passphrase(f"Passphrase of {file}"))
+        return lambda: read_passphrase(passphrase_file)
+    return lambda: ask_passphrase(f"Passphrase of {file}")
 
 
 def load_key_for(
@@ -429,15 +472,16 @@ def load_key_for(
     """
     if header.method == "none":
         return None
-    if not _key_file(file).exists():
+    if not key_file(file).exists():
         raise SegkeyError(
-            f"there is no key at {_key_file(file)}; key {header.key_id} is needed",
+            f"there is no key at {key_file(file)}; key {header.key_id} is needed",
             "give its file with --key",
         )
     return load_key(file, passphrase_file)
 
 
-def _key_file(given: Path | None) -> Path:
+def key_file(given: Path | None) -> Path:
+    """The key file that was given, or ``keys/segkey.key``, which may be no link."""
     if given is None:
         is_there(DEFAULT_KEY)  # a link that came with the folder could name any key
     return given or DEFAULT_KEY
@@ -449,15 +493,18 @@ def load_cipher(
     passphrase_file: Path | None,
     ffx_password: str | None,
     path: Path,
+    loaded: "Key | None" = None,
 ) -> "Cipher":
     """The cipher that made what ``header`` describes, from the options of a command.
+
+    A key that was ``loaded`` already is not read again.
 
     Raises:
         KeyMismatchError: the key or the password is another one; ``path`` is named.
     """
     from segkey.shards.unlock import cipher_for
 
-    loaded = load_key_for(header, key, passphrase_file)
+    loaded = loaded or load_key_for(header, key, passphrase_file)
     return cipher_for(header, loaded, encode(ffx_password), path)
 
 

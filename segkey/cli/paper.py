@@ -7,6 +7,7 @@ import typer
 
 from segkey.cli import app, console, options
 from segkey.cli.options import flag, key_option, option
+from segkey.cli.training_options import EncoderWeights
 
 
 class _GridProgress(console.TerminalProgress):
@@ -19,7 +20,8 @@ class _GridProgress(console.TerminalProgress):
 
 @app.command(
     epilog="Example: segkey reproduce VOCdevkit/VOC2012\n\n"
-    "Example: segkey reproduce data/ --recipe scratch --backbone resnet14 --size 128 -M 2,4,8\n\n"
+    "Example: segkey reproduce data/ --recipe scratch --network resnet14 --size 128 -M 2,4,8\n\n"
+    "Example: segkey reproduce VOCdevkit/VOC2012 --locked\n\n"
     "Example: segkey reproduce VOCdevkit/VOC2012 --methods np -M 4 --seeds 3 --dry-run",
     rich_help_panel="Reports",
 )
@@ -38,6 +40,13 @@ def reproduce(
     ] = Path("results"),
     methods: options.Methods = None,
     block_sizes: options.BlockSizes = None,
+    locked: Annotated[
+        bool,
+        flag(
+            "--locked",
+            help="Also lock the baseline by each method that can, which takes no training.",
+        ),
+    ] = False,
     recipe: Annotated[
         str,
         option(
@@ -50,14 +59,8 @@ def reproduce(
         str | None,
         option("--weights", metavar="NAME", help="Start from coco, imagenet, none, or a file."),
     ] = None,
-    backbone: Annotated[
-        str,
-        option(
-            "--backbone",
-            metavar="NAME",
-            help="Use resnet50, resnet101, or resnet14 for laptops.",
-        ),
-    ] = "resnet50",
+    encoder_weights: EncoderWeights = None,
+    network: options.Network = None,
     epochs: Annotated[
         int | None, option("--epochs", min=1, metavar="N", help="Train for N epochs.")
     ] = None,
@@ -94,14 +97,15 @@ def reproduce(
     """Repeat the paper's experiment on your images, for each method and block size.
 
     A model is trained and attacked for each. The results are the paper's Table 1, its Figures 4
-    to 6 and a verdict on each of its findings. The same command, run again, continues with what is
+    to 6, a chart of accuracy against what is left without the key, and a verdict on each of its
+    findings. The same command, run again, continues with what is
     missing.
     """
     from segkey import paper
-    from segkey.crypto import BLOCK_SIZES, PROTECTED
+    from segkey.crypto import BLOCK_SIZES, LOCKING, PROTECTED
     from segkey.crypto.keys import Key
-    from segkey.model import recipes
-    from segkey.paper import figures, tables
+    from segkey.model import network_registry, recipes
+    from segkey.paper import figures, tables, tradeoff
     from segkey.reports import preview
     from segkey.system import distributed
     from segkey.system.devices import choose
@@ -111,15 +115,25 @@ def reproduce(
         *height_width, BLOCK_SIZES
     )
     names = options.parse_methods(methods) or list(PROTECTED)
-    cells = paper.grid(names, chosen, height_width, seeds)
-    overrides = {"weights": weights, "epochs": epochs, "batch_size": batch_size}
+    network = network or network_registry.DEFAULT
+    locks, not_locked = [], []
+    if locked:
+        locking = [name for name in names if name != "ffx"] if methods else LOCKING
+        locks, not_locked = paper.locks_that_fit(network, locking, chosen)
+    cells = paper.grid(names, chosen, height_width, seeds, locks)
+    overrides = {
+        "weights": weights,
+        "encoder_weights": encoder_weights,
+        "epochs": epochs,
+        "batch_size": batch_size,
+    }
     settings = paper.Settings(
-        height_width, recipes.recipe(recipe, **overrides), backbone, wrong_keys, limit
+        height_width, recipes.recipe(recipe, **overrides), network, wrong_keys, limit
     )
     where = choose(device)
     paper.check_folder(out)
     source = paper.open_data(data, workers)
-    for line in source.notes:
+    for line in [*not_locked, *source.notes]:
         console.note(line)
     console.left_out(source.problems)
     if key:
@@ -143,6 +157,7 @@ def reproduce(
         return
     made = tables.write_tables(results, out)
     made += figures.write_all(results, paper.example(experiment, results), out)
+    made += tradeoff.write(results, out)
     table1 = tables.Table1(results).by_block_size().as_rich()
     console.show(table1, tables.findings_table(results))
     console.note(f"In {out}/: results.json, {', '.join(path.name for path in made)}")

@@ -37,7 +37,7 @@ from segkey.system.shell import word
 FORMAT = "segkey-key-v1"
 SECRET_BYTES = 32
 KEY_BITS = 8.0 * SECRET_BYTES  # no method has more transformations than there are keys
-_MAX_FILE_BYTES = 16 << 10  # a key file is under 1 kB; a larger one is not read
+MAX_FILE_BYTES = 16 << 10  # a key file is under 1 kB; a larger one is not read
 _ID = re.compile(r"[0-9a-f]{16}")
 _IGNORED = "*.key\n*.partial\n"  # keys, and what a killed 'segkey keygen' leaves of one
 
@@ -84,6 +84,10 @@ class Key:
     def ffx_password(self) -> bytes:
         """The 32-byte password of the Feistel cipher if the user fixes none."""
         return self.stream(b"ffx-password", 32)
+
+    def age_secret(self) -> bytes:
+        """The 32-byte secret of the key's age identity (X25519); see `segkey.crypto.age`."""
+        return self.stream(b"age-x25519", 32)
 
     def authenticate(self, what: str, content: object) -> str:
         """64 hex digits that only a holder of the key can make for ``content`` (HMAC-SHA-256).
@@ -259,8 +263,8 @@ def _read_document(path: Path) -> dict:
         if not path.is_file():
             raise _not_a_key(path)
         with open_regular(path, follow=True) as file:
-            data = Hidden(file.read(_MAX_FILE_BYTES + 1))
-        if len(data.value) > _MAX_FILE_BYTES:
+            data = Hidden(file.read(MAX_FILE_BYTES + 1))
+        if len(data.value) > MAX_FILE_BYTES:
             raise _not_a_key(path)
     try:
         document = json.loads(data.value.decode("utf-8"))

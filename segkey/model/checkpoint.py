@@ -1,15 +1,19 @@
 """Checkpoints of a training after whole epochs: saved with the run, and resumed from."""
 
+import io
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from segkey.crypto import age
 from segkey.errors import DivergedError, SegkeyError
-from segkey.model import runs, weights
+from segkey.model import runs
+from segkey.model.average import MovingAverage
 from segkey.model.configuration import Best
 from segkey.model.networks import Segmenter
 from segkey.system.files import remove, written_whole
@@ -73,6 +77,8 @@ class Checkpoint:
             seconds=self.history[-1]["seconds"],
             best=Best(epoch=best_epoch, val_loss=self.best),
         )
+        if not self.state and run.epochs_missing:  # patience has run out
+            run.configuration = replace(run.configuration, stopped_early=True)
         if self.state:
             write_state(
                 run.state_file,
@@ -83,23 +89,34 @@ class Checkpoint:
                     "best_state": self.best_weights,
                     "history": list(self.history),
                 },
+                run.recipients,
             )
         run.save()
         if not self.state:
             remove(run.state_file)
 
 
-def restore(run: runs.Run, model: Segmenter, optimizer: torch.optim.Optimizer) -> Checkpoint:
+def restore(
+    run: runs.Run,
+    model: Segmenter,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None = None,
+) -> Checkpoint:
     """Bring a network and its optimizer to the state that a run was saved in last.
 
+    Args:
+        run: is gone on with.
+        model, optimizer, average: are brought to that state.
+
     Raises:
-        SegkeyError: the state is damaged, or of another network.
+        SegkeyError: the state is damaged, of another network, or sealed for another key.
     """
-    device = next(model.parameters()).device
-    saved = weights.read_archive(run.state_file, device, model.state_bytes)
+    saved = run.read_state(next(model.parameters()).device)
     try:
         model.fcn.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
+        if average:
+            average.restore(saved["average"])
         history = tuple(saved["history"])
         run.configuration = replace(run.configuration, seconds=history[-1]["seconds"])
         return Checkpoint(history, saved["best"], saved["best_state"])
@@ -144,16 +161,19 @@ def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def write_state(path: Path, state: dict) -> None:
-    """`torch.save`, whole or not at all.
+def write_state(path: Path, state: dict, recipients: Sequence[str] = ()) -> None:
+    """`torch.save`, whole or not at all; as an age file for recipients, if there are any.
 
     Raises:
         OSError: the file system's own error, which torch reports as a `RuntimeError`.
     """
     with written_whole(path) as file:
+        target = io.BytesIO() if recipients else file
         try:
-            torch.save(state, file)
+            torch.save(state, target)
         except RuntimeError as error:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+        if recipients:
+            file.write(age.encrypted(target.getvalue(), recipients))

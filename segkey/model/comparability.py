@@ -42,15 +42,17 @@ def of_training(made: Configuration) -> dict[str, object]:
     crop_scale = recipe.pop("crop_scale", None)
     if record:  # the recipe's is not used where images were augmented beforehand
         crop_scale = record.crop_scale if record.augmented else None
-    weights = (
-        str(recipe.pop("weights", "")).replace("\\", "/").rsplit("/", 1)[-1]
-    )  # without the folder of a file, which is private
+    weights, encoder = (  # without the folder of a file, which is private
+        str(recipe.pop(name, None) or "").replace("\\", "/").rsplit("/", 1)[-1]
+        for name in ("weights", "encoder_weights")
+    )
     return {
         "classes": list(data.classes),
         "size": "x".join(map(str, data.size)),
         "void value": data.ignore_index,
-        "network": made.model.backbone,
+        "network": made.model.network,
         "starting weights": weights or None,
+        "encoder weights": encoder or None,
         "training images": images.get("train"),
         "validation images": images.get("val"),
         "epochs done": made.epochs_done,

@@ -6,9 +6,12 @@ earlier versions; what a later version wrote beside them is kept.
 
 from dataclasses import dataclass, replace
 
+from segkey.crypto.age import MOST_RECIPIENTS
 from segkey.crypto.ciphers import METHODS
 from segkey.data.decode import MAX_PIXELS
-from segkey.model import networks
+from segkey.model.logs import KINDS as LOGS
+from segkey.model.network_registry import MAX_CHANNELS, canonical
+from segkey.model.network_registry import NAME as NETWORK_NAME
 from segkey.model.recipes import Recipe, unknown_fields
 from segkey.model.run_names import NAME as RUN_NAME
 from segkey.shards import Header
@@ -38,10 +41,68 @@ _EPOCHS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
-    """The network that was trained."""
+class Lock:
+    """How the first convolution was locked; method and key stand in the run's data.
 
-    backbone: str = stated(one_of(networks.BACKBONES))
+    Attributes:
+        stem: path of the convolution, as `torch.nn.Module.get_submodule` takes it.
+        block_size: M.
+        whole_blocks: the new kernel covers whole blocks, see `segkey.model.locked_conv.Axis`.
+        original: checksum of the weights it was made of.
+        created, versions: when and with what.
+    """
+
+    stem: str = stated(pattern(r"\w+(\.\w+){0,50}", "a path of modules"))
+    block_size: int = stated(whole(1, MAX_BLOCK))
+    whole_blocks: bool = stated(YES_OR_NO)
+    original: str | None = stated(or_none(HEX_64), default=None)
+    created: str | None = stated(or_none(_TIME), default=None)
+    versions: dict[str, str] | None = stated(or_none(named(text(100), 50)), default=None)
+    unknown: dict = records.unknown_fields()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The network that was trained; `segkey.model.networks.described` builds it.
+
+    A name that is not known here is no damage: its package or plug-in may be missing.
+
+    Attributes:
+        name: as the run says it.
+        channels: of images.
+        mean, std: that pixels 0 … 1 are normalised by; the network's own, if None. Those of the
+            original, if it is locked.
+        lock: how its first convolution was locked; None if it was not.
+    """
+
+    name: str = stated(pattern(NETWORK_NAME.pattern, "a network's name"), "name", "backbone")
+    channels: int = stated(whole(1, MAX_CHANNELS), default=3)
+    mean: tuple[float, ...] | None = stated(
+        many(number(-100, 100), MAX_CHANNELS, 1), default=None, omitted=True
+    )
+    std: tuple[float, ...] | None = stated(
+        many(number(0, 100, above=True), MAX_CHANNELS, 1), default=None, omitted=True
+    )
+    lock: Lock | None = stated(Lock, default=None, omitted=True)
+    unknown: dict = records.unknown_fields()
+
+    @property
+    def network(self) -> str:
+        """The name under which it is listed; earlier versions had other names."""
+        return canonical(self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """Where the weights of a model came from that was trained elsewhere.
+
+    Attributes:
+        file: its name, without its folder.
+        sha256: of its bytes.
+    """
+
+    file: str = stated(text(1000))
+    sha256: str = stated(HEX_64)
     unknown: dict = records.unknown_fields()
 
 
@@ -62,7 +123,7 @@ class Data:
 
     method: str = stated(one_of(METHODS))
     block_size: int = stated(whole(1, MAX_BLOCK))
-    channels: int = stated(whole(3, 3))
+    channels: int = stated(whole(1, MAX_CHANNELS))
     max_value: int = stated(whole(1, 65535))
     key_id: str = stated(KEY_ID)
     password_hash: str = stated(PASSWORD_HASH)
@@ -125,6 +186,24 @@ class Best:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """For whom the weights are encrypted, and which they are; see `segkey.model.sealed`.
+
+    Attributes:
+        recipients: public texts ``age1…``.
+        sha256: checksum of the weights; None before there are any.
+        replaces: checksums of earlier weights that a kill may have left in their place.
+    """
+
+    recipients: tuple[str, ...] = stated(
+        many(pattern("age1[0-9a-z]{58}", "a recipient age1…"), MOST_RECIPIENTS, 1)
+    )
+    sha256: str | None = stated(or_none(HEX_64), default=None)
+    replaces: tuple[str, ...] | None = stated(many(HEX_64, 1000), default=None, omitted=True)
+    unknown: dict = records.unknown_fields()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Configuration:
     """``run.json``.
 
@@ -148,7 +227,11 @@ class Configuration:
         seconds: that they took.
         differs_from_paper: how augmentation does, if the schedule is the paper's.
         weights_sha256: checksum of the weights.
+        sealed: for whom the weights are encrypted; None if they are not.
         best: the epoch they are of.
+        stopped_early: whether it ended before its last epoch, as nothing got better.
+        log: other logs of it that are kept.
+        imported: where they came from, if the model was trained elsewhere.
     """
 
     format: str = stated(text(100), default=FORMAT)
@@ -175,7 +258,11 @@ class Configuration:
     seconds: float = stated(number(0))
     differs_from_paper: str | None = stated(text(1000), default=None, omitted=True)
     weights_sha256: str | None = stated(HEX_64, default=None, omitted=True)
+    sealed: Sealed | None = stated(Sealed, default=None, omitted=True)
     best: Best | None = stated(Best, default=None, omitted=True)
+    stopped_early: bool | None = stated(YES_OR_NO, default=None, omitted=True)
+    log: str | None = stated(one_of(LOGS), default=None, omitted=True)
+    imported: Imported | None = stated(Imported, default=None, omitted=True)
     unknown: dict = records.unknown_fields()
 
     @property
@@ -215,10 +302,33 @@ def read(document: dict) -> Configuration:
     if unknown := unknown_fields(document["recipe"]):
         known = ", ".join(records.as_json(configuration.recipe))
         raise Misfit(f"in 'recipe', {unknown[0]!r} is unknown; expected {known}")
-    (height, width), m = configuration.data.size, configuration.data.block_size
+    _check_channels(configuration)
+    data, lock = configuration.data, configuration.model.lock
+    if lock and (data.method == "none" or lock.block_size != data.block_size):
+        raise Misfit(
+            f"'model.lock.block_size' is {lock.block_size}; expected that of 'data', "
+            f"{data.block_size}, and a method other than none"
+        )
+    (height, width), m = data.size, data.block_size
     if height * width > MAX_PIXELS or height % m or width % m:
         raise Misfit(
             f"'data.size' is {height}x{width}; expected sides that M = {m} divides, of at most "
             f"{MAX_PIXELS} pixels"
         )
     return configuration if document["recipe"] else replace(configuration, recipe=None)
+
+
+def _check_channels(configuration: Configuration) -> None:
+    """Raise `Misfit` if the network takes another number of channels than the images have."""
+    model, channels = configuration.model, configuration.data.channels
+    found = {"model.channels": model.channels}
+    found |= {
+        f"model.{kind}": len(values)
+        for kind, values in (("mean", model.mean), ("std", model.std))
+        if values
+    }
+    for name, number_of in found.items():
+        if number_of != channels:
+            raise Misfit(
+                f"'{name}' is for {number_of} channels; expected {channels}, as 'data' has"
+            )

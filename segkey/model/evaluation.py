@@ -207,7 +207,7 @@ def conditions(
     return {
         "run": run.name,
         "weights_sha256": checksum,
-        "network": run.configuration.model.backbone,
+        "network": run.configuration.model.network,
         "split": split.header.split,
         "images": images,
         "fingerprint": split.fingerprint,
@@ -272,15 +272,12 @@ def evaluate(
     if plain and cipher is None and run.header.method != "none":
         raise SegkeyError("plain images need the key of the run", "give it with --key")
     count = min(limit or len(split), len(split))
+    model = run.load_model(device)  # before its checksum is taken, which only opening tells
     settings = conditions(run, split, device, count, batch_size, precise)
     agree_on(settings)
     # A rank reads its own images only.
-    model, loader = (
-        run.load_model(device),
-        BatchLoader(
-            split, device, limit=limit, resident=None if distributed.is_single() else False
-        ),
-    )
+    resident = None if distributed.is_single() else False
+    loader = BatchLoader(split, device, limit=limit, resident=resident)
     with progress.task("evaluate", len(loader)) as advance:
         encrypting = cipher if plain else None
         scores = score(

@@ -24,6 +24,11 @@ def own_shards(run: Run) -> list[Path]:
         SegkeyError: they are no longer there.
     """
     paths = [Path(path) for path in run.configuration.data.shards]
+    if not paths:
+        raise SegkeyError(
+            f"run {run.name} was trained elsewhere, and names no shards",
+            "give some to test on: --shards FOLDER, or --images FOLDER with masks",
+        )
     for path in paths:
         # The run is untrusted: a name may be too long for any system.
         with explain_os_errors(path):

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from segkey.crypto import ciphers
+from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
 from segkey.data import augment, decode
@@ -30,30 +31,40 @@ from segkey.data.items import Item, Problem
 from segkey.data.palette import overlay, palette_mask
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model.batches import as_pixels
+from segkey.model.networks import Segmenter
 from segkey.model.runs import Run
 from segkey.system import devices
 from segkey.system.files import make_folder, written_whole
 from segkey.system.names import free_path
 from segkey.system.progress import SILENT, Progress
 
-Picture = str | Path | Image.Image | np.ndarray
+Picture = str | Path | Image.Image | np.ndarray | Tensor
 _BAND = 1 << 24  # logits enlarged at a time: 64 MB, whatever the size of the photograph
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 
 
-def load(run: str | Path, device: str | torch.device = "auto", precise: bool = False) -> "Model":
+def load(
+    run: str | Path,
+    key: Key | Identity | None = None,
+    device: str | torch.device = "auto",
+    precise: bool = False,
+) -> "Model":
     """The model of a run, ready to predict.
 
     Args:
         run: the run's folder, or ``runs/latest``.
+        key: opens a sealed run, in memory only; others need none here. What images are encrypted
+            with is given to `Model.predict`.
         device: ``auto``, ``cuda``, ``cuda:1``, ``mps`` or ``cpu``.
         precise: float32 even where the device computes in bfloat16.
 
     Raises:
-        SegkeyError: no run there, damaged weights, or no such device.
+        SegkeyError: no run there, damaged weights, no such device, or a sealed run of another key.
     """
+    if isinstance(key, str | torch.device):  # the device once stood second
+        key, device = None, key
     where = device if isinstance(device, torch.device) else devices.choose(device)
-    return Model(Run.open(run), where, precise)
+    return Model(Run.open(run).unlock(key), where, precise)
 
 
 class Model:
@@ -68,6 +79,20 @@ class Model:
     def __init__(self, run: Run, device: torch.device, precise: bool = False):
         self.run, self.device, self.precise = run, device, precise
         self._network = run.load_model(device)
+
+    def __repr__(self) -> str:
+        header, (height, width) = self.run.header, self.run.size
+        label = ciphers.method_label(header.method, header.block_size)
+        key = f", key {header.key_id}" if header.key_id else ""
+        return (
+            f"<segkey model {self.run.name}: {self._network.name}, {height}x{width}, "
+            f"{len(self.classes)} classes, {label}{key}, on {self.device}>"
+        )
+
+    @property
+    def network(self) -> Segmenter:
+        """The network, in evaluation mode: float (N, C, H, W) in 0 … 1, encrypted, to logits."""
+        return self._network
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +109,9 @@ class Model:
         """Segment images: resize as in training, encrypt, predict, and resize the masks back.
 
         Args:
-            images: a path, a Pillow image, or a uint8 array (H, W, 3) or (H, W); or a list of them.
+            images: a path, a Pillow image, a uint8 array (H, W, 3) or (H, W), or a tensor
+                (3, H, W), uint8 or floating-point from 0 to 1; or a list of them, or a tensor
+                (N, 3, H, W).
             key: the model's key. With another one, or none, segkey warns, and the masks are poor.
             password: the FFX password, if the model was trained with a fixed one.
             batch_size: images per batch.
@@ -96,7 +123,7 @@ class Model:
         Raises:
             SegkeyError: an image that cannot be read, or the right key without the right password.
         """
-        if not isinstance(images, list | tuple):
+        if not _are_many(images):
             return self.predict([images], key, password, batch_size)[0]
         cipher, masks = self.cipher(key, password), []
         for start in range(0, len(images), batch_size):
@@ -106,6 +133,34 @@ class Model:
                 pixels, [(picture.height, picture.width) for picture in batch], cipher
             )
         return masks
+
+    @torch.inference_mode()
+    def probabilities(
+        self,
+        images: Picture | list[Picture],
+        key: Key | None = None,
+        password: bytes | None = None,
+        batch_size: int = 32,
+    ) -> np.ndarray | list[np.ndarray]:
+        """How likely each class is at each pixel: the softmax of the enlarged logits.
+
+        Args:
+            images, key, password, batch_size: as for `predict`, whose masks hold the likeliest.
+
+        Returns:
+            float32 (classes, H, W), of the image's own size; a list for a list.
+        """
+        if not _are_many(images):
+            return self.probabilities([images], key, password, batch_size)[0]
+        cipher, found = self.cipher(key, password), []
+        for start in range(0, len(images), batch_size):
+            batch = [_upright(image) for image in images[start : start + batch_size]]
+            pixels = np.stack([augment.as_array(picture, self.run.size) for picture in batch])
+            for each, picture in zip(self._logits(pixels, cipher, 255), batch, strict=True):
+                size = (picture.height, picture.width)
+                logits = F.interpolate(each[None], size, mode="bilinear", align_corners=False)
+                found.append(logits[0].softmax(0).cpu().numpy())
+        return found
 
     def cipher(self, key: Key | None, password: bytes | None = None) -> Cipher | None:
         """What images are encrypted with before prediction; None if they stay plain.
@@ -151,15 +206,47 @@ class Model:
         Returns:
             uint8 (H, W) each.
         """
+        logits = self._logits(pixels, cipher, divided_by)
+        return [
+            classes_at(each, size).cpu().numpy() for each, size in zip(logits, sizes, strict=True)
+        ]
+
+    def _logits(self, pixels: np.ndarray, cipher: Cipher | None, divided_by: int) -> Tensor:
+        """float32 (N, classes, h, w), of plain images of the network's size."""
         images = torch.from_numpy(pixels).to(self.device)
         images, max_value = (
             (cipher.encrypt(images), cipher.max_value) if cipher else (images, divided_by)
         )
         with devices.mixed_precision(self.device, not self.precise):
-            logits = self._network(as_pixels(images, max_value)).float()
-        return [
-            classes_at(each, size).cpu().numpy() for each, size in zip(logits, sizes, strict=True)
-        ]
+            return self._network(as_pixels(images, max_value)).float()
+
+
+def _are_many(images: object) -> bool:
+    """Whether these are several images: a list, or a batch in one tensor."""
+    return isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4)
+
+
+def _as_image_array(image: Tensor) -> np.ndarray:
+    """A tensor (C, H, W) as uint8 (H, W, C).
+
+    Raises:
+        SegkeyError: another shape, or values beyond 0 … 1 of a floating-point tensor.
+    """
+    image = image.detach().cpu().as_subclass(Tensor)
+    if image.ndim != 3 or len(image) not in (1, 3):
+        raise SegkeyError(
+            f"a tensor of shape {tuple(image.shape)} is not an image",
+            "give (3, H, W) or (1, H, W), or (N, 3, H, W) for several",
+        )
+    if image.is_floating_point():
+        if not (image.min() >= 0 and image.max() <= 1):
+            raise SegkeyError(
+                f"a floating-point image has values from {image.min():.3g} to {image.max():.3g}",
+                "give pixels from 0 to 1, not normalised: the network does that itself",
+            )
+        image = (image * 255).round().to(torch.uint8)
+    array = image.permute(1, 2, 0).numpy()
+    return array[..., 0] if array.shape[2] == 1 else array
 
 
 def _warn(text: str) -> None:
@@ -170,6 +257,8 @@ def _upright(image: Picture) -> Image.Image:
     """Anything that is an image, as upright RGB."""
     if isinstance(image, str | Path):
         return decode.load_image(Path(image))
+    if isinstance(image, Tensor):
+        image = _as_image_array(image)
     if isinstance(image, np.ndarray):
         if (
             image.dtype != np.uint8

@@ -7,9 +7,14 @@ import torch
 
 from segkey.errors import SegkeyError
 from segkey.system.records import stated
-from segkey.system.validators import PATH, number, one_of, whole
+from segkey.system.validators import PATH, Kind, many, number, one_of, or_none, whole
 
 OPTIMIZERS = ("sgd", "adamw")
+LOSSES = ("ce", "dice", "ce+dice", "focal")  # `segkey.model.losses` has them
+_WEIGHTS = Kind(
+    "auto, a number for each class, or null",
+    lambda v: v is None or v == "auto" or many(number(0, 1e6), 255, 1).fits(v),
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,12 @@ class Recipe:
         weights: starting weights: ``coco``, ``imagenet``, ``none`` or a file.
         crop_scale: smallest area of a random crop, as a fraction of the image, 0 … 1; used if
             images are augmented on the device.
+        loss: ``ce``, ``dice``, ``ce+dice`` or ``focal``.
+        class_weights: ``auto``, or a weight for each class; None for 1.
+        patience: epochs without a lower validation loss after which the training ends; 0 for never.
+        ema: decay of the exponential moving average of the weights that is validated and kept; 0
+            for the weights themselves.
+        encoder_weights: a file of weights for the encoder alone.
     """
 
     optimizer: str = stated(one_of(OPTIMIZERS), default="sgd")
@@ -41,6 +52,11 @@ class Recipe:
     batch_size: int = stated(whole(1, 10**9), default=256)
     weights: str = stated(PATH, default="coco")
     crop_scale: float = stated(number(0, 1, above=True), default=0.08)
+    loss: str = stated(one_of(LOSSES), default="ce")
+    class_weights: str | tuple[float, ...] | None = stated(_WEIGHTS, default=None)
+    patience: int = stated(whole(0, 10**9), default=0)
+    ema: float = stated(number(0, 1), default=0.0)
+    encoder_weights: str | None = stated(or_none(PATH), default=None)
 
     def lr_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """The learning rate.
@@ -79,13 +95,20 @@ class Recipe:
                 raise SegkeyError(
                     f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}"
                 )
-        for name in ("weight_decay", "momentum", "lr_min", "restart"):
+        for name in ("weight_decay", "momentum", "lr_min", "restart", "patience"):
             if not getattr(self, name) >= 0:
                 raise SegkeyError(
                     f"{name.replace('_', ' ')} must not be below 0, as {getattr(self, name)} is"
                 )
         if not self.crop_scale <= 1:
             raise SegkeyError(f"crop scale must be a fraction of the area, not {self.crop_scale}")
+        if not 0 <= self.ema < 1:
+            raise SegkeyError(
+                f"the decay of the moving average must be from 0 to below 1, not {self.ema}",
+                "take --ema 0.999, or less for a short training",
+            )
+        if self.loss not in LOSSES:
+            raise SegkeyError(f"there is no loss '{self.loss}'", f"losses: {', '.join(LOSSES)}")
         if self.optimizer not in OPTIMIZERS:
             raise SegkeyError(
                 f"there is no optimizer '{self.optimizer}'", f"optimizers: {', '.join(OPTIMIZERS)}"
@@ -119,9 +142,10 @@ def recipe(name: str, **overrides: object) -> Recipe:
     """
     if name not in RECIPES:
         raise SegkeyError(f"there is no recipe '{name}'", f"recipes: {', '.join(RECIPES)}")
-    return replace(
-        RECIPES[name], **{key: value for key, value in overrides.items() if value is not None}
-    ).check()
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if given.get("encoder_weights"):  # they take the place of the recipe's own
+        given = {"weights": "none"} | given
+    return replace(RECIPES[name], **given).check()
 
 
 def unknown_fields(values: dict) -> list[str]:

@@ -40,10 +40,11 @@ def configuration(trainer: Trainer, shards: list[Path]) -> Configuration:
         shuffle_buffer=buffer,
         precise=settings.precise,
         compiled=settings.compiled,
-        model=Network(backbone=settings.backbone),
+        model=Network(**trainer.model.description),
         data=replace(data_of(trainer), shards=tuple(str(path) for path in shards)),
         training=training,
         recipe=settings.recipe,
+        log=settings.log,
         seed=settings.seed,
         epochs_done=0,
         seconds=0.0,
@@ -64,12 +65,13 @@ def settings_of(run: runs.Run, resident: bool | None = None) -> Settings:
         buffer = SHUFFLE_BUFFER * made.windowed
     return Settings(
         made.recipe,
-        made.model.backbone,
+        made.model.network,
         made.precise,
         bool(made.compiled),
         made.seed,
         resident,
         buffer,
+        log=made.log,
     )
 
 

@@ -10,6 +10,16 @@ from segkey.system.files import create, explain_os_errors, is_there, read_text, 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+def of_method(method: str, block_size: int) -> str:
+    """How a run of a method is called unless it is given a name: ``np-m4``, ``shf-np-m4``."""
+    return "plain" if method == "none" else f"{as_name(method)}-m{block_size}"
+
+
+def as_name(text: str) -> str:
+    """Text as a part of a name: ``-`` for what a name cannot hold."""
+    return re.sub("[^A-Za-z0-9._-]+", "-", text).strip("-._")
+
+
 def named_by(latest: Path) -> str:
     """The run beside it that ``runs/latest`` names, by a link or, without links, a text file."""
     try:

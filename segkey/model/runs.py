@@ -16,10 +16,21 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import save
 
+from segkey.crypto import age
+from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import configuration, history, networks, results, run_names, weights
+from segkey.model import (
+    configuration,
+    history,
+    networks,
+    results,
+    run_checks,
+    run_names,
+    sealed,
+    weights,
+)
 from segkey.model.authenticity import authenticated
 from segkey.model.configuration import FORMAT, Configuration
 from segkey.shards import Header
@@ -43,13 +54,16 @@ R = TypeVar("R", bound=results.Result)
 NAMES = (  # of all files that segkey reads or writes in a run
     "run.json",
     "model.safetensors",
+    "model.safetensors.age",
     "resume.pt",
+    "resume.pt.age",
     "history.jsonl",
     "evaluate.json",
     "attack.json",
     "suite.json",
     "cell.json",
     "attack.partial.jsonl",
+    "log.csv",
     ".lock",
 )
 
@@ -61,10 +75,12 @@ class Run:
         path: the folder.
         configuration: what ``run.json`` holds; to change it, assign a changed copy
             (`dataclasses.replace`) and `save`.
+        identity: opens the weights of a sealed run; from `unlock`.
     """
 
     def __init__(self, path: Path, configuration: Configuration):
         self.path, self.configuration = path, configuration
+        self.identity: Identity | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -151,6 +167,11 @@ class Run:
         return self.path.name or self.path.absolute().name
 
     @property
+    def folder(self) -> Path:
+        """The folder that it lies in."""
+        return self.path.parent if self.path.name else self.path.absolute().parent
+
+    @property
     def header(self) -> Header:
         """What the run was trained on, as a shard would say it."""
         return self.configuration.header
@@ -173,36 +194,71 @@ class Run:
         return tuple(self.configuration.data.size)
 
     @property
+    def is_sealed(self) -> bool:
+        """Whether its weights are encrypted."""
+        return self.configuration.sealed is not None
+
+    @property
+    def recipients(self) -> list[str]:
+        """For whom its weights are encrypted: public texts ``age1…``; none if they are not."""
+        return list(self.configuration.sealed.recipients) if self.is_sealed else []
+
+    def unlock(self, key: Key | Identity | None) -> "Run":
+        """Give a sealed run the key that opens it, for all that loads its weights later.
+
+        Without effect on a run that is not sealed. Returns the run.
+
+        Raises:
+            SegkeyError: no key, or one that it was not sealed for.
+        """
+        if self.is_sealed:
+            self.identity = Identity.of(key) if isinstance(key, Key) else key
+            sealed.require(self)
+        return self
+
+    def _file(self, name: str) -> Path:
+        return self.path / (name + sealed.SUFFIX * self.is_sealed)
+
+    @property
     def weights_file(self) -> Path:
-        """Path of ``model.safetensors``, which may not exist yet."""
-        return self.path / "model.safetensors"
+        """``model.safetensors``, or ``model.safetensors.age``; it may not exist yet."""
+        return self._file("model.safetensors")
 
     @property
     def weights_checksum(self) -> str | None:
-        """The checksum that ``model.safetensors`` states; None if there are no weights.
+        """The checksum that the weights state, or those of a sealed run should have.
 
-        `load_model` compares it with the weights.
+        None if there are no weights. `load_model` compares it with them.
         """
         if not is_there(self.weights_file):
             return None
+        if self.is_sealed:
+            return self.configuration.sealed.sha256
         return weights.stated_checksum(self.weights_file)
 
     @property
     def state_file(self) -> Path:
         """What a training goes on from; there until it has ended."""
-        return self.path / "resume.pt"
+        return self._file("resume.pt")
 
     @property
     def epochs_missing(self) -> int:
-        """Of the recipe's epochs, those that its training has not come to."""
-        recipe = self.configuration.recipe
-        return max(0, recipe.epochs - self.configuration.epochs_done) if recipe else 0
+        """Of the recipe's epochs, those that its training has not come to; 0 for a locked run."""
+        made = self.configuration
+        if self.is_locked or made.recipe is None or made.stopped_early:
+            return 0
+        return max(0, made.recipe.epochs - made.epochs_done)
 
     @property
     def starting_weights(self) -> str | None:
         """The weights that its training began with (`Recipe.weights`), if it had one."""
         recipe = self.configuration.recipe
         return recipe.weights if recipe else None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether it was locked after its training (`segkey.model.lock`)."""
+        return self.configuration.model.lock is not None
 
     @property
     def is_worked_on(self) -> bool:
@@ -212,8 +268,7 @@ class Run:
     @property
     def how_to_go_on(self) -> str:
         """The command that goes on with its training."""
-        folder = self.path.absolute().parent if self.path.name == "" else self.path.parent
-        elsewhere = "" if folder == Path("runs") else f" --runs {word(folder)}"
+        elsewhere = "" if self.folder == Path("runs") else f" --runs {word(self.folder)}"
         return f"segkey train --resume --name {word(self.name)}{elsewhere}"
 
     def save(self) -> None:
@@ -222,29 +277,55 @@ class Run:
             write_json(self.path / "run.json", self.configuration.document)
 
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
-        """Write ``model.safetensors`` with its checksum, which goes into `configuration` too."""
+        """Write ``model.safetensors`` with its checksum, which goes into `configuration` too.
+
+        Those of a run that was made to be sealed are encrypted in memory, and ``run.json``, which
+        they are bound to, is written before them.
+        """
+        self.configuration = replace(self.configuration, weights_sha256=weights.checksum(state))
+        if self.is_sealed:
+            self.configuration = sealed.expect(self.configuration)
+            self.save()
+        if distributed.is_main():
+            self.write_weights(state)
+        self.configuration = sealed.settle(self.configuration)
+
+    def write_weights(self, state: dict[str, torch.Tensor]) -> None:
+        """Write the weights, and nothing else; `save_weights` is what a training does."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        checksum = weights.checksum(state)
-        self.configuration = replace(self.configuration, weights_sha256=checksum)
-        if not distributed.is_main():
-            return
+        stated = {"sha256": weights.checksum(state)}
+        if self.is_sealed:
+            stated["header"] = sealed.header_digest(self.configuration)
+        data = save(state, stated)
+        if self.is_sealed:
+            data = age.encrypted(data, self.recipients)
         with written_whole(self.weights_file) as file:
-            file.write(save(state, {"sha256": checksum}))
+            file.write(data)
 
     def load_model(self, device: torch.device) -> networks.Segmenter:
         """The trained network, in evaluation mode.
 
         Raises:
-            SegkeyError: the weights are missing, damaged, or do not fit the run's network. They are
-                compared with the checksum in their own file, not with that in run.json, from
+            SegkeyError: the weights are missing, damaged, or do not fit the run's network; or
+                they are sealed, and `unlock` was not given their key. They are compared with the checksum in their own file, not with that in run.json, from
                 which a kill between two writes may leave them apart.
         """
         self.require_weights()
-        model = networks.described(records.as_json(self.configuration.model), self.header.classes)
+        if self.is_sealed:
+            sealed.require(self)  # before the network is built, which takes a second
+        model = self._network()
+        limit = 2 * model.bytes + (1 << 20)
+        state = sealed.read(self, limit) if self.is_sealed else self._read_weights(limit)
+        model.load_weights(state, str(self.weights_file))
+        return model.to(device, memory_format=torch.channels_last).eval()
+
+    def _network(self) -> networks.Segmenter:
+        """Its network, with random weights."""
+        return networks.described(records.as_json(self.configuration.model), self.header.classes)
+
+    def _read_weights(self, limit: int) -> dict[str, torch.Tensor]:
         try:
-            state, expected = weights.read_safetensors(
-                self.weights_file, 2 * model.bytes + (1 << 20)
-            )
+            state, expected = weights.read_safetensors(self.weights_file, limit)
         except (SafetensorError, OSError, ValueError):
             state, expected = {}, None
         if weights.checksum(state) != expected:
@@ -252,47 +333,34 @@ class Run:
                 f"{self.weights_file} is damaged: it does not match its checksum",
                 "restore it from a backup, or train again",
             )
-        model.load_weights(state, str(self.weights_file))
-        return model.to(device, memory_format=torch.channels_last).eval()
+        return state
+
+    def read_state(self, device: torch.device | str = "cpu") -> dict:
+        """What a training goes on from.
+
+        Raises:
+            SegkeyError: it is damaged, or sealed, and `unlock` was not given its key.
+        """
+        if self.is_sealed:
+            sealed.require(self)
+        model = self._network()
+        limit = model.state_bytes + age.MOST_HEADER_BYTES * self.is_sealed
+        identity = self.identity if self.is_sealed else None
+        return weights.read_archive(self.state_file, device, limit, identity)
 
     def require_weights(self) -> None:
         """Raise `SegkeyError` unless there are weights; it says why there are none, and what to do.
 
         Asked before the folder is locked: while it is, its training seems to be under way.
         """
-        if is_there(self.weights_file):
-            return
-        if self.is_worked_on:
-            raise SegkeyError(
-                f"{self.path} has no weights yet: its training is under way",
-                "wait until it saves some",
-            )
-        if not self.configuration.epochs_done:
-            raise SegkeyError(
-                f"{self.path} has no weights: its training was cut off before it saved any",
-                f"go on with it: {self.how_to_go_on}",
-            )
-        raise SegkeyError(
-            f"{self.path} has no weights (model.safetensors)",
-            "copy them from where it was trained, or train again",
-        )
+        run_checks.require_weights(self)
 
     def damage(self) -> list[str]:
-        """Read all that is kept of the run and say what does not match its checksum."""
-        checks = [lambda: self.load_model(torch.device("cpu")), self.history]
-        if is_there(self.state_file):
-            model = networks.described(
-                records.as_json(self.configuration.model), self.header.classes
-            )
-            checks.append(lambda: weights.read_archive(self.state_file, limit=model.state_bytes))
-        checks += [lambda name=name: self.result(name) for name in ("evaluate", "attack")]
-        found = []
-        for check in checks:
-            try:
-                check()
-            except SegkeyError as error:
-                found.append(error.what)
-        return found
+        """Read all that is kept of the run and say what does not match its checksum.
+
+        Of the weights of a sealed run, if `unlock` was not given its key, only the form.
+        """
+        return run_checks.damage(self)
 
     def history(self) -> list[dict]:
         """One dictionary per epoch."""

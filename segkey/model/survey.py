@@ -7,14 +7,13 @@ from pathlib import Path
 
 from segkey.data.items import Problem
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import results
+from segkey.model import results, sealed
 from segkey.model.runs import Run
 from segkey.system.files import explain_os_errors
 
 _FILES = (
     "run.json",
-    "model.safetensors",
-    "resume.pt",
+    *(name + end for name in ("model.safetensors", "resume.pt") for end in ("", sealed.SUFFIX)),
     "history.jsonl",
     *(f"{name}.json" for name in results.NAMES),
 )
@@ -95,7 +94,7 @@ def _usable(path: Path) -> Run:
     # Results may be kept without the weights, which are large.
     if not any(found) and not run.weights_file.is_file():
         done = run.configuration.epochs_done
-        what = f"{path} has no weights (model.safetensors) and no results"
+        what = f"{path} has no weights ({run.weights_file.name}) and no results"
         raise SegkeyError(
             what if done else f"{what}: no epoch of its training is finished", "train it again"
         )

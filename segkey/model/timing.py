@@ -20,7 +20,7 @@ from segkey.system.seeds import seeded
 def seconds_per_image(
     split: Split | MemorySplit,
     recipe: Recipe,
-    backbone: str,
+    network: str,
     cipher: Cipher | None,
     device: torch.device,
     patience: float = 30.0,
@@ -29,13 +29,13 @@ def seconds_per_image(
 
     Args:
         split: some images with masks, repeated to fill a batch.
-        recipe, backbone, cipher, device: as for `segkey.model.training.train`; the weights are
+        recipe, network, cipher, device: as for `segkey.model.training.train`; the weights are
             random, which takes as long.
         patience: seconds; if steps of the recipe's batch take longer, smaller batches are measured.
     """
     batch_size = max(recipe.batch_size, distributed.world_size())
     settings = Settings(
-        replace(recipe, weights="none", batch_size=batch_size), backbone, resident=True
+        replace(recipe, weights="none", batch_size=batch_size), network, resident=True
     )
     trainer = Trainer({"train": split, "val": split}, settings, device, cipher)
     trainer.model.train()

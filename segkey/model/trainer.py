@@ -17,10 +17,12 @@ from torch import Tensor
 
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.model import networks, runs
+from segkey.model import logs, network_registry, networks, runs
+from segkey.model.average import MovingAverage
 from segkey.model.batches import SHUFFLE_BUFFER, BatchLoader, as_pixels, fits
 from segkey.model.checkpoint import Checkpoint, Saver, copied
 from segkey.model.forecast import Forecast
+from segkey.model.losses import Loss, class_weights
 from segkey.model.recipes import Recipe
 from segkey.shards import Split
 from segkey.system import devices, distributed, interrupts
@@ -47,7 +49,7 @@ class Settings:
 
     Attributes:
         recipe: how to train, and the starting weights.
-        backbone: a name in `segkey.model.networks.BACKBONES`.
+        network: a name that `segkey.model.network_registry.find` knows.
         precise: compute in float32, even if the device is made for bfloat16.
         compiled: compile the network with `torch.compile`; takes a minute, and needs a compiler on
             the CPU.
@@ -57,16 +59,18 @@ class Settings:
             them all; by default 0 if they fit in the device's memory, else 1 GiB.
         save_every: seconds of finished epochs that a kill may cost; by default 30, or those in the
             environment variable ``SEGKEY_SAVE_EVERY``.
+        log: also log epochs as ``csv`` or for ``tensorboard``.
     """
 
     recipe: Recipe
-    backbone: str = "resnet50"
+    network: str = network_registry.DEFAULT
     precise: bool = False
     compiled: bool = False
     seed: int = 0
     resident: bool | None = None
     shuffle_buffer: int | None = None
     save_every: float = field(default_factory=_save_every)
+    log: str | None = None
 
 
 class Trainer:
@@ -94,10 +98,11 @@ class Trainer:
     ):
         self.settings, self.recipe, self.cipher = settings, settings.recipe, cipher
         self.device, self.progress = device, progress
+        logs.check(settings.log)
         header = splits["train"].header
-        self.ignore_index = header.ignore_index
         self.max_value = cipher.max_value if cipher else header.max_value
-        self._build_network(list(header.classes))
+        self.loss = self._loss_for(splits["train"])
+        self._build_network(splits["train"])
         self._open_loaders(splits)
         self.micro_batches = devices.MicroBatches(
             f"steps go on with batches of {self.recipe.batch_size}, their gradients added up",
@@ -112,10 +117,23 @@ class Trainer:
             self._tell_forecast,
         )
 
-    def _build_network(self, classes: list[str]) -> None:
+    def _loss_for(self, split: Split) -> Loss:
+        weights = class_weights(self.recipe.class_weights, split)
+        if weights is not None:
+            weights = torch.tensor(weights, device=self.device)
+        return Loss(self.recipe.loss, split.header.ignore_index, weights)
+
+    def _build_network(self, split: Split) -> None:
         """The network with its starting weights, and its optimizer."""
         torch.manual_seed(seed_of(self.settings.seed, "start"))
-        model = networks.build(self.settings.backbone, classes, self.recipe.weights)
+        model = networks.build(
+            self.settings.network,
+            list(split.header.classes),
+            self.recipe.weights,
+            channels=split.header.channels,
+            encoder_weights=self.recipe.encoder_weights,
+        )
+        model.check_size(*split.size)
         model = distributed.same_weights(model)
         model.to(self.device, memory_format=torch.channels_last)
         self.model = distributed.sync_batchnorm(model, self.device)
@@ -123,6 +141,12 @@ class Trainer:
         self.network = torch.compile(self.model) if self.settings.compiled else self.model
         self.parallel = distributed.data_parallel(self.network, self.device)
         self.optimizer = self.recipe.build_optimizer(self.model)
+        self.average = MovingAverage(self.model, self.recipe.ema) if self.recipe.ema else None
+
+    @property
+    def kept(self) -> networks.Segmenter:
+        """The network that is validated and kept: with averaged weights, if there are any."""
+        return self.average.model if self.average else self.model
 
     def _open_loaders(self, splits: dict[str, Split]) -> None:
         resident, buffer = self.settings.resident, self.settings.shuffle_buffer
@@ -143,6 +167,7 @@ class Trainer:
         Whatever stops it, the first rank saves the epochs that are finished.
         """
         reached, saver = start, Saver(run, self.settings.save_every)
+        log = logs.opened(self.settings.log, run.path, start.epochs)
         began = time.monotonic() - run.configuration.seconds
         if start.epochs:
             self.progress.say(f"going on after epoch {start.epochs} of {self.recipe.epochs}")
@@ -151,16 +176,21 @@ class Trainer:
                 for epoch in range(start.epochs, self.recipe.epochs):
                     line = self._epoch(epoch)
                     line["seconds"] = round(time.monotonic() - began, 3)
-                    reached = reached.after(line, self.model)
+                    reached = reached.after(line, self.kept)
                     if distributed.is_main():
                         saver.latest = self.with_state(reached)
                     self.report(reached.history[-1])
                     saver.save_if_due()
+                    log(reached.history)
+                    if self.has_ended(reached):
+                        break
             except BaseException:  # Ctrl-C, a rank that is gone, a training that diverged, ...
                 stops.held = True
                 with distributed.saving:
                     saver.save()
                 raise
+            finally:
+                log.close()
         run.configuration = distributed.broadcast(run.configuration)
 
     def _epoch(self, epoch: int) -> dict:
@@ -186,6 +216,8 @@ class Trainer:
         loss = float(distributed.all_reduce_sum(total)) / images
         rate = round(images / (time.monotonic() - began), 2)
         distributed.average_buffers(self.model)
+        if self.average:
+            self.average.gather()
         line = {"epoch": epoch + 1, "loss": loss, "val_loss": self.validate(), "lr": lr}
         return distributed.broadcast(line | {"images_per_second": rate})
 
@@ -206,37 +238,36 @@ class Trainer:
             group["lr"] = lr
         loss = self.micro_batches.run(self.gradients, images, masks)
         self.optimizer.step()
+        if self.average:
+            self.average.update(self.model)
         return loss
 
     def gradients(self, micro_batches: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Leave the gradients of a batch's mean loss with the parameters; returns that loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        pixels = sum(self._pixels(masks) for _, masks in micro_batches)
-        pixels = distributed.all_reduce_sum(pixels).clamp(min=1)
+        amount = sum(self.loss.amount(masks) for _, masks in micro_batches)
+        divisor = self.loss.divisor(distributed.all_reduce_sum(amount))
         total = torch.zeros((), device=self.device)
         for images, masks in micro_batches:
             with devices.mixed_precision(self.device, not self.settings.precise):
-                loss = self._loss(self.parallel, images, masks) / pixels
+                loss = self._loss(self.parallel, images, masks) / divisor
             # DistributedDataParallel takes the mean of the ranks' gradients; wanted is the sum.
             (loss * distributed.world_size()).backward()
             total += loss.detach()
         return total
 
     def _loss(self, network: torch.nn.Module, images: Tensor, masks: Tensor) -> Tensor:
-        """Cross-entropy, summed over the pixels that are not void."""
+        """The loss, summed over the pixels that are not void."""
         images = self.cipher.encrypt(images) if self.cipher else images
-        return segmentation_loss(network, images, masks, self.max_value, self.ignore_index)
-
-    def _pixels(self, masks: Tensor) -> Tensor:
-        """How many pixels are not void."""
-        return (masks != self.ignore_index).sum()
+        logits = network(as_pixels(images, self.max_value)).float()
+        return self.loss.summed(logits, masks)
 
     @torch.inference_mode()
     def validate(self) -> float:
-        """Mean cross-entropy over all pixels of the validation split that are not void."""
-        self.model.eval()
+        """Mean loss over all pixels of the validation split that are not void."""
+        self.kept.eval()
         count, size = len(self.val_loader), self.recipe.batch_size
-        pixels = torch.zeros((), dtype=torch.int64, device=self.device)
+        amount = torch.zeros((), dtype=torch.float64, device=self.device)
         # A place per batch: the sum over ranks is that of one process, to the last digit.
         losses = torch.zeros(math.ceil(count / size), dtype=torch.float64, device=self.device)
         batches = self.val_loader.batches(size, distributed.my_batches(count, size))
@@ -244,20 +275,30 @@ class Trainer:
             for number, (images, masks) in enumerate(batches):
                 place = distributed.rank() + number * distributed.world_size()
                 losses[place] = self.val_loader.micro_batches.run(self._summed, images, masks)
-                pixels += self._pixels(masks)
-        return float(distributed.all_reduce_sum(losses).sum() / distributed.all_reduce_sum(pixels))
+                amount += self.loss.amount(masks)
+        return float(distributed.all_reduce_sum(losses).sum() / distributed.all_reduce_sum(amount))
 
     def _summed(self, micro_batches: list[tuple[Tensor, Tensor]]) -> Tensor:
-        return sum(self._loss(self.network, *each).double() for each in micro_batches)
+        network = self.average.model if self.average else self.network
+        return sum(self._loss(network, *each).double() for each in micro_batches)
+
+    def has_ended(self, reached: Checkpoint) -> bool:
+        """Whether no epoch follows: it was the last one, or patience has run out."""
+        if reached.epochs == self.recipe.epochs:
+            return True
+        best = max((line["epoch"] for line in reached.history if line["best"]), default=0)
+        return 0 < self.recipe.patience <= reached.epochs - best
 
     def with_state(self, reached: Checkpoint) -> Checkpoint:
         """A checkpoint with what is needed to go on from it, unless it is the last epoch's."""
-        if reached.epochs == self.recipe.epochs:
+        if self.has_ended(reached):
             return reached
         state = {
             "model": copied(self.model.weights()),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
         }
+        if self.average:
+            state["average"] = self.average.state()
         return replace(reached, state=state)
 
     def report(self, line: dict) -> None:

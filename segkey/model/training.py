@@ -14,6 +14,7 @@ normalised by the statistics of a rank's slice.
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import torch
 from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.model import recording, run_names, runs
+from segkey.model import recording, run_names, runs, sealed
 from segkey.model.checkpoint import Checkpoint, restore
 from segkey.model.configuration import Data
 from segkey.model.recipes import Recipe
@@ -45,6 +46,8 @@ def train(
     device: torch.device,
     name: str | None = None,
     cipher: Cipher | None = None,
+    recipients: Sequence[str] = (),
+    backbone: str | None = None,
     progress: Progress = SILENT,
     **settings: object,
 ) -> runs.Run:
@@ -62,22 +65,26 @@ def train(
         name: the run's name; by default from method and block size.
         cipher: augments, then encrypts plain shards on the device. Without it, plain shards that
             were not augmented when they were made are augmented on the device too.
+        recipients: seal the run for these public texts ``age1…``: neither its weights nor the state
+            that a resumption needs are ever written unencrypted.
+        backbone: another spelling of ``network``, that of earlier versions.
         progress: hears of every epoch.
-        settings: other fields of `Settings`: ``backbone``, ``seed``, ``precise``, ``compiled``,
+        settings: other fields of `Settings`: ``network``, ``seed``, ``precise``, ``compiled``,
             ``resident``, ``shuffle_buffer``, ``save_every``.
 
     Raises:
         SegkeyError: splits that cannot be trained on, weights that are not there, a name that is
             taken.
     """
-    chosen = Settings(recipe, **settings)
+    chosen = Settings(recipe, **settings | ({"network": backbone} if backbone else {}))
+    promised = sealed.sealed_for(recipients) if recipients else None
     begun = _begun_by_this_job(folder, name) if distributed.is_main() else None
     if begun := distributed.broadcast(begun):
         run = runs.Run.open(begun)
         how = {"device": device, "cipher": cipher, "progress": progress}
         return run if is_finished(run) else resume(run, splits, resident=chosen.resident, **how)
     trainer = _trainer(splits, chosen, device, _cipher_on_device(splits, cipher), progress)
-    begun_with = recording.configuration(trainer, shards)
+    begun_with = replace(recording.configuration(trainer, shards), sealed=promised)
     if note := recording.note_on_augmentation(begun_with, cipher):
         progress.say(note)
     path = _make_folder(folder, name, begun_with.data)
@@ -99,13 +106,23 @@ def resume(
     """Go on with a run that was cut off, with the settings that it was begun with.
 
     Args:
-        run: the run.
+        run: the run; one that is sealed has been given its key (`segkey.model.runs.Run.unlock`).
         splits, device, cipher, progress: as for `train`.
         resident: keep all images on the device; by default, if they fit in its free memory.
 
     Raises:
         SegkeyError: it is finished, or the splits or the key are not those it was begun with.
     """
+    if run.is_locked:
+        raise SegkeyError(
+            f"run {run.name} is locked, so its training cannot go on",
+            "go on with the run that it was made of, and lock it again",
+        )
+    if run.configuration.recipe is None:
+        raise SegkeyError(
+            f"run {run.name} was trained elsewhere: nothing is known of its training",
+            f"train a new run that starts from its weights: --weights {run.weights_file}",
+        )
     if is_finished(run):
         epochs = run.configuration.epochs_done
         raise SegkeyError(f"run {run.name} has all its {epochs} epochs", "train a new run")
@@ -117,10 +134,16 @@ def resume(
     with distributed.sole_writer(run.path):
         saved = is_there(run.state_file)  # if not, it was cut off in its first epoch
         if saved:  # the starting weights need not be there any more
-            settings = replace(settings, recipe=replace(settings.recipe, weights="none"))
+            settings = replace(
+                settings, recipe=replace(settings.recipe, weights="none", encoder_weights=None)
+            )
         trainer = _trainer(splits, settings, device, cipher, progress)
         _check_same_data(run, trainer)
-        start = restore(run, trainer.model, trainer.optimizer) if saved else Checkpoint()
+        start = (
+            restore(run, trainer.model, trainer.optimizer, trainer.average)
+            if saved
+            else Checkpoint()
+        )
         facts = {"the epochs it goes on after": str(start.history)}
         distributed.require_same(facts, shown=False)
         recording.begin_segment(run, trainer, start.epochs)
@@ -173,7 +196,7 @@ def _make_folder(folder: Path, name: str | None, data: Data) -> Path:
     if name:
         run_names.check_name(name)
     else:
-        default = "plain" if data.method == "none" else f"{data.method}-m{data.block_size}"
+        default = run_names.of_method(data.method, data.block_size)
         name = distributed.broadcast(runs.free_name(folder, default))
     distributed.barrier()  # no rank looks for a run that the first one has made since
     runs.check_free(folder / name)

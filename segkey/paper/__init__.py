@@ -12,7 +12,7 @@ cut off goes on. The grid may grow.
 from segkey.paper.estimate import estimate
 from segkey.paper.example import Example, example
 from segkey.paper.findings import Model, examine, models_of
-from segkey.paper.grid import Cell, grid
+from segkey.paper.grid import Cell, grid, locks_that_fit
 from segkey.paper.metering import Watch
 from segkey.paper.results import CellResult, Results, read_results
 from segkey.paper.running import Experiment
@@ -35,6 +35,7 @@ __all__ = [
     "grid",
     "is_full_voc",
     "key_for",
+    "locks_that_fit",
     "models_of",
     "open_data",
     "read_results",

@@ -73,7 +73,7 @@ def run(
             recipe,
             shards=[shards],
             device=device,
-            backbone="resnet14",
+            network="resnet14",
             progress=progress,
         )
         test = evaluation_splits.open_test_split(trained)

@@ -39,20 +39,21 @@ def estimate(experiment: Experiment, cells: Sequence[Cell]) -> dict:
     )
     # FFX takes the longest to encrypt.
     cipher = experiment.cipher(max(cells, key=lambda cell: cell.method == "ffx"))
-    step = timing.seconds_per_image(split, settings.recipe, settings.backbone, cipher, device)
-    score = _seconds_to_score(split, settings.backbone, cipher, device)
+    step = timing.seconds_per_image(split, settings.recipe, settings.network, cipher, device)
+    score = _seconds_to_score(split, settings.network, cipher, device)
     images = experiment.images()
     epoch = images["train"] * step + images["val"] * score
 
     def seconds(cell: Cell) -> float:
         return (
-            settings.recipe.epochs * epoch + experiment.times_tested(cell) * images["test"] * score
+            settings.recipe.epochs * epoch * (not cell.locked)
+            + experiment.times_tested(cell) * images["test"] * score
         )
 
     return {
         "images": images,
         "disk_bytes": len(source) * split.row_bytes
-        + len(cells) * _bytes_of_weights(settings.backbone, len(classes)),
+        + len(cells) * _bytes_of_weights(settings.network, len(classes)),
         "training": step,
         "scoring": score,
         "protected": seconds(Cell("np", 2, 0)),
@@ -63,11 +64,11 @@ def estimate(experiment: Experiment, cells: Sequence[Cell]) -> dict:
 
 
 def _seconds_to_score(
-    split: MemorySplit, backbone: str, cipher: ciphers.Cipher, device: torch.device
+    split: MemorySplit, network: str, cipher: ciphers.Cipher, device: torch.device
 ) -> float:
     """How long an image takes to be encrypted and scored."""
     model = (
-        networks.build(backbone, list(split.header.classes))
+        networks.build(network, list(split.header.classes))
         .to(device, memory_format=torch.channels_last)
         .eval()
     )
@@ -80,7 +81,7 @@ def _seconds_to_score(
     return (time.monotonic() - began) / len(loader)
 
 
-def _bytes_of_weights(backbone: str, classes: int) -> int:
+def _bytes_of_weights(network: str, classes: int) -> int:
     with torch.device("meta"):  # counts, takes no memory
-        weights = networks.Segmenter(backbone, classes).weights()
+        weights = networks.Segmenter(network, classes).weights()
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())

@@ -77,8 +77,10 @@ def example(experiment: Experiment, results: Results) -> Example:
     counts = [len(np.setdiff1d(mask, split.header.ignore_index)) for mask in masks]
     index = int(np.argmax(counts))
     plain, truth = split.read("images", index), masks[index]
-    # The first seed's.
-    made = {(cell.method, cell.block_size): cell for cell in reversed(results.cells)}
+    # The first seed's; locked models predict what the baseline does.
+    made = {
+        (cell.method, cell.block_size): cell for cell in reversed(results.cells) if not cell.locked
+    }
     block_sizes = sorted({m for method, m in made if method != "none"})
     methods = [
         method for method in METHODS if method != "none" and any(each == method for each, _ in made)
@@ -123,7 +125,8 @@ def _view(
     experiment: Experiment, cell: CellResult, plain: np.ndarray, truth: np.ndarray, header: Header
 ) -> View:
     device, cipher = experiment.device, experiment.cipher(cell.cell)
-    model = Run.open(experiment.out / "runs" / cell.run).load_model(device)
+    run = Run.open(experiment.out / "runs" / cell.run).unlock(experiment.key)
+    model = run.load_model(device)
     images = cipher.encrypt(torch.from_numpy(plain[None]).to(device))
     with devices.mixed_precision(device):
         predicted = model(as_pixels(images, cipher.max_value)).argmax(1).cpu()

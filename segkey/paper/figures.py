@@ -5,19 +5,28 @@ Matplotlib is imported where a figure is drawn, as it takes longer than most com
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segkey.crypto.ciphers import METHODS, method_name
+from segkey.crypto.ciphers import method_name
 from segkey.model import comparability
+from segkey.paper.drawing import (
+    COLOURS,
+    COLUMN,
+    CORRECT,
+    PAGE,
+    PLAIN,
+    WRONG,
+    new_figure,
+    save,
+    styled,
+)
 from segkey.reports.text import number
 from segkey.reports.verdicts import plain_one_way
-from segkey.system.files import written_whole
 from segkey.system.words import visible
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
     from segkey.paper import Example, Model, Results
 
 _GAP = 1 / 32  # between images, as a part of one
+_MOST_PANELS = 4  # side by side
 _LEAST_WIDTH = 128  # pixels, of an image
 
 
@@ -77,60 +87,7 @@ def sheet(
     return drawn
 
 
-_PAGE, _COLUMN = 7.16, 3.5  # inches: both columns of a page, and one
-_STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 4,
-    "font.family": "sans-serif",
-    "text.parse_math": False,
-    "text.usetex": False,  # names are text: $ in them begins no formula
-}
-# Okabe and Ito's colours, which people with any colour vision tell apart; then Tol's, for images
-# with more classes.
-_COLOURS = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-    "#000000",
-    "#332288",
-    "#882255",
-    "#999933",
-    "#44AA99",
-    "#DDCC77",
-    "#AA4499",
-    "#117733",
-    "#88CCEE",
-)
-_CORRECT, _PLAIN, _WRONG = "#0072B2", "#E69F00", "#D55E00"
-
-
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw in `_STYLE`, and leave matplotlib's own settings as they are."""
-
-    @functools.wraps(draw)
-    def styled(*args: object) -> Figure:
-        import matplotlib
-
-        with matplotlib.rc_context(_STYLE):
-            return draw(*args)
-
-    return styled
-
-
-@_styled
+@styled
 def predictions(example: Example) -> Figure:
     """The paper's Figure 5: an image above the truth, and each model's input above its output.
 
@@ -145,12 +102,12 @@ def predictions(example: Example) -> Figure:
     ]
     columns = len(names) + 1
     height, width = example.truth.shape
-    side = min(1.75, _PAGE / columns)
+    side = min(1.75, PAGE / columns)
     colours, shown = _class_colours(example)
     per_line = max(1, min(len(shown), int(columns * side / 1.15)))
     legend_height = 0.2 * -(-len(shown) // per_line) + 0.1
     tall = 2 * side * height / width + 0.5 + legend_height
-    figure = _figure(columns * side, tall)
+    figure = new_figure(columns * side, tall)
     edges = {"left": 0.004, "right": 0.996, "top": 1 - 0.18 / tall, "bottom": legend_height / tall}
     grid = figure.add_gridspec(2, columns, wspace=0.04, hspace=0.16, **edges)
 
@@ -193,7 +150,7 @@ def _class_colours(example: Example) -> tuple[np.ndarray, list[int]]:
     counts[example.ignore_index] = 0
     shown = [int(number) for number in np.argsort(-counts, kind="stable") if counts[number]]
     colours = np.full((256, 3), 255, np.uint8)
-    palette = [tuple(int(text[at : at + 2], 16) for at in (1, 3, 5)) for text in _COLOURS]
+    palette = [tuple(int(text[at : at + 2], 16) for at in (1, 3, 5)) for text in COLOURS]
     for place, n in enumerate(each for each in shown if each or example.classes[0] != "background"):
         colours[n] = palette[place % len(palette)]
     if example.classes[0] == "background":
@@ -201,7 +158,7 @@ def _class_colours(example: Example) -> tuple[np.ndarray, list[int]]:
     return colours, shown
 
 
-@_styled
+@styled
 def key_charts(results: Results) -> Figure:
     """The paper's Figure 6, a panel per method: correct, plain and incorrect by M.
 
@@ -215,23 +172,30 @@ def key_charts(results: Results) -> Figure:
     from matplotlib.lines import Line2D
 
     from segkey.paper.findings import models_of  # imports torch
+    from segkey.paper.variants import in_order, variant_name
 
     models = {place: several[0] for place, several in models_of(results.cells).items()}
     baseline = models.pop(("none", 1), None)
-    methods = [m for m in METHODS if any(method == m for method, _ in models)]
+    methods = in_order(method for method, _ in models)
     made = [comparability.key(model.conditions) for model in models.values()]
     usual = max(dict.fromkeys(made), key=made.count, default="")
-    wide = _PAGE if len(methods) > 1 else _COLUMN
-    figure = _figure(wide, 2.6)
-    panels = figure.subplots(1, max(1, len(methods)), sharey=True, squeeze=False)[0]
+    rows = -(-len(methods) // _MOST_PANELS) or 1
+    in_a_row = -(-len(methods) // rows) or 1
+    tall = 2.6 + 2 * (rows - 1)
+    figure = new_figure(PAGE if len(methods) > 1 else COLUMN, tall)
+    panels = figure.subplots(rows, in_a_row, sharey=True, squeeze=False)
+    for axes in panels.flat[len(methods) or 1 :]:
+        axes.set_visible(False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("mean IoU")
+    panels = panels.flat
     for axes, method in zip(panels, methods, strict=False):
         line = sorted(
             (model for (name, _), model in models.items() if name == method),
             key=lambda m: m.block_size,
         )
         _panel(axes, line, baseline, usual)
-        axes.set_title(method_name(method))
-    panels[0].set_ylabel("mean IoU")
+        axes.set_title(variant_name(method))
     panels[0].set_ylim(bottom=0)
     handles, labels = panels[0].get_legend_handles_labels()
     if any(plain_one_way(cell.method, cell.plain) for cell in results.cells):
@@ -247,7 +211,8 @@ def key_charts(results: Results) -> Figure:
     figure.legend(
         handles, labels, loc="lower center", ncols=columns, frameon=False, columnspacing=1.5
     )
-    figure.tight_layout(pad=0.3, w_pad=0.8, rect=(0, 0.075 * -(-len(labels) // columns), 1, 1))
+    legend = 0.195 * -(-len(labels) // columns) / tall
+    figure.tight_layout(pad=0.3, w_pad=0.8, rect=(0, legend, 1, 1))
     return figure
 
 
@@ -268,7 +233,7 @@ def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) ->
         places,
         lower,
         upper,
-        color=_WRONG,
+        color=WRONG,
         alpha=0.13,
         linewidth=0,
         label="wrong keys, least to largest",
@@ -282,16 +247,16 @@ def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) ->
             place + offsets,
             values,
             ".",
-            color=_WRONG,
+            color=WRONG,
             markersize=1.6,
             alpha=0.35,
             zorder=2,
             rasterized=True,
         )
     for colour, marker, style, label, values in (
-        (_CORRECT, "o", "-", "correct key", [m.accuracy for m in line]),
-        (_PLAIN, "s", "--", "plain images", [m.with_plain for m in line]),
-        (_WRONG, "^", ":", "wrong keys, mean", [m.with_wrong for m in line]),
+        (CORRECT, "o", "-", "correct key", [m.accuracy for m in line]),
+        (PLAIN, "s", "--", "plain images", [m.with_plain for m in line]),
+        (WRONG, "^", ":", "wrong keys, mean", [m.with_wrong for m in line]),
     ):
         axes.plot(places, values, style, color=colour, zorder=3)
         for place, (model, value) in enumerate(zip(line, values, strict=True)):
@@ -305,7 +270,7 @@ def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) ->
             [m.accuracy for m in line],
             spreads,
             fmt="none",
-            color=_CORRECT,
+            color=CORRECT,
             capsize=2,
             zorder=3,
         )
@@ -326,26 +291,6 @@ def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) ->
     axes.margins(x=0.06)
     axes.grid(axis="y", color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure of a size in inches that no window opens for."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure: Figure | Image.Image, path: Path) -> Path:
-    """Write a figure or a sheet as PNG; the same figure gives the same bytes."""
-    with written_whole(path) as file:
-        if isinstance(figure, Image.Image):
-            figure.save(file, "PNG")
-        else:
-            figure.savefig(file, format="png", dpi=300, metadata={"Software": None})
-    return path
 
 
 def write_all(results: Results, example: Example, out: Path) -> list[Path]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from statistics import fmean, stdev
 
-from segkey.crypto.ciphers import METHODS, method_label, method_name
+from segkey.crypto.ciphers import METHODS, method_name
 from segkey.model import comparability
 from segkey.paper.results import CellResult
+from segkey.paper.variants import variant_label, variant_of
 
 HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "cannot be told"
 
@@ -28,7 +29,7 @@ class Model:
     """Scores of a method and block size under the same conditions, over all seeds.
 
     Attributes:
-        method, block_size, device: which.
+        method, block_size, device: which; the method is that of `variant_of`.
         correct: mean IoU with the correct key, one value per seed.
         plain: with plain images, one value per seed; empty for the baseline.
         wrong: with wrong keys, all of them of all seeds; empty for the baseline.
@@ -48,7 +49,7 @@ class Model:
     @property
     def label(self) -> str:
         """The label of the method and block size; "baseline" for a plain model."""
-        return "baseline" if self.method == "none" else method_label(self.method, self.block_size)
+        return "baseline" if self.method == "none" else variant_label(self.method, self.block_size)
 
     @property
     def accuracy(self) -> float:
@@ -152,7 +153,7 @@ class Claim:
 
 
 def models_of(cells: Iterable[CellResult]) -> dict[tuple[str, int], list[Model]]:
-    """Cells by method and block size and then by their conditions.
+    """Cells by variant and block size and then by their conditions.
 
     Seeds are put together.
 
@@ -166,7 +167,7 @@ def models_of(cells: Iterable[CellResult]) -> dict[tuple[str, int], list[Model]]
     for cell in cells:
         if cell.has_score:
             alike = comparability.key(cell.made_under)
-            groups.setdefault((cell.method, cell.block_size, alike), []).append(cell)
+            groups.setdefault((variant_of(cell), cell.block_size, alike), []).append(cell)
     models: dict[tuple[str, int], list[Model]] = {}
     for (method, block_size, _), group in groups.items():
         models.setdefault((method, block_size), []).append(
@@ -199,7 +200,8 @@ def _plain_scores(group: list[CellResult]) -> tuple[float, ...]:
 
 
 def examine(cells: Iterable[CellResult]) -> list[dict]:
-    """The four findings, as ``results.json`` keeps them."""
+    """The four findings, as ``results.json`` keeps them, from its cells but for the locked ones."""
+    cells = [cell for cell in cells if not cell.locked]
     models = {place: several[0] for place, several in models_of(cells).items()}
     baseline = models.pop(("none", 1), None)
     grid = _Grid(models)

@@ -8,7 +8,7 @@ import torch
 
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import authenticity, comparability, runs, weights
+from segkey.model import authenticity, comparability, locked_runs, runs
 from segkey.model.results import Incorrect, MajorityClass, Plain, Score
 from segkey.paper.grid import Cell
 from segkey.paper.settings import FORMAT
@@ -40,6 +40,7 @@ class CellResult:
 
     Attributes:
         method, block_size, seed: of the cell.
+        locked: it is the baseline, locked after its training.
         run: the name of its run.
         device: that it was trained, and tested, on.
         versions: of packages, at its training.
@@ -62,6 +63,7 @@ class CellResult:
     method: str = stated(NAME)
     block_size: int = stated(whole(1))
     seed: int = stated(whole(-(2**63)))
+    locked: bool = stated(YES_OR_NO, default=False)
     run: str = stated(NAME)
     device: str = stated(text(2000))
     versions: dict[str, str] | None = stated(or_none(named(text(100), 50)), default=None)
@@ -85,7 +87,7 @@ class CellResult:
     @property
     def cell(self) -> Cell:
         """The place in the grid."""
-        return Cell(self.method, self.block_size, self.seed)
+        return Cell(self.method, self.block_size, self.seed, self.locked)
 
     @property
     def has_score(self) -> bool:
@@ -151,20 +153,44 @@ class BrokenRunError(SegkeyError):
     """A cell's run that was begun cannot be used."""
 
 
-def damage(path: Path) -> str:
+def damage(path: Path, key: Key) -> str:
     """Why a run that was begun cannot be gone on with; empty if it can, or if there is none."""
     if not os.path.lexists(path / "run.json"):
         return ""
     try:
-        run = runs.Run.open(path)
+        run = runs.Run.open(path).unlock(key)
         if run.configuration.epochs_done:
             run.history()
             run.load_model(torch.device("cpu"))
             if run.state_file.is_file():
-                weights.read_archive(run.state_file)
+                run.read_state()
         return ""
     except SegkeyError as error:
         return error.what
+
+
+def locked(path: Path, original: Path, key: Key, cell: Cell) -> runs.Run:
+    """The run of a locked cell: made now, if it is not there.
+
+    Args:
+        path: of the run.
+        original: the baseline of the same seed.
+        key, cell: what it is locked with.
+
+    Raises:
+        BrokenRunError: the baseline cannot be used, or the run was made of other weights.
+    """
+    try:
+        baseline = runs.Run.open(original).unlock(key)
+        if os.path.lexists(path / "run.json"):
+            run = runs.Run.open(path)
+            lock = run.configuration.model.lock
+            if not lock or lock.original != baseline.weights_checksum:
+                raise SegkeyError(f"{path} was locked from other weights than those of {original}")
+            return run
+        return locked_runs.lock_run(baseline, key, cell.method, cell.block_size, path.name)
+    except SegkeyError as error:
+        raise BrokenRunError(error.what, error.hint) from None
 
 
 def read_cell(file: Path) -> CellResult:

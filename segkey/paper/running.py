@@ -25,6 +25,7 @@ from segkey.paper.results import (
     CellResult,
     Results,
     damage,
+    locked,
     read_cell,
     why_stale,
 )
@@ -218,7 +219,7 @@ class Experiment:
             budget = attacks.Budget(keys=self.settings.wrong_keys)
             result = attacks.attack_and_keep(target, attacks.Plan(budget=budget, seed=cell.seed))
         seconds = {
-            "train": run.configuration.seconds,
+            "train": 0.0 if cell.locked else run.configuration.seconds,
             "attack": None
             if resumed
             else round(time.monotonic() - started_at, 3),  # a part of it was measured before
@@ -235,10 +236,12 @@ class Experiment:
         folder, recipe = self.out / "runs", self.settings.recipe
         path, images = folder / cell.name, len(splits["train"])
         is_folder_there(path)
-        if broken := distributed.broadcast(damage(path) if distributed.is_main() else ""):
+        if broken := distributed.broadcast(damage(path, self.key) if distributed.is_main() else ""):
             raise BrokenRunError(broken)
+        if cell.locked:
+            return locked(path, folder / Cell("none", 1, cell.seed).name, self.key, cell)
         begun = (
-            runs.Run.open(path)
+            runs.Run.open(path).unlock(self.key)
             if distributed.broadcast(os.path.lexists(path / "run.json"))
             else None
         )
@@ -265,7 +268,7 @@ class Experiment:
             recipe,
             shards=shards,
             name=cell.name,
-            backbone=self.settings.backbone,
+            network=self.settings.network,
             seed=cell.seed,
             **how,
         )
@@ -317,7 +320,7 @@ class Experiment:
         order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
         cells = sorted(
             self._finished(splits).values(),
-            key=lambda c: (order.get(c.method, 99), c.method, c.block_size, c.seed),
+            key=lambda c: (c.locked, order.get(c.method, 99), c.method, c.block_size, c.seed),
         )
         stated = read_json(self.out / "settings.json", "the settings of an experiment")
         results = Results(
@@ -343,7 +346,10 @@ class Experiment:
         """How much work some cells are, in passes of an image through a network."""
         images, epochs = self.images(), self.settings.recipe.epochs
         training = epochs * images["train"] * self._training_passes()
-        return sum(training + images["test"] * self.times_tested(cell) for cell in cells)
+        return sum(
+            training * (not cell.locked) + images["test"] * self.times_tested(cell)
+            for cell in cells
+        )
 
     def _training_passes(self) -> float:
         """The work of a training image, with its share of the validation that follows."""

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from segkey.crypto.keys import Key
@@ -12,6 +12,7 @@ from segkey.data import layouts, masks, sources
 from segkey.data.items import Item, Source
 from segkey.errors import SegkeyError
 from segkey.model import runs
+from segkey.model.network_registry import canonical
 from segkey.model.recipes import Recipe
 from segkey.system import distributed
 from segkey.system.files import is_folder_there, is_there, open_regular
@@ -36,6 +37,7 @@ FILES = (  # there, too
     "fig4.png",
     "fig5.png",
     "fig6.png",
+    "tradeoff.png",
     ".lock",
 )
 LEAST = {"train": 2, "val": 1, "test": 1}  # images a split needs; batch normalisation needs two
@@ -47,20 +49,20 @@ class Settings:
 
     Attributes:
         size: (H, W) of images.
-        recipe, backbone: how to train.
+        recipe, network: how to train, and what.
         wrong_keys: how many are tried on a model.
         limit: only so many test images; all, if None.
     """
 
     size: tuple[int, int]
     recipe: Recipe
-    backbone: str
+    network: str
     wrong_keys: int
     limit: int | None = None
 
     def document(self, source: Source, key_id: str) -> dict:
         """All that must agree before results stand in one table."""
-        return asdict(self) | {
+        return upgraded(asdict(self)) | {
             "size": list(self.size),
             "data": {
                 "images": {split: len(items) for split, items in source.splits.items()},
@@ -201,7 +203,7 @@ def claim(out: Path, wanted: dict, say: Callable[[str], None]) -> None:
             )
             kept["data"]["content"] = wanted["data"]["content"]
             write_json(file, document)
-        different = differences(kept, wanted)
+        different = differences(upgraded(kept), wanted)
         if different:
             raise SegkeyError(
                 f"{out} holds results of other settings: {'; '.join(different[:5])}",
@@ -215,6 +217,19 @@ def claim(out: Path, wanted: dict, say: Callable[[str], None]) -> None:
             "settings": wanted,
         }
         write_json(file, document)
+
+
+def upgraded(settings: dict) -> dict:
+    """Settings that an earlier version may have written, as this one writes them."""
+    settings = dict(settings)
+    if "backbone" in settings:
+        settings["network"] = settings.pop("backbone")
+    if isinstance(settings.get("network"), str):
+        settings["network"] = canonical(settings["network"])
+    if isinstance(settings.get("recipe"), dict):  # what was added later was as it is by default
+        added = {each.name: each.default for each in fields(Recipe)}
+        settings["recipe"] = added | settings["recipe"]
+    return settings
 
 
 def differences(kept: dict, wanted: dict, prefix: str = "") -> list[str]:

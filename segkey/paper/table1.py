@@ -1,15 +1,16 @@
 """The paper's Table 1 beside an experiment's: mean IoU with the correct key, by method and M."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from segkey.crypto import BLOCK_SIZES, PROTECTED
-from segkey.crypto.ciphers import METHODS, method_name
 from segkey.model import comparability
 from segkey.model.recipes import RECIPES
 from segkey.model.results import NOTHING_TO_MEASURE
 from segkey.paper.findings import Model, models_of
 from segkey.paper.results import Results
+from segkey.paper.settings import upgraded
+from segkey.paper.variants import in_order, variant_name
 from segkey.reports.text import Shown, TextTable, number
 
 # Table 1 of the paper: mean IoU on the 1449 validation images of PASCAL VOC 2012, correct key.
@@ -21,8 +22,12 @@ TABLE_1 = {
     method: dict(zip(BLOCK_SIZES, values, strict=True))
     for method, values in zip(PROTECTED, (_SHF, _NP, _FFX), strict=True)
 }
-PAPERS_SETTINGS = {"backbone": "resnet50", "size": [256, 256]}  # its recipe stands in RECIPES
+PAPERS_SETTINGS = {"network": "fcn_resnet50", "size": [256, 256]}  # its recipe stands in RECIPES
 
+LOCKED_NOTE = (
+    "locked: the baseline itself, whose first convolution was changed with the key after its "
+    "training (segkey lock)"
+)
 _MARKS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -106,10 +111,11 @@ class Table1:
     """
 
     def __init__(self, results: Results):
+        results = replace(results, settings=upgraded(results.settings))
         self.results, self.lines = results, lines_of(results)
         self.full = results.full_voc
-        methods = {line.method for line in self.lines} - {"none"}
-        self.methods = [m for m in METHODS if m in methods] + sorted(methods - set(METHODS))
+        self.methods = in_order({line.method for line in self.lines} - {"none"})
+        self.papers_methods = [method for method in self.methods if method in TABLE_1]
         self.block_sizes = sorted({line.block_size for line in self.lines if line.method != "none"})
         self.variants = list(variants_of(results).values())
 
@@ -120,7 +126,7 @@ class Table1:
         height, width = settings["size"]
         images = max((cell.images for cell in self.results.cells), default=0)
         return (
-            f"Mean IoU with the correct key ({settings['backbone']}, "
+            f"Mean IoU with the correct key ({settings['network']}, "
             f"{settings['recipe']['epochs']} epochs from "
             f"{weights_in_words(settings)}, {settings['data']['images']['train']} training images, "
             f"{height}x{width}, "
@@ -153,6 +159,8 @@ class Table1:
                 f"±: mean and standard deviation over {number_of} seeds, which differ in nothing "
                 f"else"
             )
+        if any(cell.locked for cell in self.results.cells):
+            notes.append(LOCKED_NOTE)
         if self.results.left_out:
             notes.append(
                 f"left out, as their runs or results cannot be used: "
@@ -185,23 +193,29 @@ class Table1:
 
     def header(self) -> list[str]:
         """Names of the columns of `rows`."""
-        names = [method_name(method) for method in self.methods]
         if self.full:
-            parts = ("", " paper", " diff.")
-            return ["M", *(f"{name}{part}" for name in names for part in parts)]
-        return ["M", *names, *(f"paper {name}" for name in names)]
+            names = [(variant_name(method), self._parts(method)) for method in self.methods]
+            return ["M", *(f"{name}{part}" for name, parts in names for part in parts)]
+        papers = [f"paper {variant_name(method)}" for method in self.papers_methods]
+        return ["M", *map(variant_name, self.methods), *papers]
+
+    def _parts(self, method: str) -> tuple[str, ...]:
+        """The columns of a method beside the paper's."""
+        return ("", " paper", " diff.") if method in self.papers_methods else ("",)
 
     def rows(self) -> list[list[str]]:
         """The cells of the table, one row per block size."""
         return [[str(m), *self._row(m)] for m in self.block_sizes]
 
     def _row(self, m: int) -> list[str]:
-        own = [self._own(method, m) for method in self.methods]
-        papers = [self._papers(method, m) for method in self.methods]
         if not self.full:
-            return own + papers
-        differences = [self._difference(method, m) for method in self.methods]
-        return [cell for three in zip(own, papers, differences, strict=True) for cell in three]
+            own = [self._own(method, m) for method in self.methods]
+            return own + [self._papers(method, m) for method in self.papers_methods]
+        found = []
+        for method in self.methods:
+            three = self._own(method, m), self._papers(method, m), self._difference(method, m)
+            found += three[: len(self._parts(method))]
+        return found
 
     def _lines(self, method: str, m: int) -> list[Line]:
         return [line for line in self.lines if (line.method, line.block_size) == (method, m)]

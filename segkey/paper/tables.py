@@ -8,11 +8,11 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from segkey.crypto.ciphers import method_label, method_name
 from segkey.model.results import NOTHING_TO_MEASURE
 from segkey.paper.findings import models_of
 from segkey.paper.results import CellResult, Results
 from segkey.paper.table1 import Table1, weights_in_words
+from segkey.paper.variants import variant_label, variant_name, variant_of
 from segkey.reports.text import facts_of, number, plain_text, table_of
 from segkey.reports.verdicts import plain_one_way
 from segkey.system.files import written_whole
@@ -108,7 +108,8 @@ def _apart(pair: dict) -> str:
 
 def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
     """What would be done, and how long it would take."""
-    methods = [method_name(m) for m in dict.fromkeys(cell.method for cell in cells) if m != "none"]
+    variants = dict.fromkeys(variant_of(cell) for cell in cells)
+    methods = [variant_name(variant) for variant in variants if variant != "none"]
     sizes, seeds = (
         sorted({c.block_size for c in cells if c.method != "none"}),
         len({cell.seed for cell in cells}),
@@ -129,7 +130,7 @@ def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
         ),
         (
             "training",
-            f"{settings['backbone']} from {weights_in_words(settings)}, {recipe['epochs']} epochs, "
+            f"{settings['network']} from {weights_in_words(settings)}, {recipe['epochs']} epochs, "
             f"batches of {recipe['batch_size']}, {recipe['optimizer']}",
         ),
         ("attack", f"the correct key, plain images, {settings['wrong_keys']} wrong keys"),
@@ -174,7 +175,7 @@ def write_tables(results: Results, out: Path) -> list[Path]:
 
 def cell_sentence(cell: CellResult) -> str:
     """A finished cell in one line."""
-    label = method_label(cell.method, cell.block_size)
+    label = variant_label(variant_of(cell), cell.block_size)
     if not cell.has_score:
         return f"{label}: {NOTHING_TO_MEASURE}"
     text = f"{label}: {number(cell.correct.mean_iou)} with the correct key"

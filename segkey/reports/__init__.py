@@ -17,6 +17,8 @@ from segkey.reports.commands import (
     key_space_table,
     prediction_table,
 )
+from segkey.reports.locks import locked_table, whose_document, whose_sentence, whose_table
+from segkey.reports.networks import import_table, network_table
 from segkey.reports.tables import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
 from segkey.reports.text import visible
 from segkey.reports.verdicts import strongest_first, suite_table, suite_verdict
@@ -38,13 +40,19 @@ __all__ = [
     "describe_prediction",
     "describe_training",
     "evaluation_table",
+    "import_table",
     "in_bytes",
     "inspection_table",
     "key_space_table",
+    "locked_table",
+    "network_table",
     "strongest_first",
     "suite_table",
     "suite_verdict",
     "prediction_table",
     "tables",
     "visible",
+    "whose_document",
+    "whose_sentence",
+    "whose_table",
 ]

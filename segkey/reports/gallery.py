@@ -129,7 +129,8 @@ def of_runs(
             try:
                 cipher = run.cipher(key, password)
                 split = open_test_split(run, shards)
-                found.taken[run.name] = take(Model(run, device), split, cipher, count)
+                model = Model(run.unlock(key), device)
+                found.taken[run.name] = take(model, split, cipher, count)
             except SegkeyError as error:
                 found.notes[run.name] = f"No test images are shown: {error.what}."
             advance(1)

@@ -64,7 +64,7 @@ def grid_of(group: list[Row]) -> tuple[list[str], list[int], dict[tuple[str, int
     order = {method: number for number, method in enumerate(METHODS)}
     protected = sorted(
         (row for row in group if row.method != "none" and row.correct is not None),
-        key=lambda row: (order.get(row.method, len(order)), row.method, row.password_fixed),
+        key=lambda row: (order.get(row.method, len(order)), row.method, row.how),
     )
     methods = list(dict.fromkeys(row.variant for row in protected))
     return methods, sorted({row.block_size for row in protected}), cells

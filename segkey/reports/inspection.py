@@ -1,20 +1,30 @@
 """Inspection of a path: whether it is a key, a shard or a run, and whether it is intact."""
 
+import contextlib
 import os
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from segkey.crypto import keys
+from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
-from segkey.errors import SegkeyError
+from segkey.crypto.keys import Key
+from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.shards import Shard, Split, find_splits
 from segkey.system.files import explain_os_errors, open_regular
 from segkey.system.progress import SILENT, Progress
 
 
-def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> list[dict]:
+def describe(
+    path: Path,
+    verify: bool = False,
+    progress: Progress = SILENT,
+    identity: Identity | None = None,
+    passphrase: str | None = None,
+) -> list[dict]:
     """One dictionary a file, as ``segkey inspect --json`` prints them; never holds a secret.
 
     Args:
@@ -23,6 +33,9 @@ def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> l
         verify: read everything and compare it with its checksums; ``damage`` then lists what does
             not match.
         progress: hears of every row that is verified.
+        identity: opens the sealed runs that it belongs to, to verify their weights; of others, only
+            the form is verified, which ``checked`` says.
+        passphrase: opens a key that is sealed with it, whose recipient is not shown otherwise.
 
     Raises:
         SegkeyError: nothing there, or nothing that segkey knows.
@@ -33,9 +46,9 @@ def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> l
             "give a key, a shard, a run, or a folder of shards or runs",
         )
     if os.path.lexists(path / "run.json") or (path.is_file() and path.name == "latest"):
-        return [_run(path, verify)]
+        return [_run(path, verify, identity)]
     if path.is_dir() and next(path.glob("*/run.json"), None):
-        return _runs(path, verify)
+        return _runs(path, verify, identity)
     if path.is_dir():
         files = [file for files in find_splits([path]).values() for file in files]
         return [_shard(file, verify, progress) for file in files]
@@ -47,14 +60,26 @@ def describe(path: Path, verify: bool = False, progress: Progress = SILENT) -> l
         magic = file.read(8)
     if magic == b"\x89HDF\r\n\x1a\n" or path.suffix == ".h5":
         return [_shard(path, verify, progress)]
+    return [_key(path, verify, passphrase)]
+
+
+def _key(path: Path, verify: bool, passphrase: str | None) -> dict:
     document = {"path": str(path), "kind": "key"} | keys.public_part(path)
+    if not document["sealed"]:
+        with contextlib.suppress(SegkeyError), warnings.catch_warnings():  # --verify tells of both
+            warnings.simplefilter("ignore", SegkeyWarning)
+            document["recipient"] = Identity.of(Key.load(path)).recipients[0]
+    elif passphrase is not None:
+        document["recipient"] = Identity.of(Key.load(path, passphrase)).recipients[0]
+    else:
+        document["recipient"] = "shown with --passphrase-file FILE"
     if verify and document["sealed"]:
         document["checked"] = (
             "its form; a sealed secret shows damage only when it is opened with its passphrase"
         )
     elif verify:
         document["damage"] = keys.damage(path)
-    return [document]
+    return document
 
 
 def first_images(split: Split, cipher: Cipher | None, count: int = 4) -> list[dict]:
@@ -106,17 +131,17 @@ def _shard(path: Path, verify: bool, progress: Progress) -> dict:
     return document
 
 
-def _runs(folder: Path, verify: bool) -> list[dict]:
+def _runs(folder: Path, verify: bool, identity: Identity | None) -> list[dict]:
     from segkey.model.survey import survey
 
     found, broken = survey(folder)
-    documents = [_run(run.path, verify) for run in found]
+    documents = [_run(run.path, verify, identity) for run in found]
     return documents + [
         {"path": str(folder / each.name), "kind": "run", "damage": [each.why]} for each in broken
     ]
 
 
-def _run(path: Path, verify: bool) -> dict:
+def _run(path: Path, verify: bool, identity: Identity | None) -> dict:
     from segkey.model.results import Attack
     from segkey.model.runs import Run  # imports torch, which only runs need
 
@@ -145,6 +170,20 @@ def _run(path: Path, verify: bool) -> dict:
             if isinstance(result, Attack):
                 document[name]["plain"] = result.plain.mean_iou
             document["results"] = "as found in the folder, not checked"
+    if run.is_sealed:
+        document["sealed_for"] = run.recipients
     if verify:
-        document["damage"] = run.damage()
+        document |= _verified(run, identity)
     return document
+
+
+def _verified(run, identity: Identity | None) -> dict:
+    """The ``damage`` of a run, and what could not be ``checked`` without the key of a sealed one."""
+    found = {}
+    if run.is_sealed:
+        try:
+            run.unlock(identity)
+        except SegkeyError as error:
+            run.identity = None
+            found["checked"] = f"its form, not its weights: {error.what}"
+    return found | {"damage": run.damage()}

@@ -156,8 +156,7 @@ def _part(row: Row, run, samples) -> Part:
     ]
     return Part(
         row,
-        method_label(row.method, row.block_size)
-        + (", password fixed" if row.password_fixed else ""),
+        method_label(row.method, row.block_size) + row.how,
         _how(run.header),
         _facts(run) + _provenance(row),
         _verdict(attacked, row.suite, run.result("evaluate")),
@@ -190,7 +189,7 @@ def _how(header) -> str:
 def _facts(run) -> list[tuple[str, str]]:
     """What was protected and how, as names and values."""
     made, header = run.configuration, run.header
-    facts = [("network", f"FCN, {made.model.backbone}, {_start(run.starting_weights or 'none')}")]
+    facts = [("network", f"{made.model.network}, {_start(run.starting_weights or 'none')}")]
     if header.method != "none":
         bits = key_space_bits(
             header.method, header.block_size, header.channels, bool(header.password_hash)
@@ -199,6 +198,8 @@ def _facts(run) -> list[tuple[str, str]]:
             ("key", header.key_id),
             ("key space", f"{bits:.1f} bits" if bits < 256 else "256 bits, the key itself"),
         ]
+    if run.is_locked:
+        facts.append(("locked", "after a plain training, without loss"))
     counts = ", ".join(f"{count} {split}" for split, count in (made.data.images or {}).items())
     facts += [
         ("images", f"{counts}; {run.size[0]}×{run.size[1]} pixels"),
@@ -267,15 +268,19 @@ def _commands(run, attacked: Attack | None) -> list[str]:
     password = " --ffx-password PASSWORD" if header.password_hash else ""
     size = str(height) if height == width else f"{height}x{width}"
     shards = [word(_last(path) or "shards") for path in data.shards] or ["shards"]
-    settings = (asdict(made.recipe) if made.recipe else {}) | {"seed": made.seed, "name": run.name}
-    values = " ".join(option(name, _last(str(value))) for name, value in settings.items())
-    how = " --method none" if data.on_the_fly or not method else method + password
-    train = f"segkey train {' '.join(shards)} {option('backbone', made.model.backbone)} {values}"
-    if data.on_the_fly and method:
+    name = "ORIGINAL" if run.is_locked else run.name
+    settings = (asdict(made.recipe) if made.recipe else {}) | {"seed": made.seed, "name": name}
+    values = " ".join(filter(None, (_option(*each) for each in settings.items())))
+    plain = data.on_the_fly or not method or run.is_locked
+    how = " --method none" if plain else method + password
+    train = f"segkey train {' '.join(shards)} {option('network', made.model.network)} {values}"
+    if data.on_the_fly and method and not run.is_locked:
         train += f" --key KEY{method}{password}"
+    lock = f"segkey lock runs/ORIGINAL --key KEY{method} --name {word(run.name)}"
     commands = [
         f"segkey encrypt IMAGES{how} --size {size} --views {data.views or 1} --out {shards[0]}",
         train + (" --precise" if made.precise else ""),
+        *[lock] * run.is_locked,
         f"segkey evaluate {folder}",
     ]
     if attacked:
@@ -284,6 +289,13 @@ def _commands(run, attacked: Attack | None) -> list[str]:
             f"segkey attack {folder} --wrong-keys {keys} {option('seed', seed)}{password}"
         )
     return ([f"# with key {visible(header.key_id)}"] if header.key_id else []) + commands
+
+
+def _option(name: str, value: object) -> str:
+    """A value of the recipe as an option; nothing for one that was not chosen."""
+    if value is None or (name in ("patience", "ema") and not value):
+        return ""
+    return option(name, "WEIGHTS.txt" if isinstance(value, tuple) else _last(str(value)))
 
 
 def _tiles(sample, classes: tuple[str, ...]) -> list[Tile]:

@@ -51,11 +51,20 @@ class Row:
     )
     password_fixed: bool = False
     plain_note: str = ""  # where plain images were fed in one way only
+    locked: bool = False  # after a plain training
 
     @property
     def variant(self) -> str:
-        """The method as the head of a column; FFX with a fixed password is another method."""
-        return method_name(self.method) + (", password fixed" if self.password_fixed else "")
+        """The method as the head of a column; FFX with a fixed password is another method.
+
+        So is a method that a plainly trained model was locked with.
+        """
+        return method_name(self.method) + self.how
+
+    @property
+    def how(self) -> str:
+        """What stands behind the method."""
+        return ", password fixed" * self.password_fixed + ", locked" * self.locked
 
     @property
     def unmeasured(self) -> bool:
@@ -95,6 +104,7 @@ def collect(runs, key: Key | None = None) -> list[Row]:
                 authentic=found.authentic if key else None,
                 password_fixed=bool(header.password_hash),
                 plain_note=plain_one_way(header.method, attacked and attacked.plain),
+                locked=run.is_locked,
             )
         )
     return rows
@@ -154,7 +164,7 @@ def _comparison(group: list[Row], name: str, differs: str) -> TextTable:
     rows = [
         [
             row.run,
-            method_label(row.method, row.block_size) + ", password fixed" * row.password_fixed,
+            method_label(row.method, row.block_size) + row.how,
             number(row.correct),
             number(row.plain),
             f"{number(wrong['mean'])} ± {number(wrong['std'], 3)}" if wrong else "n/a",
@@ -205,6 +215,7 @@ def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
             "block_size": row.block_size,
             "size": [int(side) for side in row.data["size"].split("x")],
             "password_fixed": row.password_fixed,
+            "locked": row.locked,
             "part": parts[row.run][0],
             "differs": parts[row.run][1],
             "conditions": row.data,
@@ -227,6 +238,7 @@ _WRONG = ("keys", "mean", "std", "min", "max")
 _CSV = ("run", "method", "block_size", "images", "correct", "plain")
 _CSV += tuple(f"incorrect_{name}" for name in _WRONG)
 _CSV += ("majority_class", "password_fixed", "part", "differs", "test_fingerprint", "notes")
+_CSV += ("locked",)
 
 
 def as_csv(rows: list[Row]) -> str:
@@ -237,6 +249,7 @@ def as_csv(rows: list[Row]) -> str:
         values += [row.incorrect[name] if row.incorrect else None for name in _WRONG]
         values += [row.majority_class, int(row.password_fixed), *parts[row.run]]
         values += [row.result and row.result.tested.get("fingerprint"), "; ".join(row.notes)]
+        values += [int(row.locked)]
         lines.append(values)
     return TextTable("", _CSV, lines).as_csv()
 

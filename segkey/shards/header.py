@@ -38,7 +38,7 @@ class Header:
 
     Attributes:
         split: ``train``, ``val``, ``test``, ``all`` or another name.
-        method: ``shf``, ``np``, ``ffx`` or ``none``.
+        method: ``shf``, ``np``, ``ffx``, ``shf+np`` or ``none``.
         block_size: M; 1 for ``none``.
         channels: c.
         max_value: a loader divides by it.

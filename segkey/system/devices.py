@@ -161,12 +161,12 @@ class MicroBatches:
             raise SegkeyError(
                 f"the memory of {where} does not hold one image of "
                 f"{images.shape[-2]}x{images.shape[-1]} with this network",
-                "take a smaller --size or --backbone, or another --device",
+                "take a smaller --size or --network, or another --device",
             )
         if not self.may_cut:
             raise SegkeyError(
                 f"the memory of {where} does not hold this rank's {size} images of a batch",
-                "start more ranks, or take a smaller --batch-size, --size or --backbone",
+                "start more ranks, or take a smaller --batch-size, --size or --network",
             )
         self.largest = (size + 1) // 2
         if images.device.type == "cuda":

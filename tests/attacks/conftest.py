@@ -26,7 +26,7 @@ def train(folder, source, key, method, block_size, password=None, epochs=10):
         recipe,
         shards=[folder / "shards"],
         device=CPU,
-        backbone="resnet14",
+        network="resnet14",
         name=method,
     )
 

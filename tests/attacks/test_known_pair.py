@@ -17,7 +17,9 @@ def test_blocks_are_those_of_the_ciphers(photographs, key):
     assert np.array_equal(y, x[:, cipher.permutation])
 
 
-@pytest.mark.parametrize("method, password", [("np", None), ("ffx", b"fixed"), ("shf", None)])
+@pytest.mark.parametrize(
+    "method, password", [("np", None), ("ffx", b"fixed"), ("shf", None), ("shf+np", None)]
+)
 @pytest.mark.parametrize("block_size", [2, 4, 16])
 def test_one_textured_pair_gives_the_whole_key(photographs, key, method, password, block_size):
     own = ciphers.from_key(method, key, block_size, 3, password)
@@ -25,7 +27,7 @@ def test_one_textured_pair_gives_the_whole_key(photographs, key, method, passwor
         own.rekeyed(type(key)(bytes(32))), photographs[:1], own.encrypt(photographs[:1])
     )
     assert found.same_as(own)
-    assert list(certain.values()) == [1.0]
+    assert set(certain.values()) == {1.0}
 
 
 def test_a_derived_ffx_table_is_known_where_its_values_occur(photographs, key):
@@ -48,7 +50,8 @@ def test_a_large_permutation_takes_some_pairs(photographs, key):
 
 
 @pytest.mark.parametrize(
-    "method, password", [("np", None), ("ffx", b"fixed"), ("ffx", None), ("shf", None)]
+    "method, password",
+    [("np", None), ("ffx", b"fixed"), ("ffx", None), ("shf", None), ("shf+np", None)],
 )
 def test_what_cannot_be_told_is_filled_so_that_the_pair_still_fits(key, method, password):
     flat = np.full((1, 3, 8, 8), 100, np.uint8)
@@ -60,7 +63,8 @@ def test_what_cannot_be_told_is_filled_so_that_the_pair_still_fits(key, method, 
 
 
 @pytest.mark.parametrize(
-    "method, password", [("np", None), ("ffx", b"fixed"), ("ffx", None), ("shf", None)]
+    "method, password",
+    [("np", None), ("ffx", b"fixed"), ("ffx", None), ("shf", None), ("shf+np", None)],
 )
 def test_the_first_block_that_contradicts_is_named(photographs, key, method, password):
     own = ciphers.from_key(method, key, 8, 3, password)

@@ -21,7 +21,7 @@ from segkey.crypto.ciphers import METHODS
 from segkey.data import palette, scenes
 from segkey.shards import Shard
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands]
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 
 
 def run(*arguments: object):

@@ -19,7 +19,7 @@ from segkey.errors import SegkeyError
 
 KEY = Key(bytes(range(32)))
 OTHER = Key(bytes(32))
-METHODS = ["none", "shf", "np", "ffx"]
+METHODS = ["none", "shf", "np", "ffx", "shf+np"]
 
 every_method = pytest.mark.parametrize("method", METHODS)
 containers = pytest.mark.parametrize(
@@ -60,6 +60,7 @@ GOLDEN_IMAGES = {
     "np": "0 245 20 225 215 50 195 70 175 165 155 145 120 130 140 150 95 170 75 190 200 45 220 25",
     "ffx": "903 10 502 30 279 483 845 533 80 90 100 110 569 130 233 150 597 139 632 612 200 210 "
     "220 230",
+    "shf+np": "50 215 70 195 95 170 75 190 45 55 25 35 130 80 150 100 0 135 20 115 245 90 225 110",
 }
 
 
@@ -73,7 +74,11 @@ def test_golden_image(method):
 feistel = functools.cache(pyffx.Integer(KEY.ffx_password(), length=3).encrypt)
 
 
-def transform(method, x, permutation):
+def transform(method, x, permutation, m):
+    if method == "shf+np":  # the second secret has a label of its own
+        shuffled = [x[place] for place in permutation]
+        second = KEY.permutation("shf+np/np", m, len(x) // m**2).tolist()
+        return transform("np", shuffled, second, m)
     half = set(permutation[: len(x) // 2])
     change = {"none": lambda value: value, "np": lambda value: 255 - value, "ffx": feistel}
     if method == "shf":
@@ -88,7 +93,7 @@ def naive(method, image, m):
         for left in range(0, width, m):
             places = [(k, top + i, left + j) for k in range(c) for i in range(m) for j in range(m)]
             x = [int(image[place]) for place in places]  # 2. flatten, channel first
-            y = transform(method, x, permutation)  # 3. transform with the same key
+            y = transform(method, x, permutation, m)  # 3. transform with the same key
             for place, value in zip(places, y, strict=True):  # 4. put back
                 out[place] = value
     return out
@@ -179,7 +184,7 @@ def test_ffx_brings_all_256_values_back(password):
 @pytest.mark.parametrize(
     "arguments, message, hint",
     [
-        (("rot13", KEY, 2), "no method 'rot13'", "none, shf, np, ffx"),
+        (("rot13", KEY, 2), "no method 'rot13'", "none, shf, np, ffx, shf+np"),
         (("shf", KEY, 0), "3x0x0 are not possible", "at least 1"),
         (("np", KEY, -4), "3x-4x-4 are not possible", "at least 1"),
         (("shf", None, 2), "'shf' needs a key", "segkey keygen"),
@@ -285,7 +290,7 @@ def test_a_fixed_password_is_named_by_its_hash_and_is_the_same_for_every_key():
     assert not np.array_equal(other.selected, fixed.selected)
 
 
-@pytest.mark.parametrize("method", ["none", "shf", "np", "ffx"])
+@every_method
 def test_an_empty_batch_stays_empty(method):
     cipher = ciphers.from_key(method, KEY, 2)
     encrypted = cipher.encrypt(np.empty((0, 3, 4, 4), np.uint8))
@@ -323,6 +328,8 @@ WAYS = {
     ("np", 8, 3): math.comb(192, 96),
     ("np", 16, 3): 2**256,
     ("ffx", 2, 3): 2**256,
+    ("shf+np", 2, 3): math.factorial(12) * 924,
+    ("shf+np", 8, 3): 2**256,
 }
 
 

@@ -15,7 +15,7 @@ from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 
 KEY = Key(bytes(range(32)))
-METHODS = ["none", "shf", "np", "ffx"]
+METHODS = ["none", "shf", "np", "ffx", "shf+np"]
 
 every_method = pytest.mark.parametrize("method", METHODS)
 

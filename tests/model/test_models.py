@@ -222,5 +222,5 @@ def test_checksum_sees_names_and_values():
 
 
 def test_unknown_backbone():
-    with pytest.raises(SegkeyError, match="no backbone 'vgg'"):
+    with pytest.raises(SegkeyError, match="no network 'vgg'.*\n?.*"):
         networks.build("vgg", ["a"])

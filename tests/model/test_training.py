@@ -143,7 +143,7 @@ def test_the_estimate_is_told_after_a_few_steps(tmp_path, shards_folder):
         recipe,
         shards=[shards_folder],
         device=CPU,
-        backbone="resnet14",
+        network="resnet14",
         progress=listener,
     )
     assert "1 epochs will take about" in said[0]
@@ -326,7 +326,7 @@ def test_a_diverging_training_says_so(tmp_path, shards_folder):
             recipe,
             shards=[shards_folder],
             device=CPU,
-            backbone="resnet14",
+            network="resnet14",
             precise=True,
         )
 
@@ -599,7 +599,7 @@ def test_fixed_views_are_not_the_papers_recipe(tmp_path, shards_folder, name, to
             shards=[shards_folder],
             device=CPU,
             name="run",
-            backbone="resnet14",
+            network="resnet14",
             progress=said,
         )
     recorded = Run.open(tmp_path / "run").configuration.differs_from_paper
@@ -773,7 +773,7 @@ def test_a_compiled_network_trains_the_same_weights(tmp_path, shards_folder, mon
     )
     recipe = recipes.recipe("scratch", epochs=1, batch_size=4)
     splits = open_splits([shards_folder], ("train", "val"))
-    how = {"shards": [shards_folder], "device": torch.device("cpu"), "backbone": "resnet14"}
+    how = {"shards": [shards_folder], "device": torch.device("cpu"), "network": "resnet14"}
     eager = training.train(splits, tmp_path, recipe, name="eager", **how)
     compiled = training.train(splits, tmp_path, recipe, name="compiled", compiled=True, **how)
     assert len(seen) == 1

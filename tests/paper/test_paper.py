@@ -110,7 +110,7 @@ def test_on_other_data_no_difference_is_taken_and_the_papers_columns_say_so():
 def test_settings_unlike_the_papers_are_named():
     recipe = asdict(RECIPES["paper"]) | {"epochs": 8, "weights": "imagenet"}
     (_, note) = tables.Table1(results_of(cells_of(), backbone="resnet14", recipe=recipe)).notes
-    assert note == "unlike in the paper: backbone resnet14, epochs 8, weights imagenet"
+    assert note == "unlike in the paper: network resnet14, epochs 8, weights imagenet"
 
 
 def test_seeds_give_mean_and_deviation_and_devices_stay_apart():
@@ -371,3 +371,63 @@ def test_a_grid_while_it_fills():
     assert len(bar.told) == 2
     assert bar.done == 8 + 56
     assert bar.said == ["2/4  np-m2", "  NP M=2: 0.5000 with the correct key", "3/4  np-m4"]
+
+
+# ------------------------------------------------------------------ locked models
+
+
+def with_locked() -> list[CellResult]:
+    """A grid whose baseline was also locked."""
+    cells = cells_of(block_sizes=(4,))
+    locked = [replace(cell, locked=True, correct=cells[0].correct) for cell in cells[2:3]]
+    return cells + locked
+
+
+def test_locked_models_stand_in_columns_of_their_own_without_the_papers_values():
+    table = tables.Table1(results_of(with_locked()))
+    head = ["M", *(f"{m}{part}" for m in ("SHF", "NP", "FFX") for part in ("", " paper", " diff."))]
+    assert table.header() == [*head, "NP locked"]
+    assert table.rows()[0][-1] == "0.7180"
+    assert len(table.rows()[0]) == len(table.header())
+    assert any(note.startswith("locked: the baseline itself") for note in table.notes)
+    other = tables.Table1(results_of(with_locked(), full_voc=False))
+    assert other.header()[:5] == ["M", "SHF", "NP", "FFX", "NP locked"]
+    assert len(other.rows()[0]) == len(other.header()) == 8
+
+
+def test_locked_models_do_not_count_for_the_papers_findings():
+    assert examine(with_locked()) == examine(cells_of(block_sizes=(4,)))
+
+
+def test_figure_6_has_a_panel_for_locked_models():
+    figure = figures.key_charts(results_of(with_locked()))
+    assert [axes.get_title() for axes in figure.axes] == ["SHF", "NP", "FFX", "NP locked"]
+    many = with_locked() + [replace(cell, locked=True) for cell in cells_of()[1:]]
+    figure = figures.key_charts(results_of(many))
+    assert [axes.get_title() for axes in figure.axes if axes.get_visible()] == [
+        *("SHF", "NP", "FFX", "SHF locked", "NP locked", "FFX locked")
+    ]
+
+
+def test_the_trade_off_has_a_point_for_each_model():
+    from segkey.paper import tradeoff
+
+    document = results_of(with_locked())
+    points = tradeoff.places_of(document)
+    assert {variant: len(models) for variant, models in points.items()} == {
+        "shf": 1,
+        "np": 1,
+        "ffx": 1,
+        "np locked": 1,
+    }
+    (axes,) = tradeoff.chart(document).axes
+    drawn = {line.get_label(): line.get_xydata() for line in axes.lines}
+    model = points["np locked"][0]
+    assert drawn["NP locked"].tolist() == [[model.without_key, model.accuracy]]
+    assert model.accuracy == pytest.approx(0.718)
+
+
+def test_without_a_protected_model_there_is_no_trade_off(tmp_path):
+    from segkey.paper import tradeoff
+
+    assert tradeoff.write(results_of(cells_of(methods=())), tmp_path) == []

@@ -27,7 +27,7 @@ from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import authenticity, recipes, training
 from segkey.model.runs import Run
 from segkey.model.trainer import Trainer
-from segkey.paper import cells as cell_files
+from segkey.paper import results as cell_files
 from segkey.paper import tables
 from segkey.paper.settings import PASSWORD, differences
 from segkey.reports import preview
@@ -111,6 +111,7 @@ def test_everything_is_there(whole, key):
         "fig4.png",
         "fig5.png",
         "fig6.png",
+        "tradeoff.png",
         "plain",
         "runs",
     }
@@ -127,6 +128,41 @@ def test_everything_is_there(whole, key):
     assert document["versions"].keys() >= {"segkey", "torch"}
     assert f"{shf['correct']['mean_iou']:.4f}" in (whole / "table1.txt").read_text()
     assert bytes(range(32)).hex() not in (whole / "results.json").read_text()
+
+
+def test_locked_models_cost_no_training(tmp_path, whole, scenes_folder, key_file, monkeypatch):
+    out = shutil.copytree(whole, tmp_path / "results", symlinks=True)
+
+    def never(*_, **__):
+        raise AssertionError("a locked model is not trained")
+
+    monkeypatch.setattr(training, "train", never)
+    monkeypatch.setattr(training, "resume", never)
+    reproduce(scenes_folder, out, key_file, "--locked")
+    document = json.loads((out / "results.json").read_text())
+    runs = [cell["run"] for cell in document["cells"]]
+    assert runs == [*CELLS, "shf-m4-locked"]
+    plain, *_, shf = document["cells"]
+    assert (shf["method"], shf["locked"], shf["seconds"]["train"]) == ("shf", True, 0.0)
+    assert shf["correct"]["mean_iou"] == pytest.approx(plain["correct"]["mean_iou"], abs=2e-3)
+    assert len(shf["incorrect"]["values"]) == 2
+    assert document["findings"] == json.loads((whole / "results.json").read_text())["findings"]
+    assert "SHF locked" in (out / "table1.txt").read_text()
+    assert "paper SHF locked" not in (out / "table1.txt").read_text()
+    assert (out / "tradeoff.png").stat().st_size > 0
+    assert "4 of 4 models are finished already" in reproduce(
+        scenes_folder, out, key_file, "--locked"
+    )
+
+
+def test_what_cannot_be_locked_is_told():
+    fitting, refused = paper.locks_that_fit("resnet14", ["shf", "np", "ffx"], [3, 4, 16])
+    assert fitting == [("shf", 4), ("np", 4), ("np", 16)]
+    assert refused[0].startswith("SHF M=3 is not locked: blocks of 3 pixels do not fit")
+    assert any(
+        line.startswith("FFX M=4 is not locked: a model cannot be locked with") for line in refused
+    )
+    assert refused[-2].startswith("SHF M=16 is not locked: with blocks of 16 pixels")
 
 
 def test_every_cell_is_trained_alike_on_the_same_plain_shards(whole):
@@ -541,7 +577,7 @@ def test_class_names_that_differ_are_named():
         (["--epochs", "3"], "epochs 3, not 2"),
         (["--wrong-keys", "5"], "wrong keys 5, not 2"),
         (["--size", "48"], "size 48x48, not 32x32"),
-        (["--backbone", "resnet50"], "backbone resnet50, not resnet14"),
+        (["--backbone", "resnet50"], "network fcn_resnet50, not resnet14"),
         (["--limit", "3"], "limit 3, not all"),
     ],
 )
@@ -714,7 +750,7 @@ def test_a_training_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch, shards
             tmp_path,
             recipe,
             shards=[shards_folder],
-            backbone="resnet14",
+            network="resnet14",
             name="a",
             save_every=0,
             progress=Stop(),

@@ -82,7 +82,7 @@ def test_commands_on_the_page_mean_what_they_say(tmp_path, trained_run):
         tmp_path / "x",
         data={"shards": ["/a/$(touch PWNED)", "C:\\shards\\b; touch PWNED", "-rf", "/"]},
         recipe={"weights": "-w `touch PWNED`", "optimizer": "sgd; touch PWNED"},
-        model={"backbone": "x|touch PWNED"},
+        model={"name": "x|touch PWNED"},
         seed=-5,
     )
     run.path = tmp_path / "n;touch PWNED"
@@ -91,7 +91,7 @@ def test_commands_on_the_page_mean_what_they_say(tmp_path, trained_run):
     assert "\n" not in "".join((key, encrypt, train, evaluate))
     words = words_of(train, tmp_path)
     assert words[:6] == ["segkey", "train", "$(touch PWNED)", "b; touch PWNED", "./-rf", "shards"]
-    assert words[words.index("--backbone") + 1] == "x|touch PWNED"
+    assert words[words.index("--network") + 1] == "x|touch PWNED"
     assert "--weights=-w `touch PWNED`" in words
     assert "--seed=-5" in words
     assert words[words.index("--optimizer") + 1] == "sgd; touch PWNED"
@@ -165,7 +165,7 @@ def test_commands_after_a_training_and_in_hints_are_quoted(
         ({"recipe.optimizer": "rm"}, "'recipe.optimizer' is 'rm'"),
         ({"recipe.weights": "\x00"}, "'recipe.weights'"),
         ({"recipe.crop_scale": 2}, "'recipe.crop_scale' is 2; expected a number above 0 to 1"),
-        ({"model.backbone": "x|y"}, "'model.backbone' is 'x|y'"),
+        ({"model.name": "x|y"}, "'model.name' is 'x|y'"),
         ({"name": "a b"}, "'name' is 'a b'; expected letters"),
         ({"created": "yesterday"}, "'created' is 'yesterday'; expected a time such as"),
         ({"device": "cpu\nsegkey: error"}, "'device'"),
@@ -197,7 +197,7 @@ def test_a_damaged_field_of_a_run_is_named_with_what_was_expected(
 
 @pytest.mark.parametrize(
     "field",
-    ["created", "recipe", "seed", "data.key_id", "data.size", "data.shards", "model.backbone"],
+    ["created", "recipe", "seed", "data.key_id", "data.size", "data.shards", "model.name"],
 )
 def test_a_field_that_is_missing_is_named(tmp_path, trained_run, field):
     config = trained_run.configuration.document

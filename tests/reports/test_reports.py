@@ -137,7 +137,7 @@ MADE = Configuration(
         dtype="float32",
         world_size=1,
     ),
-    model=Network(backbone="resnet14"),
+    model=Network(name="resnet14"),
     epochs_done=2,
     seconds=1.0,
     seed=0,
@@ -194,7 +194,7 @@ DIFFERENT = {
         {"recipe": {"weights": "/home/anna/own.safetensors"}},
         "starting weights own.safetensors (not none)",
     ),
-    "network": ({"model": {"backbone": "resnet50"}}, "network resnet50 (not resnet14)"),
+    "network": ({"model": {"name": "timm:resnet18"}}, "network timm:resnet18 (not resnet14)"),
     "bfloat16": ({"training": {"dtype": "bfloat16"}}, "training in bfloat16 (not float32)"),
     "ranks": ({"training": {"world_size": 2}}, "ranks 2 (not 1)"),
     "precise": ({"precise": True}, "precise"),
@@ -269,7 +269,7 @@ def test_runs_of_earlier_versions_are_averaged_with_each_other_only():
 
 
 def test_a_part_names_the_part_that_is_most_like_it():
-    elsewhere = made_as(model={"backbone": "resnet50"}, epochs_done=1)
+    elsewhere = made_as(model={"name": "resnet50"}, epochs_done=1)
     rows = [
         made("a", 0.5),
         made("b", 0.6, elsewhere),

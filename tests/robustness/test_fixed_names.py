@@ -17,8 +17,9 @@ from making import SMALL_NETWORK, reconfigure
 from test_hostile import TORCH, session
 
 import segkey
+from segkey.crypto.age import Identity
 from segkey.errors import SegkeyError
-from segkey.model import run_names, runs
+from segkey.model import run_names, runs, seal
 from segkey.model.runs import Run
 from segkey.paper import settings
 from segkey.system.files import (
@@ -111,8 +112,11 @@ def world(tmp_path_factory, scenes_folder, trained_run, key) -> Path:
     for outcome in session(folder, *commands, imports=TORCH):
         assert outcome["status"] == 0, outcome
     reconfigure(Run.open(folder / "runs/cut"), epochs_done=1, recipe={"epochs": 2}).save()
+    shutil.copytree(folder / "runs/cut", folder / "runs/sealed")
+    seal.seal(Run.open(folder / "runs/sealed"), Identity.of(key).recipients)
     for name in (
         "runs/cut/resume.pt",
+        "runs/sealed/resume.pt.age",
         "runs/small/attack.partial.jsonl",
     ):  # there while segkey computes
         (folder / name).touch()
@@ -142,6 +146,11 @@ RUNS = {
     "runs/small/attack.partial.jsonl": [ATTACK],
     "runs/small/.lock": [ATTACK],
     "runs/cut/resume.pt": [("train", "shards", "--resume", "--name", "cut", *CPU)],
+    "runs/sealed/model.safetensors.age": [
+        ("evaluate", "runs/sealed", *CPU),
+        ("inspect", "--verify", "runs/sealed"),
+    ],
+    "runs/sealed/resume.pt.age": [("train", "shards", "--resume", "--name", "sealed", *CPU)],
 }
 RESULTS = {f"results/{name}": [GRID] for name in settings.FILES} | {
     "results/plain/test.h5": [GRID],
@@ -275,6 +284,7 @@ def test_every_name_that_segkey_makes_is_tried(world):
     tried |= {f"runs/cut/{name}" for name in runs.NAMES} | {
         f"runs/small/{name}" for name in runs.NAMES
     }
+    tried |= {f"runs/sealed/{name}" for name in runs.NAMES}
     tried |= {f"results/runs/{cell}/{name}" for cell in ("np-m4", "plain") for name in runs.NAMES}
     patterns = (
         "shards/*.h5",

@@ -76,10 +76,12 @@ class Small(networks.Segmenter):
     """A network that learns as any other does, and quickly: its weights would hide what else
     grows."""
 
-    def __init__(self, backbone: str, classes: list[str], *_):
+    def __init__(self, name: str, classes: list[str], *_, **__):
         torch.nn.Module.__init__(self)
-        self.backbone, self.classes = backbone, len(classes)
+        self.entry, self.classes = networks.network_registry.find(name), len(classes)
+        self.name, self.channels = name, 3
         self.fcn = torch.nn.Conv2d(3, len(classes), 3, padding=1)
+        self.mean, self.std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
 
     def forward(self, pixels):
         return self.fcn(pixels)
@@ -97,7 +99,7 @@ def test_training_for_many_epochs(tmp_path, monkeypatch, shards_folder):
         recipe,
         shards=[shards_folder],
         device=torch.device("cpu"),
-        backbone="resnet14",
+        network="resnet14",
         save_every=1,  # so that there is much saving, too
         progress=Watched(growth, "epoch "),
     )

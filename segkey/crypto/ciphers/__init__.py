@@ -2,7 +2,8 @@
 
 The paper's four steps (section 3) are: cut into blocks, flatten each channel first, transform every
 vector with the same key, put the blocks back. All blocks are treated alike, so the positions are
-worked out once per image size: NP is then one XOR with a plane, SHF one gather, FFX one look-up.
+worked out once per image size: NP is then one XOR with a plane, SHF one gather, FFX one look-up,
+SHF+NP a gather and an XOR.
 
 This module imports no torch, so that encrypting a folder does not pay for it; `segkey.transforms`
 wraps these classes as ``nn.Module``. Arrays and tensors are both called *images* here.
@@ -34,6 +35,7 @@ from segkey.crypto.ciphers.base import (
 from segkey.crypto.ciphers.shuffle import Shuffle  # isort: skip
 from segkey.crypto.ciphers.negative_positive import NegativePositive, selections  # isort: skip
 from segkey.crypto.ciphers.ffx import FFX, hash_password  # isort: skip
+from segkey.crypto.ciphers.shuffle_negative_positive import ShuffleNegativePositive  # isort: skip
 
 __all__ = [
     "FFX",
@@ -43,6 +45,7 @@ __all__ = [
     "NegativePositive",
     "Plain",
     "Shuffle",
+    "ShuffleNegativePositive",
     "check_size",
     "fitting_block_sizes",
     "from_key",

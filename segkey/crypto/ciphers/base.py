@@ -26,7 +26,7 @@ def from_key(
     """The cipher that ``key`` means for a method and block size; it carries the key's id.
 
     Args:
-        method: a name in `METHODS`: ``shf``, ``np``, ``ffx``, ``none``.
+        method: a name in `METHODS`: ``shf``, ``np``, ``ffx``, ``shf+np``, ``none``.
         key: the key; None only for ``none``.
         block_size: M, at least 1.
         channels: c, at least 1.
@@ -226,16 +226,17 @@ class Cipher:
         height, width = images.shape[-2:]
         device = None if isinstance(images, np.ndarray) else images.device
         place = (name, height, width, device)
-        if place not in self._tables:
+        table = self._tables.get(place)
+        if table is None:
             table = make(height, width)
             if device is not None:
                 import torch
 
                 table = torch.from_numpy(table).to(device)
-            while len(self._tables) >= _TABLES_KEPT:
-                self._tables.pop(next(iter(self._tables)))
-            self._tables[place] = table
-        return self._tables[place]
+            # A new dictionary: other threads may be looking into the old one.
+            latest = list(self._tables.items())[1 - _TABLES_KEPT :]
+            self._tables = dict(latest) | {place: table}
+        return table
 
     def tiled(self, positions: np.ndarray, height: int, width: int) -> np.ndarray:
         """A value for each position of a block, (c·M·M,), repeated over an image: (c, H, W)."""

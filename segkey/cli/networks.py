@@ -1,0 +1,141 @@
+"""Commands ``segkey networks`` and ``segkey import``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segkey.cli import app, console, options
+from segkey.cli.options import option
+from segkey.errors import SegkeyError
+
+
+@app.command(
+    epilog="Example: segkey networks\n\nExample: segkey networks smp:Unet/",
+    rich_help_panel="Model",
+)
+def networks(
+    text: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEXT",
+            help="List the networks whose names begin with TEXT, such as smp:Unet/ or timm:mobile.",
+            autocompletion=options.complete_networks,
+        ),
+    ] = "",
+    as_json: options.AsJson = False,
+) -> None:
+    """List the networks that --network takes, with their numbers of parameters.
+
+    A network of your own is a function in a Python file that the environment variable
+    SEGKEY_PLUGINS names, registered with segkey.networks.network.
+    """
+    from segkey import reports
+    from segkey.model import network_list
+
+    found = network_list.listed(text)
+    if as_json:
+        console.show_json(network_list.document(found))
+    else:
+        console.show(*reports.network_table(found))
+
+
+@app.command(
+    "import",
+    epilog="Example: segkey import unet.pth --network smp:Unet/resnet34 --classes classes.txt "
+    "--size 256\n\n"
+    "Example: segkey import model.safetensors --network mine --shards plain/ --normalise none",
+    rich_help_panel="Model",
+)
+def import_(
+    weights: Annotated[
+        Path,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="Read the state dict in this .pth or .safetensors file.",
+        ),
+    ],
+    network: Annotated[
+        str,
+        option(
+            "--network",
+            metavar="NAME",
+            help="Name the network that the weights are of; 'segkey networks' lists them.",
+            autocompletion=options.complete_networks,
+        ),
+    ],
+    classes: Annotated[
+        Path | None,
+        option(
+            "--classes",
+            metavar="FILE",
+            help="Read class names from this file, one per line, class 0 first.",
+        ),
+    ] = None,
+    normalise: Annotated[
+        str | None,
+        option(
+            "--normalise",
+            metavar="HOW",
+            help="Normalise pixels as in the training: imagenet, none (pixels 0 … 1), or MEAN/STD; "
+            "by default, as the network's authors do.",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        option("--size", metavar="SIZE", help="Resize images to N x N or HEIGHTxWIDTH."),
+    ] = None,
+    channels: Annotated[
+        int, option("--channels", min=1, max=16, metavar="N", help="Take images of N channels.")
+    ] = 3,
+    ignore_index: Annotated[
+        int,
+        option(
+            "--ignore-index", min=0, max=255, metavar="N", help="Treat this mask value as void."
+        ),
+    ] = 255,
+    shards: Annotated[
+        list[Path] | None,
+        option(
+            "--shards",
+            metavar="PATH",
+            help="Test it on these plain shards; they also give the classes and the size.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        option("--name", metavar="NAME", help="Name the run; by default after the file."),
+    ] = None,
+    runs: Annotated[
+        Path, option("--runs", metavar="FOLDER", help="Keep runs in this folder.")
+    ] = options.DEFAULT_RUNS,
+) -> None:
+    """Make a run of a model that was trained elsewhere, to evaluate, attack, lock or seal it.
+
+    Nothing in the file is run: a pickle that holds code is refused.
+    """
+    from segkey import reports
+    from segkey.data.classes import read_classes
+    from segkey.model import importing
+
+    what = importing.facts_of_shards(shards) if shards else {}
+    if classes:
+        what["classes"] = read_classes(classes, given=True)
+    if size:
+        what["size"] = options.parse_size(size)
+    if missing := [each for each in ("classes", "size") if each not in what]:
+        raise SegkeyError(
+            f"the weights do not say the {' and the '.join(missing)}",
+            f"give {' and '.join(f'--{each}' for each in missing)}, or --shards with plain shards",
+        )
+    how = {"channels": channels, "ignore_index": ignore_index} | what
+    made = importing.import_weights(
+        weights,
+        runs,
+        network=network,
+        normalisation=normalise and importing.parse_normalisation(normalise, how["channels"]),
+        name=name,
+        shards=shards or (),
+        **how,
+    )
+    console.show(reports.import_table(made))

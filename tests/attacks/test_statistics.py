@@ -1,0 +1,237 @@
+"""The statistics that a model stores give its key away: on planted models, whose truth is known."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segkey import attacks
+from segkey.attacks import fitted_permutation, statistics
+from segkey.attacks.layer_statistics import LayerStatistics
+from segkey.attacks.stem_moments import StemMoments
+from segkey.crypto import ciphers
+from segkey.crypto.ciphers import Cipher
+from segkey.data import scenes, sources
+from segkey.model.batches import as_pixels
+from segkey.model.networks import Segmenter
+from segkey.model.stem import Stem, find_stem
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> torch.Tensor:
+    """24 drawn scenes, uint8 (24, 3, 64, 64)."""
+    folder = scenes.write(tmp_path_factory.mktemp("drawn"), train=24, val=1, test=1, size=64)
+    items = sources.find(folder).splits["train"]
+    from PIL import Image
+
+    images = [np.asarray(Image.open(item.image).convert("RGB")) for item in items]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass
+class Planted:
+    """A network whose statistics were gathered under a cipher: what `Target` tells an attack."""
+
+    model: Segmenter
+    cipher: Cipher
+    device: torch.device = CPU
+    looked_at: int = 0
+
+    def spend(self, images: int) -> None:
+        self.looked_at += images
+
+
+def planted(cipher: Cipher, images: torch.Tensor, seed: int = 0) -> Planted:
+    """A network with random weights and the statistics of encrypted images, in every layer."""
+    torch.manual_seed(seed)
+    model = Segmenter("resnet14", 3)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches
+    model.train()
+    with torch.inference_mode(False), torch.no_grad():
+        for part in images.split(12):
+            model(as_pixels(cipher.encrypt(part), cipher.max_value))
+    return Planted(model.eval(), cipher)
+
+
+def moments_of(model: Segmenter, stem: Stem, cipher: Cipher, images: torch.Tensor) -> StemMoments:
+    everything = cipher.with_parts(selected=np.ones_like(cipher.selected))
+    plain, changed = (
+        (as_pixels(each, cipher.max_value) - model.mean) / model.std
+        for each in (images, everything.encrypt(images))
+    )
+    return StemMoments(stem, plain, changed, cipher.block_size)
+
+
+@pytest.mark.parametrize(
+    ("method", "block_size", "convolution"),
+    [
+        ("np", 4, nn.Conv2d(3, 8, 7, 2, 3, bias=False)),
+        ("ffx", 2, nn.Conv2d(3, 8, 7, 2, 3, bias=False)),
+        ("np", 8, nn.Conv2d(3, 6, 3, 2, 1, bias=True)),
+        ("ffx", 4, nn.Conv2d(3, 5, 4, 4, bias=True)),
+        ("np", 4, nn.Conv2d(3, 5, (3, 5), (1, 2), (0, 2), dilation=2)),
+    ],
+)
+def test_the_closed_form_is_what_a_convolution_gives(plain, key, method, block_size, convolution):
+    cipher = ciphers.from_key(method, key, block_size, 3)
+    model = Segmenter("resnet14", 3)
+    norm = nn.BatchNorm2d(convolution.out_channels)
+    moments = moments_of(model, Stem("", convolution, norm), cipher, plain[:5])
+    pixels = (as_pixels(cipher.encrypt(plain[:5]), cipher.max_value) - model.mean) / model.std
+    with torch.no_grad():
+        responses = nn.functional.conv2d(
+            pixels,
+            convolution.weight,
+            None,
+            convolution.stride,
+            convolution.padding,
+            convolution.dilation,
+        )
+    mean, square = moments.responses(torch.from_numpy(cipher.selected.astype(np.float32))[None])
+    torch.testing.assert_close(mean[0], responses.mean((0, 2, 3)), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(square[0], responses.square().mean((0, 2, 3)), atol=1e-4, rtol=1e-3)
+
+
+def test_losses_after_swaps_are_those_of_the_swapped_selections(plain, key):
+    cipher = ciphers.from_key("np", key, 4, 3)
+    target = planted(cipher, plain)
+    moments = moments_of(target.model, find_stem(target.model), cipher, plain)
+    selection = torch.zeros(48)
+    selection[::2] = 1
+    selected, others, losses = moments.after_swaps(selection)
+    assert losses.shape == (24, 24)
+    for i, j in ((0, 0), (3, 17), (23, 5)):
+        swapped = selection.clone()
+        swapped[selected[i]], swapped[others[j]] = 0, 1
+        torch.testing.assert_close(
+            losses[i, j], moments.loss(swapped[None])[0], atol=1e-3, rtol=1e-3
+        )
+
+
+def test_all_layers_miss_their_statistics_under_a_wrong_key_and_shallow_ones_stop_early(
+    plain, key, other_key
+):
+    cipher = ciphers.from_key("np", key, 4, 3)
+    target = planted(cipher, plain)
+    wrong = ciphers.from_key("np", other_key, 4, 3)
+    layers = LayerStatistics(target.model)
+    with torch.inference_mode():
+        right = float(layers.divergence(as_pixels(cipher.encrypt(plain), 255)))
+        other = float(layers.divergence(as_pixels(wrong.encrypt(plain), 255)))
+        first = float(LayerStatistics(target.model, 1).divergence(as_pixels(plain, 255)))
+    assert right < 0.5 < other
+    assert first > 0.01
+    assert not any(m._forward_pre_hooks for m in target.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("method", "block_size"), [("np", 2), ("np", 4), ("ffx", 4)], ids=lambda value: str(value)
+)
+def test_the_selection_is_found_from_other_images_than_those_of_the_training(
+    plain, key, method, block_size
+):
+    """FFX's table is derived from the key, and stays unknown."""
+    cipher = ciphers.from_key(method, key, block_size, 3)
+    target = planted(cipher, plain[:12])
+    found = statistics._search(target, plain[12:], seed=0).cipher
+    assert np.array_equal(found.selected, cipher.selected)
+    if method == "ffx":
+        assert np.mean(found.values == cipher.values) < 0.05
+    assert found.key_id == ""
+    assert target.looked_at
+
+
+def test_a_fixed_password_is_used_and_the_key_itself_is_found(plain, key):
+    cipher = ciphers.from_key("ffx", key, 2, 3, b"password")
+    target = planted(cipher, plain[:12])
+    assert statistics._search(target, plain[12:], seed=0).cipher.same_as(cipher)
+
+
+def test_a_permutation_is_fitted_to_the_first_layers(plain, key):
+    """No random one comes as near; the key itself is not found."""
+    cipher = ciphers.from_key("shf", key, 4, 3)
+    target = planted(cipher, plain)
+    first = LayerStatistics(target.model, fitted_permutation._LAYERS)
+
+    def divergence(permutation) -> float:
+        encrypted = cipher.with_parts(permutation=permutation).encrypt(plain)
+        with torch.inference_mode():
+            return float(first.divergence(as_pixels(encrypted, 255)))
+
+    found = fitted_permutation.fitted_permutations(
+        target, plain, cipher.with_parts(permutation=np.arange(48)), np.random.default_rng(0)
+    )[-1].permutation
+    random = [divergence(np.random.default_rng(n).permutation(48)) for n in range(10)]
+    assert sorted(found) == list(range(48))
+    assert divergence(found) < min(random)
+
+
+def test_swaps_follow_the_slopes_and_no_position_is_in_two_of_them():
+    slopes = np.zeros((6, 6))
+    slopes[0, 1] = slopes[1, 0] = -2
+    slopes[1, 2] = slopes[2, 1] = -1.5
+    slopes[2, 3] = slopes[3, 2] = -1
+    start = np.array([5, 4, 3, 2, 1, 0])
+    one, two = fitted_permutation.promising_swaps(start, slopes)
+    assert one.tolist() == [4, 5, 3, 2, 1, 0]
+    assert two.tolist() == [4, 5, 2, 3, 1, 0]
+    assert fitted_permutation.promising_swaps(start, np.ones((6, 6))) == []
+
+
+def test_nothing_is_found_where_nothing_was_stored(plain, key):
+    """A network that was never trained stores a mean of 0 and a variance of 1, whatever the key."""
+    cipher = ciphers.from_key("np", key, 4, 3)
+    torch.manual_seed(0)
+    found = statistics._search(Planted(Segmenter("resnet14", 3).eval(), cipher), plain, seed=0)
+    assert np.mean(found.cipher.selected == cipher.selected) < 0.8
+
+
+def test_a_single_image_is_enough_to_try(plain, key):
+    cipher = ciphers.from_key("np", key, 4, 3)
+    found = statistics._search(planted(cipher, plain), plain[:1], seed=0)
+    assert found.cipher.selected.sum() == 24
+
+
+def test_gradients_are_as_they_were(plain, key):
+    target = planted(ciphers.from_key("np", key, 2, 3), plain[:12])
+    frozen = target.model.fcn.classifier[0].weight.requires_grad_(False)
+    statistics._search(target, plain[:4], seed=0)
+    needing = [p.requires_grad for p in target.model.parameters() if p is not frozen]
+    assert all(needing)
+    assert not frozen.requires_grad
+
+
+def test_sinkhorn_gives_a_doubly_stochastic_matrix():
+    matrix = fitted_permutation.sinkhorn(
+        torch.randn(9, 9, generator=torch.Generator().manual_seed(0)), 50
+    )
+    torch.testing.assert_close(matrix.sum(0), torch.ones(9), atol=1e-3, rtol=0)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(9), atol=1e-3, rtol=0)
+
+
+def test_the_attack_scores_what_it_found_and_keeps_no_key(target):
+    result = statistics.statistics(target, attacks.Budget(images=8), 0)
+    assert 0 <= result.mean_iou <= 1
+    assert result.details["split"] == "val"
+    assert result.details["images"] == 8
+    assert set(result.details["agreement"]) == {"selected"}
+    assert "parts" not in result.details
+    if result.details["found"]:
+        assert result.mean_iou == target.correct().mean_iou
+
+
+def test_it_does_not_fit_without_a_key_or_without_statistics(target, attacked, open_run):
+    plain_target = attacked(open_run)
+    assert statistics._obstacle(plain_target) == "there is no key"
+    assert statistics._obstacle(target) == ""
+    bare = attacked(target.run)
+    bare.model.fcn.backbone.bn1 = nn.Identity()
+    assert "no batch normalisation follows" in statistics._obstacle(bare)
+    bare.model.fcn.backbone.bn1 = nn.BatchNorm2d(64, track_running_stats=False)
+    assert "stores no statistics" in statistics._obstacle(bare)

@@ -1,0 +1,398 @@
+"""Locked runs: exact, ordinary, refused where they cannot be; and whose lock a model has."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from making import CPU, files, reconfigure
+from torch import nn
+from typer.testing import CliRunner
+
+from segkey import Key, SegkeyError
+from segkey.attacks import Target, correct_plain_incorrect
+from segkey.cli import app
+from segkey.crypto import ciphers
+from segkey.data import scenes
+from segkey.model import evaluation, evaluation_splits, locked_runs, training
+from segkey.model.batches import BatchLoader, as_pixels
+from segkey.model.lock import lock_network
+from segkey.model.locked_conv import LockedConv
+from segkey.model.networks import Segmenter
+from segkey.model.runs import Run
+from segkey.model.stem import find_stem
+from segkey.model.whose import locked_layer, whose
+
+METHODS = ("np", "shf", "shf+np")
+
+
+@pytest.fixture
+def run(tmp_path, plain_run) -> Run:
+    """A copy of the plain run, in a folder of its own."""
+    return Run.open(shutil.copytree(plain_run.path, tmp_path / "runs" / "plain"))
+
+
+def command(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert result.exit_code == code, result.output
+    return " ".join((result.stdout if code == 0 else result.stderr).split())
+
+
+def pictures(run: Run, count: int = 24) -> torch.Tensor:
+    """Scenes, uint8 (N, 3, H, W), that no training has seen."""
+    drawn = [scenes.draw(99, number, run.size[0])[0] for number in range(count)]
+    return torch.from_numpy(np.stack(drawn).transpose(0, 3, 1, 2).copy())
+
+
+def predictions(network, images, cipher=None, kind=torch.float32, autocast=False):
+    encrypted = cipher.encrypt(images) if cipher else images
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        return network.to(kind)(encrypted.to(kind) / 255).argmax(1)
+
+
+def apart(predicted, expected) -> float:
+    """The share of pixels that differ."""
+    return (predicted != expected).float().mean().item()
+
+
+# ------------------------------------------------------------------ exact
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_confusion_matrices_are_equal_in_float64(run, key, method):
+    made = locked_runs.lock_run(run, key, method, 4)
+    original, locked, images = run.load_model(CPU), made.load_model(CPU), pictures(run)
+    expected = predictions(original, images, kind=torch.float64)
+    assert len(expected.unique()) > 2
+    assert torch.equal(predictions(locked, images, made.cipher(key), torch.float64), expected)
+    assert apart(predictions(locked, images, kind=torch.float64), expected) > 0.001  # without key
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bfloat16_costs_a_locked_model_no_more_than_the_original(run, key, method):
+    """The two round elsewhere, so that they agree as well as each does with float32."""
+    made = locked_runs.lock_run(run, key, method, 4)
+    original, locked, images = run.load_model(CPU), made.load_model(CPU), pictures(run)
+    exact, rounded = (
+        predictions(original, images, autocast=autocast) for autocast in (False, True)
+    )
+    assert apart(predictions(locked, images, made.cipher(key)), exact) <= 1e-4
+    found = predictions(locked, images, made.cipher(key), autocast=True)
+    assert apart(found, exact) <= 1.5 * apart(rounded, exact) + 1e-4
+    assert apart(found, rounded) <= 2 * apart(rounded, exact) + 1e-4
+
+
+def test_evaluation_gives_the_same_score_to_the_last_digit(run, key, plain_shards):
+    made = locked_runs.lock_run(run, key, "shf+np", 4)
+    scores = [
+        evaluation.evaluate(
+            each, evaluation_splits.open_test_split(each), cipher, CPU, precise=True
+        ).correct
+        for each, cipher in ((run, None), (made, made.cipher(key)))
+    ]
+    assert scores[0].mean_iou > 0.05
+    assert scores[0] == scores[1]
+
+
+def test_the_whole_image_counts_up_to_its_corners(run, key):
+    """Images of which nothing but the border has any content."""
+    made = locked_runs.lock_run(run, key, "np", 4)
+    images = torch.full((4, 3, 32, 32), 128, dtype=torch.uint8)
+    images[:, :, :2] = images[:, :, -2:] = torch.arange(32, dtype=torch.uint8) * 8
+    images[1, :, :, :3] = 255
+    images[2, :, :, -1] = 0
+    with torch.inference_mode():
+        expected = run.load_model(CPU).double()(images.double() / 255)
+        found = made.load_model(CPU).double()(made.cipher(key).encrypt(images).double() / 255)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+class Patches(nn.Module):
+    """A network that begins with patches, as transformers do, without a normalisation."""
+
+    def __init__(self, elsewhere=False):
+        super().__init__()
+        self.elsewhere = elsewhere
+        self.embed, self.head = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 5, 1)
+
+    def forward(self, pixels):
+        found = self.head(self.embed(pixels).relu())
+        out = nn.functional.interpolate(found, scale_factor=4.0)
+        return {"out": out + pixels.mean(1, keepdim=True) * self.elsewhere}
+
+
+def test_patch_embeddings(key):
+    network = Segmenter("resnet14", 5).eval()
+    network.fcn = Patches()
+    cipher = ciphers.from_key("shf+np", key, 8)
+    locked = lock_network(network, cipher)
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 64), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = network(as_pixels(torch.from_numpy(image), 255))
+        found = locked(as_pixels(torch.from_numpy(cipher.encrypt(image)), 255))
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert isinstance(find_stem(locked).convolution, LockedConv)
+
+
+def test_a_network_that_uses_the_image_elsewhere_is_refused(key):
+    network = Segmenter("resnet14", 5)
+    network.fcn = Patches(elsewhere=True)
+    with pytest.raises(SegkeyError, match="it uses the image elsewhere too"):
+        lock_network(network, ciphers.from_key("np", key, 4))
+    assert network.training
+
+
+def test_the_original_network_stays_as_it_is(key):
+    network = Segmenter("resnet14", 5).eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    locked = lock_network(network, ciphers.from_key("np", key, 4))
+    assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
+    assert not torch.equal(locked.mean, network.mean)
+    layer = find_stem(locked).convolution
+    assert not layer.offset.any()  # it went into the normalisation that follows
+    assert find_stem(locked).normalisation.running_mean.abs().max() > 0
+
+
+# ------------------------------------------------------------------ ordinary runs
+
+
+def test_a_locked_run_says_what_it_is_and_the_original_stays(run, key):
+    before = files(run.path)
+    made = locked_runs.lock_run(run, key, "shf+np", 4)
+    assert made.path.name == "plain-locked-shf-np-m4"
+    assert files(run.path) == before
+    header = made.header
+    assert (header.method, header.block_size, header.key_id) == ("shf+np", 4, key.id)
+    lock = made.configuration.model.lock
+    assert lock.stem == "fcn.backbone.conv1"
+    assert lock.original == run.weights_checksum
+    assert made.history() == run.history()
+    assert made.epochs_missing == 0
+    assert made.damage() == []
+    assert (made.path.parent / "latest").resolve() == made.path.resolve()
+    secret = json.dumps(made.configuration.document)
+    assert "selected" not in secret
+    assert "permutation" not in secret
+
+
+def test_an_ordinary_run_can_be_attacked(run, key, plain_shards):
+    made = locked_runs.lock_run(run, key, "np", 4)
+    test = evaluation_splits.open_test_split(made)
+    target = Target.create(made, test, made.cipher(key), CPU, precise=True)
+    found = correct_plain_incorrect(target, 3)
+    plain = evaluation.evaluate(
+        run, evaluation_splits.open_test_split(run), None, CPU, precise=True
+    )
+    assert found.correct == plain.correct
+    assert found.plain.mean_iou < found.correct.mean_iou
+    assert BatchLoader(test, CPU).split.header.method == "none"
+
+
+def test_commands_take_a_locked_run(run, key, tmp_path, scenes_folder):
+    key_file = key.save(tmp_path / "keys" / "own.key")
+    shown = command("lock", run.path, "--key", key_file, "--name", "mine", "-M", 8)
+    assert "NP M=8" in shown
+    assert key.id in shown
+    made = run.path.parent / "mine"
+    assert "mean IoU" in command("evaluate", made, "--key", key_file, "--device", "cpu")
+    out = tmp_path / "masks"
+    picture = sorted((scenes_folder / "images/test").iterdir())[0]
+    command("predict", made, picture, "-k", key_file, "--out", out, "--device", "cpu")
+    assert len(list((out / "masks").iterdir())) == 1
+    assert "locked" in command("inspect", made)
+    command("attack", made, "-k", key_file, "--wrong-keys", 2, "--device", "cpu")
+    report = command("report", run.path.parent)
+    assert "NP, locked" in report
+
+
+def test_the_key_of_another_run_is_refused(run, key, other_key, tmp_path):
+    made = locked_runs.lock_run(run, key, "np", 4)
+    other = other_key.save(tmp_path / "other.key")
+    message = command("evaluate", made.path, "--key", other, "--device", "cpu", code=1)
+    assert f"was made with key {key.id}, not with key {other_key.id}" in message
+
+
+# ------------------------------------------------------------------ refused
+
+
+def test_what_is_locked_or_encrypted_already_is_refused(run, key, trained_run):
+    made = locked_runs.lock_run(run, key, "np", 4)
+    with pytest.raises(SegkeyError, match="is locked already, with key"):
+        locked_runs.lock_run(made, key, "np", 4)
+    with pytest.raises(SegkeyError, match="was trained on encrypted images"):
+        locked_runs.lock_run(trained_run, key, "np", 4)
+
+
+@pytest.mark.parametrize(
+    "method, block_size, message",
+    [
+        ("ffx", 4, "a model cannot be locked with FFX"),
+        ("none", 4, "method 'none' has no key"),
+        ("rot13", 4, "no method 'rot13'"),
+        ("np", 3, "32 is not a multiple of the block size 3"),
+        ("np", 1, "blocks of 1 pixels do not fit the first convolution, whose stride is 2"),
+        ("np", 32, "at most 20,000,000 are possible"),
+        ("shf", 16, "would have 28,311,552 weights"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_written(run, key, method, block_size, message):
+    before = files(run.path.parent)
+    with pytest.raises(SegkeyError, match=message):
+        locked_runs.lock_run(run, key, method, block_size)
+    assert files(run.path.parent) == before
+
+
+def test_a_name_that_is_taken_is_refused(run, key):
+    locked_runs.lock_run(run, key, "np", 4, name="mine")
+    with pytest.raises(SegkeyError, match="already exists"):
+        locked_runs.lock_run(run, key, "np", 4, name="mine")
+    again = locked_runs.lock_run(run, key, "np", 4)
+    assert locked_runs.lock_run(run, key, "np", 4).name == f"{again.name}-2"
+
+
+def test_what_a_kill_left_is_written_anew(run, key):
+    partial = run.path.parent / ".mine.partial"
+    partial.mkdir()
+    (partial / "model.safetensors").write_bytes(b"half")
+    made = locked_runs.lock_run(run, key, "np", 4, name="mine")
+    assert made.damage() == []
+    assert not partial.exists()
+
+
+def test_a_link_in_the_place_of_what_is_written_is_refused(run, key, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (run.path.parent / ".mine.partial").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SegkeyError):
+        locked_runs.lock_run(run, key, "np", 4, name="mine")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_training_a_locked_run_on_is_refused(run, key):
+    made = locked_runs.lock_run(run, key, "np", 4)
+    with pytest.raises(SegkeyError, match="is locked, so its training cannot go on"):
+        training.resume(made, {}, device=CPU)
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("stem", "fcn.backbone.conv1; rm", "'model.lock.stem' is"),
+        ("stem", "fcn.backbone", "no convolution 'fcn.backbone' that a lock could be in"),
+        ("stem", "fcn.nowhere", "no convolution 'fcn.nowhere' that a lock could be in"),
+        ("stem", "__class__", "no convolution '__class__' that a lock could be in"),
+        ("block_size", 8, "expected that of 'data', 4"),
+        ("block_size", True, "'model.lock.block_size' is True"),
+        ("whole_blocks", 1, "'model.lock.whole_blocks' is 1"),
+        ("whole_blocks", True, "has shape"),
+        ("original", "abc", "'model.lock.original' is 'abc'"),
+    ],
+)
+def test_a_lock_that_cannot_be_is_refused_by_its_field(run, key, field, value, message):
+    made = locked_runs.lock_run(run, key, "np", 4)
+    reconfigure(made, model={"lock": {field: value}}).save()
+    with pytest.raises(SegkeyError, match=message):
+        Run.open(made.path).load_model(CPU)
+
+
+def test_a_huge_block_in_run_json_takes_no_memory(run, key):
+    made = locked_runs.lock_run(run, key, "np", 4)
+    data = {"block_size": 4096, "size": [4096, 4096]}
+    reconfigure(made, model={"lock": {"block_size": 4096}}, data=data).save()
+    with pytest.raises(SegkeyError, match="at most 20,000,000"):
+        Run.open(made.path).load_model(CPU)
+
+
+# ------------------------------------------------------------------ customers, and whose
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """The files of three customers' keys."""
+    made = {name: Key(bytes([number]) * 32) for number, name in enumerate("abc", 100)}
+    return {name: key.save(tmp_path / "keys" / f"{name}.key") for name, key in made.items()}
+
+
+@pytest.mark.parametrize("method, block_size", [("np", 4), ("np", 8), ("shf", 4), ("shf+np", 4)])
+def test_a_run_for_each_customer_and_whose_it_is(run, keys, method, block_size):
+    shown = command(
+        *("lock", run.path, "--customers", *keys.values(), "-m", method, "-M", block_size),
+        *("--name", "for"),
+    )
+    for name, file in keys.items():
+        made = run.path.parent / f"for-{name}"
+        assert str(made) in shown.replace(" ", "") or made.name in shown
+        found = whose(made, [(each, Key.load(path)) for each, path in keys.items()])
+        assert [match.customer for match in found if match.is_the_locks] == [name]
+        assert found[0].explained == pytest.approx(1, abs=1e-6)
+        assert Key.load(file).id == found[0].key_id
+
+
+def test_the_weights_are_the_evidence_and_not_what_run_json_says(run, keys, tmp_path):
+    made = locked_runs.lock_run(run, Key.load(keys["b"]), "np", 4, name="found")
+    reconfigure(made, data={"key_id": Key.load(keys["a"]).id}).save()
+    folder = keys["a"].parent
+    assert "locked with the key of b" in command("whose", made.path, folder)
+    bare = shutil.copy(made.weights_file, tmp_path / "stolen.safetensors")
+    told = json.loads(command("whose", bare, folder, "--json"))
+    assert [each["customer"] for each in told["keys"] if each["is_the_locks"]] == ["b"]
+    assert "none of these keys" in command("whose", bare, keys["a"], keys["c"])
+
+
+def test_a_model_that_was_trained_on_is_still_known(run, keys):
+    made = locked_runs.lock_run(run, Key.load(keys["b"]), "np", 4, name="found")
+    network = made.load_model(CPU)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.2 * parameter.std() * torch.randn_like(parameter)
+    made.save_weights(network.weights())
+    found = whose(made.path, [(name, Key.load(file)) for name, file in keys.items()])
+    assert [match.customer for match in found if match.is_the_locks] == ["b"]
+    assert 0.9 < found[0].explained < 0.99
+
+
+def test_where_the_weights_alone_say_nothing_the_original_does(run, keys):
+    made = locked_runs.lock_run(run, Key.load(keys["b"]), "np", 2, name="found")
+    arguments = ("whose", made.path, keys["b"].parent)
+    assert "The weights alone cannot tell" in command(*arguments)
+    assert "locked with the key of b" in command(*arguments, "--original", run.path)
+
+
+def test_what_has_no_lock_is_said_to_have_none(run, keys):
+    assert "holds no locked layer" in command("whose", run.path, keys["a"], code=1)
+
+
+def test_a_folder_without_keys_is_refused(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "there are no keys in" in command("whose", run.path, tmp_path / "empty", code=1)
+
+
+@pytest.mark.parametrize("damage", ["shape", "negative", "huge", "missing", "uneven"])
+def test_a_file_whose_geometry_cannot_be_is_refused(run, key, tmp_path, damage):
+    made = locked_runs.lock_run(run, key, "np", 4)
+    state = made.load_model(CPU).weights()
+    geometry = state["backbone.conv1.geometry"]
+    if damage == "shape":
+        state["backbone.conv1.geometry"] = geometry[:1]
+    elif damage == "missing":
+        del state["backbone.conv1.border"]
+    else:
+        place, value = {"negative": (0, -7), "huge": (4, 1 << 40), "uneven": (4, 8)}[damage]
+        geometry[0, place] = value
+    file = tmp_path / "found.pth"
+    torch.save(dict(state), file)
+    with pytest.raises(SegkeyError, match="does not fit its own geometry"):
+        locked_layer(file)
+
+
+def test_customers_need_names_and_keys_of_their_own(run, keys, tmp_path):
+    twin = shutil.copy(keys["a"], tmp_path / "keys" / "twin.key")
+    before = files(run.path.parent)
+    start = ("lock", run.path, "--customers")
+    assert "have the same key" in command(*start, keys["a"], twin, code=1)
+    (tmp_path / "other").mkdir()
+    same = Key(bytes([7]) * 32).save(tmp_path / "other" / "a.key")
+    assert "two customers' runs would be called" in command(*start, keys["a"], same, code=1)
+    command("lock", run.path, keys["a"], code=2)
+    command("lock", run.path, "--customers", code=2)
+    assert files(run.path.parent) == before

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segkey.attacks.cipher_parts import agreement, random_key, secret_parts
 from segkey.attacks.fitted_permutation import fitted_permutations
-from segkey.attacks.key_parts import agreement, random_key, secret_parts
 from segkey.attacks.layer_statistics import LayerStatistics
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.stem_moments import StemMoments, stride_within

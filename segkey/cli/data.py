@@ -66,6 +66,16 @@ def encrypt(
         float,
         option("--shard-size", metavar="GB", help="Cut shards at this size.", panel=options.OUTPUT),
     ] = 1.0,
+    channels: Annotated[
+        int,
+        option(
+            "--channels",
+            min=1,
+            metavar="N",
+            help="Read images as 3 channels (RGB), 1 (grey), or 4 (files of four bands, such as "
+            "RGB and near infrared).",
+        ),
+    ] = 3,
     sheet: options.DataSheet = None,
     strict: options.Strict = False,
     force: options.Force = False,
@@ -84,7 +94,9 @@ def encrypt(
 
     height_width = options.parse_size(size)
     loaded = None if method == "none" else options.load_key(key, passphrase_file)
-    cipher = ciphers.from_key(method, loaded, block_size, password=options.encode(ffx_password))
+    cipher = ciphers.from_key(
+        method, loaded, block_size, channels, password=options.encode(ffx_password)
+    )
     taken = options.take_in(images, data, workers)
     taken.require()
     source = taken.source

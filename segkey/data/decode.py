@@ -219,18 +219,42 @@ def load_image(
     path: Path,
     pixel_range: tuple[int, int] | None = None,
     peculiar: Peculiarities | None = None,
+    channels: int = 3,
 ) -> Image.Image:
-    """Decode an image as upright 8-bit RGB.
+    """Decode an image as upright 8-bit RGB, as grey, or with its four bands as they are.
 
     Args:
         path: the file.
         pixel_range: the values of 16-bit images that become black and white; if not given, 0 and
             65535, of which the upper 8 bits are kept.
         peculiar: what is unusual about the image is added to it.
+        channels: 3 for RGB; 1 for grey (mode L); 4 for a file of four bands, such as RGBA.
+
+    Raises:
+        SegkeyError: no image, one that is too large, or one without four bands.
     """
     peculiar = set() if peculiar is None else peculiar
     picture = decode(path, peculiar, deep_colours=pixel_range is not None)
-    return to_rgb(picture, path, pixel_range, peculiar)
+    return with_channels(picture, channels, path, pixel_range, peculiar)
+
+
+def with_channels(
+    picture: Image.Image,
+    channels: int,
+    path: Path | str,
+    pixel_range: tuple[int, int] | None = None,
+    peculiar: Peculiarities | None = None,
+) -> Image.Image:
+    """An image as `load_image` gives it with so many channels; ``path`` names it in errors."""
+    if channels == 4:
+        if picture.mode not in FOUR_BANDS:
+            raise SegkeyError(
+                f"{path}: an image of mode {picture.mode} has no four bands of 8 bits",
+                "save it with four bands, such as RGBA, or encrypt with --channels 3",
+            )
+        return upright(picture)
+    picture = to_rgb(picture, path, pixel_range, peculiar)
+    return picture.convert("L") if channels == 1 else picture
 
 
 def to_rgb(
@@ -267,6 +291,8 @@ def to_rgb(
         raise SegkeyError(f"{path}: cannot be converted to RGB ({error})") from None
 
 
+FOUR_BANDS = {"RGBA", "RGBX", "CMYK"}  # of 8 bits
+CHANNELS = (1, 3, 4)  # that images can be decoded with
 TRANSPARENT = {"RGBA", "LA", "PA", "La", "RGBa"}
 
 

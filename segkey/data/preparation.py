@@ -49,6 +49,7 @@ class Preparation:
         crop_scale: smallest area of a crop, as a fraction.
         reading: how what masks hold becomes class numbers.
         pixel_range: the values of 16-bit images that become black and white.
+        channels: of images: 3, 1 for grey, or 4 for files of four bands.
     """
 
     size: tuple[int, int]
@@ -60,6 +61,7 @@ class Preparation:
     crop_scale: float = 0.25
     reading: Reading = PLAIN
     pixel_range: tuple[int, int] | None = None
+    channels: int = 3
 
     def load(self, item: Item) -> tuple[list[np.ndarray], list[np.ndarray], tuple[int, int]]:
         """Views of an image, uint8 (C, H, W), and of its mask, uint8 (H, W); its original size.
@@ -74,7 +76,7 @@ class Preparation:
     def load_and_look(self, item: Item) -> Loaded:
         """As `load`, with what was seen on the way."""
         peculiar: set[str] = set()
-        image = load_image(item.image, self.pixel_range, peculiar)
+        image = load_image(item.image, self.pixel_range, peculiar, self.channels)
         mask = load_mask(item.mask, self.reading) if item.mask else None
         counts = self._check_mask(item, image, mask) if mask is not None else None
         images, masks = [], []
@@ -83,7 +85,7 @@ class Preparation:
             if self.augmented:
                 generator = seeded("view", self.seed, item.name, view)
                 crop = random_crop(generator, image.height, image.width, (self.crop_scale, 1.0))
-            images.append(as_array(image, self.size, crop))
+            images.append(as_array(image, self.size, crop, is_image=True))
             if mask is not None:
                 masks.append(as_array(mask, self.size, crop))
         seen = peculiarities.summed_up(peculiar)

@@ -10,7 +10,7 @@ import os
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,10 +127,7 @@ class Model:
             return self.predict([images], key, password, batch_size)[0]
         cipher, masks = self.cipher(key, password), []
         for start in range(0, len(images), batch_size):
-            pixel_range = self.run.header.range_of_pixels
-            some = images[start : start + batch_size]
-            batch = [_upright(image, pixel_range) for image in some]
-            pixels = np.stack([augment.as_array(picture, self.run.size) for picture in batch])
+            batch, pixels = self._prepared(images[start : start + batch_size])
             masks += self.masks(
                 pixels, [(picture.height, picture.width) for picture in batch], cipher
             )
@@ -156,11 +153,7 @@ class Model:
             return self.probabilities([images], key, password, batch_size)[0]
         cipher, found = self.cipher(key, password), []
         for start in range(0, len(images), batch_size):
-            batch = [
-                _upright(image, self.run.header.range_of_pixels)
-                for image in images[start : start + batch_size]
-            ]
-            pixels = np.stack([augment.as_array(picture, self.run.size) for picture in batch])
+            batch, pixels = self._prepared(images[start : start + batch_size])
             for each, picture in zip(self._logits(pixels, cipher, 255), batch, strict=True):
                 size = (picture.height, picture.width)
                 logits = F.interpolate(each[None], size, mode="bilinear", align_corners=False)
@@ -216,6 +209,13 @@ class Model:
             classes_at(each, size).cpu().numpy() for each, size in zip(logits, sizes, strict=True)
         ]
 
+    def _prepared(self, images: Sequence[Picture]) -> tuple[list[Image.Image], np.ndarray]:
+        """Images upright, and uint8 (N, C, h, w) of the network's size."""
+        header = self.run.header
+        batch = [_upright(image, header.range_of_pixels, header.channels) for image in images]
+        arrays = [augment.as_array(each, self.run.size, is_image=True) for each in batch]
+        return batch, np.stack(arrays)
+
     def _logits(self, pixels: np.ndarray, cipher: Cipher | None, divided_by: int) -> Tensor:
         """float32 (N, classes, h, w), of plain images of the network's size."""
         images = torch.from_numpy(pixels).to(self.device)
@@ -238,7 +238,7 @@ def _as_image_array(image: Tensor) -> np.ndarray:
         SegkeyError: another shape, or values beyond 0 … 1 of a floating-point tensor.
     """
     image = image.detach().cpu().as_subclass(Tensor)
-    if image.ndim != 3 or len(image) not in (1, 3):
+    if image.ndim != 3 or len(image) not in (1, 3, 4):
         raise SegkeyError(
             f"a tensor of shape {tuple(image.shape)} is not an image",
             "give (3, H, W) or (1, H, W), or (N, 3, H, W) for several",
@@ -258,17 +258,19 @@ def _warn(text: str) -> None:
     warnings.warn(text, SegkeyWarning, stacklevel=4)
 
 
-def _upright(image: Picture, pixel_range: tuple[int, int] | None = None) -> Image.Image:
-    """Anything that is an image, as upright RGB."""
+def _upright(
+    image: Picture, pixel_range: tuple[int, int] | None = None, channels: int = 3
+) -> Image.Image:
+    """Anything that is an image, upright, with the channels of the network."""
     if isinstance(image, str | Path):
-        return decode.load_image(Path(image), pixel_range)
+        return decode.load_image(Path(image), pixel_range, channels=channels)
     if isinstance(image, Tensor):
         image = _as_image_array(image)
     if isinstance(image, np.ndarray):
         if (
             image.dtype != np.uint8
             or image.ndim not in (2, 3)
-            or (image.ndim == 3 and image.shape[2] != 3)
+            or (image.ndim == 3 and image.shape[2] not in (3, channels))
         ):
             raise SegkeyError(
                 f"an array of type {image.dtype} and shape {image.shape} is not an image",
@@ -280,7 +282,7 @@ def _upright(image: Picture, pixel_range: tuple[int, int] | None = None) -> Imag
             f"a {type(image).__name__} is not an image",
             "give a path, a Pillow image, or a uint8 array (H, W, 3)",
         )
-    return decode.to_rgb(image, "the image", pixel_range)
+    return decode.with_channels(image, channels, "the image", pixel_range)
 
 
 def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -439,7 +441,7 @@ def predict_files(
     outputs = Outputs(out, items, overlays)
 
     def load(item: Item) -> _Loaded | Problem:
-        return _load(item, model.run.size, pixel_range)
+        return _load(item, model.run.size, pixel_range, model.run.header.channels)
 
     with (
         progress.task("predict", len(items)) as advance,
@@ -504,13 +506,14 @@ def _ahead(
 
 
 def _load(
-    item: Item, size: tuple[int, int], pixel_range: tuple[int, int] | None
+    item: Item, size: tuple[int, int], pixel_range: tuple[int, int] | None, channels: int = 3
 ) -> _Loaded | Problem:
     try:
         peculiar: set[str] = set()
-        picture = decode.load_image(item.image, pixel_range, peculiar)
+        picture = decode.load_image(item.image, pixel_range, peculiar, channels)
         seen = peculiarities.summed_up(peculiar)
-        return _Loaded(item, augment.as_array(picture, size), (picture.height, picture.width), seen)
+        pixels = augment.as_array(picture, size, is_image=True)
+        return _Loaded(item, pixels, (picture.height, picture.width), seen)
     except SegkeyError as error:
         return Problem(item.name, error.what.removeprefix(f"{item.image}: "))
 

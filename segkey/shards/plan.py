@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from segkey.crypto.ciphers import Cipher, check_size
+from segkey.data.decode import CHANNELS
 from segkey.data.items import Item, Source
 from segkey.data.preparation import Preparation
 from segkey.errors import SegkeyError
@@ -92,6 +93,11 @@ def plan_shards(
         SegkeyError: the block size does not divide the size, or a number is out of its range.
     """
     check_size(*size, cipher.block_size)
+    if cipher.channels not in CHANNELS:
+        raise SegkeyError(
+            f"images cannot be read with {cipher.channels} channels",
+            "give --channels 3, 1 for grey, or 4 for files of four bands",
+        )
     _check_ranges(views, crop_scale, shard_bytes)
     if source.has_masks and not source.classes:
         raise ValueError("source.classes is not set; segkey.data.intake.take_in() sets it")
@@ -109,6 +115,7 @@ def plan_shards(
             **how,
             reading=source.reading,
             pixel_range=source.pixel_range,
+            channels=cipher.channels,
         )
         said = {"reading": source.reading.as_text(), "pixel_range": _as_text(source.pixel_range)}
         header = _header(

@@ -105,7 +105,9 @@ def read_pair(run: Run, image: Path, shard: Path) -> tuple[np.ndarray, np.ndarra
         raise SegkeyError(
             f"{shard} holds no image called {image.stem}", f"names there: {some(twins.names)}"
         )
-    preparation = Preparation(twins.size, pixel_range=twins.header.range_of_pixels)
+    preparation = Preparation(
+        twins.size, pixel_range=twins.header.range_of_pixels, channels=twins.header.channels
+    )
     (plain,), _, _ = preparation.load(Item(image.name, image, None))
     return plain[None], twins.read("images", rows[0])[None]
 
@@ -179,6 +181,7 @@ def split_from_images(
         source.ignore_index,
         reading=source.reading,
         pixel_range=run.header.range_of_pixels,
+        channels=run.header.channels,
     )
     header = replace(
         run.header,

@@ -67,6 +67,15 @@ def note(text: str) -> None:
         err.print(printable(text, keep="\n"), soft_wrap=not err.is_terminal)
 
 
+def finding(found) -> None:
+    """A `segkey.data.items.Finding`, with its cure on the same line."""
+    text = f"{found.text}; {found.cure}" if found.cure else found.text
+    if found.severity:
+        warn(f"refused: {text}" if found.severity > 1 else text)
+    else:
+        note(text)
+
+
 def left_out(problems: list, most: int = 10) -> None:
     """Name the first images that could not be used and count the others."""
     for problem in problems[:most]:
@@ -82,6 +91,12 @@ def show(*tables: object) -> None:
             printable(table, keep="\n") if isinstance(table, str) else table,
             soft_wrap=isinstance(table, str) and not out.is_terminal,
         )
+
+
+def note_table(table: object) -> None:
+    """A table that is not a result, to stderr."""
+    if not _quiet:
+        err.print(table)
 
 
 def show_raw(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands ``segkey encrypt``, ``decrypt``, ``preview`` and ``inspect``."""
+"""Commands ``segkey encrypt``, ``check``, ``decrypt``, ``preview`` and ``inspect``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ from segkey.errors import SegkeyError
 
 if TYPE_CHECKING:
     from segkey.crypto.ciphers import Cipher
+    from segkey.data.items import Source
     from segkey.shards import Split
 
 
@@ -30,14 +31,7 @@ def encrypt(
             "image, or a text file with one image per line and, after a tab, its mask.",
         ),
     ],
-    masks: Annotated[
-        Path | None,
-        option(
-            "--masks",
-            metavar="FOLDER",
-            help="Read masks from this folder instead of one beside or inside IMAGES.",
-        ),
-    ] = None,
+    data: options.DataGiven,
     method: options.Method = "np",
     block_size: options.BlockSize = 4,
     size: options.Size = "256",
@@ -58,27 +52,6 @@ def encrypt(
         Path,
         option("--out", "-o", metavar="FOLDER", help="Write shards here.", panel=options.OUTPUT),
     ] = options.DEFAULT_SHARDS,
-    split: Annotated[
-        str | None,
-        option(
-            "--split-ratio",
-            metavar="RATIO",
-            help="Split images by a hash of their names into TRAIN/VAL/TEST per cent, or 'all'; by "
-            "default 80/10/10 if images have masks and no split folders.",
-        ),
-    ] = None,
-    classes: Annotated[
-        Path | None,
-        option(
-            "--classes", metavar="FILE", help="Read class names from this file, one class per line."
-        ),
-    ] = None,
-    ignore_index: Annotated[
-        int,
-        option(
-            "--ignore-index", min=0, max=255, metavar="N", help="Treat this mask value as void."
-        ),
-    ] = 255,
     crop_scale: Annotated[
         float,
         option(
@@ -93,6 +66,17 @@ def encrypt(
         float,
         option("--shard-size", metavar="GB", help="Cut shards at this size.", panel=options.OUTPUT),
     ] = 1.0,
+    channels: Annotated[
+        int,
+        option(
+            "--channels",
+            min=1,
+            metavar="N",
+            help="Read images as 3 channels (RGB), 1 (grey), or 4 (files of four bands, such as "
+            "RGB and near infrared).",
+        ),
+    ] = 3,
+    sheet: options.DataSheet = None,
     strict: options.Strict = False,
     force: options.Force = False,
 ) -> None:
@@ -106,21 +90,16 @@ def encrypt(
     """
     from segkey import reports
     from segkey.crypto import ciphers
-    from segkey.data import sources
-    from segkey.data.masks import count_classes
     from segkey.shards import encryption
 
     height_width = options.parse_size(size)
     loaded = None if method == "none" else options.load_key(key, passphrase_file)
-    cipher = ciphers.from_key(method, loaded, block_size, password=options.encode(ffx_password))
-    source = sources.find(images, masks, classes, ignore_index, split)
-    for line in source.notes:
-        console.note(line)
-    progress = console.TerminalProgress()
-    if source.has_masks and source.classes is None:
-        count = count_classes(source, workers, progress)
-        source.classes = [f"class {number}" for number in range(count)]
-        console.note(f"{count} classes found in the masks; name them with --classes FILE")
+    cipher = ciphers.from_key(
+        method, loaded, block_size, channels, password=options.encode(ffx_password)
+    )
+    taken = options.take_in(images, data, workers)
+    taken.require()
+    source = taken.source
     plans = encryption.plan_shards(
         source,
         out,
@@ -132,10 +111,69 @@ def encrypt(
         shard_size * 10**9,
     )
     console.note(reports.describe_plan(source, plans, cipher, encryption.bytes_needed(plans)))
-    result = encryption.encrypt(plans, cipher, workers, strict, force, progress)
+    if sheet:
+        _draw_data(source, sheet, force)
+    result = encryption.encrypt(plans, cipher, workers, strict, force, console.TerminalProgress())
     problems = source.problems + result.problems
     console.left_out(problems)
+    for finding in result.findings(source):
+        console.finding(finding)
+    if result.labels:
+        console.note_table(reports.class_table(result.class_table(source)))
     console.show(reports.describe_encryption(result, problems, out, cipher))
+
+
+@app.command(
+    context_settings=options.renamed(split="split-ratio"),
+    epilog="Example: segkey check data/\n\n"
+    "Example: segkey check export/ --colors labelmap.txt --sheet sheet.png",
+    rich_help_panel="Data",
+)
+def check(
+    images: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Look at this folder, devkit, image or list, as 'encrypt' takes it.",
+        ),
+    ],
+    data: options.DataGiven,
+    sheet: options.DataSheet = None,
+    workers: options.Workers = None,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Look at images and masks as 'encrypt' would take them in; writes nothing but --sheet.
+
+    Every mask is read. The table shows what share of the labelled pixels each class has. The exit
+    status is 1 if 'encrypt' would refuse the data.
+    """
+    from segkey import reports
+    from segkey.data.class_table import class_table
+
+    taken = options.take_in(images, data, workers, every=True)
+    source, table = taken.source, class_table(taken.source, taken.survey)
+    console.left_out(source.problems)
+    if as_json:
+        console.show_json(taken.document(table))
+    else:
+        if table.pixels:
+            console.show(reports.class_table(table))
+        console.show(reports.describe_source(source))
+    if sheet:
+        _draw_data(source, sheet, force)
+    taken.require()
+
+
+def _draw_data(source: "Source", sheet: Path, force: bool) -> None:
+    """The sheet of images under their masks of ``--sheet``."""
+    from segkey.reports.sheets import data_sheet
+    from segkey.system.files import written_whole
+
+    picture = data_sheet(source)
+    with written_whole(sheet, replace=force) as file:
+        picture.save(file, "PNG")
+    console.note(f"{sheet}: images under their masks")
 
 
 @app.command(

@@ -100,8 +100,8 @@ def train(
         option(
             "--seal",
             metavar="RECIPIENT",
-            help="Never write weights unencrypted, but sealed for this key file or public age1… "
-            "text; may be given several times. To --resume needs the key of one of them.",
+            help="Write weights sealed for this key file or public age1… text, never unencrypted; may "
+            "be given several times, and one of these keys is needed to --resume.",
             panel=options.KEY,
         ),
     ] = None,
@@ -127,7 +127,6 @@ def train(
     from segkey import reports
     from segkey.model import network_registry, recipes
     from segkey.model.runs import Run
-    from segkey.shards import open_splits
     from segkey.system import devices
 
     where = devices.choose(device)
@@ -149,13 +148,15 @@ def train(
         run = _resume(begun, shards, cipher, where)
     else:
         where_from = shards or [options.DEFAULT_SHARDS]
-        chosen = values.overrides(lambda: _classes(open_splits(where_from, ("train", "val"))))
+        chosen = values.overrides(lambda: _header(where_from).classes)
         run = _begin(
             where_from,
             runs,
             recipes.recipe(recipe or "paper", **chosen),
             crops_given=values.crop_scale is not None,
-            cipher=_cipher_on_device(key, passphrase_file, method, block_size, ffx_password),
+            cipher=_cipher_on_device(
+                key, passphrase_file, method, block_size, ffx_password, where_from
+            ),
             device=where,
             name=name,
             recipients=recipients.read_recipients(seal, passphrase_file) if seal else (),
@@ -168,9 +169,11 @@ def train(
     console.show(reports.describe_training(run))
 
 
-def _classes(splits) -> tuple[str, ...]:
-    """The classes of splits; none if there are none, which training refuses."""
-    return next((split.header.classes for split in splits.values()), ())
+def _header(shards):
+    """What the shards of a training say; of the first split, as they must be alike."""
+    from segkey.shards import open_splits
+
+    return next(iter(open_splits(shards).values())).header
 
 
 def _begin(shards, runs, recipe, *, cipher, crops_given: bool, **settings):
@@ -238,7 +241,7 @@ def _resume(run, shards, cipher, device):
     )
 
 
-def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password):
+def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password, shards):
     """What --key, --method and -M mean for plain shards; None without them."""
     from segkey.crypto import ciphers
 
@@ -251,7 +254,9 @@ def _cipher_on_device(key, passphrase_file, method, block_size, ffx_password):
     if method is None or block_size is None:
         raise typer.BadParameter("--key also needs --method and -M")
     loaded = options.load_key(key, passphrase_file)
-    return ciphers.from_key(method, loaded, block_size, password=options.encode(ffx_password))
+    return ciphers.from_key(
+        method, loaded, block_size, _header(shards).channels, password=options.encode(ffx_password)
+    )
 
 
 def _cipher_of_run(run, key, passphrase_file, ffx_password, loaded):
@@ -367,9 +372,9 @@ def predict(
     from segkey.model import prediction
     from segkey.system import devices
 
-    source = sources.find_pictures(images)
-    for line in source.notes:
-        console.note(line)
+    source = sources.find_pictures(images, leave_out=out)
+    for finding in source.findings:
+        console.finding(finding)
     opened = options.open_run(run)
     loaded = recipients.unlock_and_load_key(opened, key, passphrase_file, identity)
     model = prediction.Model(opened, devices.choose(device), precise)
@@ -387,14 +392,13 @@ def predict(
         console.TerminalProgress(),
     )
     console.left_out(result.problems)
-    if result.animated:
-        console.warn(
-            f"{len(result.animated)} animated, only the first picture used: "
-            f"{', '.join(result.animated[:5])}"
-        )
+    for finding in result.findings():
+        console.finding(finding)
     if as_json:
         console.show_json(result.summary(model.run.name))
     else:
         console.show(
-            reports.prediction_table(result), reports.describe_prediction(result, out, overlay)
+            reports.files_table(result),
+            reports.prediction_table(result),
+            reports.describe_prediction(result, out, overlay),
         )

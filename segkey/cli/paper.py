@@ -133,8 +133,10 @@ def reproduce(
     where = choose(device)
     paper.check_folder(out)
     source = paper.open_data(data, workers)
-    for line in [*not_locked, *source.notes]:
+    for line in not_locked:
         console.note(line)
+    for finding in source.findings:
+        console.finding(finding)
     console.left_out(source.problems)
     if key:
         loaded = options.load_key(key, passphrase_file)

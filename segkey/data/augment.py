@@ -68,21 +68,35 @@ def random_crop(
     return Crop(*map(float, box), flip=bool(flip))
 
 
-def as_array(picture: Image.Image, size: tuple[int, int], crop: Crop | None = None) -> np.ndarray:
+def as_array(
+    picture: Image.Image,
+    size: tuple[int, int],
+    crop: Crop | None = None,
+    is_image: bool = False,
+) -> np.ndarray:
     """Cut, resize and mirror a Pillow image to a uint8 array.
 
-    RGB: bilinear, to (3, H, W). L: nearest, to (H, W).
+    RGB, and any other mode of 8 bits if ``is_image``: bilinear, to (C, H, W). L: nearest, to
+    (H, W).
 
     Args:
-        picture: mode RGB or L.
+        picture: the image, or a mask in mode L.
         size: (H, W) of the result.
         crop: the part to take; all of it, if not given.
+        is_image: of mode L, an image of one channel, and no mask.
     """
     box = None
     if crop:
         w, h = picture.size
         box = (crop.left * w, crop.top * h, min(crop.right * w, w), min(crop.bottom * h, h))
-    how = Image.Resampling.NEAREST if picture.mode == "L" else Image.Resampling.BILINEAR
+    how = Image.Resampling.BILINEAR
+    if picture.mode == "L" and not is_image:
+        how = Image.Resampling.NEAREST
+    if is_image and picture.mode != "RGB":
+        # One band at a time: Pillow would take a fourth one for alpha, and weight the others by it.
+        bands = [b.resize((size[1], size[0]), how, box=box) for b in picture.split()]
+        array = np.stack([np.asarray(band) for band in bands])
+        return np.ascontiguousarray(array[..., ::-1]) if crop and crop.flip else array
     picture = picture.resize((size[1], size[0]), how, box=box)
     # Pillow takes channels apart three times as fast as NumPy turns an image around.
     array = (

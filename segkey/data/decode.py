@@ -1,27 +1,21 @@
-"""Decode images and masks: limits, orientation, bit depth. Pillow and NumPy only."""
+"""Decode images: limits, orientation, bit depth. Pillow and NumPy only."""
 
 import os
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from segkey.data.deep_colours import deep_values, is_deep_colour, lower_bytes
+from segkey.data.formats import formats
+from segkey.data.peculiarities import Peculiarities, has_frames, opened_tiff
 from segkey.errors import SegkeyError
 from segkey.system.files import open_regular
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-
-
-MASK_SUFFIXES = {".png", ".bmp", ".tif", ".tiff"}
-
-
-# What files are taken for, whatever their names say; Pillow knows many more formats, and starts
-# Ghostscript for one.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-
 
 MAX_PIXELS = (
     50_000_000  # decoding then takes under 1 GB in every format; a bomb is refused by its header
@@ -35,16 +29,7 @@ _MAX_SCANS = 100
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
-_SEVERAL = {
-    ".gif",
-    ".png",
-    ".tif",
-    ".tiff",
-    ".webp",
-}  # kinds of file that can hold several images
-
-
-_SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
+DEEP = {"I;16", "I;16L", "I;16B", "I;16N", "I"}  # modes of more than 8 bits per value
 
 
 class _QuietPillow:
@@ -83,8 +68,10 @@ if hasattr(
     os.register_at_fork(after_in_child=_QUIET_PILLOW.__init__)
 
 
-def _decode(path: Path) -> Image.Image:
-    """Read a file as an image of at most `MAX_PIXELS`.
+def decode(
+    path: Path, peculiar: Peculiarities | None = None, deep_colours: bool = False
+) -> Image.Image:
+    """Read a file as an image of at most `MAX_PIXELS`; what is unusual about it is added.
 
     Raises:
         SegkeyError: no image, an image too large, or a file that cannot be read.
@@ -98,27 +85,54 @@ def _decode(path: Path) -> Image.Image:
         # Opened here, as Pillow would map uncompressed TIFFs into memory and then turn them
         # wrongly.
         with open_regular(path, follow=True) as file, _QUIET_PILLOW:
-            picture = Image.open(file, formats=_FORMATS)
+            picture = Image.open(file, formats=formats())
             if picture.width * picture.height > MAX_PIXELS:
                 raise too_large
             if "progressive" in picture.info and _count_scans(path) > _MAX_SCANS:
                 raise SegkeyError(
                     f"{path}: a JPEG of more than {_MAX_SCANS} scans", "save it again"
                 )
+            if picture.mode == "L" and picture.tile:
+                picture.info["segkey bits"] = bits_of(picture)
+            if peculiar is not None:
+                picture = _first_frame(picture, file, peculiar)
+                picture = opened_tiff(picture, peculiar)
+            low = lower_bytes(file) if deep_colours and is_deep_colour(picture) else None
+            deep = is_deep_colour(picture)
             picture.load()
+            picture.info |= {"segkey lower": low} if low else {}
+            picture.info |= {"segkey deep": True} if deep else {}
             return picture
     except SegkeyError:
         raise
     except Image.DecompressionBombError:
         raise too_large from None
     except UnidentifiedImageError:
-        raise SegkeyError(f"{path}: not an image that can be read") from None
+        raise SegkeyError(f"{path}: not an image that can be read{_why_not(path)}") from None
     except OSError as error:
         raise SegkeyError(
             f"{path}: {error.strerror or f'truncated or damaged ({error})'}".replace("\n", " ")
         ) from None
     except Exception as error:  # decoders of damaged files raise whatever they meet
         raise SegkeyError(f"{path}: truncated or damaged ({type(error).__name__})") from None
+
+
+def _first_frame(picture: Image.Image, file: IO[bytes], peculiar: Peculiarities) -> Image.Image:
+    """The image again, after it was asked whether it has more frames."""
+    try:
+        if has_frames(picture):
+            peculiar.add("frames")
+        return picture
+    except Exception:  # what decoders raise on a damaged second image; the first one is fine
+        peculiar.add("frames")
+        file.seek(0)
+        return Image.open(file, formats=formats())
+
+
+def bits_of(picture: Image.Image) -> int:
+    """Bits per value of a grey file; Pillow spreads 2 and 4 bits over 0 to 255."""
+    raw = picture.tile[0].args if picture.tile else "L"
+    return {"L;2": 2, "L;4": 4}.get(raw[0] if isinstance(raw, tuple) else raw, 8)
 
 
 def _count_scans(path: Path) -> int:
@@ -130,35 +144,144 @@ def _count_scans(path: Path) -> int:
     return count
 
 
-def load_image(path: Path) -> Image.Image:
-    """Decode an image as upright 8-bit RGB; 16-bit values keep their upper 8 bits."""
-    return to_rgb(_decode(path), path)
+def _why_not(path: Path) -> str:
+    """What is known of a file that Pillow does not know."""
+    with open_regular(path, follow=True) as file:
+        head = file.read(12)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return (
+            ": a TIFF of more than four bands, or of a kind that Pillow does not decode; save three "
+            "bands of 8 or 16 bits"
+        )
+    return ": HEIC; pip install pillow-heif" if head[4:8] == b"ftyp" else ""
 
 
-def is_animated(path: Path) -> bool:
-    """Whether a file holds more than one image; `load_image` takes the first."""
-    if path.suffix.lower() not in _SEVERAL:
-        return False
+@dataclass(frozen=True)
+class FileHeader:
+    """What an image file says before its pixels.
+
+    Attributes:
+        mode, format, size: as Pillow has them.
+        bits: of a grey value.
+        turned: EXIF orientation, 1 to 8; an entry behind the pixels of a PNG is not seen.
+        palette: its colours, bytes of red, green and blue; empty if there is none.
+        deep: more than 8 bits per value.
+    """
+
+    mode: str
+    format: str
+    size: tuple[int, int]
+    bits: int = 8
+    turned: int = 1
+    palette: bytes = b""
+    deep: bool = False
+
+
+def header(path: Path) -> FileHeader:
+    """What a file says of itself; its pixels are not decoded.
+
+    Raises:
+        SegkeyError: no image, or a file that cannot be read.
+    """
     try:
-        with open_regular(path, follow=True) as file, Image.open(file, formats=_FORMATS) as picture:
-            return getattr(picture, "n_frames", 1) > 1
-    except Exception:  # what decoders raise on a damaged second image; the first one was fine
-        return True
+        with open_regular(path, follow=True) as file, _QUIET_PILLOW:
+            picture = Image.open(file, formats=formats())
+            early = picture.format != "PNG" or "exif" in picture.info
+            return FileHeader(
+                picture.mode,
+                picture.format,
+                picture.size,
+                bits_of(picture),
+                orientation(picture) if early else 1,
+                _palette(picture) if picture.mode == "P" else b"",
+                picture.mode in DEEP or is_deep_colour(picture),
+            )
+    except SegkeyError:
+        raise
+    except Exception as error:  # decoders of damaged files raise whatever they meet
+        raise SegkeyError(f"{path}: not an image that can be read") from error
 
 
-def to_rgb(picture: Image.Image, path: Path | str) -> Image.Image:
+def upright_size(header: FileHeader) -> tuple[int, int]:
+    """Width and height after the image was turned as its EXIF data says."""
+    return header.size[::-1] if header.turned > 4 else header.size
+
+
+def _palette(picture: Image.Image) -> bytes:
+    """Without decoding the pixels, where that is possible."""
+    raw = picture.palette
+    if raw and raw.rawmode == "RGB" and isinstance(raw.palette, bytes):
+        return raw.palette
+    return bytes(picture.getpalette("RGB") or b"")
+
+
+def load_image(
+    path: Path,
+    pixel_range: tuple[int, int] | None = None,
+    peculiar: Peculiarities | None = None,
+    channels: int = 3,
+) -> Image.Image:
+    """Decode an image as upright 8-bit RGB, as grey, or with its four bands as they are.
+
+    Args:
+        path: the file.
+        pixel_range: the values of 16-bit images that become black and white; if not given, 0 and
+            65535, of which the upper 8 bits are kept.
+        peculiar: what is unusual about the image is added to it.
+        channels: 3 for RGB; 1 for grey (mode L); 4 for a file of four bands, such as RGBA.
+
+    Raises:
+        SegkeyError: no image, one that is too large, or one without four bands.
+    """
+    peculiar = set() if peculiar is None else peculiar
+    picture = decode(path, peculiar, deep_colours=pixel_range is not None)
+    return with_channels(picture, channels, path, pixel_range, peculiar)
+
+
+def with_channels(
+    picture: Image.Image,
+    channels: int,
+    path: Path | str,
+    pixel_range: tuple[int, int] | None = None,
+    peculiar: Peculiarities | None = None,
+) -> Image.Image:
+    """An image as `load_image` gives it with so many channels; ``path`` names it in errors."""
+    if channels == 4:
+        if picture.mode not in FOUR_BANDS:
+            raise SegkeyError(
+                f"{path}: an image of mode {picture.mode} has no four bands of 8 bits",
+                "save it with four bands, such as RGBA, or encrypt with --channels 3",
+            )
+        return upright(picture)
+    picture = to_rgb(picture, path, pixel_range, peculiar)
+    return picture.convert("L") if channels == 1 else picture
+
+
+def to_rgb(
+    picture: Image.Image,
+    path: Path | str,
+    pixel_range: tuple[int, int] | None = None,
+    peculiar: Peculiarities | None = None,
+) -> Image.Image:
     """An image as `load_image` gives it; ``path`` names it in errors."""
     try:
-        if picture.mode in _SIXTEEN_BIT:
-            upper = _by_strips(picture, lambda values: np.clip(values, 0, 65535) >> 8)
+        if picture.mode in DEEP:
+            upper = _by_strips(picture, narrowed(pixel_range, peculiar))
             picture = _keep_orientation(Image.fromarray(upper), picture)
+        elif (values := deep_values(picture)) is not None:
+            colours = narrowed(pixel_range, peculiar)(values).astype(np.uint8)
+            picture = _keep_orientation(Image.fromarray(colours), picture)
+        elif picture.info.get("segkey deep") and peculiar is not None:
+            most = max(high for _, high in picture.convert("RGB").getextrema())
+            peculiar.add("bright" if most >= 16 else "dim")
         elif picture.mode == "F":
             raise SegkeyError(
                 f"{path}: floating-point pixels have no known range",
                 "save the image with 8 or 16 bits",
             )
-        if picture.getexif().get(_ORIENTATION, 1) != 1:
-            picture = ImageOps.exif_transpose(picture)
+        picture = upright(picture)
+        if picture.mode in TRANSPARENT or "transparency" in picture.info:
+            return _without_alpha(picture, peculiar)
         return (
             picture if picture.mode == "RGB" else picture.convert("RGB")
         )  # both would copy without need
@@ -166,6 +289,60 @@ def to_rgb(picture: Image.Image, path: Path | str) -> Image.Image:
         raise
     except Exception as error:
         raise SegkeyError(f"{path}: cannot be converted to RGB ({error})") from None
+
+
+FOUR_BANDS = {"RGBA", "RGBX", "CMYK"}  # of 8 bits
+CHANNELS = (1, 3, 4)  # that images can be decoded with
+TRANSPARENT = {"RGBA", "LA", "PA", "La", "RGBa"}
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """An image turned as its EXIF data says."""
+    if picture.getexif().get(_ORIENTATION, 1) != 1:
+        return ImageOps.exif_transpose(picture)
+    return picture
+
+
+def orientation(picture: Image.Image) -> int:
+    """How EXIF data says that the image must be turned: 1 to 8, 1 if not at all."""
+    try:
+        told = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata
+        return 1
+    return told if isinstance(told, int) and 1 <= told <= 8 else 1
+
+
+def _without_alpha(picture: Image.Image, peculiar: Peculiarities | None) -> Image.Image:
+    """RGB of an image with alpha, on black; an alpha that is the same everywhere says nothing."""
+    whole = picture.convert("RGBA")
+    least, most = whole.getchannel("A").getextrema()
+    if least == most:
+        return picture.convert("RGB")
+    if peculiar is not None:
+        peculiar.add("transparent")
+    ground = Image.new("RGBA", whole.size, (0, 0, 0, 255))
+    ground.alpha_composite(whole)
+    return ground.convert("RGB")
+
+
+def narrowed(
+    pixel_range: tuple[int, int] | None, peculiar: Peculiarities | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes 8 bits of deep values: ``pixel_range`` becomes 0 to 255."""
+    low, high = pixel_range or (0, 65535)
+
+    def narrow(values: np.ndarray) -> np.ndarray:
+        values = values.astype(np.int64)
+        if peculiar is not None and values.size:
+            if values.min() < low or values.max() > high:
+                peculiar.add("beyond")
+            peculiar.add("bright" if values.max() > (low + high) // 16 else "dim")
+        clipped = np.clip(values, low, high)
+        if (low, high) == (0, 65535):
+            return clipped >> 8
+        return (clipped - low) * 255 // max(1, high - low)
+
+    return narrow
 
 
 def _by_strips(picture: Image.Image, narrow: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -186,34 +363,3 @@ def _keep_orientation(picture: Image.Image, original: Image.Image) -> Image.Imag
     if exif:
         picture.info["exif"] = exif.tobytes()
     return picture
-
-
-def load_mask(path: Path) -> Image.Image:
-    """Decode a mask of class numbers, index or palette, as an 8-bit image (mode L).
-
-    Raises:
-        SegkeyError: a colour image (its colours are not class numbers), or class numbers above
-            255.
-    """
-    picture = _decode(path)
-    if picture.mode in ("L", "P"):
-        values = np.asarray(picture)
-    elif picture.mode == "1":
-        values = np.asarray(picture).astype(np.uint8)
-    elif picture.mode in _SIXTEEN_BIT:
-
-        def classes(strip: np.ndarray) -> np.ndarray:
-            for value in (strip.min(), strip.max()):
-                if not 0 <= value <= 255:
-                    raise SegkeyError(
-                        f"{path}: holds class {value}; masks hold classes 0 to 254 and 255 for void"
-                    )
-            return strip
-
-        values = _by_strips(picture, classes)
-    else:
-        raise SegkeyError(
-            f"{path}: a mask of mode {picture.mode} holds colours, not class numbers",
-            "save masks as 8-bit PNG with an index or a palette",
-        )
-    return Image.fromarray(np.ascontiguousarray(values))

@@ -1,7 +1,11 @@
 """The result of a search for data: images with masks by split, and what is left out and why."""
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
+
+from segkey.data.reading import PLAIN, Reading
+from segkey.errors import SegkeyError
 
 SPLITS = ("train", "val", "test")
 ALL = "all"  # the one split of images that are not dealt out
@@ -32,6 +36,42 @@ class Problem:
     why: str
 
 
+class Severity(IntEnum):
+    """How much a finding matters: said, warned of, or the data is not taken in."""
+
+    NOTE = 0
+    WARN = 1
+    REFUSE = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was noticed about somebody's data.
+
+    Attributes:
+        severity: whether it is said, warned of, or stops.
+        text: one line: what was seen, with a number and an example.
+        cure: one line: what to do if that is not meant; empty if nothing need be done.
+        named_later: each image it is about is named again, with the reason, when it is left out.
+    """
+
+    severity: Severity
+    text: str
+    cure: str = ""
+    named_later: bool = False
+
+    def document(self) -> dict:
+        """As ``segkey check --json`` prints it."""
+        return {"severity": self.severity.name.lower(), "text": self.text, "cure": self.cure}
+
+
+def require_none_refused(findings: list[Finding]) -> None:
+    """Raise a `SegkeyError` for the first finding with which data is not taken in."""
+    for finding in findings:
+        if finding.severity is Severity.REFUSE:
+            raise SegkeyError(finding.text, finding.cure)
+
+
 @dataclass
 class Source:
     """What was found: items by split, and what was left out.
@@ -41,9 +81,12 @@ class Source:
         kind: the layout that was recognised, in words for the user.
         splits: items by split, each sorted by name.
         classes: class names in order, or None if nothing names them.
-        ignore_index: the mask value that means void.
+        ignore_index: the class number that means void.
         problems: images that were left out, with reasons.
-        notes: things the user should know, in words.
+        findings: things the user should know.
+        labels: a file of classes or colours that lies beside the images, if there is one.
+        reading: how what mask files hold becomes class numbers.
+        pixel_range: the values of 16-bit images that become black and white; None for all of them.
     """
 
     root: Path
@@ -52,12 +95,33 @@ class Source:
     classes: list[str] | None = None
     ignore_index: int = 255
     problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    labels: Path | None = None
+    reading: Reading = PLAIN
+    pixel_range: tuple[int, int] | None = None
+
+    def add(self, severity: Severity, text: str, cure: str = "") -> None:
+        """Add a finding."""
+        self.findings.append(Finding(severity, text, cure))
+
+    def note(self, text: str, cure: str = "") -> None:
+        """Add a finding that is said and no more."""
+        self.add(Severity.NOTE, text, cure)
+
+    @property
+    def notes(self) -> list[str]:
+        """The texts of all findings."""
+        return [finding.text for finding in self.findings]
 
     @property
     def has_masks(self) -> bool:
         """Whether any image has a mask."""
         return any(item.mask for items in self.splits.values() for item in items)
+
+    @property
+    def items(self) -> list[Item]:
+        """The items of all splits, one split after another."""
+        return [item for items in self.splits.values() for item in items]
 
     def __len__(self) -> int:
         return sum(map(len, self.splits.values()))
@@ -65,4 +129,4 @@ class Source:
 
 def counted(count: int, noun: str) -> str:
     """A number of things, in words: ``1 image``, ``2 images``."""
-    return f"{count} {noun}{'s' * (count > 1)}"
+    return f"{count} {noun}{'s' * (count != 1)}"

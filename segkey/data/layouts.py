@@ -1,227 +1,310 @@
-"""Layouts of folders: PASCAL VOC devkits, folders of images with masks and splits or without.
+"""Folders of images: with masks or without, with splits or without, as tools and people lay them.
 
-A new layout is a function from a path to a `Source`, called in `segkey.data.sources`.
+Every file below the folder is looked at once: what its path says (`segkey.data.roles`) makes it an
+image of a split, a mask, or something that is named with the reason why it is not used.
 """
 
 import hashlib
+import itertools
 import os
+from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from segkey.data.decode import IMAGE_SUFFIXES, MASK_SUFFIXES
-from segkey.data.items import ALL, SPLITS, Item, Problem, Source, counted
-from segkey.data.names import leads_out
+from segkey.data import formats
+from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
+from segkey.data.others import Others
+from segkey.data.pairing import Found, Masks, masks_among, say_masks_elsewhere, say_twins
+from segkey.data.roles import ASIDE, IMAGE, MASK, Place, place_of, understood
+from segkey.data.walking import Walk
 from segkey.errors import SegkeyError
-from segkey.system.files import explain_os_errors, read_text
 
-PREDICTED_SUFFIXES = IMAGE_SUFFIXES | {".gif"}  # of an animated one, the first frame
-_MAX_LIST_BYTES = 64 << 20
-VOC_CLASSES = [
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-]
+NO_MASKS = "none"  # of --masks: all are pictures
 
 
-# PASCAL VOC
-
-
-def voc_root(path: Path) -> Path | None:
-    """The folder of a VOC devkit that holds ImageSets: ``path``, or the newest VOC20xx below it."""
-    below = (sorted(path.glob(pattern), reverse=True) for pattern in ("VOC20*", "VOCdevkit/VOC20*"))
-    for root in (path, *(folder for folders in below for folder in folders)):
-        if (root / "ImageSets" / "Segmentation").is_dir():
-            return root
-    return None
-
-
-def find_voc(root: Path) -> Source:
-    """A devkit split as in the paper: 90 % of its train list are train, 10 % val; val is test."""
-    source = Source(root, "PASCAL VOC devkit", {}, list(VOC_CLASSES))
-    train, test = _voc_list(root, "train"), _voc_list(root, "val")
-    val = set(sorted(train, key=hash_of)[: round(len(train) / 10)])
-    splits = {
-        "train": [name for name in train if name not in val],
-        "val": sorted(val),
-        "test": test,
-    }
-    for split, names in splits.items():
-        items = [item for item in (_voc_item(source, name) for name in names) if item]
-        if items:
-            source.splits[split] = items
-    return source
-
-
-def _voc_list(root: Path, name: str) -> list[str]:
-    file = root / "ImageSets" / "Segmentation" / f"{name}.txt"
-    try:
-        return sorted(set(read_text(file, limit=_MAX_LIST_BYTES, follow=True).split()))
-    except ValueError:
-        raise SegkeyError(
-            f"{file} is not a list of names", "restore it from the VOC archive"
-        ) from None
-
-
-def _voc_item(source: Source, name: str) -> Item | None:
-    """The image of that name with its mask, or None and a problem."""
-    root = source.root
-    if leads_out(name):
-        source.problems.append(
-            Problem(f"{name}.jpg", "the list names an image outside of JPEGImages")
-        )
-        return None
-    image, mask = root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png"
-    missing = [str(file.relative_to(root)) for file in (image, mask) if not file.exists()]
-    if missing:
-        source.problems.append(Problem(f"{name}.jpg", f"{' and '.join(missing)} missing"))
-        return None
-    return Item(f"JPEGImages/{name}.jpg", image, mask)
-
-
-# Folders
-
-
-def find_folder(path: Path, masks: Path | None) -> Source:
+def find_folder(path: Path, masks: Path | None, mask_suffix: str | None = None) -> Source:
     """Images in a folder (or one file), with masks if there are some.
+
+    Args:
+        path: the folder or file.
+        masks: the folder of masks; ``none`` takes all files as images.
+        mask_suffix: what a mask's name has behind its image's.
 
     Raises:
         SegkeyError: ``masks`` is no folder, or holds no mask for the one file.
     """
-    if masks is not None and not masks.is_dir():
+    pictures_only = masks is not None and str(masks) == NO_MASKS and not masks.is_dir()
+    if masks is not None and not pictures_only and not masks.is_dir():
         raise SegkeyError(f"there is no folder of masks at {masks}", "give the folder with --masks")
     if path.is_file():
-        return _single_image(path, masks)
-    pairs = _image_folders(path, masks)
-    mask_folders = dict.fromkeys(masks for _, masks in pairs.values() if masks)
-    kind = "a folder of images" + (" with masks" if mask_folders else "")
-    # Names are relative to the folder of images, so that "data" and "data/images" are dealt out
-    # alike.
-    source = Source(_images_within(path), kind, {})
-    for split, (folder, mask_folder) in pairs.items():
-        if items := _pair(folder, mask_folder, source):
-            source.splits[split] = items
-    used = {item.mask for items in source.splits.values() for item in items}
-    for folder in mask_folders:
-        _note_unused(folder, used, source)
+        return _single_image(path, None if pictures_only else masks, mask_suffix)
+    return _Search(path, None if pictures_only else masks, mask_suffix, pictures_only).source()
+
+
+def _single_image(path: Path, masks: Path | None, mask_suffix: str | None) -> Source:
+    source = Source(path.parent, "a single image", {ALL: [Item(path.name, path, None)]})
+    if masks:
+        image = Found(path.name, path, Place(None, None, path.stem))
+        found = Masks(_found_in(masks), mask_suffix).pair([image], source, str(masks))
+        if not found:
+            raise SegkeyError(
+                f"{path.name} has no mask in {masks}", "masks have the image's name, as PNG"
+            )
+        source.splits[ALL] = [Item(path.name, path, found[path.name])]
     return source
 
 
-def _single_image(path: Path, masks: Path | None) -> Source:
-    mask = _masks_by_name(masks).get(path.stem) if masks else None
-    if masks and not mask:
-        raise SegkeyError(
-            f"{path.name} has no mask in {masks}", "masks have the image's name, as PNG"
-        )
-    return Source(path.parent, "a single image", {ALL: [Item(path.name, path, mask)]})
+def _found_in(masks: Path) -> list[Found]:
+    """The images below a folder of masks, by what lies below it."""
+    files = (file for file in Walk(masks) if formats.is_image(file.suffix))
+    return [_found(file, masks) for file in files]
 
 
-def _images_within(path: Path) -> Path:
-    return path / "images" if (path / "images").is_dir() else path
+def _found(file: Path, folder: Path, top: Path | None = None) -> Found:
+    """A file with its name below ``folder``; what its path says begins at ``top``."""
+    inside = top if top and file.is_relative_to(top) else folder
+    place = place_of(PurePath(file.relative_to(inside)))
+    return Found(file.relative_to(folder).as_posix(), file, place)
 
 
-def _image_folders(path: Path, masks: Path | None) -> dict[str, tuple[Path, Path | None]]:
-    """For each split, the folder of its images and of its masks."""
-    outer = [split for split in SPLITS if (path / split / "images").is_dir()]
-    if masks is None and outer:  # train/images, train/masks
-        return {s: (path / s / "images", _if_folder(path / s / "masks")) for s in outer}
-    images = _images_within(path)
-    masks = masks or _masks_beside(images)
-    inner = [split for split in SPLITS if (images / split).is_dir()]
-    if not inner:
-        return {ALL: (images, masks)}
-    return {s: (images / s, (masks and _if_folder(masks / s)) or masks) for s in inner}
+def _wrappers(files: list[Path], folder: Path) -> list[str]:
+    """Folders that hold all images and say nothing, as archives have them at their top."""
+    images = [f.relative_to(folder).parts[:-1] for f in files if formats.is_image(f.suffix)]
+    shared = os.path.commonprefix(images) if images else ()
+    return list(itertools.takewhile(lambda part: understood(part) is None, shared))
 
 
-def _masks_beside(images: Path) -> Path | None:
-    """The folder ``masks`` beside a folder called ``images``, or inside another folder."""
-    real = images.resolve()
-    return _if_folder(real.parent / "masks" if real.name == "images" else images / "masks")
+class _Search:
+    """Goes through a folder once, and makes a source of what it finds."""
+
+    def __init__(
+        self, path: Path, masks: Path | None, mask_suffix: str | None, pictures_only: bool
+    ):
+        self.path, self.given, self.suffix = path, masks, mask_suffix
+        self.pictures_only, self.top = pictures_only, path
+        self.images: list[Found] = []
+        self.masks: list[Found] = []
+        self.others = Others(path)
+        self.aside: list[Found] = []  # pictures of masks, such as visualisations
+
+    def source(self) -> Source:
+        self._look_through()
+        source = Source(self._root(), "a folder of images", {})
+        self.others.tell(source, bool(self.masks))
+        self._leave_out_loose(source)
+        if self.masks or self.given:
+            source.kind += " with masks"
+        self._divide(source)
+        self._name_unused(source)
+        if not (self.masks or self.given or self.pictures_only):
+            say_twins(self.images, source)
+            say_masks_elsewhere(self.images, source)
+        return source
+
+    def _look_through(self) -> None:
+        walk = Walk(self.path)
+        given = self.given.resolve() if self.given else None
+        files = [f for f in walk if not (given and f.resolve().is_relative_to(given))]
+        self.top = self.path.joinpath(*_wrappers(files, self.path))
+        for file in files:
+            self._sort_in(file)
+        self.others.again = walk.again
+        if self.given:
+            self.aside, self.masks = self.aside + self.masks, _found_in(self.given)
+            return
+        for beside in self._beside():
+            self.masks += _found_in(beside)
+        if not self.pictures_only:
+            among = masks_among(self.images, self.suffix)
+            taken = {each.file for each in among}
+            self.images = [each for each in self.images if each.file not in taken]
+            self.masks += among
+            self.among = among
+
+    def _sort_in(self, file: Path) -> None:
+        found = _found(file, self.path, self.top)
+        if found.place.role == ASIDE:
+            self.aside.append(found)
+        elif not formats.is_image(file.suffix):
+            self.others.add(file)
+        elif self.pictures_only or found.place.role in (None, IMAGE):
+            self.images.append(found)
+        else:
+            self.masks.append(found)
+
+    def _beside(self) -> list[Path]:
+        """Folders of masks beside a folder that is called ``images``."""
+        real = self.path.resolve()
+        if self.pictures_only or self.masks or (understood(real.name) or (0, 0))[1] != IMAGE:
+            return []
+        told = understood(real.name)
+        return [
+            folder
+            for folder in sorted(real.parent.iterdir())
+            if folder.is_dir() and understood(folder.name) == (told[0], MASK)
+        ]
+
+    def _root(self) -> Path:
+        """What names are relative to: the one folder called ``images``, if all images lie there.
+
+        So "data" and "data/images" are dealt out alike.
+        """
+        tops = {each.file.relative_to(self.path).parts[0] for each in self.images}
+        tops = {top for top in tops if understood(top) == (None, IMAGE)} if self.images else set()
+        if (self.path / "images").is_dir():
+            return self.path / "images"
+        return self.path / tops.pop() if len(tops) == 1 else self.path
+
+    def _leave_out_loose(self, source: Source) -> None:
+        """Images beside folders of images, or beside those of splits, belong to none of them."""
+
+        def is_top(inside: list[Found]) -> bool:  # deeper, it is an album's own name
+            parts = {each.file.relative_to(self.path).parts[0] for each in inside}
+            return any(understood(part) for part in parts)
+
+        for known, where in (
+            (lambda place: place.role == IMAGE, "folders of images"),
+            (lambda place: place.split is not None, "folders of splits"),
+        ):
+            inside = [each for each in self.images if known(each.place)]
+            loose = [each for each in self.images if not known(each.place)]
+            if inside and loose and not self.pictures_only and (self.masks or is_top(inside)):
+                source.add(
+                    Severity.WARN,
+                    f"{counted(len(loose), 'image')} beside the {where} left out, such as "
+                    f"{loose[0].name}",
+                    f"move them into one of the {where}, or give their own folder",
+                )
+                self.images = inside
+
+    def _divide(self, source: Source) -> None:
+        splits = defaultdict(list)
+        for each in self.images:
+            name = each.file
+            name = name.relative_to(source.root if name.is_relative_to(source.root) else self.path)
+            splits[each.place.split or ALL].append(Found(name.as_posix(), each.file, each.place))
+        every = [each for found in splits.values() for each in found]
+        masks: dict[str, Path] = {}
+        with_masks = self.masks or self.given
+        if with_masks:
+            masks = self._paired(every, splits, source)
+        for split in (*SPLITS, ALL):
+            items = [
+                Item(each.name, each.file, masks.get(each.name))
+                for each in splits.get(split, ())
+                if not with_masks or each.name in masks
+            ]
+            if items:
+                source.splits[split] = sorted(items, key=lambda item: item.name)
+        self.used = set(masks.values())
+
+    def _paired(
+        self, every: list[Found], splits: dict[str, list[Found]], source: Source
+    ) -> dict[str, Path]:
+        """Masks by the names of images; a split that has none is left out as one."""
+        index = Masks(self.masks, self.suffix)
+        masks = index.pair(every, source, self._where())
+        bare = [s for s, found in splits.items() if not any(each.name in masks for each in found)]
+        if masks and bare:
+            for split in bare:
+                names = {each.name for each in splits[split]}
+                source.problems = [each for each in source.problems if each.name not in names]
+                source.add(
+                    Severity.WARN,
+                    f"{split} is left out: none of its {counted(len(names), 'image')} has a mask",
+                    "encrypt its folder on its own, with another --out; segkey predict segments "
+                    "its images as they are",
+                )
+        return masks
+
+    def _where(self) -> str:
+        """Where masks were looked for, in words."""
+        if self.given:
+            return str(self.given)
+        folders = {each.file.parent for each in self.masks}
+        tops = {
+            next((p for p in (f, *f.parents) if (understood(p.name) or (0, 0))[1] == MASK), f)
+            for f in folders
+        }
+        return str(min(tops)) if len(tops) == 1 else f"the {len(tops)} folders of masks"
+
+    def _name_unused(self, source: Source) -> None:
+        groups: dict[Path, list[Path]] = defaultdict(list)
+        for each in self.masks:
+            if each.file not in self.used:
+                groups[self._top(each.file)].append(each.file)
+        for folder, files in itertools.islice(groups.items(), 5):
+            source.note(
+                f"{counted(len(files), 'mask')} without an image in {folder}, such as "
+                f"{min(files).relative_to(folder)}"
+            )
+        if self.aside:
+            why = "--masks names another folder" if self.given else "not masks of classes"
+            source.note(
+                f"{counted(len(self.aside), 'file')} not used, such as {self.aside[0].name}: {why}",
+                "" if self.given else "--masks FOLDER takes another folder of masks",
+            )
+        self._say_where_masks_lie(source)
+
+    def _say_where_masks_lie(self, source: Source) -> None:
+        among = [each for each in getattr(self, "among", ()) if each.file in self.used]
+        if among:
+            source.note(
+                f"{counted(len(among), 'mask')} among the images, such as {among[0].name}",
+                "--masks none takes all files as images",
+            )
+
+    def _top(self, file: Path) -> Path:
+        """The folder of masks that a mask lies in."""
+        if self.given:
+            return self.given
+        for folder in file.parents:
+            if (understood(folder.name) or (0, 0))[1] == MASK:
+                return folder
+        return file.parent
 
 
-def _if_folder(path: Path) -> Path | None:
-    return path if path.is_dir() else None
+def find_pictures_below(path: Path, leave_out: Path | None = None) -> Source:
+    """Images to predict in a folder, in its ``images/``; masks are left out.
 
-
-def _pair(folder: Path, masks: Path | None, source: Source) -> list[Item]:
-    """The images below a folder with their masks; what is left out is told to ``source``."""
-    by_name = _masks_by_name(masks) if masks else {}
-    items, others = [], 0
-    for file in walk(folder):
-        if masks and file.resolve().is_relative_to(masks.resolve()):
-            continue
-        if file.suffix.lower() not in IMAGE_SUFFIXES:
-            others += 1
-            continue
-        name = file.relative_to(source.root).as_posix()
-        stem = file.relative_to(folder).with_suffix("").as_posix()
-        if masks and stem not in by_name:
-            source.problems.append(Problem(name, f"no mask {stem}.png in {masks}"))
-            continue
-        items.append(Item(name, file, by_name.get(stem)))
-    if others:
-        source.notes.append(f"{counted(others, 'other file')} in {folder} ignored")
-    return sorted(items, key=lambda item: item.name)
-
-
-def _note_unused(folder: Path, used: set[Path], source: Source) -> None:
-    unused = sorted(set(_masks_by_name(folder).values()) - used)
-    if unused:
-        source.notes.append(
-            f"{counted(len(unused), 'mask')} without an image in {folder}, such as "
-            f"{unused[0].relative_to(folder)}"
-        )
-
-
-def _masks_by_name(folder: Path) -> dict[str, Path]:
-    """Mask files by their path below ``folder``, without the suffix."""
-    masks = (file for file in walk(folder) if file.suffix.lower() in MASK_SUFFIXES)
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in masks}
-
-
-def find_pictures_below(path: Path) -> Source:
-    """Images to predict in a folder, in its ``images/``, or in a VOC devkit; masks are left out."""
-    voc = voc_root(path)
-    root = voc / "JPEGImages" if voc else _images_within(path)
+    Args:
+        path: the folder.
+        leave_out: a folder whose files are not taken: predictions are no input.
+    """
+    root = path / "images" if (path / "images").is_dir() else path
     source = Source(root, "a folder of images", {ALL: []})
-    others = 0
-    for file in walk(root):
-        if file.suffix.lower() not in PREDICTED_SUFFIXES or file.is_relative_to(root / "masks"):
-            others += 1
+    others, skipped, walk = Others(root), 0, Walk(root)
+    hidden = leave_out.resolve() if leave_out else None
+    for file in walk:
+        place = place_of(PurePath(file.relative_to(root)))
+        if hidden and file.resolve().is_relative_to(hidden):
+            skipped += 1
+        elif not formats.is_image(file.suffix):
+            others.add(file)
+        elif place.role in (MASK, ASIDE):
+            others.masks += 1
         else:
             source.splits[ALL].append(Item(file.relative_to(root).as_posix(), file, None))
-    if others:
-        source.notes.append(f"{counted(others, 'other file')} in {root} ignored")
+    others.again = walk.again
+    source.splits[ALL].sort(key=lambda item: item.name)
+    others.tell(source, with_masks=True)
+    beside = [f.name for f in sorted(path.iterdir()) if root != path and formats.is_image(f.suffix)]
+    if beside:
+        source.add(
+            Severity.WARN,
+            f"{counted(len(beside), 'image')} beside {root} not taken, such as {beside[0]}",
+            f"give {root} or the images themselves",
+        )
+    if skipped:
+        source.note(
+            f"{counted(skipped, 'file')} in {leave_out}, where masks are written, not taken"
+        )
     return source
 
 
-def walk(folder: Path) -> Iterable[Path]:
-    """All files below a folder, hidden ones left out, in a fixed order."""
-    with explain_os_errors(folder):
-        for parent, folders, files in os.walk(folder, onerror=_raise):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
-
-
-def _raise(error: OSError) -> None:
-    raise error
+def below(folder: Path) -> Iterable[Path]:
+    """All files below a folder, in a fixed order."""
+    return Walk(folder)
 
 
 def hash_of(name: str) -> int:

@@ -44,9 +44,7 @@ def find_listed(path: Path, masks: Path | None) -> Source:
         ]
         listed = [item for item in listed if item.mask]
     if twice:
-        source.notes.append(
-            f"{counted(twice, 'image')} listed more than once in {path}, and taken once"
-        )
+        source.note(f"{counted(twice, 'image')} listed more than once in {path}, and taken once")
     source.splits[ALL] = listed
     return source
 

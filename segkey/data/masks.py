@@ -1,67 +1,170 @@
-"""Class numbers in masks: the largest class of a mask, the number of classes of a source."""
+"""Decode masks: the values or colours of a file, at the file's own depth, and their classes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from segkey.data.decode import load_mask
-from segkey.data.items import Item, Source
+from segkey.data.decode import DEEP, TRANSPARENT, decode, orientation, upright
+from segkey.data.reading import NO_CLASS, PLAIN, VOID, Reading, packed, unpacked
 from segkey.errors import SegkeyError
-from segkey.system import distributed
-from segkey.system.progress import SILENT, Progress
-from segkey.system.workers import Workers
 
-_TASK_MASKS = 32  # masks per task: enough to hide the cost of messages
+# What a mask file holds: numbers in so many bits, numbers with a palette, or colours.
+ONE_BIT, TWO_BITS, FOUR_BITS, EIGHT_BITS, DEEPER = "1-bit", "2-bit", "4-bit", "8-bit", "16-bit"
+PALETTE, COLOUR = "palette", "colour"
+# Pillow spreads grey values of few bits over 0 to 255; these divide them back.
+_SPREAD = {TWO_BITS: 85, FOUR_BITS: 17}
 
 
 @dataclass(frozen=True)
-class _Task:
-    """Some images whose masks a worker reads."""
+class RawMask:
+    """What a mask file holds, upright.
 
-    items: list[Item]
-    ignore_index: int
+    Attributes:
+        kind: one of the kinds above.
+        values: (H, W): uint8 numbers, int32 or uint16 numbers if they are larger, or int32 colours
+            as `segkey.data.reading.packed`.
+        palette: packed colours of the numbers, int32 (up to 256), for `PALETTE`.
+        transparent: whether some pixels are transparent; they are black.
+        turned: its EXIF orientation, 1 to 8.
+    """
+
+    kind: str
+    values: np.ndarray
+    palette: np.ndarray | None = None
+    transparent: bool = False
+    turned: int = 1
 
 
-def _highest_classes(task: _Task) -> list[int]:
-    """The largest class number in each mask of a task; -1 if a mask cannot be read."""
-    highest = []
-    for item in task.items:
-        try:
-            highest.append(highest_class(load_mask(item.mask), task.ignore_index))
-        except SegkeyError:
-            highest.append(-1)
-    return highest
+def kind_of(mode: str, bits: int) -> str:
+    """What a mask file holds, from Pillow's mode and the bits of a grey value."""
+    if mode == "1":
+        return ONE_BIT
+    if mode == "P":
+        return PALETTE
+    if mode in DEEP or mode == "F":
+        return DEEPER
+    if mode != "L":
+        return COLOUR
+    return {2: TWO_BITS, 4: FOUR_BITS}.get(bits, EIGHT_BITS)
 
 
-def count_classes(source: Source, workers: int | None = None, progress: Progress = SILENT) -> int:
-    """How many classes the masks of a source hold if nothing names them: the largest number + 1.
+def palette_colours(palette: bytes) -> np.ndarray:
+    """The colours of a palette, packed, int32."""
+    whole = len(palette) // 3 * 3
+    return packed(np.frombuffer(palette[:whole], np.uint8).reshape(-1, 3))
+
+
+def _palette_of(picture: Image.Image) -> np.ndarray:
+    return palette_colours(bytes(picture.getpalette("RGB") or b""))
+
+
+def raw_mask(path: Path) -> RawMask:
+    """Decode a mask as it is, without deciding what its values mean.
 
     Raises:
-        SegkeyError: a mask holds 255, and that is not the void value.
+        SegkeyError: a file that cannot be read, or values that are no whole numbers.
     """
-    items = distributed.my_share(
-        [item for items in source.splits.values() for item in items if item.mask]
-    )
-    tasks = (
-        _Task(items[start : start + _TASK_MASKS], source.ignore_index)
-        for start in range(0, len(items), _TASK_MASKS)
-    )
-    highest = 0
-    with (
-        Workers(workers) as pool,
-        progress.task("look for classes", len(items), "masks") as advance,
+    picture = decode(path)
+    kind, turned = kind_of(picture.mode, picture.info.get("segkey bits", 8)), orientation(picture)
+    picture = upright(picture)
+    if kind == COLOUR:
+        colours, transparent = _colours(picture)
+        return RawMask(COLOUR, packed(colours), None, transparent, turned)
+    values = np.asarray(picture)
+    if kind == PALETTE:
+        return RawMask(PALETTE, values, _palette_of(picture), turned=turned)
+    if kind == ONE_BIT:
+        values = values.astype(np.uint8)
+    if kind in _SPREAD:
+        values = values // np.uint8(_SPREAD[kind])
+    if picture.mode == "F":
+        values = _whole(values, path)
+    return RawMask(kind, values, turned=turned)
+
+
+def _whole(values: np.ndarray, path: Path) -> np.ndarray:
+    """Floating-point numbers that are whole, as int32."""
+    if (
+        not np.isfinite(values).all()
+        or (values != np.round(values)).any()
+        or np.abs(values).max() > 1 << 30
     ):
-        for task, found in pool.map_ordered(_highest_classes, tasks):
-            highest = max(highest, *found)
-            advance(len(task.items))
-    highest = max(distributed.all_gather(highest))
-    if highest == 255:
         raise SegkeyError(
-            "the masks hold class 255, which usually means void",
-            "leave out --ignore-index, or give --classes",
+            f"{path}: a mask of floating-point values that are no whole numbers",
+            "save class numbers as 8-bit PNG",
         )
-    return highest + 1
+    return values.astype(np.int32)
+
+
+def _colours(picture: Image.Image) -> tuple[np.ndarray, bool]:
+    """uint8 (H, W, 3), transparent pixels black; and whether there are some among others."""
+    if picture.mode not in TRANSPARENT:
+        return np.asarray(picture.convert("RGB")), False
+    whole = np.array(picture.convert("RGBA"))
+    hidden = whole[..., 3] == 0
+    transparent = bool(hidden.any()) and not hidden.all()
+    if transparent:
+        whole[hidden] = 0
+    return whole[..., :3], transparent
+
+
+def grey_of(colours: np.ndarray) -> np.ndarray | None:
+    """The numbers of packed colours whose channels are equal everywhere; else None."""
+    low = colours & 255
+    return low.astype(np.uint8) if np.array_equal(low * 0x010101, colours) else None
+
+
+def load_mask(path: Path, reading: Reading = PLAIN) -> Image.Image:
+    """Decode a mask to class numbers, as an 8-bit image (mode L); 255 is void.
+
+    Args:
+        path: the file.
+        reading: how its values or colours become class numbers; if not given, they are.
+
+    Raises:
+        SegkeyError: a value, or a colour, that is no class.
+    """
+    raw = raw_mask(path)
+    numbers = classes_of(raw, reading, path)
+    return Image.fromarray(np.ascontiguousarray(numbers))
+
+
+def classes_of(raw: RawMask, reading: Reading, path: Path) -> np.ndarray:
+    """Class numbers of what a mask file holds, uint8 (H, W); ``path`` names it in errors."""
+    if reading is PLAIN and raw.values.dtype == np.uint8:
+        return raw.values
+    if raw.kind == COLOUR and reading.colours:
+        return _known(reading.of_colours(raw.values), raw.values, path, colours=True)
+    if raw.kind == PALETTE and reading.palettes:
+        colours = np.zeros(256, np.int32)
+        colours[: len(raw.palette)] = raw.palette
+        shown = colours[raw.values]
+        return _known(reading.of_colours(shown), shown, path, colours=True)
+    values = raw.values
+    if raw.kind == COLOUR:
+        values = grey_of(raw.values)
+        if values is None:
+            raise SegkeyError(
+                f"{path}: a mask that holds colours, not class numbers",
+                "give the class of each colour with --colors FILE: 'name red green blue' per line",
+            )
+    if reading == PLAIN and values.dtype == np.uint8:
+        return values
+    return _known(reading.of_values(values), values, path, colours=False)
+
+
+def _known(numbers: np.ndarray, values: np.ndarray, path: Path, *, colours: bool) -> np.ndarray:
+    if (unknown := numbers == NO_CLASS).any():
+        value = int(values[unknown].max())
+        if colours:
+            what, how = f"the colour {unpacked(value)}", "add a line for it to --colors"
+        else:
+            what = f"class {value}; masks hold classes 0 to 254 and {VOID} for void"
+            how = f"say what it means with --map {value}=CLASS or --map {value}=void"
+        raise SegkeyError(f"{path}: holds {what}", how)
+    return numbers.astype(np.uint8)
 
 
 def highest_class(mask: Image.Image, ignore_index: int) -> int:

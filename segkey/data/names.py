@@ -22,7 +22,7 @@ def named(items: dict[str, Item], path: Path, source: Source) -> list[Item]:
         hashed = name.lstrip("/") if os.path.isabs(name) else name
         items[name] = replace(items[name], name=free_name(short[name], taken), dealt_as=hashed)
     if outside:
-        source.notes.append(
+        source.note(
             f"{len(outside)} image{'s' * (len(outside) > 1)} listed by absolute paths, or outside "
             f"of "
             f"{path.parent}: named from the folder they share, such as {items[min(outside)].name}; "

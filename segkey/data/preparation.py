@@ -1,16 +1,37 @@
 """Preparation of an image and its mask before encryption: decode, check, augment, resize."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
+from segkey.data import peculiarities
 from segkey.data.augment import as_array, random_crop
-from segkey.data.decode import load_image, load_mask
+from segkey.data.decode import header, load_image
 from segkey.data.items import Item
-from segkey.data.masks import highest_class
+from segkey.data.masks import load_mask
+from segkey.data.reading import PLAIN, Reading
 from segkey.errors import SegkeyError
 from segkey.system.seeds import seeded
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image and its mask, prepared.
+
+    Attributes:
+        images: views of the image, uint8 (C, H, W).
+        masks: views of its mask, uint8 (H, W); none without a mask.
+        original_size: (H, W) of the image.
+        counts: pixels by class number in the whole mask, int64 (256); None without a mask.
+        peculiar: what is unusual about the image, see `segkey.data.peculiarities`.
+    """
+
+    images: list[np.ndarray]
+    masks: list[np.ndarray]
+    original_size: tuple[int, int]
+    counts: np.ndarray | None = None
+    peculiar: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -26,6 +47,9 @@ class Preparation:
         seed: of the augmentation; a copy depends on it, the image's name and the view's number
             alone.
         crop_scale: smallest area of a crop, as a fraction.
+        reading: how what masks hold becomes class numbers.
+        pixel_range: the values of 16-bit images that become black and white.
+        channels: of images: 3, 1 for grey, or 4 for files of four bands.
     """
 
     size: tuple[int, int]
@@ -35,6 +59,9 @@ class Preparation:
     augmented: bool = False
     seed: int = 0
     crop_scale: float = 0.25
+    reading: Reading = PLAIN
+    pixel_range: tuple[int, int] | None = None
+    channels: int = 3
 
     def load(self, item: Item) -> tuple[list[np.ndarray], list[np.ndarray], tuple[int, int]]:
         """Views of an image, uint8 (C, H, W), and of its mask, uint8 (H, W); its original size.
@@ -43,31 +70,60 @@ class Preparation:
             SegkeyError: a file that cannot be read, a mask of another size, a class beyond the
                 classes.
         """
-        image = load_image(item.image)
-        mask = load_mask(item.mask) if item.mask else None
-        if mask is not None:
-            self._check_mask(item, image, mask)
+        loaded = self.load_and_look(item)
+        return loaded.images, loaded.masks, loaded.original_size
+
+    def load_and_look(self, item: Item) -> Loaded:
+        """As `load`, with what was seen on the way."""
+        peculiar: set[str] = set()
+        image = load_image(item.image, self.pixel_range, peculiar, self.channels)
+        mask = load_mask(item.mask, self.reading) if item.mask else None
+        counts = self._check_mask(item, image, mask) if mask is not None else None
         images, masks = [], []
         for view in range(self.views):
             crop = None
             if self.augmented:
                 generator = seeded("view", self.seed, item.name, view)
                 crop = random_crop(generator, image.height, image.width, (self.crop_scale, 1.0))
-            images.append(as_array(image, self.size, crop))
+            images.append(as_array(image, self.size, crop, is_image=True))
             if mask is not None:
                 masks.append(as_array(mask, self.size, crop))
-        return images, masks, (image.height, image.width)
+        seen = peculiarities.summed_up(peculiar)
+        return Loaded(images, masks, (image.height, image.width), counts, seen)
 
-    def _check_mask(self, item: Item, image: Image.Image, mask: Image.Image) -> None:
+    def _check_mask(self, item: Item, image: Image.Image, mask: Image.Image) -> np.ndarray:
+        """Pixels by class number."""
         if mask.size != image.size:
             raise SegkeyError(
                 f"{item.mask}: the mask is {mask.width}x{mask.height}, its image "
-                f"{image.width}x{image.height}"
+                f"{image.width}x{image.height}{why_sizes_differ(item)}"
             )
+        counts = np.array(mask.histogram(), np.int64)
         if self.classes is not None:
-            highest = highest_class(mask, self.ignore_index)
+            labelled = counts.copy()
+            labelled[self.ignore_index] = 0
+            highest = int(np.flatnonzero(labelled).max(initial=0))
             if highest >= self.classes:
                 raise SegkeyError(
                     f"{item.mask}: holds class {highest}, but there are {self.classes} (0 to "
                     f"{self.classes - 1})"
                 )
+        return counts
+
+
+def why_sizes_differ(item: Item) -> str:
+    """That one of the two is turned by its EXIF data, if that explains other sizes; else nothing."""
+    turned = {}
+    for name, file in (("image", item.image), ("mask", item.mask)):
+        try:
+            turned[name] = header(file).turned if file else 1
+        except SegkeyError:
+            return ""
+    image, mask = turned["image"] > 4, turned["mask"] > 4
+    if image == mask:
+        return ""
+    which, other = ("image", "mask") if image else ("mask", "image")
+    return (
+        f": the {which} is turned by its EXIF orientation {turned[which]}, the {other} is not; "
+        f"turn the {other}'s pixels alike, or take the tag away (exiftool -Orientation= FILE)"
+    )

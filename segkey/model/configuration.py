@@ -15,7 +15,7 @@ from segkey.model.network_registry import NAME as NETWORK_NAME
 from segkey.model.recipes import Recipe, unknown_fields
 from segkey.model.run_names import NAME as RUN_NAME
 from segkey.shards import Header
-from segkey.shards.header import KEY_ID, MAX_BLOCK, PASSWORD_HASH
+from segkey.shards.header import KEY_ID, MAX_BLOCK, PASSWORD_HASH, PIXEL_RANGE, READING
 from segkey.system import records
 from segkey.system.records import Misfit, Several, stated
 from segkey.system.validators import (
@@ -119,6 +119,7 @@ class Data:
         on_the_fly: whether images were augmented, and encrypted, on the device.
         shards: paths, as they were given.
         fingerprint: of the training images and masks.
+        reading, pixel_range: as in `segkey.shards.Header`; None if they are empty there.
     """
 
     method: str = stated(one_of(METHODS))
@@ -135,6 +136,8 @@ class Data:
     on_the_fly: bool | None = stated(YES_OR_NO, default=None, omitted=True)
     shards: tuple[str, ...] = stated(many(PATH, 10_000))
     fingerprint: str | None = stated(or_none(text(1000)), default=None)
+    reading: str | None = stated(READING, default=None, omitted=True)
+    pixel_range: str | None = stated(PIXEL_RANGE, default=None, omitted=True)
     unknown: dict = records.unknown_fields()
 
 
@@ -279,6 +282,8 @@ class Configuration:
             password_hash=data.password_hash,
             classes=tuple(data.classes),
             ignore_index=data.ignore_index,
+            reading=data.reading or "",
+            pixel_range=data.pixel_range or "",
         )
 
     @property

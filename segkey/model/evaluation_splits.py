@@ -1,15 +1,18 @@
 """Test splits: the images a run is tested on, from shards or from files."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from segkey.data import sources
-from segkey.data.items import ALL, Item
+from segkey.data import intake, sources
+from segkey.data.choices import Choices
+from segkey.data.items import ALL, Item, Severity, Source
 from segkey.data.lists import is_list
 from segkey.data.preparation import Preparation
-from segkey.errors import KeyMismatchError, SegkeyError
+from segkey.data.reading import VOID, Reading
+from segkey.errors import KeyMismatchError, SegkeyError, SegkeyWarning
 from segkey.model.leakage import (
     compare_with_training,
     own_shards,
@@ -102,7 +105,9 @@ def read_pair(run: Run, image: Path, shard: Path) -> tuple[np.ndarray, np.ndarra
         raise SegkeyError(
             f"{shard} holds no image called {image.stem}", f"names there: {some(twins.names)}"
         )
-    preparation = Preparation(twins.size, len(twins.header.classes), twins.header.ignore_index)
+    preparation = Preparation(
+        twins.size, pixel_range=twins.header.range_of_pixels, channels=twins.header.channels
+    )
     (plain,), _, _ = preparation.load(Item(image.name, image, None))
     return plain[None], twins.read("images", rows[0])[None]
 
@@ -156,9 +161,7 @@ def split_from_images(
     Raises:
         SegkeyError: no images, no masks, other classes.
     """
-    source = sources.find(
-        images, masks, ignore_index=run.header.ignore_index, split=sources.AS_FOUND
-    )
+    source = _as_trained(run, images, masks)
     if name not in source.splits and ALL not in source.splits:
         raise SegkeyError(
             f"there is no split '{name}' in {images}",
@@ -172,9 +175,14 @@ def split_from_images(
             else "give the folder of masks with --masks"
         )
         raise SegkeyError(f"{images} has no masks to compare with", how)
-    if source.classes:
-        _check_classes(tuple(source.classes), run, images)
-    preparation = Preparation(run.size, len(run.header.classes), run.header.ignore_index)
+    preparation = Preparation(
+        run.size,
+        len(run.header.classes),
+        source.ignore_index,
+        reading=source.reading,
+        pixel_range=run.header.range_of_pixels,
+        channels=run.header.channels,
+    )
     header = replace(
         run.header,
         split=name if name in source.splits else ALL,
@@ -183,6 +191,7 @@ def split_from_images(
         max_value=255,
         key_id="",
         password_hash="",
+        ignore_index=source.ignore_index,
     )
     split = MemorySplit(items, preparation, header)
     split.problems += source.problems
@@ -193,6 +202,30 @@ def split_from_images(
             "give images with masks of the classes that the run was trained on",
         )
     return split
+
+
+def _as_trained(run: Run, images: Path, masks: Path | None) -> Source:
+    """Images whose masks are read as those that the run was trained on.
+
+    Masks of a run that were class numbers themselves are looked at: these may be something else.
+    """
+    header = run.header
+    if header.reading:
+        source = sources.find(images, masks, split=sources.AS_FOUND, read_names=False)
+        source.reading, source.ignore_index = Reading.from_text(header.reading), header.ignore_index
+        return source
+    named = sources.find(images, masks, split=sources.AS_FOUND)
+    if named.has_masks and named.classes:
+        _check_classes(tuple(named.classes), run, images)
+    ignore = None if header.ignore_index == VOID else frozenset({header.ignore_index})
+    taken = intake.take_in(
+        images, masks, Choices(ignore=ignore), sources.AS_FOUND, names=header.classes
+    )
+    taken.require()
+    for finding in taken.findings:
+        if finding.severity is Severity.WARN and not finding.named_later:
+            warnings.warn(finding.text, SegkeyWarning, stacklevel=3)
+    return taken.source
 
 
 def _check_classes(classes: tuple[str, ...], run: Run, where: Path) -> None:

@@ -9,8 +9,8 @@
 import os
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,16 +26,16 @@ from segkey.crypto import ciphers
 from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
-from segkey.data import augment, decode
-from segkey.data.items import Item, Problem
+from segkey.data import augment, decode, peculiarities
+from segkey.data.items import Finding, Item, Problem
 from segkey.data.palette import overlay, palette_mask
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model.batches import as_pixels
 from segkey.model.networks import Segmenter
+from segkey.model.outputs import Outputs
 from segkey.model.runs import Run
 from segkey.system import devices
 from segkey.system.files import make_folder, written_whole
-from segkey.system.names import free_path
 from segkey.system.progress import SILENT, Progress
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -127,8 +127,7 @@ class Model:
             return self.predict([images], key, password, batch_size)[0]
         cipher, masks = self.cipher(key, password), []
         for start in range(0, len(images), batch_size):
-            batch = [_upright(image) for image in images[start : start + batch_size]]
-            pixels = np.stack([augment.as_array(picture, self.run.size) for picture in batch])
+            batch, pixels = self._prepared(images[start : start + batch_size])
             masks += self.masks(
                 pixels, [(picture.height, picture.width) for picture in batch], cipher
             )
@@ -154,8 +153,7 @@ class Model:
             return self.probabilities([images], key, password, batch_size)[0]
         cipher, found = self.cipher(key, password), []
         for start in range(0, len(images), batch_size):
-            batch = [_upright(image) for image in images[start : start + batch_size]]
-            pixels = np.stack([augment.as_array(picture, self.run.size) for picture in batch])
+            batch, pixels = self._prepared(images[start : start + batch_size])
             for each, picture in zip(self._logits(pixels, cipher, 255), batch, strict=True):
                 size = (picture.height, picture.width)
                 logits = F.interpolate(each[None], size, mode="bilinear", align_corners=False)
@@ -211,6 +209,13 @@ class Model:
             classes_at(each, size).cpu().numpy() for each, size in zip(logits, sizes, strict=True)
         ]
 
+    def _prepared(self, images: Sequence[Picture]) -> tuple[list[Image.Image], np.ndarray]:
+        """Images upright, and uint8 (N, C, h, w) of the network's size."""
+        header = self.run.header
+        batch = [_upright(image, header.range_of_pixels, header.channels) for image in images]
+        arrays = [augment.as_array(each, self.run.size, is_image=True) for each in batch]
+        return batch, np.stack(arrays)
+
     def _logits(self, pixels: np.ndarray, cipher: Cipher | None, divided_by: int) -> Tensor:
         """float32 (N, classes, h, w), of plain images of the network's size."""
         images = torch.from_numpy(pixels).to(self.device)
@@ -233,7 +238,7 @@ def _as_image_array(image: Tensor) -> np.ndarray:
         SegkeyError: another shape, or values beyond 0 … 1 of a floating-point tensor.
     """
     image = image.detach().cpu().as_subclass(Tensor)
-    if image.ndim != 3 or len(image) not in (1, 3):
+    if image.ndim != 3 or len(image) not in (1, 3, 4):
         raise SegkeyError(
             f"a tensor of shape {tuple(image.shape)} is not an image",
             "give (3, H, W) or (1, H, W), or (N, 3, H, W) for several",
@@ -253,17 +258,19 @@ def _warn(text: str) -> None:
     warnings.warn(text, SegkeyWarning, stacklevel=4)
 
 
-def _upright(image: Picture) -> Image.Image:
-    """Anything that is an image, as upright RGB."""
+def _upright(
+    image: Picture, pixel_range: tuple[int, int] | None = None, channels: int = 3
+) -> Image.Image:
+    """Anything that is an image, upright, with the channels of the network."""
     if isinstance(image, str | Path):
-        return decode.load_image(Path(image))
+        return decode.load_image(Path(image), pixel_range, channels=channels)
     if isinstance(image, Tensor):
         image = _as_image_array(image)
     if isinstance(image, np.ndarray):
         if (
             image.dtype != np.uint8
             or image.ndim not in (2, 3)
-            or (image.ndim == 3 and image.shape[2] != 3)
+            or (image.ndim == 3 and image.shape[2] not in (3, channels))
         ):
             raise SegkeyError(
                 f"an array of type {image.dtype} and shape {image.shape} is not an image",
@@ -275,7 +282,7 @@ def _upright(image: Picture) -> Image.Image:
             f"a {type(image).__name__} is not an image",
             "give a path, a Pillow image, or a uint8 array (H, W, 3)",
         )
-    return decode.to_rgb(image, "the image")
+    return decode.with_channels(image, channels, "the image", pixel_range)
 
 
 def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -329,6 +336,10 @@ class Predicted:
         seen: class name to how many images it occurs in.
         problems: images that were left out, with reasons.
         animated: names of images of which only the first frame was used.
+        files: for each image its ``image``, ``mask`` and, with overlays, ``overlay``, the latter
+            two below the folder.
+        peculiar, examples: images by what is unusual about them (`segkey.data.peculiarities`), and
+            the name of one.
         seconds: how long it took, without loading the model.
     """
 
@@ -337,7 +348,21 @@ class Predicted:
     seen: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     animated: list[str] = field(default_factory=list)
+    files: list[dict[str, str]] = field(default_factory=list)
+    peculiar: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def see(self, name: str, peculiar: set[str]) -> None:
+        """Take what is unusual about an image into account."""
+        self.animated += [name] if "frames" in peculiar else []
+        for kind in peculiar:
+            self.peculiar[kind] += 1
+            self.examples.setdefault(kind, name)
+
+    def findings(self) -> list[Finding]:
+        """What is to be said of the images."""
+        return list(peculiarities.lines(self.peculiar, self.examples, self.images))
 
     def count(self, mask: np.ndarray, classes: tuple[str, ...]) -> None:
         """Take a mask into account."""
@@ -355,6 +380,7 @@ class Predicted:
             "images": self.images,
             "left_out": [{"name": problem.name, "why": problem.why} for problem in self.problems],
             "animated": self.animated,
+            "files": self.files,
             "seconds": round(self.seconds, 3),
             "classes": {
                 name: {"images": self.seen[name], "share": self.pixels[name] / total}
@@ -370,7 +396,7 @@ class _Loaded:
     item: Item
     pixels: np.ndarray
     size: tuple[int, int]
-    animated: bool
+    peculiar: set[str]
 
 
 def predict_files(
@@ -407,10 +433,16 @@ def predict_files(
     """
     if not force and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SegkeyError(
-            f"{out} already exists and is not empty", "choose another --out, or use --force"
+            f"{out} already exists and is not empty",
+            "choose another --out, or use --force, which replaces what an earlier run made",
         )
     result, began = Predicted(), time.monotonic()
-    taken: set[Path] = set()
+    pixel_range = model.run.header.range_of_pixels
+    outputs = Outputs(out, items, overlays)
+
+    def load(item: Item) -> _Loaded | Problem:
+        return _load(item, model.run.size, pixel_range, model.run.header.channels)
+
     with (
         progress.task("predict", len(items)) as advance,
         ThreadPoolExecutor(workers or os.cpu_count()) as pool,
@@ -424,19 +456,18 @@ def predict_files(
             )
             for each, mask in zip(waiting, masks, strict=True):
                 result.count(mask, model.classes)
-                path = free_path(out / "masks", each.item.name, ".png", taken)
-                beside = (
-                    free_path(out / "overlays", each.item.name, ".jpg", taken) if overlays else None
-                )
+                path, beside = outputs.files_of(each.item)
+                result.files.append(outputs.line(each.item))
                 for file in filter(None, (path, beside)):
                     make_folder(file.parent, below=out)
-                writing.append(pool.submit(_write, each.item, mask, path, beside, model.classes))
+                arguments = (each.item, mask, path, beside, model.classes, pixel_range)
+                writing.append(pool.submit(_write, *arguments))
             advance(len(waiting))
             waiting.clear()
             while len(writing) > ahead:
                 writing.popleft().result()
 
-        for loaded in _ahead(pool, lambda item: _load(item, model.run.size), items, ahead):
+        for loaded in _ahead(pool, load, items, ahead):
             if isinstance(loaded, Problem):
                 if strict:
                     raise SegkeyError(
@@ -445,7 +476,7 @@ def predict_files(
                 result.problems.append(loaded)
                 advance(1)
                 continue
-            result.animated += [loaded.item.name] if loaded.animated else []
+            result.see(loaded.item.name, loaded.peculiar)
             waiting.append(loaded)
             if len(waiting) == batch_size:
                 flush()
@@ -456,6 +487,7 @@ def predict_files(
     if not result.images:
         first = result.problems[0]
         raise SegkeyError(f"none of {len(items)} images can be used; {first.name}: {first.why}")
+    outputs.finish(result.files)
     result.seconds = time.monotonic() - began
     return result
 
@@ -473,25 +505,32 @@ def _ahead(
         yield waiting.popleft().result()
 
 
-def _load(item: Item, size: tuple[int, int]) -> _Loaded | Problem:
+def _load(
+    item: Item, size: tuple[int, int], pixel_range: tuple[int, int] | None, channels: int = 3
+) -> _Loaded | Problem:
     try:
-        picture = decode.load_image(item.image)
-        animated = decode.is_animated(item.image)
-        return _Loaded(
-            item, augment.as_array(picture, size), (picture.height, picture.width), animated
-        )
+        peculiar: set[str] = set()
+        picture = decode.load_image(item.image, pixel_range, peculiar, channels)
+        seen = peculiarities.summed_up(peculiar)
+        pixels = augment.as_array(picture, size, is_image=True)
+        return _Loaded(item, pixels, (picture.height, picture.width), seen)
     except SegkeyError as error:
         return Problem(item.name, error.what.removeprefix(f"{item.image}: "))
 
 
 def _write(
-    item: Item, mask: np.ndarray, path: Path, beside: Path | None, classes: tuple[str, ...]
+    item: Item,
+    mask: np.ndarray,
+    path: Path,
+    beside: Path | None,
+    classes: tuple[str, ...],
+    pixel_range: tuple[int, int] | None,
 ) -> None:
     with written_whole(path) as file:
         palette_mask(mask, classes).save(file, format="PNG")
     if beside:
         # Decoded once more: keeping every photograph until its mask is there would take far more
         # memory.
-        picture = overlay(decode.load_image(item.image), mask, classes)
+        picture = overlay(decode.load_image(item.image, pixel_range), mask, classes)
         with written_whole(beside) as file:
             picture.save(file, format="JPEG", quality=90)

@@ -95,6 +95,8 @@ def data_of(trainer: Trainer) -> Data:
         on_the_fly=bool(trainer.cipher),
         shards=(),
         fingerprint=loader.split.fingerprint,
+        reading=header.reading or None,
+        pixel_range=header.pixel_range or None,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from segkey.data.layouts import VOC_CLASSES
+from segkey.data.voc import VOC_CLASSES
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model.network_registry import Network, in_a_line
 from segkey.model.other_networks import timm_order

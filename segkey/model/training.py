@@ -129,7 +129,7 @@ def resume(
     run.configuration = distributed.broadcast(run.configuration)
     data = run.configuration.data
     if cipher is None and data.method == "none" and data.on_the_fly:
-        cipher = ciphers.from_key("none", None, 1)
+        cipher = ciphers.from_key("none", None, 1, data.channels)
     settings = recording.settings_of(run, resident)
     with distributed.sole_writer(run.path):
         saved = is_there(run.state_file)  # if not, it was cut off in its first epoch
@@ -165,7 +165,7 @@ def _cipher_on_device(splits: dict[str, Split], cipher: Cipher | None) -> Cipher
     """What encrypts images on the device after augmentation; None if they are augmented already."""
     header = splits["train"].header if "train" in splits else None
     if cipher is None and header and header.method == "none" and not header.augmented:
-        return ciphers.from_key("none", None, 1)
+        return ciphers.from_key("none", None, 1, header.channels)
     return cipher
 
 

@@ -34,7 +34,13 @@ def estimate(experiment: Experiment, cells: Sequence[Cell]) -> dict:
     classes = tuple(source.classes)
     split = MemorySplit(
         source.splits["train"][:_IMAGES],
-        Preparation(settings.size, len(classes), source.ignore_index),
+        Preparation(
+            settings.size,
+            len(classes),
+            source.ignore_index,
+            reading=source.reading,
+            pixel_range=source.pixel_range,
+        ),
         Header("train", "none", 1, 3, 255, classes=classes, ignore_index=source.ignore_index),
     )
     # FFX takes the longest to encrypt.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from segkey.crypto.keys import Key
-from segkey.data import layouts, masks, sources
+from segkey.data import intake, voc
 from segkey.data.items import Item, Source
 from segkey.errors import SegkeyError
 from segkey.model import runs
@@ -104,7 +104,8 @@ def open_data(path: Path, workers: int | None = None) -> Source:
     Raises:
         SegkeyError: no masks, a split with too few images, a mask with a class that nothing names.
     """
-    source = sources.find(path)
+    taken = intake.take_in(path, every=True, workers=workers)
+    source = taken.source
     if not source.has_masks:
         raise SegkeyError(
             f"{path} has no masks, so nothing can be trained on it",
@@ -121,17 +122,15 @@ def open_data(path: Path, workers: int | None = None) -> Source:
             f"are dealt out 80/10/10",
         )
     source.splits = {split: source.splits[split] for split in LEAST}
-    highest = masks.count_classes(source, workers) - 1
-    if source.classes is None:
-        source.classes = [f"class {number}" for number in range(highest + 1)]
-    elif highest >= len(source.classes):
+    if (highest := taken.highest_class()) >= len(source.classes):
         names = source.classes
         raise SegkeyError(
             f"the masks of {path} hold class {highest}, but there are {len(names)} (0 '{names[0]}' "
-            f"to "
-            f"{len(names) - 1} '{names[-1]}')",
+            f"to {len(names) - 1} '{names[-1]}')",
             "give masks of those classes (255 is void), or name all classes in classes.txt",
         )
+    taken.require()
+    source.findings = taken.findings
     return source
 
 
@@ -141,7 +140,7 @@ def is_full_voc(settings: dict) -> bool:
     return (
         settings["limit"] is None
         and data["images"] == FULL_VOC
-        and data["classes"] == layouts.VOC_CLASSES
+        and data["classes"] == voc.VOC_CLASSES
     )
 
 

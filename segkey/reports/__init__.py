@@ -13,10 +13,12 @@ from segkey.reports.commands import (
     describe_prediction,
     describe_training,
     evaluation_table,
+    files_table,
     inspection_table,
     key_space_table,
     prediction_table,
 )
+from segkey.reports.data_tables import class_table, describe_source
 from segkey.reports.locks import locked_table, whose_document, whose_sentence, whose_table
 from segkey.reports.networks import import_table, network_table
 from segkey.reports.tables import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
@@ -33,13 +35,16 @@ __all__ = [
     "attack_sentence",
     "attack_table",
     "bench_table",
+    "class_table",
     "collect",
     "demo_sentence",
     "describe_encryption",
     "describe_plan",
+    "describe_source",
     "describe_prediction",
     "describe_training",
     "evaluation_table",
+    "files_table",
     "import_table",
     "in_bytes",
     "inspection_table",

@@ -96,7 +96,9 @@ def inspection_table(document: dict) -> Table:
     for name, value in document.items():
         if name in ("path", "kind"):
             continue
-        if isinstance(value, dict):
+        if name == "class_shares":
+            value = _shares(value)
+        elif isinstance(value, dict):
             value = ", ".join(f"{k} {_short(v)}" for k, v in value.items())
         elif isinstance(value, list) and name == "size":
             value = "x".join(map(str, value))
@@ -109,6 +111,18 @@ def inspection_table(document: dict) -> Table:
         if value not in ("", None):
             facts.append((name.replace("_", " "), value))
     return facts_of(f"{document['kind']}  {document['path']}", facts)
+
+
+def _shares(shares: dict) -> str:
+    """Shares of classes, in per cent."""
+    if "unknown" in shares:
+        return f"n/a: {shares['unknown']}"
+    cells = [
+        f"{name} {'n/a' if share is None else per_cent(share, 1)}"
+        for name, share in shares.items()
+        if name != "of_images"
+    ]
+    return ", ".join(cells) + f" (of {shares['of_images']} images)"
 
 
 def _short(value: object) -> object:
@@ -163,6 +177,19 @@ def evaluation_table(result: Evaluation) -> Table:
     table.add_row(f"mean IoU of answering {answer} everywhere", number(baseline.mean_iou))
     nothing = [] if result.is_measured else [NOTHING_TO_MEASURE]
     table.footnote = "\n".join([*nothing, tested_on(result)])
+    return table
+
+
+_MOST_FILES = 20  # that a table shows; outputs.tsv and --json have all
+
+
+def files_table(result) -> Table:
+    """Which mask belongs to which image."""
+    table = table_of("Masks", "image", "mask", left=2)
+    for line in result.files[:_MOST_FILES]:
+        table.add_row(printable(line["image"]), printable(line["mask"]))
+    if (more := len(result.files) - _MOST_FILES) > 0:
+        table.footnote = f"and {more} more, in outputs.tsv and with --json"
     return table
 
 

@@ -12,10 +12,13 @@ from segkey.crypto import keys
 from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
+from segkey.data.class_table import ClassTable
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.shards import Shard, Split, find_splits
+from segkey.shards import Shard, Shards, Split, find_splits
 from segkey.system.files import explain_os_errors, open_regular
 from segkey.system.progress import SILENT, Progress
+
+_COUNTED = 500  # images whose masks are counted
 
 
 def describe(
@@ -121,6 +124,8 @@ def _shard(path: Path, verify: bool, progress: Progress) -> dict:
             "bytes": path.stat().st_size,
             "made_with": shard.made_with,
         }
+        if shard.has_masks and not verify:
+            document["class_shares"] = _shares(path)
         if verify:
             damage = []
             with progress.task(f"verify {path.name}", shard.rows, "rows") as advance:
@@ -129,6 +134,26 @@ def _shard(path: Path, verify: bool, progress: Progress) -> dict:
                     advance(1)
             document["damage"] = damage
     return document
+
+
+def _shares(path: Path) -> dict:
+    """The share of each class among the labelled pixels of a shard's first view, and of void.
+
+    Of an even share of the images, if there are many; ``of_images`` says how many.
+    """
+    split = Split(Shards([path]))
+    header = split.header
+    which = np.arange(0, len(split), max(1, len(split) // _COUNTED))
+    table = ClassTable(list(header.classes), header.ignore_index)
+    counts = np.zeros(256, np.int64)
+    try:
+        for start in range(0, len(which), 64):
+            masks = split.read_batch("masks", which[start : start + 64])
+            counts += np.bincount(masks.reshape(-1), minlength=256)
+    except SegkeyError as error:
+        return {"unknown": error.what}
+    table.pixels["all"] = counts
+    return table.shares("all") | {"void": table.void("all"), "of_images": len(which)}
 
 
 def _runs(folder: Path, verify: bool, identity: Identity | None) -> list[dict]:

@@ -4,7 +4,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segkey.crypto.ciphers import method_label
+from segkey.data.items import Item, Source
 from segkey.data.palette import draw_legend, palette_mask
+from segkey.data.preparation import Preparation
+from segkey.errors import SegkeyError
 from segkey.reports.text import visible
 
 _TILE, _GAP, _HEAD = 192, 8, 26
@@ -58,6 +61,55 @@ def shard_sheet(path: str, header, images: list[dict]) -> Image.Image:
     if legend:
         sheet.paste(legend, (0, sheet.height - legend.height))
     return sheet
+
+
+def data_sheet(source: Source, most: int = 4) -> Image.Image:
+    """Some images of each split under the classes of their masks, with a legend; RGB.
+
+    Args:
+        source: data that was taken in.
+        most: images per split.
+    """
+    classes, tiles, held = source.classes or [], [], set()
+    for split, items in source.splits.items():
+        for item in items[:: max(1, len(items) // most)][:most]:
+            try:
+                tiles.append(_data_tile(source, item, held))
+            except SegkeyError as error:
+                tiles.append((f"{item.name}: {error.what}", Image.new("RGB", (_TILE, _TILE))))
+            tiles[-1] = (f"{split}: {tiles[-1][0]}", tiles[-1][1])
+    columns, font = min(4, len(tiles)), ImageFont.load_default(12)
+    width = columns * (_TILE + _GAP) + _GAP
+    numbers = np.array(sorted(held), int)
+    legend = draw_legend(numbers, classes, max(width, 420)) if held else None
+    rows = -(-len(tiles) // columns) * (_TILE + _HEAD)
+    whole = Image.new(
+        "RGB", (max(width, 420), rows + _GAP + (legend.height if legend else 0)), "white"
+    )
+    draw = ImageDraw.Draw(whole)
+    for number, (name, tile) in enumerate(tiles):
+        x = _GAP + number % columns * (_TILE + _GAP)
+        y = _GAP + number // columns * (_TILE + _HEAD)
+        whole.paste(tile, (x, y))
+        draw.text((x, y + _TILE + 2), _fitting(visible(name), font, _TILE), "#555555", font)
+    if legend:
+        whole.paste(legend, (0, rows + _GAP))
+    return whole
+
+
+def _data_tile(source: Source, item: Item, held: set[int]) -> tuple[str, Image.Image]:
+    """A name and a tile; the classes in it are added to ``held``."""
+    preparation = Preparation(
+        (_TILE, _TILE), None, reading=source.reading, pixel_range=source.pixel_range
+    )
+    images, masks, _ = preparation.load(item)
+    picture = Image.fromarray(np.ascontiguousarray(images[0].transpose(1, 2, 0)))
+    if not masks:
+        return item.name, picture
+    found = np.unique(masks[0])
+    held.update(n for n in found.tolist() if n < len(source.classes) or n == source.ignore_index)
+    coloured = palette_mask(masks[0], source.classes).convert("RGB")
+    return item.name, Image.blend(picture, coloured, 0.55)
 
 
 def _tile(values: np.ndarray, mask: bool, classes: tuple[str, ...]) -> Image.Image:

@@ -11,6 +11,7 @@ its own workers; the images are the same, in the same order.
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from segkey.crypto.ciphers import Cipher
-from segkey.data.items import Item, Problem
+from segkey.data import peculiarities
+from segkey.data.class_table import ClassTable
+from segkey.data.items import Finding, Item, Problem, Severity, Source
 from segkey.data.preparation import Preparation
 from segkey.errors import SegkeyError
 from segkey.shards.index import index_path, write_index
@@ -45,6 +48,10 @@ class Result:
         written: shards that were made.
         seconds: how long it took.
         bytes: the size of all shards.
+        labels: pixels of whole masks by class number, int64 (256), for each split that was made.
+        unlabelled: images without any labelled pixel, for each of those splits.
+        peculiar: images by what is unusual about them, see `segkey.data.peculiarities`.
+        examples: the name of one, for each of those.
     """
 
     images: dict[str, int] = field(default_factory=dict)
@@ -53,6 +60,49 @@ class Result:
     written: set[Path] = field(default_factory=set)
     seconds: float = 0.0
     bytes: int = 0
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    unlabelled: Counter[str] = field(default_factory=Counter)
+    peculiar: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def see(self, split: str, name: str, outcome: "_Encrypted", ignore_index: int) -> None:
+        """Add what was seen of an image."""
+        if outcome.counts is not None:
+            self.labels[split] = self.labels.get(split, 0) + outcome.counts
+            labelled = outcome.counts.sum() - outcome.counts[ignore_index]
+            self.unlabelled[split] += int(not labelled)
+        for kind in outcome.peculiar:
+            self.peculiar[kind] += 1
+            self.examples.setdefault(kind, name)
+
+    def class_table(self, source: Source) -> ClassTable:
+        """How many pixels each class has in the masks that were encrypted."""
+        images = {split: self.images.get(split, 0) for split in self.labels}
+        return ClassTable(
+            list(source.classes or []),
+            source.ignore_index,
+            dict(self.labels),
+            images,
+            dict(self.unlabelled),
+        )
+
+    def findings(self, source: Source) -> list[Finding]:
+        """What is to be said after all images were seen, and was not said before."""
+        found = list(peculiarities.lines(self.peculiar, self.examples, sum(self.images.values())))
+        table = self.class_table(source)
+        if self.kept or not self.labels:
+            return found
+        counts = sum(self.labels.values())
+        missing = [f"'{n}'" for k, n in enumerate(table.classes) if not counts[k]]
+        if missing and len(missing) < len(table.classes):
+            found.append(
+                Finding(
+                    Severity.NOTE,
+                    f"{len(table.classes)} classes are named, {len(missing)} of them are in no "
+                    f"mask: {', '.join(missing[:8])}{', …' if missing[8:] else ''}",
+                )
+            )
+        return found
 
     def count(self, split: str, images: int) -> None:
         """Add some images of a split."""
@@ -88,10 +138,12 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Encrypted:
-    """What became of one image of a task: the arguments of `ShardWriter.write`."""
+    """What became of one image of a task: the arguments of `ShardWriter.write`, what was seen."""
 
     original_size: tuple[int, int]
     rows: dict[str, list[Row]]
+    counts: np.ndarray | None = None
+    peculiar: set[str] = field(default_factory=set)
 
 
 def encrypt(
@@ -180,6 +232,11 @@ def _added_up(result: Result) -> Result:
         whole.problems += part.problems
         whole.kept += part.kept
         whole.written |= part.written
+        for split, counts in part.labels.items():
+            whole.labels[split] = whole.labels.get(split, 0) + counts
+        whole.unlabelled.update(part.unlabelled)
+        whole.peculiar.update(part.peculiar)
+        whole.examples = part.examples | whole.examples
     return whole
 
 
@@ -251,6 +308,8 @@ class _Production:
         for position, outcome in enumerate(outcomes, task.start):
             if isinstance(outcome, _Encrypted):
                 self.writers[task.shard].write(position, outcome.original_size, outcome.rows)
+                header, name = self.plans[task.shard].header, task.items[position - task.start].name
+                self.result.see(header.split, name, outcome, header.ignore_index)
             elif self.strict:
                 raise SegkeyError(
                     f"{outcome.name}: {outcome.why}", "mend it, or leave out --strict"
@@ -275,12 +334,12 @@ def _prepare_and_encrypt(task: _Task) -> list[_Encrypted | Problem]:
     cipher, outcomes = state(), []
     for position, item in enumerate(task.items, task.start):
         try:
-            images, masks, original_size = task.preparation.load(item)
+            loaded = task.preparation.load_and_look(item)
         except SegkeyError as error:
             outcomes.append(Problem(item.name, error.what))
             continue
-        rows = {"images": task.region.put(position, cipher.encrypt(np.stack(images)))}
-        if masks:
-            rows["masks"] = [Packed.mask(mask) for mask in masks]
-        outcomes.append(_Encrypted(original_size, rows))
+        rows = {"images": task.region.put(position, cipher.encrypt(np.stack(loaded.images)))}
+        if loaded.masks:
+            rows["masks"] = [Packed.mask(mask) for mask in loaded.masks]
+        outcomes.append(_Encrypted(loaded.original_size, rows, loaded.counts, loaded.peculiar))
     return outcomes

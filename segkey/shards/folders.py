@@ -6,8 +6,9 @@ from pathlib import Path
 
 from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
-from segkey.data import sources
-from segkey.data.masks import count_classes
+from segkey.data.choices import Choices
+from segkey.data.intake import take_in
+from segkey.data.items import Severity
 from segkey.errors import SegkeyWarning
 from segkey.shards import encryption
 from segkey.shards.dataset import ShardDataset, open_shards
@@ -24,6 +25,8 @@ def encrypt_folder(
     *,
     masks: str | Path | None = None,
     classes: Sequence[str] | None = None,
+    ignore_index: int | None = None,
+    channels: int = 3,
     views: int | None = None,
     password: bytes | None = None,
     workers: int | None = None,
@@ -39,6 +42,8 @@ def encrypt_folder(
         size: (H, W) that images are resized to, or the side of a square.
         masks: the folder of masks; found beside or inside ``images`` by itself.
         classes: names; those of classes.txt, or numbers, by default.
+        ignore_index: the mask value that means void; 255 by default.
+        channels: 3 for RGB, 1 for grey, 4 for files of four bands.
         views: augmented copies of each training image; 4 by default if encrypted with masks.
         workers: processes; one per core by default.
         progress: hears of every image.
@@ -47,16 +52,18 @@ def encrypt_folder(
         Datasets by split; `segkey.shards.dataset.ShardDataset`.
 
     Raises:
-        SegkeyError: no images, a block size that does not fit, other shards in ``out``. Images that
-            cannot be used are left out with a `SegkeyWarning` that counts them.
+        SegkeyError: no images, masks that are not taken in as they are (`segkey.data.rules`), a
+            block size that does not fit, other shards in ``out``. What is odd about the data is a
+            `SegkeyWarning`; so is the number of images that cannot be used.
     """
-    cipher = ciphers.from_key(method, key, block_size, password=password)
-    source = sources.find(Path(images), None if masks is None else Path(masks))
+    cipher = ciphers.from_key(method, key, block_size, channels, password)
+    void = None if ignore_index is None else frozenset({ignore_index})
+    choices = Choices(ignore=void)
+    taken = take_in(Path(images), masks, choices, names=classes, workers=workers, progress=progress)
+    taken.require()
+    source = taken.source
     if classes is not None:
         source.classes = list(classes)
-    elif source.has_masks and source.classes is None:
-        count = count_classes(source, workers, progress)
-        source.classes = [f"class {number}" for number in range(count)]
     height_width = (size, size) if isinstance(size, int) else size
     plans = encryption.plan_shards(source, Path(out), cipher, height_width, views)
     result = encryption.encrypt(plans, cipher, workers, progress=progress)
@@ -67,4 +74,8 @@ def encrypt_folder(
             SegkeyWarning,
             stacklevel=2,
         )
+    for finding in taken.findings + list(result.findings(source)):
+        if finding.severity > Severity.NOTE and not finding.named_later:
+            text = f"{finding.text}; {finding.cure}" if finding.cure else finding.text
+            warnings.warn(text, SegkeyWarning, stacklevel=2)
     return open_shards(out)

@@ -5,7 +5,18 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 
-from segkey.system.validators import NAME, YES_OR_NO, many, misfit, number, pattern, text, whole
+from segkey.data.reading import Reading
+from segkey.system.validators import (
+    NAME,
+    YES_OR_NO,
+    Kind,
+    many,
+    misfit,
+    number,
+    pattern,
+    text,
+    whole,
+)
 from segkey.version import VERSION
 
 FORMAT = "segkey-shard-v1"
@@ -14,6 +25,17 @@ MAX_SIDE = 1 << 16  # pixels
 MAX_BLOCK = 1 << 12  # pixels; the key has to be stretched over every value of a block
 KEY_ID = pattern("([0-9a-f]{16})?", "16 hex digits, or nothing if there is no key")
 PASSWORD_HASH = pattern("[0-9A-Za-z$:+/=.-]{0,256}", "a hash")
+
+
+def _is_reading(value: object) -> bool:
+    try:
+        return isinstance(value, str) and len(value) < 1 << 15 and bool(Reading.from_text(value))
+    except ValueError:
+        return False
+
+
+READING = Kind("how masks are read, as JSON, or nothing", _is_reading)
+PIXEL_RANGE = pattern(r"(-?[0-9]{1,9}:-?[0-9]{1,9})?", "LOW:HIGH, or nothing")
 _KINDS = {
     "split": pattern(SPLIT_NAME.pattern, "1 to 64 letters, digits, '.', '_' and '-'"),
     "method": text(64, 1),
@@ -29,7 +51,11 @@ _KINDS = {
     "seed": whole(-(2**63)),
     "crop_scale": number(0, 1, above=True),
     "source_id": text(128),
+    "reading": READING,
+    "pixel_range": PIXEL_RANGE,
 }
+# Absent where they say nothing, so that shards are the same bytes as those of earlier versions.
+OPTIONAL = {"reading", "pixel_range"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +78,10 @@ class Header:
         seed: of the augmentation.
         crop_scale: smallest area of an augmented copy, as a fraction.
         source_id: digest of the names the shard was made from, those of unreadable images too.
+        reading: how what mask files held became class numbers, as `segkey.data.reading.Reading`
+            writes it; empty if they were class numbers.
+        pixel_range: ``LOW:HIGH``, the values of 16-bit images that became black and white; empty
+            for 0:65535.
     """
 
     split: str
@@ -68,6 +98,8 @@ class Header:
     seed: int = 0
     crop_scale: float = 1.0
     source_id: str = ""
+    reading: str = ""
+    pixel_range: str = ""
 
     def complaint(self) -> str:
         """The first field with an impossible value, and what was expected; empty if there is none.
@@ -78,16 +110,23 @@ class Header:
             "'classes' names a class twice" if len(set(self.classes)) < len(self.classes) else ""
         )
 
+    @property
+    def range_of_pixels(self) -> tuple[int, int] | None:
+        """``pixel_range`` as numbers; None for all of 16 bits."""
+        low, _, high = self.pixel_range.partition(":")
+        return (int(low), int(high)) if self.pixel_range else None
+
     def attributes(self) -> dict[str, object]:
         """As attributes of a file."""
         values = asdict(self) | {
             "classes": json.dumps(self.classes, ensure_ascii=False, allow_nan=False)
         }
+        values = {k: v for k, v in values.items() if k not in OPTIONAL or v}
         return {"format": FORMAT, "made_with": f"segkey {VERSION}"} | values
 
     def same_data(self, other: "Header") -> list[str]:
         """The fields, other than the split and its augmentation, in which two headers differ."""
-        apart = {"split", "views", "augmented", "seed", "crop_scale", "source_id"}
+        apart = {"split", "views", "augmented", "seed", "crop_scale", "source_id"} | OPTIONAL
         names = [f.name for f in fields(self) if f.name not in apart]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from segkey.crypto.ciphers import Cipher, check_size
+from segkey.data.decode import CHANNELS
 from segkey.data.items import Item, Source
 from segkey.data.preparation import Preparation
 from segkey.errors import SegkeyError
@@ -92,9 +93,14 @@ def plan_shards(
         SegkeyError: the block size does not divide the size, or a number is out of its range.
     """
     check_size(*size, cipher.block_size)
+    if cipher.channels not in CHANNELS:
+        raise SegkeyError(
+            f"images cannot be read with {cipher.channels} channels",
+            "give --channels 3, 1 for grey, or 4 for files of four bands",
+        )
     _check_ranges(views, crop_scale, shard_bytes)
     if source.has_masks and not source.classes:
-        raise ValueError("source.classes is not set; count_classes() finds how many there are")
+        raise ValueError("source.classes is not set; segkey.data.intake.take_in() sets it")
     if views is None:
         views = 4 if source.has_masks and cipher.method != "none" else 1
     augmentation = _Augmentation(views, True, seed, crop_scale) if views > 1 else _Augmentation()
@@ -102,11 +108,26 @@ def plan_shards(
     for split, items in source.splits.items():
         how = asdict(augmentation if split == "train" else _Augmentation())
         classes = tuple(source.classes) if source.has_masks else ()
-        preparation = Preparation(size, len(classes) or None, source.ignore_index, **how)
-        header = _header(cipher, split=split, classes=classes, ignore=source.ignore_index, how=how)
+        preparation = Preparation(
+            size,
+            len(classes) or None,
+            source.ignore_index,
+            **how,
+            reading=source.reading,
+            pixel_range=source.pixel_range,
+            channels=cipher.channels,
+        )
+        said = {"reading": source.reading.as_text(), "pixel_range": _as_text(source.pixel_range)}
+        header = _header(
+            cipher, split=split, classes=classes, ignore=source.ignore_index, how=how | said
+        )
         plans.append(Plan(out / f"{split}.h5", header, items, preparation))
     shard_bytes = _part_of_a_rank(plans, shard_bytes)
     return [part for plan in plans for part in _cut(plan, shard_bytes)]
+
+
+def _as_text(pixel_range: tuple[int, int] | None) -> str:
+    return "" if pixel_range is None else f"{pixel_range[0]}:{pixel_range[1]}"
 
 
 def _check_ranges(views: int | None, crop_scale: float, shard_bytes: float) -> None:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from segkey.errors import SegkeyError
-from segkey.shards.header import FORMAT, MAX_SIDE, Header, checksum_attributes, sha256
+from segkey.shards.header import FORMAT, MAX_SIDE, OPTIONAL, Header, checksum_attributes, sha256
 from segkey.system.files import explain_os_errors, open_regular
 
 _CHUNK_SLACK = 1 << 16  # bytes; more than zlib adds to a mask that it cannot compress
@@ -141,7 +141,11 @@ class Shard:
         return value.decode() if isinstance(value, bytes) else value
 
     def _read_header(self, attributes: dict[str, object]) -> Header:
-        values = {f.name: attributes[f.name] for f in fields(Header)}
+        values = {
+            f.name: attributes[f.name]
+            for f in fields(Header)
+            if f.name in attributes or f.name not in OPTIONAL
+        }
         values["classes"] = tuple(json.loads(values["classes"]))
         header = Header(**values)
         if complaint := header.complaint():

@@ -229,8 +229,16 @@ def test_the_shell_completes_runs_keys_and_methods(tmp_path):
     assert complete("segkey predict runs/n", tmp_path) == ["runs/np-m4"]
     assert complete("segkey attack else", tmp_path) == ["elsewhere/"]
     assert complete("segkey evaluate --key ", tmp_path) == ["keys/segkey.key"]
-    assert complete("segkey encrypt photos --method ", tmp_path) == ["shf", "np", "ffx", "none"]
+    known = ["shf", "np", "ffx", "shf+np", "none"]
+    assert complete("segkey encrypt photos --method ", tmp_path) == known
     assert complete("segkey pred", tmp_path) == ["predict"]
+
+
+def test_the_shell_completes_networks(tmp_path):
+    for command in ("train", "reproduce data", "import w.pth", "networks"):
+        option = "" if command == "networks" else "--network "
+        assert complete(f"segkey {command} {option}res", tmp_path) == ["resnet14"]
+    assert "smp:" in complete("segkey train --backbone ", tmp_path)
 
 
 def test_completion_knows_every_method():

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from segkey.data import scenes, sources
-from segkey.data.decode import load_image, load_mask
+from segkey.data.decode import load_image
+from segkey.data.masks import load_mask
 
 
 def test_drawing_depends_on_seed_and_number_alone():

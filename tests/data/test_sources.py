@@ -142,12 +142,12 @@ def test_what_is_left_out_or_aside_is_said(tmp_path):
         lay(tmp_path, *images, "masks/a.png", "masks/x.png", "masks/y.png"), split="all"
     )
     assert list(found(source, tmp_path)["all"]) == ["a.jpg"]
-    assert [problem.name for problem in source.problems] == ["deep/b.jpg"]
-    assert "deep/b.png" in source.problems[0].why
+    assert [problem.name for problem in source.problems] == ["b.gif", "deep/b.jpg"]
+    assert "deep/b.png" in source.problems[1].why
     notes = "\n".join(source.notes)
     assert "2 masks without an image" in notes
     assert "such as x" in notes
-    assert "2 other files" in notes
+    assert "1 other file " in notes  # b.gif is an image, without a mask
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_errors_name_what_is_missing(tmp_path, monkeypatch, files, arguments, co
 
 @settings(max_examples=15)
 @given(
-    st.sets(st.integers(0, 999), min_size=5, max_size=40),
+    st.sets(st.integers(0, 999), min_size=70, max_size=100),
     st.sets(st.integers(1000, 1999), max_size=20),
     st.sampled_from([(80, 10, 10), (50, 50, 0), (0, 30, 70), (33.3, 33.3, 33.4)]),
 )

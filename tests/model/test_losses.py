@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from making import CPU, trained
+from torch import nn
 
 from segkey.errors import SegkeyError
-from segkey.model import logs, losses, recipes, training
+from segkey.model import logs, losses, network_registry, recipes, training
 from segkey.model.average import MovingAverage
 from segkey.model.losses import Loss, class_weights, read_class_weights
 from segkey.model.networks import Segmenter
@@ -172,9 +173,9 @@ def test_dice_without_smp_names_the_package(monkeypatch):
 
 
 def test_the_average_follows_the_weights_with_a_decay_that_grows():
-    model = Segmenter("resnet14", 2)
+    model = Segmenter("tiny", 2)
     average = MovingAverage(model, 0.5)
-    name = "classifier.4.bias"
+    name = "3.bias"
     expected = None
     for step, value in enumerate((1.0, 3.0, 2.0)):
         with torch.no_grad():
@@ -183,7 +184,7 @@ def test_the_average_follows_the_weights_with_a_decay_that_grows():
         decay = min(0.5, (1 + step) / (10 + step))
         expected = value if expected is None else decay * expected + (1 - decay) * value
         assert torch.allclose(average.model.weights()[name], torch.tensor(expected))
-    other = MovingAverage(Segmenter("resnet14", 2), 0.5)
+    other = MovingAverage(Segmenter("tiny", 2), 0.5)
     other.restore(average.state())
     with torch.no_grad():
         model.fcn.state_dict()[name].fill_(9.0)
@@ -192,7 +193,22 @@ def test_the_average_follows_the_weights_with_a_decay_that_grows():
     assert torch.equal(average.model.weights()[name], other.model.weights()[name])
 
 
-# Whole trainings.
+# Whole trainings, of a network that takes no time.
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    network_registry.register_all()
+    monkeypatch.setattr(network_registry, "NETWORKS", dict(network_registry.NETWORKS))
+
+    @network_registry.network("tiny")
+    def build(classes, channels):
+        return nn.Sequential(
+            nn.Conv2d(channels, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, classes, 1),
+        )
 
 
 def train(shards, folder, epochs=2, **values):
@@ -200,7 +216,7 @@ def train(shards, folder, epochs=2, **values):
     recipe = recipes.recipe("scratch", epochs=epochs, batch_size=4, **values)
     splits = open_splits([shards], ("train", "val"))
     return training.train(
-        splits, folder, recipe, shards=[shards], device=CPU, network="resnet14", **how
+        splits, folder, recipe, shards=[shards], device=CPU, network="tiny", **how
     )
 
 
@@ -241,9 +257,9 @@ def test_a_training_with_an_average_ends_the_same_after_an_interruption(
     run = training.resume(run, open_splits([shards_folder], ("train", "val")), device=CPU)
     mine, other = run.load_model(CPU).weights(), whole.load_model(CPU).weights()
     assert all(torch.equal(mine[name], other[name]) for name in other)
-    without = trained(shards_folder, tmp_path, 3, name="without")
+    without = trained(shards_folder, tmp_path, 3, name="without", network="tiny")
     plain = without.load_model(CPU).weights()
-    assert not torch.equal(plain["classifier.4.weight"], other["classifier.4.weight"])
+    assert not torch.equal(plain["3.weight"], other["3.weight"])
 
 
 def test_logs_for_other_programs(tmp_path, shards_folder):

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet50
 from torchvision.models.segmentation import FCN_ResNet50_Weights, fcn_resnet50
 
-from segkey.data.layouts import VOC_CLASSES
+from segkey.data.voc import VOC_CLASSES
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import networks, weights
 

@@ -18,7 +18,7 @@ from PIL import Image
 import segkey
 from segkey.crypto import ciphers
 from segkey.data import augment, decode, palette, scenes, sources
-from segkey.data.items import ALL
+from segkey.data.items import ALL, Item
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import prediction
 from segkey.model.batches import as_pixels
@@ -201,6 +201,7 @@ def test_a_list_names_images_and_leads_nowhere_else(model, key, photos, tmp_path
         "out/masks/photos/p0.png",
         "out/masks/photos/photos/p1.png",
         "out/masks/here.png",
+        "out/outputs.tsv",
     }
     listed.write_text(f"{photos}/p0.png\n{photos}/more/p2.png\n")
     predict(model, key, listed, tmp_path / "absolute")
@@ -330,3 +331,58 @@ def test_the_command_tells_what_it_found(trained_run, key, photos, tmp_path, mon
     assert result.exit_code == 0
     assert "3 masks in wrong/masks" in result.stdout
     assert any("is not the key of run small" in str(each.message) for each in said)
+
+
+# ------------------------------------------------------------------ which mask belongs to what
+
+
+def test_a_second_run_replaces_what_the_first_made_and_nothing_else(model, key, photos, tmp_path):
+    out = tmp_path / "out"
+    first = predict(model, key, photos, out)
+    assert [line["mask"] for line in first.files] == [
+        f"masks/{Path(line['image']).with_suffix('.png')}" for line in first.files
+    ]
+    listed = (out / "outputs.tsv").read_text().splitlines()
+    assert listed[1] == f"{first.files[0]['image']}\t{first.files[0]['mask']}\t"
+    (out / "masks/mine.png").write_bytes(b"mine")
+    one = sources.find_pictures(photos).splits[ALL][:1]
+    second = prediction.predict_files(model, model.cipher(key), one, out, force=True)
+    there = {path.name for path in (out / "masks").rglob("*.png")}
+    assert there == {"mine.png", Path(second.files[0]["mask"]).name}
+    assert (out / "masks/mine.png").read_bytes() == b"mine"
+
+
+def test_a_file_that_no_run_made_is_never_replaced(model, key, photos, tmp_path):
+    (tmp_path / "out/masks").mkdir(parents=True)
+    (tmp_path / "out/masks/p0.png").write_bytes(b"mine")
+    with pytest.raises(SegkeyError, match="p0.png is there, and no run of segkey predict"):
+        predict(model, key, photos, tmp_path / "out", force=True)
+    assert (tmp_path / "out/masks/p0.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "line", ["x\t../secret.png\t", "x\tmasks/../../secret.png\t", "x\t/etc/a.png", "x\tmasks/a.key"]
+)
+def test_a_list_of_outputs_leads_nowhere(model, key, photos, tmp_path, line):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (tmp_path / "out/masks").mkdir(parents=True)
+    (tmp_path / "out/masks/a.key").write_bytes(b"secret")
+    (tmp_path / "out/outputs.tsv").write_text(f"image\tmask\toverlay\n{line}\n")
+    predict(model, key, photos, tmp_path / "out", force=True)
+    assert (tmp_path / "secret.png").exists()
+    assert (tmp_path / "out/masks/a.key").exists()
+
+
+def test_the_range_of_training_is_used_in_prediction(trained_run, tmp_path):
+    from dataclasses import replace
+
+    dark = np.full((32, 32), 4095, np.uint16)
+    Image.fromarray(dark).save(tmp_path / "a.png")
+    header = replace(trained_run.header, pixel_range="0:4095")
+    loaded = prediction._load(
+        Item("a.png", tmp_path / "a.png", None), (32, 32), header.range_of_pixels
+    )
+    assert (loaded.pixels == 255).all()
+    whole = prediction._load(Item("a.png", tmp_path / "a.png", None), (32, 32), None)
+    assert (whole.pixels == 15).all()
+    assert whole.peculiar == {"dark"}

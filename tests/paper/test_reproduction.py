@@ -22,7 +22,7 @@ from segkey import attacks, paper
 from segkey.attacks import known_pair
 from segkey.cli import app
 from segkey.crypto import ciphers
-from segkey.data import layouts, scenes
+from segkey.data import scenes, voc
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import authenticity, recipes, training
 from segkey.model.runs import Run
@@ -714,7 +714,7 @@ def test_full_voc_is_known_by_its_numbers():
         "limit": None,
         "data": {
             "images": {"train": 1318, "val": 146, "test": 1449},
-            "classes": list(layouts.VOC_CLASSES),
+            "classes": list(voc.VOC_CLASSES),
         },
     }
     assert paper.is_full_voc(settings)

@@ -16,9 +16,12 @@ from PIL import Image
 
 from segkey.crypto import ciphers
 from segkey.data import sources
+from segkey.data.choices import Choices, parse_choices
+from segkey.data.conclusions import conclude
+from segkey.data.intake import take_in
 from segkey.data.items import Item
-from segkey.data.masks import count_classes
 from segkey.data.preparation import Preparation
+from segkey.data.survey import look
 from segkey.errors import KeyMismatchError, SegkeyError
 from segkey.shards import Header, Packed, Shard, ShardWriter, open_splits
 from segkey.shards.decryption import decrypt
@@ -141,7 +144,11 @@ def test_views_cut_the_mask_like_the_image(tmp_path):
 
 
 def test_classes_are_counted_where_nothing_names_them(scenes_source):
-    assert count_classes(scenes_source, workers=1) == 5
+    from dataclasses import replace
+
+    nameless = replace(scenes_source, classes=None, labels=None)
+    assert conclude(nameless, look(nameless, every=True), Choices())
+    assert nameless.classes == [f"class {number}" for number in range(5)]
 
 
 @pytest.fixture
@@ -557,6 +564,6 @@ def test_void_counted_as_a_class_is_noticed(tmp_path, scenes_folder):
     copy = Path(shutil.copytree(scenes_folder, tmp_path / "copy"))
     (copy / "classes.txt").unlink()
     Image.fromarray(np.full((48, 48), 255, np.uint8)).save(copy / "masks/val/scene0000.png")
-    assert count_classes(sources.find(copy), workers=1) == 5
-    with pytest.raises(SegkeyError, match="hold class 255"):
-        count_classes(sources.find(copy, ignore_index=0), workers=1)
+    assert len(take_in(copy).source.classes) == 5
+    with pytest.raises(SegkeyError, match="masks hold 255, which is void unless"):
+        take_in(copy, choices=parse_choices(ignore="0")).require()

@@ -1,0 +1,46 @@
+"""Which files are images: suffixes, what Pillow may take them for, and kinds that it cannot read."""
+
+import functools
+import importlib
+
+from PIL import Image
+
+_COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_RARER = (".avif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm")
+IMAGE_SUFFIXES = {*_COMMON, *_RARER}
+
+# Read only if a plug-in of Pillow is installed: the suffix, and the package.
+PLUGINS = {".heic": "pillow_heif", ".heif": "pillow_heif", ".hif": "pillow_heif"}
+
+# Photographs in formats that nothing here reads; they are named with what to do.
+UNREAD = {".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".psd", ".exr"}
+UNREAD |= {".hdr", ".dcm", ".nii", ".nrrd", ".mha", ".npy", ".npz", ".mat", ".svg", ".pdf", ".eps"}
+
+# Lossless, so that a mask can be in it; of two files for one mask these are taken.
+LOSSLESS = {".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
+
+
+@functools.cache
+def load_plugin(package: str) -> bool:
+    """Whether a plug-in of Pillow is installed; from then on Pillow reads what it can read."""
+    try:
+        importlib.import_module(package).register_heif_opener()
+        return True
+    except (ImportError, AttributeError):
+        return False
+
+
+def is_image(suffix: str) -> bool:
+    """Whether files with this suffix are read as images; ``suffix`` in any letter case."""
+    suffix = suffix.lower()
+    return suffix in IMAGE_SUFFIXES or (suffix in PLUGINS and load_plugin(PLUGINS[suffix]))
+
+
+def formats() -> tuple[str, ...]:
+    """What files are taken for, whatever their names say.
+
+    Pillow knows many more formats, and starts Ghostscript for one.
+    """
+    return (*_FORMATS, "HEIF") if "HEIF" in Image.OPEN else _FORMATS

@@ -1,0 +1,255 @@
+"""Pair images with masks: by the same name, by letter case or Unicode form, by usual endings.
+
+Every rule beyond the same name is said with the number of pairs it made. An image that two masks
+fit, and a mask that images of two splits claim, are never decided silently.
+"""
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segkey.data.decode import header
+from segkey.data.formats import LOSSLESS
+from segkey.data.items import Problem, Severity, Source, counted
+from segkey.data.roles import Place, folded, rank_of, without_image_word, without_mask_word
+from segkey.errors import SegkeyError
+
+_ENOUGH = 10_000  # headers that are looked at, to find masks among images
+
+_SAME, _FOLDED, _WORDS, _GIVEN = range(4)
+_RULES = {
+    _FOLDED: "found by a name that differs in letter case or Unicode form",
+    _WORDS: "found by the usual endings of names",
+    _GIVEN: "found by --mask-suffix",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file below the folder that was given, and what its path says.
+
+    Attributes:
+        name: its name in the source.
+        file: itself.
+        place: what its path says.
+    """
+
+    name: str
+    file: Path
+    place: Place
+
+
+@dataclass
+class _Pairs:
+    """Masks by image, with the rules that found them."""
+
+    masks: dict[str, Path] = field(default_factory=dict)
+    rules: dict[int, list[tuple[Found, Path]]] = field(default_factory=lambda: defaultdict(list))
+
+
+class Masks:
+    """Masks, to be found by the names of images."""
+
+    def __init__(self, files: Iterable[Found], suffix: str | None = None):
+        """``suffix``: what the user says a mask's name has behind its image's; with a dot in
+        front, instead of its image's suffix."""
+        self.files = {each.file: each for each in files}
+        self.suffix = None if suffix is None else folded(suffix)
+        self._index: dict[tuple, dict[Path, None]] = defaultdict(dict)
+        for each in self.files.values():
+            for form in self._forms(each):
+                self._index[(each.place.split, *form)][each.file] = None
+
+    def _forms(self, mask: Found) -> list[tuple[int, str]]:
+        """Under which keys a mask is looked for, by rule."""
+        key = folded(mask.place.key)
+        if self.suffix is not None:
+            whole = key + folded(mask.file.suffix)
+            where = whole if self.suffix.startswith(".") or whole.endswith(self.suffix) else key
+            fits = where.endswith(self.suffix)
+            return [(_GIVEN, where[: -len(self.suffix) or None])] if fits else []
+        bare, word = without_mask_word(key)
+        forms = [(_SAME, mask.place.key), (_FOLDED, key), (_WORDS, bare)]
+        return forms if word else forms[:2]
+
+    def pair(self, images: list[Found], source: Source, folders: str) -> dict[str, Path]:
+        """The mask of each image by the image's name; what is left out is told to ``source``."""
+        pairs = _Pairs()
+        for image in images:
+            found, rule = self._look_for(image)
+            if len(found) == 1:
+                pairs.masks[image.name] = found[0]
+                pairs.rules[rule].append((image, found[0]))
+            else:
+                source.problems.append(Problem(image.name, _why(image, found, folders)))
+        self._say(images, pairs, source)
+        if images and not pairs.masks:
+            self._say_likely_suffix(images, source)
+        return pairs.masks
+
+    def _say_likely_suffix(self, images: list[Found], source: Source) -> None:
+        """What the names of masks have behind those of images, if that is the same for some."""
+        keys = [folded(mask.place.key) for mask in itertools.islice(self.files.values(), 1000)]
+        endings: Counter[str] = Counter()
+        for image in images[:20]:
+            key = folded(image.place.key)
+            endings.update({o[len(key) :] for o in keys if o.startswith(key) and o != key})
+        if endings:
+            ending, _ = endings.most_common(1)[0]
+            source.add(
+                Severity.WARN,
+                f"no mask has its image's name, but some have '{ending}' behind it",
+                f"give --mask-suffix {ending}",
+            )
+
+    def _look_for(self, image: Found) -> tuple[list[Path], int]:
+        key = folded(image.place.key)
+        bare = without_image_word(key)
+        keys = [(_GIVEN, key), (_GIVEN, bare)] if self.suffix is not None else [
+            (_SAME, image.place.key), (_FOLDED, key), (_WORDS, key), (_WORDS, bare), (_FOLDED, bare),
+        ]  # fmt: skip
+        for rule, wanted in keys:
+            for split in dict.fromkeys((image.place.split, None)):
+                found = [m for m in self._index.get((split, rule, wanted), ()) if m != image.file]
+                if found:
+                    rule = _WORDS if rule == _FOLDED and wanted != key else rule
+                    return self._best(found), rule
+        return [], _SAME
+
+    def _best(self, found: list[Path]) -> list[Path]:
+        """Those of several masks for one image that no rule puts behind another."""
+        if len(found) == 1:
+            return found
+
+        def rank(file: Path) -> tuple[bool, int]:
+            key = folded(self.files[file].place.key)
+            return file.suffix.lower() not in LOSSLESS, rank_of(without_mask_word(key)[1])
+
+        best = min(map(rank, found))
+        return [file for file in found if rank(file) == best]
+
+    def _say(self, images: list[Found], pairs: _Pairs, source: Source) -> None:
+        for rule, text in _RULES.items():
+            if made := pairs.rules[rule]:
+                image, mask = made[0]
+                cure = "--mask-suffix decides how masks are named" if rule == _WORDS else ""
+                source.note(
+                    f"{counted(len(made), 'mask')} {text}, such as {mask.name} for {image.file.name}",
+                    cure,
+                )
+        claims: dict[Path, list[Found]] = defaultdict(list)
+        for image in images:
+            if image.name in pairs.masks:
+                claims[pairs.masks[image.name]].append(image)
+        _say_claimed_twice({mask: by for mask, by in claims.items() if len(by) > 1}, source)
+
+
+def _say_claimed_twice(claims: dict[Path, list[Found]], source: Source) -> None:
+    """One mask cannot be that of two images: at best one of them is right."""
+    if not claims:
+        return
+    across = {m: by for m, by in claims.items() if len({each.place.split for each in by}) > 1}
+    mask, by = next(iter((across or claims).items()))
+    example = f"{mask.name} by {' and '.join(each.name for each in by[:2])}"
+    if across:
+        source.add(
+            Severity.REFUSE,
+            f"{counted(len(across), 'mask')} claimed by images of several splits, such as {example}",
+            "put the masks of each split into a folder of its own, such as masks/train and "
+            "masks/val, or give images different names",
+        )
+    else:
+        source.add(
+            Severity.WARN,
+            f"{counted(len(claims), 'mask')} with two images each, such as {example}",
+            "remove one of the images, or give them different names",
+        )
+
+
+def _why(image: Found, found: list[Path], folders: str) -> str:
+    if not found:
+        return f"no mask {image.place.key}.png in {folders}"
+    first, second = sorted(found)[:2]
+    names, how = f"{first.name} and {second.name}", "--mask-suffix decides"
+    if first.name == second.name:
+        names = f"{first.name} in {first.parent.name} and in {second.parent.name}"
+        how = "--masks FOLDER decides"
+    return f"{len(found)} masks fit it, such as {names}; {how}"
+
+
+def say_twins(images: list[Found], source: Source) -> None:
+    """Images that share their name with a file of another kind, which may be their mask."""
+    kinds: dict[tuple[Path, str], dict[str, Found]] = defaultdict(dict)
+    for each in images:
+        kinds[each.file.parent, folded(each.place.key)][each.file.suffix.lower()] = each
+    twins = [of for of in kinds.values() if len(of) > 1 and LOSSLESS & of.keys()]
+    twins = [of for of in twins if of.keys() - LOSSLESS]
+    if not twins:
+        return
+    suffix = min(LOSSLESS & twins[0].keys())
+    example = " and ".join(sorted(each.file.name for each in twins[0].values())[:2])
+    most = 2 * len(twins) >= len(kinds)
+    source.add(
+        Severity.REFUSE if most and _holds_numbers(twins[0][suffix].file) else Severity.WARN,
+        f"{counted(len(twins), 'image')} with a file of the same name, such as {example}: masks, or "
+        f"the same images twice",
+        f"--mask-suffix {suffix} takes the {suffix} files as masks, --masks none all files as images",
+    )
+
+
+def say_masks_elsewhere(images: list[Found], source: Source) -> None:
+    """Images that look like masks of others in another folder, whose name says nothing."""
+    by_stem: dict[str, list[Found]] = defaultdict(list)
+    for each in images:
+        by_stem[folded(each.file.stem)].append(each)
+    likely: list[tuple[Found, Found]] = []
+    for stem, those in by_stem.items():
+        bare, word = without_mask_word(stem, among_images=True)
+        for other in by_stem.get(bare, ()) if word else ():
+            likely += [(each, other) for each in those if each.file.parent != other.file.parent]
+        if len({each.file.parent for each in those}) > 1 and len(likely) < _ENOUGH:
+            grey = [each for each in those if _holds_numbers(each.file)]
+            if grey and len(grey) < len(those):
+                likely.append((grey[0], next(each for each in those if each not in grey)))
+    if 4 * len(likely) >= len(images) > 1:
+        mask, image = likely[0]
+        source.add(
+            Severity.REFUSE,
+            f"images in {mask.file.parent} look like masks of those in {image.file.parent}, such as "
+            f"{mask.file.name} of {image.file.name}",
+            f"give the folder of images and --masks {mask.file.parent}, or --masks none to take all "
+            f"files as images",
+        )
+
+
+def _holds_numbers(file: Path) -> bool:
+    """Whether a file has one value per pixel, as masks have."""
+    try:
+        return header(file).mode in ("L", "P", "1", "I", "I;16")
+    except SegkeyError:
+        return False
+
+
+def masks_among(images: list[Found], suffix: str | None) -> list[Found]:
+    """Images that are masks of others in the same folder, by the endings of their names."""
+    by_name: dict[tuple[str | None, str], list[Found]] = defaultdict(list)
+    for each in images:
+        key = folded(each.place.key)
+        for form in {key, without_image_word(key)}:
+            by_name[each.place.split, form].append(each)
+
+    def is_mask(each: Found) -> bool:
+        key = folded(each.place.key)
+        if suffix is not None:
+            ending = folded(suffix)
+            whole = key + folded(each.file.suffix)
+            name = whole if ending.startswith(".") or whole.endswith(ending) else key
+            bare, word = name.removesuffix(ending), ending if name.endswith(ending) else ""
+        else:
+            bare, word = without_mask_word(key, among_images=True)
+        others = (o for o in by_name.get((each.place.split, bare), ()) if o is not each)
+        return bool(word) and any(other.file.parent == each.file.parent for other in others)
+
+    return [each for each in images if is_mask(each)]

@@ -1,0 +1,57 @@
+"""Walk through folders: every real folder once, links followed, loops cut, hidden ones left out."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segkey.system.files import explain_os_errors
+
+
+@dataclass
+class Walk:
+    """All files below a folder, as a stream in a fixed order.
+
+    A folder that several links lead to is walked through once: under its own place, if that is
+    below the folder, else under the first link.
+
+    Attributes:
+        folder: where to begin.
+        again: links to folders that were walked through already, and so were not followed.
+    """
+
+    folder: Path
+    again: list[Path] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Path]:
+        seen: set[tuple[int, int]] = set()
+        links: list[Path] = []
+        with explain_os_errors(self.folder):
+            yield from self._below(self.folder, seen, links)
+            while links:
+                links, found = [], sorted(links)
+                for link in found:
+                    if _identity(link) in seen:
+                        self.again.append(link)
+                    else:
+                        yield from self._below(link, seen, links)
+
+    def _below(self, top: Path, seen: set[tuple[int, int]], links: list[Path]) -> Iterator[Path]:
+        for parent, folders, files in os.walk(top, onerror=_raise):
+            if (identity := _identity(Path(parent))) in seen:  # below a link that leads upwards
+                folders.clear()
+                continue
+            seen.add(identity)
+            shown = sorted(name for name in folders if not name.startswith("."))
+            links += [Path(parent, name) for name in shown if os.path.islink(Path(parent, name))]
+            folders[:] = [name for name in shown if not os.path.islink(Path(parent, name))]
+            yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _raise(error: OSError) -> None:
+    raise error

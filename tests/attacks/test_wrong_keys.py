@@ -288,10 +288,10 @@ def test_entries_are_not_used_when_masks_weights_or_version_have_changed(
     run = Run(shutil.copytree(trained_run.path, tmp_path / "small"), trained_run.configuration)
     assert len(keeping(small, keep, run=run).journal) == 1
     run.save_weights({name: tensor + 1 for name, tensor in small.model.weights().items()})
-    run.configuration = (
-        trained_run.configuration
-    )  # whoever exchanges weights need not say so in run.json
-    refused("the weights", run=run)
+    # An attacker who replaces weights need not say so in run.json.
+    run.configuration = trained_run.configuration
+    with pytest.warns(SegkeyWarning, match="run.json belongs to other weights"):
+        refused("the weights", run=run)
     monkeypatch.setattr(evaluation, "VERSION", "9.9.9")
     refused("the version of segkey")
 

@@ -28,7 +28,9 @@ def small_unet(classes: int, channels: int) -> torch.nn.Module:
     """float (N, channels, H, W), normalised, to logits (N, classes, H, W)."""
     import segmentation_models_pytorch as smp
 
-    return smp.Unet("tu-mobilenetv3_small_050", None, in_channels=channels, classes=classes)
+    return smp.Unet(
+        "tu-mobilenetv3_small_050", encoder_weights=None, in_channels=channels, classes=classes
+    )
 
 
 def train(model: torch.nn.Module, data, epochs: int) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import segkey
+from segkey.attacks.cipher_parts import agreement
 from segkey.attacks.ciphertext_only import MOST_IMAGES, MOST_SHUFFLED, estimate
-from segkey.attacks.key_parts import agreement
 from segkey.crypto import ciphers
 from segkey.data import scenes, sources
 from segkey.data.preparation import Preparation

@@ -73,7 +73,7 @@ if __name__ == "__main__":
 
     from segkey import attacks, reports
     from segkey.data import scenes, sources
-    from segkey.model import recipes, test_splits, training
+    from segkey.model import evaluation_splits, recipes, training
     from segkey.shards import encryption, open_splits
     from segkey.system import devices
 
@@ -94,7 +94,7 @@ if __name__ == "__main__":
         device=device,
         network="resnet14",
     )
-    test = test_splits.open_test_split(run)
+    test = evaluation_splits.open_test_split(run)
     target = attacks.Target.create(run, test, run.cipher(key), device)
     result = attacks.correct_plain_incorrect(target, wrong_keys)
     print(

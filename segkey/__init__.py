@@ -34,7 +34,10 @@ Importing ``segkey`` loads neither torch nor h5py: the command line must answer 
 """
 
 from segkey.errors import SegkeyError, SegkeyWarning
+from segkey.system import threads as _threads
 from segkey.version import VERSION as __version__
+
+_threads.bound_spinning()  # before torch is imported, which reads it once
 
 _LAZY = {  # public names, and the module that each comes from: these import NumPy or torch
     "Key": "segkey.crypto.keys",

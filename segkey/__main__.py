@@ -1,12 +1,21 @@
-"""``python -m segkey``, which is also how torchrun starts segkey."""
+"""The front door: ``segkey``, and ``python -m segkey``, which is also how torchrun starts it."""
 
-from segkey.cli import main
-from segkey.system import distributed
+from segkey.system import ctrl_c
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Run the command line."""
+    ctrl_c.end_at_once()
+    from segkey.cli import main
+    from segkey.system import distributed
+
     try:
         main()
     except SystemExit as ended:
         if distributed.is_single():
             raise
         distributed.leave(ended.code)
+
+
+if __name__ == "__main__":
+    main()

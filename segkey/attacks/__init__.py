@@ -7,7 +7,7 @@ does the same, in a file that ``SEGKEY_METHODS`` names.
 
 The attacks are in ``wrong_keys``, ``known_pair``, ``ciphertext_only``, ``exhaustive``,
 ``fine_tune``, ``search`` and ``partial_key``. ``registry``, ``target``, ``suite`` and ``journal``
-run them, ``key_parts`` guesses and changes keys, and ``similarity`` measures how well an image was
+run them, ``cipher_parts`` guesses and changes keys, and ``similarity`` measures how well an image was
 restored (PSNR, SSIM).
 
     >>> from segkey.attacks import ATTACKS
@@ -28,7 +28,7 @@ from segkey.attacks import (
     partial_key,
 )  # noqa: F401, I001
 from segkey.attacks.exhaustive import too_many_keys
-from segkey.attacks.key_parts import changeable_parts, secret_parts_of
+from segkey.attacks.cipher_parts import changeable_parts, secret_parts_of
 from segkey.attacks.registry import ATTACKS, Attack, Budget, Result, attack
 from segkey.attacks.journal import Cost
 from segkey.attacks.target import Target, ways_of_plain

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-from segkey.attacks.key_parts import agreement, grid_of_blocks
+from segkey.attacks.cipher_parts import agreement, grid_of_blocks
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.similarity import psnr, ssim
 from segkey.attacks.target import Target

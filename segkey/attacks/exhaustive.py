@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from segkey.attacks.key_parts import secret_parts, secret_parts_of
+from segkey.attacks.cipher_parts import secret_parts, secret_parts_of
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import METHODS, Cipher, key_space_bits, selections

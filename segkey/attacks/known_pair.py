@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from segkey.attacks.key_parts import DIGITS, blocks_of
+from segkey.attacks.cipher_parts import DIGITS, blocks_of
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher

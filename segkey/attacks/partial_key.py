@@ -1,6 +1,6 @@
 """The partial-key measurement: the score of keys that agree with the owner's in part."""
 
-from segkey.attacks.key_parts import changeable, sharing
+from segkey.attacks.cipher_parts import changeable, sharing
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.attacks.wrong_keys import spread

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from segkey.attacks.key_parts import agreement, changeable, changed, random_key, secret_parts
+from segkey.attacks.cipher_parts import agreement, changeable, changed, random_key, secret_parts
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher

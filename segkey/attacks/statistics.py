@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segkey.attacks.cipher_parts import agreement, random_key, secret_parts
 from segkey.attacks.fitted_permutation import fitted_permutations
-from segkey.attacks.key_parts import agreement, random_key, secret_parts
 from segkey.attacks.layer_statistics import LayerStatistics
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.stem_moments import StemMoments, stride_within
@@ -28,16 +28,18 @@ from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model.batches import as_pixels
+from segkey.model.locked_conv import LockedConv
 from segkey.model.results import UNLABELLED
 from segkey.model.stem import Stem, find_stem
 from segkey.system.seeds import seeded
 
-_STARTS = 24  # random selections to descend from
+_STARTS = 24  # random selections to descend from; fewer from this many positions on:
+_MANY_POSITIONS = 192
 _STEPS = 120  # of gradient descent on a selection
 _BEST = 3  # local optima that all layers judge
 _TABLES = 4  # random tables to choose from, where FFX's is unknown
 _JUDGED = 16  # images that all layers look at
-_MOST_SWAPS = 1000
+_MOST_ROUNDS = 100  # of swaps in a selection
 _BATCH = 16
 
 
@@ -55,6 +57,8 @@ def why_no_statistics(target: Target) -> str:
         stem = find_stem(target.model)
     except SegkeyError as error:
         return error.what
+    if isinstance(stem.convolution, LockedConv):
+        return "this does not know how the statistics of a locked layer follow from plain images"
     normalisation = stem.normalisation
     if normalisation is None:
         return "no batch normalisation follows the first convolution (it may have been folded)"
@@ -195,7 +199,8 @@ def _selections(
     )
     moments = StemMoments(stem, plain.cpu(), changed.cpu(), unknown.block_size)
     optima: dict[bytes, tuple[float, Tensor]] = {}
-    for start in descend(moments, _STARTS, _STEPS, generator):
+    starts = max(4, round(_STARTS * min(1, (_MANY_POSITIONS / moments.positions) ** 2)))
+    for start in descend(moments, starts, _STEPS, generator):
         loss, selection = climb(moments, start)
         optima[selection.numpy().tobytes()] = loss, selection
     best = sorted(optima.values(), key=lambda found: found[0])[:_BEST]
@@ -238,14 +243,38 @@ def descend(
 
 
 def climb(moments: StemMoments, selection: Tensor) -> tuple[float, Tensor]:
-    """The local optimum that single swaps lead to: its loss, and the selection."""
+    """The local optimum that swaps lead to: its loss, and the selection.
+
+    In every round all swaps are judged, and the best 1, 2, 4, … of them tried together.
+    """
     best = float(moments.loss(selection[None]))
-    for _ in range(_MOST_SWAPS):
-        selected, others, losses = moments.after_swaps(selection)
-        place = int(losses.argmin()) if losses.numel() else 0
-        if not losses.numel() or float(losses.flatten()[place]) >= best - 1e-6:
+    for _ in range(_MOST_ROUNDS):
+        tried = _swapped(moments, selection, best)
+        if tried is None:
             break
-        best, selection = float(losses.flatten()[place]), selection.clone()
-        selection[selected[place // len(others)]] = 0
-        selection[others[place % len(others)]] = 1
+        losses = moments.loss(tried)
+        place = int(losses.argmin())
+        if float(losses[place]) >= best - 1e-6:
+            break
+        best, selection = float(losses[place]), tried[place]
     return best, selection
+
+
+def _swapped(moments: StemMoments, selection: Tensor, best: float) -> Tensor | None:
+    """Selections (B, positions) after the best 1, 2, 4, … swaps, no position in two of them."""
+    selected, others, losses = moments.after_swaps(selection)
+    used, found, current = set(), [], selection.clone()
+    count = min(losses.numel(), 4 * len(selection))
+    ranked = losses.flatten().topk(count, largest=False).indices.tolist() if count else []
+    for place in ranked:
+        i, j = divmod(place, len(others))
+        if float(losses[i, j]) >= best - 1e-6:
+            break
+        off, on = int(selected[i]), int(others[j])
+        if used.isdisjoint((off, on)):
+            used |= {off, on}
+            current[off], current[on] = 0, 1
+            swaps = len(used) // 2
+            if swaps & (swaps - 1) == 0:
+                found.append(current.clone())
+    return torch.stack(found) if found else None

@@ -95,7 +95,7 @@ class Target:
 
         Args:
             run: the model under attack; one that is sealed has been given its key.
-            split: from `segkey.model.test_splits.open_test_split`.
+            split: from `segkey.model.evaluation_splits.open_test_split`.
             cipher: the owner's, from `segkey.model.runs.Run.cipher`.
             device: where to compute.
             limit: only the first so many images.

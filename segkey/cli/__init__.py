@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from segkey.cli import console, options
 from segkey.errors import SegkeyError
-from segkey.system import distributed, plugins
+from segkey.system import ctrl_c, distributed, plugins
 from segkey.version import VERSION
 
 
@@ -24,6 +24,7 @@ class _Commands(TyperGroup):
     """Turns expected failures and Ctrl-C into a message of `console` and an exit status."""
 
     def invoke(self, ctx):
+        ctrl_c.interrupt()
         try:
             return self._invoke(ctx)
         except (KeyboardInterrupt, typer.Abort) as stop:  # also while an error is shown
@@ -117,7 +118,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; the entry point of ``segkey``."""
+    """Run the command line."""
     console.route_warnings()
     if not distributed.is_main():
         console.speak_of_errors_only(distributed.rank_name())

@@ -191,7 +191,7 @@ def attack(
     and the share of the protected accuracy that it recovered.
     """
     from segkey import attacks, reports
-    from segkey.model import test_splits
+    from segkey.model import evaluation_splits
     from segkey.system import devices, distributed
 
     suite, names = chosen.suite, chosen.names()
@@ -200,14 +200,16 @@ def attack(
     loaded = recipients.unlock_and_load_key(
         opened, secret.key, secret.passphrase_file, secret.identity
     )
-    tested = test_splits.open_test_split(opened, data.shards, data.images, data.masks, data.split)
+    tested = evaluation_splits.open_test_split(
+        opened, data.shards, data.images, data.masks, data.split
+    )
     cipher = opened.cipher(loaded, options.encode(secret.ffx_password))
     console.left_out(getattr(tested, "problems", []))
     kept = "what was finished is kept; run the same command again to go on"
     console.on_interrupt(
         kept if loaded else "nothing is kept of an attack on a model without a key"
     )
-    own = test_splits.is_own_test(tested, data.split, data.shards, data.images, data.limit)
+    own = evaluation_splits.is_own_test(tested, data.split, data.shards, data.images, data.limit)
     plan = attacks.Plan(tuple(names), suite, budget, seed, keep=own)
     with distributed.sole_writer(opened.path):
         target = attacks.Target.create(
@@ -216,12 +218,12 @@ def attack(
             cipher,
             where,
             data.limit,
-            splits=test_splits.attackers_splits(opened, data.shards),
+            splits=evaluation_splits.attackers_splits(opened, data.shards),
             precise=machine.precise,
             batch_size=machine.batch_size or 32,
             keep=opened.path / "attack.partial.jsonl",
             progress=console.TerminalProgress(),
-            pair=test_splits.read_pair(opened, *chosen.pair) if chosen.pair else None,
+            pair=evaluation_splits.read_pair(opened, *chosen.pair) if chosen.pair else None,
             key=loaded,
         )
         result = attacks.attack_and_keep(target, plan)

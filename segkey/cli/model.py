@@ -10,6 +10,7 @@ import typer
 from segkey.cli import app, console, options, recipients
 from segkey.cli.options import flag, key_option, option
 from segkey.cli.training_options import RecipeValues
+from segkey.errors import SegkeyError
 from segkey.system.shell import word
 
 
@@ -99,8 +100,8 @@ def train(
         option(
             "--seal",
             metavar="RECIPIENT",
-            help="Never write weights unencrypted, but sealed for this key file or public age1… "
-            "text; may be given several times. To --resume needs the key of one of them.",
+            help="Write weights sealed for this key file or public age1… text, never unencrypted; may "
+            "be given several times, and one of these keys is needed to --resume.",
             panel=options.KEY,
         ),
     ] = None,
@@ -197,23 +198,44 @@ def _begin(shards, runs, recipe, *, cipher, crops_given: bool, **settings):
 def _interrupt_hint(folder, command, resume):
     """What tells how to go on after Ctrl-C, which may come before there is a run to resume.
 
-    Until then, the run in ``folder`` is none, or an earlier one of another training.
+    Until then, the run in ``folder`` is none, or an earlier one of another training. After the last
+    epoch nothing is left to resume.
     """
 
     def begun():
         is_there = os.path.lexists(folder / "run.json")
         return os.path.realpath(folder) if is_there else None
 
+    def hint():
+        if begun() == before:
+            return console.RUN_AGAIN
+        finished = _finished(folder)
+        if not finished:
+            return f"go on with: {command}"
+        epochs = finished.configuration.epochs_done
+        return f"all {epochs} epochs are saved; next: segkey evaluate {word(finished.path)}"
+
     before = None if resume else begun()
-    return lambda: console.RUN_AGAIN if begun() == before else f"go on with: {command}"
+    return hint
+
+
+def _finished(folder):
+    """The run in a folder if it has all its epochs, else None."""
+    from segkey.model.runs import Run
+
+    try:
+        run = Run.open(folder)
+    except SegkeyError:
+        return None
+    return None if run.epochs_missing else run
 
 
 def _resume(run, shards, cipher, device):
     """Go on with a run, on its own shards by default."""
-    from segkey.model import test_splits, training
+    from segkey.model import evaluation_splits, training
     from segkey.shards import open_splits
 
-    splits = open_splits(shards or test_splits.own_shards(run), ("train", "val"))
+    splits = open_splits(shards or evaluation_splits.own_shards(run), ("train", "val"))
     return training.resume(
         run, splits, device=device, cipher=cipher, progress=console.TerminalProgress()
     )
@@ -267,12 +289,12 @@ def evaluate(
 ) -> None:
     """Measure mean and per-class IoU of a run on test images with the correct key."""
     from segkey import reports
-    from segkey.model import evaluation, test_splits
+    from segkey.model import evaluation, evaluation_splits
     from segkey.system import devices
 
     where, opened = devices.choose(device), options.open_run(run)
     unlocked_by = recipients.unlock(opened, key, passphrase_file, identity)
-    tested = test_splits.open_test_split(opened, shards, images, masks, split)
+    tested = evaluation_splits.open_test_split(opened, shards, images, masks, split)
     loaded = cipher = None
     # Images encrypted as the run was trained need no key; one that is given must be the right one
     # all the same.
@@ -283,7 +305,7 @@ def evaluate(
     result = evaluation.evaluate(
         opened, tested, cipher, where, limit, batch_size or 32, precise, console.TerminalProgress()
     )
-    if test_splits.is_own_test(tested, split, shards, images, limit):
+    if evaluation_splits.is_own_test(tested, split, shards, images, limit):
         opened.keep(result, loaded)
     else:
         console.note(

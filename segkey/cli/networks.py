@@ -114,9 +114,8 @@ def import_(
 
     Nothing in the file is run: a pickle that holds code is refused.
     """
-    from segkey.data.classes import read_classes
-
     from segkey import reports
+    from segkey.data.labels import read_classes
     from segkey.model import importing
 
     what = importing.facts_of_shards(shards) if shards else {}

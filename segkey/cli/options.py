@@ -507,8 +507,12 @@ def take_in(images: Path, given: DataGiven, workers: int | None, every: bool = F
     taken = intake.take_in(
         images, given.masks, choices, given.split, given.mask_suffix, None, every, workers, progress
     )
+    refused = [each for each in taken.findings if each.severity is Severity.REFUSE]
     for finding in taken.findings:
-        if finding.severity < Severity.REFUSE or every:
+        later = finding.named_later and not every and finding not in refused
+        if (
+            finding not in refused[:1] and not later
+        ):  # which is the error that the command ends with
             console.finding(finding)
     return taken
 

@@ -50,11 +50,11 @@ class Case:
     counted: int = 0
     findings: list[Finding] = field(default_factory=list)
 
-    def say(self, severity: Severity, text: str, cure: str = "") -> None:
+    def say(self, severity: Severity, text: str, cure: str = "", named_later: bool = False) -> None:
         """Add a finding; one that would refuse only warns if the user vouches for the numbers."""
         if self.choices.mapping.numbers and severity is Severity.REFUSE:
             severity = Severity.WARN
-        self.findings.append(Finding(severity, text, cure))
+        self.findings.append(Finding(severity, text, cure, named_later))
 
     @property
     def by_number(self) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def conclude(source: Source, survey: Survey, choices: Choices) -> list[Finding]:
     Raises:
         SegkeyError: a file of classes that is none, or a mapping to a class that nothing names.
     """
-    from segkey.data import rules
+    from segkey.data import image_rules, rules
 
     case = Case(source, survey, choices, void=choices.void)
     if source.has_masks:
@@ -133,7 +133,7 @@ def conclude(source: Source, survey: Survey, choices: Choices) -> list[Finding]:
             _count(case)
         rules.judge(case)
         _settle(case)
-    rules.judge_images(case)
+    image_rules.judge_images(case)
     return case.findings
 
 

@@ -1,6 +1,5 @@
 """Decode images: limits, orientation, bit depth. Pillow and NumPy only."""
 
-import io
 import os
 import threading
 import warnings
@@ -12,6 +11,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from segkey.data.deep_colours import deep_values, is_deep_colour, lower_bytes
 from segkey.data.formats import formats
 from segkey.data.peculiarities import Peculiarities, has_frames, opened_tiff
 from segkey.errors import SegkeyError
@@ -97,7 +97,7 @@ def decode(
             if peculiar is not None:
                 picture = _first_frame(picture, file, peculiar)
                 picture = opened_tiff(picture, peculiar)
-            low = _lower_bytes(file) if deep_colours and is_deep_colour(picture) else None
+            low = lower_bytes(file) if deep_colours and is_deep_colour(picture) else None
             deep = is_deep_colour(picture)
             picture.load()
             picture.info |= {"segkey lower": low} if low else {}
@@ -115,48 +115,6 @@ def decode(
         ) from None
     except Exception as error:  # decoders of damaged files raise whatever they meet
         raise SegkeyError(f"{path}: truncated or damaged ({type(error).__name__})") from None
-
-
-# Pillow keeps the upper bytes of colours of 16 bits; read in the other order, it keeps the lower.
-_OTHER_BYTES = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B"}
-
-
-def _raw_mode(args: object) -> str:
-    return str(args[0] if isinstance(args, tuple) and args else args)
-
-
-def is_deep_colour(picture: Image.Image) -> bool:
-    """Whether colours have 16 bits per value in the file."""
-    tiles = getattr(picture, "tile", ())
-    return picture.mode in ("RGB", "RGBA") and bool(
-        tiles and _raw_mode(tiles[0].args)[-4:] in _OTHER_BYTES
-    )
-
-
-def _lower_bytes(file: IO[bytes]) -> Image.Image:
-    """The lower bytes of an image of colours of 16 bits; the file stands where it stood."""
-    place = file.tell()
-    file.seek(0)
-    picture = Image.open(io.BytesIO(file.read()), formats=formats())
-    file.seek(place)
-    tiles = []
-    for tile in picture.tile:
-        raw = _raw_mode(tile.args)
-        other = raw[:-4] + _OTHER_BYTES[raw[-4:]]
-        args = (other, *tile.args[1:]) if isinstance(tile.args, tuple) else other
-        tiles.append(tile._replace(args=args))
-    picture.tile = tiles
-    picture.load()
-    return picture
-
-
-def deep_values(picture: Image.Image) -> np.ndarray | None:
-    """uint16 (H, W, 3) of an image that was decoded with ``deep_colours``; None of another."""
-    low = picture.info.get("segkey lower")
-    if low is None:
-        return None
-    upper, lower = (np.asarray(each)[..., :3].astype(np.uint16) for each in (picture, low))
-    return upper << 8 | lower
 
 
 def _first_frame(picture: Image.Image, file: IO[bytes], peculiar: Peculiarities) -> Image.Image:

@@ -75,7 +75,7 @@ def take_in(
     Args:
         images, masks, split, mask_suffix: as for `segkey.data.sources.find`.
         choices: what the user decides.
-        names: of the classes, if nothing beside the data gives others.
+        names: of the classes; they overrule a file beside the data.
         every: look at the pixels of all masks.
         workers: processes, if there are many images.
         progress: hears of every image.
@@ -85,8 +85,8 @@ def take_in(
     """
     choices = choices or Choices()
     source = sources.find(images, masks, split=split, mask_suffix=mask_suffix, read_names=False)
-    if not (source.labels or source.classes) and names:
-        source.classes = list(names)
+    if names:
+        source.classes, source.labels = list(names), None
     named = bool(choices.classes or choices.colours or source.labels or source.classes)
     known = source.classes
     survey = look(source, every or not named, workers, progress)

@@ -52,11 +52,13 @@ class Finding:
         severity: whether it is said, warned of, or stops.
         text: one line: what was seen, with a number and an example.
         cure: one line: what to do if that is not meant; empty if nothing need be done.
+        named_later: each image it is about is named again, with the reason, when it is left out.
     """
 
     severity: Severity
     text: str
     cure: str = ""
+    named_later: bool = False
 
     def document(self) -> dict:
         """As ``segkey check --json`` prints it."""

@@ -6,6 +6,7 @@ image of a split, a mask, or something that is named with the reason why it is n
 
 import hashlib
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -13,7 +14,7 @@ from pathlib import Path, PurePath
 from segkey.data import formats
 from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
 from segkey.data.others import Others
-from segkey.data.pairing import Found, Masks, masks_among, say_twins
+from segkey.data.pairing import Found, Masks, masks_among, say_masks_elsewhere, say_twins
 from segkey.data.roles import ASIDE, IMAGE, MASK, Place, place_of, understood
 from segkey.data.walking import Walk
 from segkey.errors import SegkeyError
@@ -59,9 +60,18 @@ def _found_in(masks: Path) -> list[Found]:
     return [_found(file, masks) for file in files]
 
 
-def _found(file: Path, folder: Path) -> Found:
-    relative = PurePath(file.relative_to(folder))
-    return Found(relative.as_posix(), file, place_of(relative))
+def _found(file: Path, folder: Path, top: Path | None = None) -> Found:
+    """A file with its name below ``folder``; what its path says begins at ``top``."""
+    inside = top if top and file.is_relative_to(top) else folder
+    place = place_of(PurePath(file.relative_to(inside)))
+    return Found(file.relative_to(folder).as_posix(), file, place)
+
+
+def _wrappers(files: list[Path], folder: Path) -> list[str]:
+    """Folders that hold all images and say nothing, as archives have them at their top."""
+    images = [f.relative_to(folder).parts[:-1] for f in files if formats.is_image(f.suffix)]
+    shared = os.path.commonprefix(images) if images else ()
+    return list(itertools.takewhile(lambda part: understood(part) is None, shared))
 
 
 class _Search:
@@ -71,7 +81,7 @@ class _Search:
         self, path: Path, masks: Path | None, mask_suffix: str | None, pictures_only: bool
     ):
         self.path, self.given, self.suffix = path, masks, mask_suffix
-        self.pictures_only = pictures_only
+        self.pictures_only, self.top = pictures_only, path
         self.images: list[Found] = []
         self.masks: list[Found] = []
         self.others = Others(path)
@@ -88,14 +98,15 @@ class _Search:
         self._name_unused(source)
         if not (self.masks or self.given or self.pictures_only):
             say_twins(self.images, source)
+            say_masks_elsewhere(self.images, source)
         return source
 
     def _look_through(self) -> None:
         walk = Walk(self.path)
         given = self.given.resolve() if self.given else None
-        for file in walk:
-            if given and file.resolve().is_relative_to(given):
-                continue
+        files = [f for f in walk if not (given and f.resolve().is_relative_to(given))]
+        self.top = self.path.joinpath(*_wrappers(files, self.path))
+        for file in files:
             self._sort_in(file)
         self.others.again = walk.again
         if self.given:
@@ -111,7 +122,7 @@ class _Search:
             self.among = among
 
     def _sort_in(self, file: Path) -> None:
-        found = _found(file, self.path)
+        found = _found(file, self.path, self.top)
         if found.place.role == ASIDE:
             self.aside.append(found)
         elif not formats.is_image(file.suffix):
@@ -230,7 +241,8 @@ class _Search:
         if self.aside:
             why = "--masks names another folder" if self.given else "not masks of classes"
             source.note(
-                f"{counted(len(self.aside), 'image')} not used, such as {self.aside[0].name}: {why}"
+                f"{counted(len(self.aside), 'file')} not used, such as {self.aside[0].name}: {why}",
+                "" if self.given else "--masks FOLDER takes another folder of masks",
             )
         self._say_where_masks_lie(source)
 

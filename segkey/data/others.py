@@ -18,6 +18,11 @@ from segkey.system.files import open_regular
 
 _HEAD = 1 << 16  # bytes at either end of a file that are looked at
 _LOOKED_AT = 64  # files per kind
+_SPLIT_LISTS = {
+    f"{split}.{kind}"
+    for split in ("train", "val", "valid", "test")
+    for kind in ("txt", "csv", "lst")
+}
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,15 @@ class Others:
     _kinds: Counter[str] = field(default_factory=Counter)
     _examples: dict[str, Path] = field(default_factory=dict)
     _annotations: Counter[_Annotations] = field(default_factory=Counter)
+    _lists: list[str] = field(default_factory=list)
     _looked_at: Counter[str] = field(default_factory=Counter)
 
     def add(self, file: Path) -> None:
         """Count a file."""
         if file.name in LABEL_FILES:  # said when it is read
             return
+        if file.name.lower() in _SPLIT_LISTS and file.parent == self.folder:
+            self._lists.append(file.name)
         kind = file.suffix.lower()
         self._kinds[kind] += 1
         self._examples.setdefault(kind, file)
@@ -102,6 +110,13 @@ class Others:
             source.note(f"{link} leads to a folder that was looked through already: not followed")
         if not with_masks:
             self._tell_annotations(source)
+        elif self._lists:
+            source.add(
+                Severity.WARN,
+                f"{', '.join(self._lists[:4])} not read: splits come from folders, or are dealt out",
+                "put images into train/, val/ and test/, or give a list of images and masks "
+                "(image, a tab, its mask) instead of the folder",
+            )
 
     def _tell_unread(self, source: Source) -> None:
         for kind in (kind for kind in self._kinds if kind in PLUGINS or kind in UNREAD):

@@ -4,7 +4,8 @@ Every rule beyond the same name is said with the number of pairs it made. An ima
 fit, and a mask that images of two splits claim, are never decided silently.
 """
 
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from segkey.data.formats import LOSSLESS
 from segkey.data.items import Problem, Severity, Source, counted
 from segkey.data.roles import Place, folded, rank_of, without_image_word, without_mask_word
 from segkey.errors import SegkeyError
+
+_ENOUGH = 10_000  # headers that are looked at, to find masks among images
 
 _SAME, _FOLDED, _WORDS, _GIVEN = range(4)
 _RULES = {
@@ -82,7 +85,24 @@ class Masks:
             else:
                 source.problems.append(Problem(image.name, _why(image, found, folders)))
         self._say(images, pairs, source)
+        if images and not pairs.masks:
+            self._say_likely_suffix(images, source)
         return pairs.masks
+
+    def _say_likely_suffix(self, images: list[Found], source: Source) -> None:
+        """What the names of masks have behind those of images, if that is the same for some."""
+        keys = [folded(mask.place.key) for mask in itertools.islice(self.files.values(), 1000)]
+        endings: Counter[str] = Counter()
+        for image in images[:20]:
+            key = folded(image.place.key)
+            endings.update({o[len(key) :] for o in keys if o.startswith(key) and o != key})
+        if endings:
+            ending, _ = endings.most_common(1)[0]
+            source.add(
+                Severity.WARN,
+                f"no mask has its image's name, but some have '{ending}' behind it",
+                f"give --mask-suffix {ending}",
+            )
 
     def _look_for(self, image: Found) -> tuple[list[Path], int]:
         key = folded(image.place.key)
@@ -151,8 +171,12 @@ def _say_claimed_twice(claims: dict[Path, list[Found]], source: Source) -> None:
 def _why(image: Found, found: list[Path], folders: str) -> str:
     if not found:
         return f"no mask {image.place.key}.png in {folders}"
-    names = " and ".join(file.name for file in sorted(found)[:2])
-    return f"{len(found)} masks fit it, such as {names}; --mask-suffix decides"
+    first, second = sorted(found)[:2]
+    names, how = f"{first.name} and {second.name}", "--mask-suffix decides"
+    if first.name == second.name:
+        names = f"{first.name} in {first.parent.name} and in {second.parent.name}"
+        how = "--masks FOLDER decides"
+    return f"{len(found)} masks fit it, such as {names}; {how}"
 
 
 def say_twins(images: list[Found], source: Source) -> None:
@@ -173,6 +197,31 @@ def say_twins(images: list[Found], source: Source) -> None:
         f"the same images twice",
         f"--mask-suffix {suffix} takes the {suffix} files as masks, --masks none all files as images",
     )
+
+
+def say_masks_elsewhere(images: list[Found], source: Source) -> None:
+    """Images that look like masks of others in another folder, whose name says nothing."""
+    by_stem: dict[str, list[Found]] = defaultdict(list)
+    for each in images:
+        by_stem[folded(each.file.stem)].append(each)
+    likely: list[tuple[Found, Found]] = []
+    for stem, those in by_stem.items():
+        bare, word = without_mask_word(stem, among_images=True)
+        for other in by_stem.get(bare, ()) if word else ():
+            likely += [(each, other) for each in those if each.file.parent != other.file.parent]
+        if len({each.file.parent for each in those}) > 1 and len(likely) < _ENOUGH:
+            grey = [each for each in those if _holds_numbers(each.file)]
+            if grey and len(grey) < len(those):
+                likely.append((grey[0], next(each for each in those if each not in grey)))
+    if 4 * len(likely) >= len(images) > 1:
+        mask, image = likely[0]
+        source.add(
+            Severity.REFUSE,
+            f"images in {mask.file.parent} look like masks of those in {image.file.parent}, such as "
+            f"{mask.file.name} of {image.file.name}",
+            f"give the folder of images and --masks {mask.file.parent}, or --masks none to take all "
+            f"files as images",
+        )
 
 
 def _holds_numbers(file: Path) -> bool:

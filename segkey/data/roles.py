@@ -6,6 +6,7 @@ row of understood folders at the top, or beside one for images or masks, so that
 called ``train`` is no split.
 """
 
+import functools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -27,6 +28,47 @@ _MASKS |= {"trimaps", "targets", "segmentationclassraw", "segmentationclassaug",
 _ASIDE = {"segmentationobject", "segmentationclassvisualization", "segmentationobjectpng"}
 _ASIDE |= {"segmentationclassnpy", "segmentationobjectnpy", "gtcoarse", "overlays", "overlay"}
 _ASIDE |= {"segmentationobjectvisualization", "visualization", "visualizations"}
+
+# Words that say nothing beside one of the above.
+_NEUTRAL = set(
+    [
+        "png",
+        "jpg",
+        "tif",
+        "raw",
+        "fine",
+        "binary",
+        "class",
+        "classes",
+        "ids",
+        "id",
+        "map",
+        "maps",
+        "new",
+        "resized",
+        "data",
+        "set",
+    ]
+)
+_NEUTRAL |= set(
+    [
+        "dataset",
+        "files",
+        "pixel",
+        "semantic",
+        "human",
+        "machine",
+        "gray",
+        "grey",
+        "256",
+        "512",
+        "1024",
+        "all",
+        "only",
+    ]
+)
+_PICTURES = {"color", "colors", "colour", "colours", "coloured", "colored", "vis", "viz", "visual"}
+_PICTURES |= {"instance", "instances", "rgb", "overlay", "preview"}  # of masks
 
 # What a file's name has behind (or in front of) the part that an image and its mask share. Where
 # several masks fit one image, the first of these wins.
@@ -78,6 +120,7 @@ def place_of(path: PurePath) -> Place:
     return Place(split, role, "/".join([*kept, PurePath(path.name).stem]))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def understood(folder: str) -> tuple[str | None, str | None] | None:
     """The split and the role that a folder's name tells; None if it tells neither."""
     name = folder.casefold()
@@ -87,10 +130,14 @@ def understood(folder: str) -> tuple[str | None, str | None] | None:
     words = ["groundtruth"] if words == ["ground", "truth"] else words
     splits = {_SPLITS[word] for word in words if word in _SPLITS}
     roles = {role for word in words if (role := _role(word))}
-    if any(word not in _SPLITS and not _role(word) for word in words) or len(splits) > 1:
+    pictures = MASK in roles and bool(_PICTURES & set(words))
+    known = _SPLITS.keys() | _NEUTRAL | (_PICTURES if pictures else set())
+    if not (splits or roles) or any(w not in known and not _role(w) for w in words):
+        return None
+    if len(splits) > 1 or (not roles and len(words) > 1 and not splits):
         return None
     role = next((role for role in (ASIDE, MASK, IMAGE) if role in roles), None)
-    return next(iter(splits), None), role
+    return next(iter(splits), None), ASIDE if pictures else role
 
 
 def _role(word: str) -> str | None:
@@ -124,17 +171,23 @@ def rank_of(word: str) -> int:
     return _BETTER_MASKS.index(name) if name in _BETTER_MASKS else len(_BETTER_MASKS)
 
 
+@functools.cache
+def _patterns(words: tuple[str, ...]) -> tuple[re.Pattern, ...]:
+    """A word behind a name, perhaps behind an image's suffix; that suffix alone; a word in front."""
+    spelled = "|".join(word.replace(" ", "[_ ]?") for word in words)
+    suffixes = "|".join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))
+    behind = rf"(.+?)((?:{suffixes})?[_\-. ](?:{spelled})(?:[_-]\d+)?)"
+    front = rf"(?P<word>(?:{spelled})(?:[_\-. ]|(?=\d)))(?P<rest>.+)"
+    return tuple(map(re.compile, (behind, rf"(.+?)((?:{suffixes}))", front)))
+
+
 def _stripped(key: str, words: tuple[str, ...]) -> tuple[str, str]:
     head, _, stem = key.rpartition("/")
     prefix = head + "/" if head else ""
-    spelled = "|".join(word.replace(" ", "[_ ]?") for word in words)
-    suffixes = "|".join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))
-    for pattern in (
-        rf"(.+?)((?:{suffixes})?[_\-. ](?:{spelled})(?:[_-]\d+)?)",
-        rf"(.+?)((?:{suffixes}))",
-    ):
-        if match := re.fullmatch(pattern, stem):
+    *behind, front = _patterns(words)
+    for pattern in behind:
+        if match := pattern.fullmatch(stem):
             return prefix + match[1], match[2]
-    if match := re.fullmatch(rf"((?:{spelled})(?:[_\-. ]|(?=\d)))(.+)", stem):
-        return prefix + match[2], match[1]
+    if match := front.fullmatch(stem):
+        return prefix + match["rest"], match["word"]
     return key, ""

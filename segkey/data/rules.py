@@ -7,10 +7,12 @@ from collections import Counter
 
 import numpy as np
 
-from segkey.data.conclusions import Case, palettes_differ
+from segkey.data.colour_rules import colours, palettes, transparent
+from segkey.data.conclusions import Case
+from segkey.data.image_rules import sizes, turned
 from segkey.data.items import Severity, counted
 from segkey.data.masks import COLOUR, EIGHT_BITS, FOUR_BITS, ONE_BIT, PALETTE, TWO_BITS
-from segkey.data.reading import NO_CLASS, VOID, unpacked
+from segkey.data.reading import VOID
 
 NOTE, WARN, REFUSE = Severity.NOTE, Severity.WARN, Severity.REFUSE
 _SOFT = 0.2  # of pixels at edges; see `segkey.data.survey`
@@ -22,9 +24,9 @@ _SHOWN = 12  # values or colours in one message
 def judge(case: Case) -> None:
     """All rules about masks, the gravest first."""
     for rule in (
-        _unread, _colours, _palettes, _cityscapes, _soft_outlines, _values_beyond, _sparse, _bits,
-        _jpeg, _one_class, _unlabelled, _unused_names, _more_than_named, _transparent, _turned,
-        _sizes,
+        _unread, colours, palettes, _cityscapes, _soft_outlines, _values_beyond, _sparse, _bits,
+        _jpeg, _mixed, _one_class, _unlabelled, _unused_names, _more_than_named, transparent,
+        turned, sizes,
     ):  # fmt: skip
         rule(case)
 
@@ -37,64 +39,8 @@ def _unread(case: Case) -> None:
             REFUSE if every else WARN,
             f"{counted(unread.count, 'mask')} cannot be read, such as {unread.name}",
             "save masks of class numbers as 8-bit PNG",
+            named_later=True,
         )
-
-
-def _colours(case: Case) -> None:
-    """Colours that nothing gives a class."""
-    colours = case.colours()
-    if not colours:
-        return
-    reading = case.reading
-    if not reading.colours:
-        kinds = case.survey.kinds
-        case.say(
-            REFUSE,
-            f"{counted(kinds[COLOUR].count, 'mask')} hold colours, not class numbers, such as "
-            f"{kinds[COLOUR].name}: {_list_of(colours)}",
-            "give the class of each colour with --colors FILE: 'name red green blue' per line, "
-            "class 0 first (CVAT's labelmap.txt and a class_dict.csv are understood)",
-        )
-        return
-    unknown = [c for c in colours if int(reading.of_colours(np.array([c]))[0]) == NO_CLASS]
-    if unknown:
-        held = [case.survey.holders.get((COLOUR, c)) for c in unknown]
-        most = max((example.count for example in held if example), default=1)
-        case.say(
-            REFUSE if 2 * most >= case.survey.read else WARN,
-            f"masks hold {counted(len(unknown), 'colour')} that {_file(case)} does not list: "
-            f"{_list_of(Counter({c: colours[c] for c in unknown}))}",
-            "add a line for each ('void' names pixels of no class); colours between two others come "
-            "from anti-aliasing or JPEG: export the masks again without",
-        )
-
-
-def _file(case: Case) -> str:
-    return str(case.labels.file) if case.labels else "PASCAL VOC's palette"
-
-
-def _list_of(colours: Counter[int]) -> str:
-    shown = [str(unpacked(colour)) for colour, _ in colours.most_common(_SHOWN)]
-    return ", ".join(shown) + (
-        f" and {len(colours) - _SHOWN} more" if len(colours) > _SHOWN else ""
-    )
-
-
-def _palettes(case: Case) -> None:
-    """Palettes that give one number two colours: masks that were quantised one by one."""
-    if case.reading.palettes or not (conflict := palettes_differ(case)):
-        return
-    number, one, other = conflict
-    what = f"number {number} is {unpacked(one)} in some masks and {unpacked(other)} in others"
-    if one == other:
-        what = f"the colour {unpacked(one)} has several numbers, one of them {number}"
-    case.say(
-        REFUSE,
-        f"masks have {len(case.survey.palettes)} different palettes: {what}; colours: "
-        f"{_list_of(case.palette_colours())}",
-        "give the class of each colour with --colors FILE ('name red green blue' per line), or "
-        "--map numbers if the numbers are right and only the colours differ",
-    )
 
 
 def is_soft(case: Case) -> bool:
@@ -169,7 +115,7 @@ def _values_beyond(case: Case) -> None:
 
 
 def _instances(beyond: Counter[int]) -> str:
-    if max(beyond) >= 1000 and any(value // 1000 in range(1, 40) for value in beyond):
+    if max(beyond) >= 1000 and all(v < 40 or v // 1000 in range(1, 40) for v in beyond):
         return "these look like instance numbers (Cityscapes' instanceIds): give the labelIds"
     return ""
 
@@ -248,6 +194,34 @@ def _jpeg(case: Case) -> None:
             f"values at outlines",
             "export masks as PNG",
         )
+
+
+def _mixed(case: Case) -> None:
+    """Some masks of 0 and 1 and others of 0 and 255: their 255 is no void."""
+    seen = {number for number in case.classes_seen() if number != VOID}
+    decided = case.choices.ignore is not None or case.choices.mapping.holds(VOID)
+    if _refused(case) or decided or VOID not in case.void or len(seen) < 2:
+        return
+    alone: Counter[tuple[int, ...]] = Counter()
+    for (_, kind, values), count in case.survey.few.items():
+        if (
+            kind in case.by_number
+            and kind != COLOUR
+            and VOID in values
+            and set(values) <= {0, VOID}
+        ):
+            alone[values] += count
+    held = [
+        e for (kind, v), e in case.survey.holders.items() if v == VOID and kind in case.by_number
+    ]
+    if not alone[0, VOID] or sum(e.count for e in held) > sum(alone.values()):
+        return
+    case.say(
+        REFUSE if seen == {0, 1} else WARN,
+        f"{counted(alone[0, VOID], 'mask')} of 0 and {VOID} alone, such as {held[0].name}, and no mask "
+        f"of {VOID} beside another class than 0: {VOID} may be a class there, not void",
+        f"give --map {VOID}=1 if it is class 1, --ignore-index {VOID} if it is void",
+    )
 
 
 def _one_class(case: Case) -> None:
@@ -340,94 +314,3 @@ def _cityscapes(case: Case) -> None:
             "--map cityscapes makes those 19 of them, with their names; --map FILE.csv makes others; "
             "--map numbers takes all 34",
         )
-
-
-def _transparent(case: Case) -> None:
-    seen = case.survey.transparent
-    if seen.count:
-        case.say(
-            WARN,
-            f"{counted(seen.count, 'mask')} with transparent pixels, such as {seen.name}: these are "
-            f"read as black",
-            "save masks without an alpha channel",
-        )
-
-
-def _turned(case: Case) -> None:
-    told = {
-        "image": "images are turned by their EXIF data where their masks are not",
-        "mask": "masks are turned by their EXIF data where their images are not",
-        "apart": "images and their masks are turned differently by their EXIF data",
-    }
-    for which, text in told.items():
-        if seen := case.survey.turned.get(which):
-            case.say(
-                WARN,
-                f"{seen.count} {text}, such as {seen.name}: each is turned as its own file says",
-                "if masks were drawn on unturned images, take the tag away from the images "
-                "(exiftool -Orientation= FILE); --sheet FILE shows images under their masks",
-            )
-
-
-def _sizes(case: Case) -> None:
-    """Masks of another size than their images."""
-    other = case.survey.mismatched
-    if other.count:
-        case.say(
-            REFUSE if 2 * other.count >= case.survey.masks else WARN,
-            f"{counted(other.count, 'mask')} of another size than the image, such as {other.name}",
-            "give masks of the images' own sizes; these images are left out",
-        )
-
-
-def judge_images(case: Case) -> None:
-    """The range of images of more than 8 bits."""
-    survey, source = case.survey, case.source
-    if survey.damaged.count:
-        case.say(
-            WARN,
-            f"{counted(survey.damaged.count, 'image')} cannot be read, such as "
-            f"{survey.damaged.name}",
-            "they are left out; mend or remove them",
-        )
-    source.pixel_range = _range_of(case) if survey.deep.count else case.choices.pixel_range
-    if source.pixel_range == (0, 65535):
-        source.pixel_range = None  # the upper 8 bits, as ever
-
-
-def _range_of(case: Case) -> tuple[int, int] | None:
-    survey, given = case.survey, case.choices.pixel_range
-    what = f"{counted(survey.deep.count, 'image')} of 16 or 32 bits, such as {survey.deep.name}"
-    if survey.low is None or survey.high is None:
-        return given
-    seen = f"values from {survey.low} to {survey.high}"
-    if given:
-        low, high = given
-        if survey.low < low or survey.high > high:
-            case.say(WARN, f"{what}: {seen}, cut to --range {low}:{high}")
-        else:
-            case.say(NOTE, f"{what}: {seen}; {low} becomes black, {high} white")
-        return given
-    if survey.low < 0 or survey.high > 65535:
-        case.say(
-            REFUSE,
-            f"{what}: {seen}, of which none is known to be black or white",
-            f"give --range LO:HI, such as --range {survey.low}:{survey.high}",
-        )
-        return None
-    bits = next(bits for bits in (8, 10, 12, 16) if survey.high < 1 << bits)
-    if bits < 16:
-        case.say(
-            NOTE,
-            f"{what}: {seen}, taken as {bits}-bit ({(1 << bits) - 1} becomes white)",
-            f"--range 16 or --range {survey.low}:{survey.high} decide otherwise",
-        )
-    elif survey.high < 1 << 14:
-        case.say(
-            WARN,
-            f"{what}: {seen}, dark in the range of 16 bits",
-            f"--range {survey.low}:{survey.high} makes the largest value white",
-        )
-    else:
-        case.say(NOTE, f"{what}: {seen}; the upper 8 of 16 bits are kept")
-    return 0, (1 << bits) - 1

@@ -5,6 +5,7 @@ their names (`segkey.data.roles`), with or without splits; a folder ``images`` b
 ``masks``; a bare folder; a single file; a text file that lists images.
 """
 
+import os
 from pathlib import Path
 
 from segkey.data.formats import IMAGE_SUFFIXES
@@ -55,7 +56,8 @@ def find(
     source = _by_layout(path, Path(masks) if masks else None, mask_suffix)
     if source.has_masks:
         source.labels = labels_beside(path.parent if is_list(path) else path)
-        source.labels = source.labels or labels_beside(source.root)
+        shared = Path(os.path.commonpath([item.image.parent for item in source.items]))
+        source.labels = source.labels or labels_beside(source.root) or labels_beside(shared)
     if source.labels:
         source.classes = None
     if split is None and set(source.splits) == {ALL} and source.has_masks:
@@ -91,9 +93,14 @@ def _by_layout(path: Path, masks: Path | None, mask_suffix: str | None) -> Sourc
 def _nothing_in(path: Path, source: Source) -> SegkeyError:
     if source.problems:
         first = source.problems[0]
+        likely = [f.cure for f in source.findings if f.cure.startswith("give --mask-suffix")]
         return SegkeyError(
             f"{path}: none of {len(source.problems)} images can be used; {first.name}: {first.why}",
-            "masks are found by the image's name, as PNG; give their folder with --masks",
+            *likely[:1]
+            or [
+                "masks are found by the image's name; give their folder with --masks, or what their "
+                "names end with as --mask-suffix"
+            ],
         )
     return SegkeyError(
         f"{path} holds no images", f"segkey reads {', '.join(sorted(IMAGE_SUFFIXES))}"

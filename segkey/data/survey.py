@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segkey.data.decode import DEEP, decode, deep_values, header, upright_size
+from segkey.data.decode import DEEP, decode, header, upright_size
+from segkey.data.deep_colours import deep_values
 from segkey.data.items import Item, Source
 from segkey.data.masks import (
     COLOUR,
@@ -28,7 +29,7 @@ from segkey.system import distributed
 from segkey.system.progress import SILENT, Progress
 from segkey.system.workers import Workers
 
-SHARE = 64  # masks whose pixels are looked at beforehand; all of a small data set
+SHARE = 32  # masks whose pixels are looked at beforehand; all of a small data set
 _TASK = 32  # images per task
 _IN_WORKERS = 2000  # images; starting processes for fewer takes longer than looking
 _MOST_COLOURS = 4096  # that are counted one by one; more are no classes

@@ -202,9 +202,11 @@ def conditions(
         precise: float32 even where the device computes in bfloat16.
     """
     reduced = isinstance(devices.mixed_precision(device, not precise), torch.autocast)
+    checksum = run.weights_checksum
+    _warn_of_other_weights(run, checksum)
     return {
         "run": run.name,
-        "weights_sha256": run.weights_checksum,
+        "weights_sha256": checksum,
         "network": run.configuration.model.network,
         "split": split.header.split,
         "images": images,
@@ -216,6 +218,21 @@ def conditions(
         "batch_size": batch_size,
         "versions": {"segkey": VERSION, "torch": str(torch.__version__)},
     }
+
+
+def _warn_of_other_weights(run: Run, checksum: str | None) -> None:
+    """Warn if ``run.json`` is of other weights than those that are measured.
+
+    They are measured all the same: a kill between two writes leaves weights that are an epoch
+    ahead.
+    """
+    stated = run.configuration.weights_sha256
+    if checksum and stated and checksum != stated:
+        devices.warn(
+            f"{run.path}/run.json belongs to other weights than {run.weights_file.name} holds: one "
+            "of them was replaced, or a training was killed while it saved; what is measured are "
+            "the weights in the file"
+        )
 
 
 def agree_on(settings: dict) -> None:
@@ -239,7 +256,7 @@ def evaluate(
 
     Args:
         run: the run.
-        split: from `segkey.model.test_splits.open_test_split`.
+        split: from `segkey.model.evaluation_splits.open_test_split`.
         cipher: the run's; needed where the split is plain and the run is not.
         device: where to compute.
         limit: only the first so many images.

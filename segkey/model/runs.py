@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypeVar
 
 import h5py
@@ -155,11 +154,6 @@ class Run:
             run.save()
             run_names.point_to_latest(folder, name)
         return run
-
-    @property
-    def config(self) -> Mapping:
-        """The JSON of `configuration`, only to look at."""
-        return MappingProxyType(self.configuration.document)
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ import torch
 from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.model import run_names, runs, sealed, training_record
+from segkey.model import recording, run_names, runs, sealed
 from segkey.model.checkpoint import Checkpoint, restore
 from segkey.model.configuration import Data
 from segkey.model.recipes import Recipe
@@ -84,8 +84,8 @@ def train(
         how = {"device": device, "cipher": cipher, "progress": progress}
         return run if is_finished(run) else resume(run, splits, resident=chosen.resident, **how)
     trainer = _trainer(splits, chosen, device, _cipher_on_device(splits, cipher), progress)
-    begun_with = replace(training_record.configuration(trainer, shards), sealed=promised)
-    if note := training_record.note_on_augmentation(begun_with, cipher):
+    begun_with = replace(recording.configuration(trainer, shards), sealed=promised)
+    if note := recording.note_on_augmentation(begun_with, cipher):
         progress.say(note)
     path = _make_folder(folder, name, begun_with.data)
     with distributed.sole_writer(path):
@@ -130,7 +130,7 @@ def resume(
     data = run.configuration.data
     if cipher is None and data.method == "none" and data.on_the_fly:
         cipher = ciphers.from_key("none", None, 1, data.channels)
-    settings = training_record.settings_of(run, resident)
+    settings = recording.settings_of(run, resident)
     with distributed.sole_writer(run.path):
         saved = is_there(run.state_file)  # if not, it was cut off in its first epoch
         if saved:  # the starting weights need not be there any more
@@ -146,7 +146,7 @@ def resume(
         )
         facts = {"the epochs it goes on after": str(start.history)}
         distributed.require_same(facts, shown=False)
-        training_record.begin_segment(run, trainer, start.epochs)
+        recording.begin_segment(run, trainer, start.epochs)
         trainer.fit(run, start)
     return run
 
@@ -222,7 +222,7 @@ def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
 def _check_same_data(run: runs.Run, trainer: Trainer) -> None:
     """Raise `SegkeyError` unless a run was begun with the trainer's data and key."""
     begun_with = as_json(run.configuration.data)
-    for what, value in as_json(training_record.data_of(trainer)).items():
+    for what, value in as_json(recording.data_of(trainer)).items():
         if what == "shards":  # they may have moved
             continue
         if what == "fingerprint" and begun_with[what] is None:  # of an earlier version

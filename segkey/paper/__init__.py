@@ -9,12 +9,12 @@ settings are refused; ``plain/`` holds the shards, ``runs/`` a run for each cell
 cut off goes on. The grid may grow.
 """
 
-from segkey.paper.cells import CellResult, Results, read_results
 from segkey.paper.estimate import estimate
 from segkey.paper.example import Example, example
 from segkey.paper.findings import Model, examine, models_of
 from segkey.paper.grid import Cell, grid, locks_that_fit
 from segkey.paper.metering import Watch
+from segkey.paper.results import CellResult, Results, read_results
 from segkey.paper.running import Experiment
 from segkey.paper.settings import FORMAT, Settings, check_folder, is_full_voc, key_for, open_data
 

@@ -10,7 +10,7 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data import scenes, sources
 from segkey.errors import SegkeyError
-from segkey.model import evaluation, recipes, test_splits, training
+from segkey.model import evaluation, evaluation_splits, recipes, training
 from segkey.model.runs import Run
 from segkey.shards import encryption, open_splits
 from segkey.system.files import is_folder_there, make_folder
@@ -76,7 +76,7 @@ def run(
             network="resnet14",
             progress=progress,
         )
-        test = test_splits.open_test_split(trained)
+        test = evaluation_splits.open_test_split(trained)
         trained.keep(evaluation.evaluate(trained, test, cipher, device, progress=progress), key)
         target = attacks.Target.create(trained, test, cipher, device, key=key, progress=progress)
         budget = attacks.Budget(keys=wrong_keys)

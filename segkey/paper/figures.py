@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segkey.crypto.ciphers import method_name
-from segkey.model import conditions
+from segkey.model import comparability
 from segkey.paper.drawing import (
     COLOURS,
     COLUMN,
@@ -177,7 +177,7 @@ def key_charts(results: Results) -> Figure:
     models = {place: several[0] for place, several in models_of(results.cells).items()}
     baseline = models.pop(("none", 1), None)
     methods = in_order(method for method, _ in models)
-    made = [conditions.key(model.conditions) for model in models.values()]
+    made = [comparability.key(model.conditions) for model in models.values()]
     usual = max(dict.fromkeys(made), key=made.count, default="")
     rows = -(-len(methods) // _MOST_PANELS) or 1
     in_a_row = -(-len(methods) // rows) or 1
@@ -218,11 +218,11 @@ def key_charts(results: Results) -> Figure:
 
 def _unlike(models: list[Model], usual: str) -> str:
     """In what some models differ from most, in the few words that a legend has room for."""
-    names = conditions.varying([model.conditions for model in models])
+    names = comparability.varying([model.conditions for model in models])
     if set(names) <= {"trained on", "tested on"}:
-        alike = (model for model in models if conditions.key(model.conditions) == usual)
+        alike = (model for model in models if comparability.key(model.conditions) == usual)
         return f"not on {next(alike).device}"
-    return "other " + conditions.joined(names, 3)
+    return "other " + comparability.joined(names, 3)
 
 
 def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) -> None:
@@ -260,7 +260,7 @@ def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) ->
     ):
         axes.plot(places, values, style, color=colour, zorder=3)
         for place, (model, value) in enumerate(zip(line, values, strict=True)):
-            face = colour if conditions.key(model.conditions) == usual else "white"
+            face = colour if comparability.key(model.conditions) == usual else "white"
             axes.plot(place, value, marker, color=colour, markerfacecolor=face, zorder=4)
         axes.plot([], [], style + marker, color=colour, label=label)
     spreads = [model.spread or 0.0 for model in line]

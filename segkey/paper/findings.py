@@ -13,8 +13,8 @@ from itertools import combinations, pairwise
 from statistics import fmean, stdev
 
 from segkey.crypto.ciphers import METHODS, method_name
-from segkey.model import conditions
-from segkey.paper.cells import CellResult
+from segkey.model import comparability
+from segkey.paper.results import CellResult
 from segkey.paper.variants import variant_label, variant_of
 
 HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "cannot be told"
@@ -34,7 +34,7 @@ class Model:
         plain: with plain images, one value per seed; empty for the baseline.
         wrong: with wrong keys, all of them of all seeds; empty for the baseline.
         majority_class: mean IoU of the majority-class baseline.
-        conditions: under which it was trained and tested, see `segkey.model.conditions`.
+        conditions: under which it was trained and tested, see `segkey.model.comparability`.
     """
 
     method: str
@@ -162,11 +162,11 @@ def models_of(cells: Iterable[CellResult]) -> dict[tuple[str, int], list[Model]]
     as every pixel of their test masks was void, are passed over.
     """
     cells = list(cells)
-    usual = Counter(conditions.key(cell.made_under) for cell in cells)
+    usual = Counter(comparability.key(cell.made_under) for cell in cells)
     groups: dict[tuple, list[CellResult]] = {}
     for cell in cells:
         if cell.has_score:
-            alike = conditions.key(cell.made_under)
+            alike = comparability.key(cell.made_under)
             groups.setdefault((variant_of(cell), cell.block_size, alike), []).append(cell)
     models: dict[tuple[str, int], list[Model]] = {}
     for (method, block_size, _), group in groups.items():
@@ -184,7 +184,7 @@ def models_of(cells: Iterable[CellResult]) -> dict[tuple[str, int], list[Model]]
         )
     for several in models.values():
         several.sort(
-            key=lambda model: (-len(model.correct), -usual[conditions.key(model.conditions)])
+            key=lambda model: (-len(model.correct), -usual[comparability.key(model.conditions)])
         )
     return models
 
@@ -286,10 +286,10 @@ def _apart(*models: Model) -> dict:
     differing = [
         each
         for other in others
-        for each in conditions.differences(other.conditions, first.conditions)
+        for each in comparability.differences(other.conditions, first.conditions)
     ]
-    devices = len({conditions.device_kind(model.device) for model in models}) > 1
-    return {"devices": devices, "differs": conditions.joined(list(dict.fromkeys(differing)))}
+    devices = len({comparability.device_kind(model.device) for model in models}) > 1
+    return {"devices": devices, "differs": comparability.joined(list(dict.fromkeys(differing)))}
 
 
 def _falling(grid: _Grid) -> list[Claim]:

@@ -15,9 +15,12 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.model import authenticity, conditions, evaluation, run_names, runs, training
+from segkey.model import authenticity, comparability, evaluation, run_names, runs, training
 from segkey.model.results import Attack, Evaluation, Result
-from segkey.paper.cells import (
+from segkey.paper.findings import examine
+from segkey.paper.grid import Cell
+from segkey.paper.metering import Watch
+from segkey.paper.results import (
     BrokenRunError,
     CellResult,
     Results,
@@ -26,9 +29,6 @@ from segkey.paper.cells import (
     read_cell,
     why_stale,
 )
-from segkey.paper.findings import examine
-from segkey.paper.grid import Cell
-from segkey.paper.metering import Watch
 from segkey.paper.settings import (
     LEAST,
     PASSWORD,
@@ -365,5 +365,5 @@ class Experiment:
 
 def _conditions(run: runs.Run, result: Result) -> dict:
     """Under which a cell was made; its classes are those of the settings."""
-    found = conditions.of_run(run.configuration, result)
+    found = comparability.of_run(run.configuration, result)
     return {name: value for name, value in found.items() if name != "classes"}

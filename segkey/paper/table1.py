@@ -4,11 +4,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass, replace
 
 from segkey.crypto import BLOCK_SIZES, PROTECTED
-from segkey.model import conditions
+from segkey.model import comparability
 from segkey.model.recipes import RECIPES
 from segkey.model.results import NOTHING_TO_MEASURE
-from segkey.paper.cells import Results
 from segkey.paper.findings import Model, models_of
+from segkey.paper.results import Results
 from segkey.paper.settings import upgraded
 from segkey.paper.variants import in_order, variant_name
 from segkey.reports.text import Shown, TextTable, number
@@ -79,8 +79,8 @@ def lines_of(results: Results) -> list[Line]:
             model.spread,
             paper,
             difference,
-            conditions.joined(conditions.differences(model.conditions, usual)),
-            list(several).index(conditions.key(model.conditions)),
+            comparability.joined(comparability.differences(model.conditions, usual)),
+            list(several).index(comparability.key(model.conditions)),
         )
 
     return [line(model) for several in models_of(results.cells).values() for model in several]
@@ -91,15 +91,15 @@ def variants_of(results: Results) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for cell in results.cells:
         made = cell.made_under
-        found.setdefault(conditions.key(made), made | {"device": cell.device})
+        found.setdefault(comparability.key(made), made | {"device": cell.device})
     return found
 
 
 def usual_of(results: Results) -> dict:
     """The conditions that most cells have."""
     found = [cell.made_under for cell in results.cells]
-    counts = Counter(map(conditions.key, found))
-    return max(found, key=lambda made: counts[conditions.key(made)], default={})
+    counts = Counter(map(comparability.key, found))
+    return max(found, key=lambda made: counts[comparability.key(made)], default={})
 
 
 class Table1:
@@ -178,13 +178,13 @@ class Table1:
 
     def _variants(self) -> str:
         """What the letters of the table mean."""
-        varying = conditions.varying(self.variants)
+        varying = comparability.varying(self.variants)
         others = [name for name in varying if name not in ("device", "trained on", "tested on")]
 
         def told(variant: dict) -> str:
             words = [variant["device"]] if "device" in varying else []
             return ", ".join(
-                [*words, *(conditions.in_words(name, variant.get(name)) for name in others)]
+                [*words, *(comparability.in_words(name, variant.get(name)) for name in others)]
             )
 
         marks = "; ".join(f"{_mark(n)}: {told(variant)}" for n, variant in enumerate(self.variants))

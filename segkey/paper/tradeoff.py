@@ -12,7 +12,7 @@ from segkey.paper.variants import LOCKED, in_order, variant_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from segkey.paper.cells import Results
+    from segkey.paper.results import Results
 
 
 def places_of(results: Results) -> dict[str, list[Model]]:

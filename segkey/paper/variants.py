@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from segkey.crypto.ciphers import METHODS, method_label, method_name
-from segkey.paper.cells import CellResult
 from segkey.paper.grid import Cell
+from segkey.paper.results import CellResult
 
 LOCKED = " locked"  # behind the method of a model that was locked after its training
 

@@ -8,6 +8,7 @@ from segkey.reports.text import printable, table_of
 from segkey.system.words import per_cent
 
 _MOST = 60  # classes that are shown; others are summed up
+_ALL = 30  # classes of which those that no mask holds are shown, too
 
 
 def class_table(table: ClassTable) -> Table:
@@ -15,12 +16,18 @@ def class_table(table: ClassTable) -> Table:
     splits = list(table.pixels)
     shown = table_of("Classes and their share of labelled pixels", "class", *splits)
     shares = {split: table.shares(split) for split in splits}
-    for number, name in enumerate(table.classes[:_MOST]):
+    seen = sum(table.pixels.values())
+    rows = [(number, name) for number, name in enumerate(table.classes) if seen[number]]
+    if len(rows) == len(table.classes) or len(table.classes) <= _ALL:
+        rows = list(enumerate(table.classes))
+    for number, name in rows[:_MOST]:
         cells = [_share(shares[split][name], table.pixels[split][number]) for split in splits]
         shown.add_row(printable(name), *cells)
-    if rest := table.classes[_MOST:]:
-        cells = [_share(sum(shares[s][n] or 0 for n in rest), 1) for s in splits]
+    if rest := rows[_MOST:]:
+        cells = [_share(sum(shares[s][name] or 0 for _, name in rest), 1) for s in splits]
         shown.add_row(f"{len(rest)} more", *cells)
+    if absent := len(table.classes) - len(rows):
+        shown.add_row(f"{absent} in no mask", *("0" for _ in splits))
     shown.add_section()
     shown.add_row("void (of all pixels)", *(_share(table.void(s), 1) for s in splits))
     if any(table.strange.values()):

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from segkey.attacks.wrong_keys import wrong_ciphers
 from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher, unsigned
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 from segkey.model.batches import BatchLoader
+from segkey.model.evaluation_splits import open_test_split
 from segkey.model.prediction import Model
 from segkey.model.runs import Run
-from segkey.model.test_splits import open_test_split
 from segkey.reports import preview
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
@@ -46,16 +47,14 @@ def take(
     split: Split | MemorySplit,
     cipher: Cipher,
     count: int,
-    password: bytes | None = None,
 ) -> list[Sample]:
     """Some images of a split, evenly spaced: none is chosen for how well it came out.
 
     Args:
         model: the model.
-        split: from `segkey.model.test_splits.open_test_split`.
+        split: from `segkey.model.evaluation_splits.open_test_split`.
         cipher: the model's own, from `segkey.model.runs.Run.cipher`.
         count: how many at most.
-        password: the fixed FFX password, if there is one; the attacker knows it.
     """
     count = min(count, len(split))
     order = (
@@ -67,7 +66,7 @@ def take(
     pixels, sizes = unsigned(images).cpu().numpy(), [split.size] * len(order)
     ways, shown = {"correct": cipher}, None
     if cipher.method != "none":
-        ways |= {"wrong": _another(cipher, password), "plain": None}
+        ways |= {"wrong": next(wrong_ciphers(cipher, seed=0)), "plain": None}
         # With a password of its own as well: the owner's would be half of the key.
         stranger = ciphers.from_key(
             cipher.method, preview.throwaway_key(), cipher.block_size, cipher.channels
@@ -94,18 +93,6 @@ def _better_divisor(run: Run, cipher: Cipher) -> int:
     attacked = run.result("attack")
     better = attacked and attacked.plain.divided_by == cipher.max_value
     return cipher.max_value if better else 255
-
-
-def _another(cipher: Cipher, password: bytes | None) -> Cipher:
-    """The cipher of a published key (a throw-away one) that is not equivalent to the owner's."""
-    for number in range(100):
-        key = preview.throwaway_key(number)
-        other = ciphers.from_key(cipher.method, key, cipher.block_size, cipher.channels, password)
-        if not cipher.same_as(other):
-            return other
-    raise SegkeyError(
-        f"{cipher.method} with M = {cipher.block_size} has a single key", "take a larger block size"
-    )
 
 
 @dataclass
@@ -142,9 +129,8 @@ def of_runs(
             try:
                 cipher = run.cipher(key, password)
                 split = open_test_split(run, shards)
-                found.taken[run.name] = take(
-                    Model(run.unlock(key), device), split, cipher, count, password
-                )
+                model = Model(run.unlock(key), device)
+                found.taken[run.name] = take(model, split, cipher, count)
             except SegkeyError as error:
                 found.notes[run.name] = f"No test images are shown: {error.what}."
             advance(1)

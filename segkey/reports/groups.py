@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from segkey.crypto.ciphers import METHODS, method_name
-from segkey.model import conditions
+from segkey.model import comparability
 from segkey.reports.text import number
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def groups_of(rows: list[Row]) -> list[list[Row]]:
     """Runs on the same data, trained alike, together: other numbers cannot be compared."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(conditions.key(row.data), []).append(row)
+        groups.setdefault(comparability.key(row.data), []).append(row)
     return list(groups.values())
 
 
@@ -33,10 +33,10 @@ def apart(groups: list[list[Row]]) -> list[str]:
     told = [""]
     for place, group in enumerate(groups[1:], 1):
         found = [
-            conditions.differences(group[0].data, earlier[0].data) for earlier in groups[:place]
+            comparability.differences(group[0].data, earlier[0].data) for earlier in groups[:place]
         ]
         nearest = min(range(place), key=lambda n: len(found[n]))
-        told.append(f"differs from part {nearest + 1} in: {conditions.joined(found[nearest])}")
+        told.append(f"differs from part {nearest + 1} in: {comparability.joined(found[nearest])}")
     return told
 
 

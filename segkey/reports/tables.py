@@ -8,7 +8,7 @@ from rich.table import Table
 from segkey.crypto.ciphers import method_label, method_name
 from segkey.crypto.keys import Key
 from segkey.data.items import Problem
-from segkey.model import conditions
+from segkey.model import comparability
 from segkey.model.results import NOTHING_TO_MEASURE, Attack, Evaluation, Suite
 from segkey.reports import provenance
 from segkey.reports.groups import (
@@ -33,7 +33,7 @@ class Row:
     run: str
     method: str
     block_size: int
-    # conditions that must agree for two runs to stand in one table, see `segkey.model.conditions`
+    # conditions that must agree for two runs to stand in one table, see `segkey.model.comparability`
     data: dict
     classes: tuple[str, ...]
     correct: float | None
@@ -89,7 +89,7 @@ def collect(runs, key: Key | None = None) -> list[Row]:
                 run=run.name,
                 method=header.method,
                 block_size=header.block_size,
-                data=conditions.of_run(run.configuration, result),
+                data=comparability.of_run(run.configuration, result),
                 classes=header.classes,
                 correct=result and result.correct.mean_iou,
                 iou=result.correct.iou if result else {},

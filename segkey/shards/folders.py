@@ -52,13 +52,14 @@ def encrypt_folder(
         Datasets by split; `segkey.shards.dataset.ShardDataset`.
 
     Raises:
-        SegkeyError: no images, a block size that does not fit, other shards in ``out``. Images that
-            cannot be used are left out with a `SegkeyWarning` that counts them.
+        SegkeyError: no images, masks that are not taken in as they are (`segkey.data.rules`), a
+            block size that does not fit, other shards in ``out``. What is odd about the data is a
+            `SegkeyWarning`; so is the number of images that cannot be used.
     """
     cipher = ciphers.from_key(method, key, block_size, channels, password)
     void = None if ignore_index is None else frozenset({ignore_index})
     choices = Choices(ignore=void)
-    taken = take_in(images, masks, choices, names=classes, workers=workers, progress=progress)
+    taken = take_in(Path(images), masks, choices, names=classes, workers=workers, progress=progress)
     taken.require()
     source = taken.source
     if classes is not None:
@@ -74,7 +75,7 @@ def encrypt_folder(
             stacklevel=2,
         )
     for finding in taken.findings + list(result.findings(source)):
-        if finding.severity > Severity.NOTE:
+        if finding.severity > Severity.NOTE and not finding.named_later:
             text = f"{finding.text}; {finding.cure}" if finding.cure else finding.text
             warnings.warn(text, SegkeyWarning, stacklevel=2)
     return open_shards(out)

@@ -27,7 +27,7 @@ class MemorySplit:
 
     Attributes:
         problems: images that could not be used; the others are there.
-        origin: where it came from and who named it, as `segkey.model.test_splits.open_test_split`
+        origin: where it came from and who named it, as `segkey.model.evaluation_splits.open_test_split`
             found out.
     """
 

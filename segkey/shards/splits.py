@@ -97,7 +97,7 @@ class Split:
         shards: in order.
 
     Attributes:
-        origin: where it came from and who named it, as `segkey.model.test_splits.open_test_split`
+        origin: where it came from and who named it, as `segkey.model.evaluation_splits.open_test_split`
             found out.
     """
 

@@ -7,7 +7,7 @@ import torch
 from segkey import attacks
 from segkey.crypto import ciphers
 from segkey.data import scenes, sources
-from segkey.model import recipes, test_splits, training
+from segkey.model import evaluation_splits, recipes, training
 from segkey.shards import encryption, open_splits
 
 CPU = torch.device("cpu")
@@ -37,9 +37,9 @@ def attacked(key):
 
     def make(run, password=None, **how):
         cipher = run.cipher(key, password)
-        tested = test_splits.open_test_split(run)
+        tested = evaluation_splits.open_test_split(run)
         return attacks.Target.create(
-            run, tested, cipher, CPU, splits=test_splits.attackers_splits(run), **how
+            run, tested, cipher, CPU, splits=evaluation_splits.attackers_splits(run), **how
         )
 
     return make

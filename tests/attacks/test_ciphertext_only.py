@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from segkey import attacks
+from segkey.attacks.cipher_parts import agreement
 from segkey.attacks.ciphertext_only import _restore, estimate
-from segkey.attacks.key_parts import agreement
 from segkey.attacks.similarity import psnr, ssim
 from segkey.crypto import ciphers
 from segkey.errors import SegkeyError

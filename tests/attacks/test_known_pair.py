@@ -8,7 +8,7 @@ import pytest
 from segkey import attacks
 from segkey.attacks.known_pair import NoPairError, blocks_of, solve
 from segkey.crypto import ciphers
-from segkey.model import test_splits
+from segkey.model import evaluation_splits
 
 
 def test_blocks_are_those_of_the_ciphers(photographs, key):
@@ -95,7 +95,7 @@ def test_the_attack_opens_the_model(target):
 def test_a_pair_that_is_given(np_run, attacked, learnable):
     item = learnable.splits["test"][0]
     folder = np_run.configuration.data.shards[0]
-    pair = test_splits.read_pair(np_run, item.image, Path(folder) / "test.h5")
+    pair = evaluation_splits.read_pair(np_run, item.image, Path(folder) / "test.h5")
     result = attacks.ATTACKS["known-pair"].function(
         attacked(np_run, pair=pair), attacks.Budget(), 0
     )

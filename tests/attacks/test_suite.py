@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segkey import attacks
-from segkey.attacks import fine_tune, key_parts
+from segkey.attacks import cipher_parts, fine_tune
 from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers, too_many_keys
 from segkey.crypto import ciphers
 from segkey.errors import SegkeyError, SegkeyWarning
@@ -30,8 +30,8 @@ def result_of(name, target, seed=0, **budget):
 def test_keys_that_share_a_part(key, method, password):
     own = ciphers.from_key(method, key, 8, 3, password)
     for share in (0, 0.3, 1):
-        drawn = key_parts.sharing(own, share, seeded(share))
-        agree = key_parts.agreement(own, drawn)
+        drawn = cipher_parts.sharing(own, share, seeded(share))
+        agree = cipher_parts.agreement(own, drawn)
         assert ("values" in agree) == (method == "ffx" and password is None)
         for name, part in agree.items():
             by_chance = {"selected": 0.5, "permutation": 1 / 192, "values": 1 / 1000}[name]
@@ -49,10 +49,10 @@ def test_keys_that_share_a_part(key, method, password):
 def test_a_change_is_small_and_leaves_a_key(key, method, password):
     own = ciphers.from_key(method, key, 4, 3, password)
     for seed in range(20):
-        other = key_parts.changed(own, 2, seeded(seed))
+        other = cipher_parts.changed(own, 2, seeded(seed))
         differing = {
             name: round((1 - part) * getattr(own, name).size)
-            for name, part in key_parts.agreement(own, other).items()
+            for name, part in cipher_parts.agreement(own, other).items()
         }
         assert sum(differing.values()) == 4
         images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)

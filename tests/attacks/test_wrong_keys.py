@@ -17,7 +17,7 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.preparation import Preparation
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import evaluation, test_splits
+from segkey.model import evaluation, evaluation_splits
 from segkey.model.results import MajorityClass, Measured, Plain, Score
 from segkey.model.runs import Run
 from segkey.system.progress import Progress
@@ -55,7 +55,7 @@ def test_document(small, trained_run):
         wrong["values"]
     )  # with the seed, another order would tell which key reached what
     evaluated = evaluation.evaluate(
-        trained_run, test_splits.open_test_split(trained_run), None, CPU
+        trained_run, evaluation_splits.open_test_split(trained_run), None, CPU
     ).document
     assert document["correct"] == evaluated["correct"]
     assert document["constant"] == evaluated["constant"]
@@ -280,7 +280,7 @@ def test_entries_are_not_used_when_masks_weights_or_version_have_changed(
 
     keeping(small, keep).journal.add("correct", {"value": 1})
     assert len(keeping(small, keep).journal) == 1
-    split = test_splits.open_test_split(trained_run, [corrected_shards])
+    split = evaluation_splits.open_test_split(trained_run, [corrected_shards])
     assert split.names == small.loader.split.names
     assert split.origin["training_data"] == "same"
     refused("the test images or masks", loader=plain_loader(split, small.cipher, CPU))

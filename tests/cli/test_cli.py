@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import typer
+from making import SMALL_NETWORK
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -81,10 +82,7 @@ def test_the_whole_way(segkey, tmp_path, scenes_folder):
     assert status == 0
     assert stdout.startswith("22 images (train 12, val 4, test 6) in shards")
     quick = (
-        "--recipe",
-        "scratch",
-        "--backbone",
-        "resnet14",
+        *SMALL_NETWORK,
         "--epochs",
         1,
         "--batch-size",
@@ -165,10 +163,7 @@ def test_training_on_the_fly_with_a_key_and_a_fixed_password(segkey, scenes_fold
         "encrypt", scenes_folder, "--method", "none", "--size", 32, "--out", "plain", "--workers", 1
     )
     quick = (
-        "--recipe",
-        "scratch",
-        "--backbone",
-        "resnet14",
+        *SMALL_NETWORK,
         "--epochs",
         1,
         "--batch-size",
@@ -508,10 +503,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, where, scenes_folder, shards_folder)
         "train": [
             "train",
             str(shards_folder),
-            "--recipe",
-            "scratch",
-            "--backbone",
-            "resnet14",
+            *SMALL_NETWORK,
             "--device",
             "cpu",
         ],

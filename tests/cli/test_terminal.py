@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -227,7 +229,8 @@ def test_the_shell_completes_runs_keys_and_methods(tmp_path):
     assert complete("segkey predict runs/n", tmp_path) == ["runs/np-m4"]
     assert complete("segkey attack else", tmp_path) == ["elsewhere/"]
     assert complete("segkey evaluate --key ", tmp_path) == ["keys/segkey.key"]
-    assert complete("segkey encrypt photos --method ", tmp_path) == ["shf", "np", "ffx", "none"]
+    known = ["shf", "np", "ffx", "shf+np", "none"]
+    assert complete("segkey encrypt photos --method ", tmp_path) == known
     assert complete("segkey pred", tmp_path) == ["predict"]
 
 
@@ -335,6 +338,23 @@ def _flips(key) -> np.ndarray:
     return np.tile(chosen.reshape(3, 4, 4), (1, 8, 8))
 
 
+def test_after_ctrl_c_behind_the_last_epoch_nothing_is_to_be_resumed(
+    tmp_path, monkeypatch, capsys, trained_run
+):
+    def finish(*_, **__):
+        shutil.copytree(trained_run.path, "runs/mine")
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["segkey", "train", "--device", "cpu", "--name", "mine"])
+    monkeypatch.setattr(console, "_interrupt_hint", console.RUN_AGAIN)
+    monkeypatch.setattr(model, "_begin", finish)
+    with pytest.raises(SystemExit):
+        main()
+    told = "segkey: stopped; all 2 epochs are saved; next: segkey evaluate runs/mine\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
 @pytest.mark.parametrize("name", ["mine", None])
 @pytest.mark.parametrize("earlier", [False, True])
 def test_after_ctrl_c_only_a_run_that_was_begun_is_to_be_resumed(
@@ -369,3 +389,28 @@ def test_after_ctrl_c_only_a_run_that_was_begun_is_to_be_resumed(
         with pytest.raises(SystemExit):
             main()
         assert capsys.readouterr().err.endswith(f"segkey: stopped; {hint}\n")
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_ctrl_c_while_modules_are_imported_is_a_line(tmp_path, handler):
+    """A real process, whose Typer stands for a slow import; background jobs ignore Ctrl-C."""
+    (tmp_path / "typer.py").write_text("import time\nprint(flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "segkey", "--help"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    if handler is signal.SIG_IGN:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.kill()
+    _, told = process.communicate(timeout=60)
+    if handler is not signal.SIG_IGN:
+        assert process.returncode == 130
+        assert told == "\nsegkey: stopped before anything was done\n"

@@ -308,6 +308,62 @@ def test_masks_of_the_same_name_among_images_are_refused_or_decided(tmp_path):
     assert counts(find(tmp_path, "none")) == {"all": 12}
 
 
+@pytest.mark.parametrize(
+    "image, of_image",
+    [
+        ("ISIC_Training_Input/i{n}.jpg", "ISIC_Training_Truth/i{n}_segmentation.png"),
+        ("a/i{n}.jpg", "b/i{n}_mask.png"),
+        ("scans/i{n}.jpg", "drawn/i{n}.png"),
+    ],
+)
+def test_masks_in_a_folder_whose_name_says_nothing_are_refused(tmp_path, image, of_image):
+    for number in range(4):
+        photo(tmp_path / image.format(n=number))
+        mask(tmp_path / of_image.format(n=number), (0, 1))
+    with pytest.raises(SegkeyError, match="look like masks of those in") as caught:
+        take_in(tmp_path).require()
+    folder = tmp_path / of_image.split("/")[0]
+    assert f"--masks {folder}" in caught.value.hint
+    suffix = "" if "drawn" in of_image else None
+    source = find(tmp_path / image.split("/")[0], folder, split="all", mask_suffix=suffix or None)
+    assert len(source) == 4
+    assert source.has_masks
+
+
+def test_albums_with_the_same_names_are_photographs(tmp_path):
+    for album in ("2023", "2024"):
+        for number in range(4):
+            photo(tmp_path / f"{album}/IMG_{number}.jpg")
+    assert not find(tmp_path).findings
+
+
+def test_a_likely_ending_is_named(tmp_path):
+    for number in range(3):
+        photo(tmp_path / f"images/p{number}.jpg")
+        mask(tmp_path / f"masks/p{number}_bin.png")
+    with pytest.raises(SegkeyError, match="none of 3 images") as caught:
+        find(tmp_path)
+    assert caught.value.hint == "give --mask-suffix _bin"
+    assert len(find(tmp_path, mask_suffix="_bin")) == 3
+
+
+@pytest.mark.parametrize("top", ["export", "a/b", "__data__"])
+def test_folders_of_an_archive_around_it_all_say_nothing(tmp_path, top):
+    for split in ("train", "valid", "test"):
+        photo(tmp_path / top / f"{split}/{split}.jpg")
+        mask(tmp_path / top / f"{split}/{split}_mask.png")
+        (tmp_path / top / f"{split}/_classes.csv").write_text("Pixel Value, Class\n0, bg\n1, x\n")
+    source = find(tmp_path)
+    assert counts(source) == {"train": 1, "val": 1, "test": 1}
+    assert source.classes == ["bg", "x"]
+
+
+def test_lists_of_splits_that_are_not_read_are_named(tmp_path):
+    pairs(tmp_path, count=4)
+    (tmp_path / "train.txt").write_text("p0\n")
+    assert "train.txt not read: splits come from folders" in said(find(tmp_path), Severity.WARN)
+
+
 def test_masks_none_takes_all_files_as_images(tmp_path):
     pairs(tmp_path, count=2)
     assert counts(find(tmp_path, "none")) == {"all": 4}
@@ -351,7 +407,7 @@ def test_labelmes_export_and_lists_of_three_splits(tmp_path, lists):
     intake.require()
     assert intake.source.classes == ["_background_", "cat", "dog"]
     assert counts(intake.source) == {"train": 1, "val": 1, "test": 1}
-    assert lists or "1 image not used, such as SegmentationClassVisualization/c.jpg" in said(intake)
+    assert lists or "1 file not used, such as SegmentationClassVisualization/c.jpg" in said(intake)
 
 
 def test_a_devkit_of_another_tool_has_no_classes_of_voc(tmp_path):

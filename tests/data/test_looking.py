@@ -183,6 +183,28 @@ def test_one_bit_among_others_may_hide_void(tmp_path):
     assert numbers(taken(tmp_path / "all", mapping=["1=void"])) == {0, 255}
 
 
+@pytest.mark.parametrize(
+    "others, severity", [((0, 1), Severity.REFUSE), ((0, 1, 2), Severity.WARN)]
+)
+def test_masks_of_0_and_255_among_masks_of_classes(tmp_path, others, severity):
+    for number in range(9):
+        photo(tmp_path / f"images/p{number}.jpg")
+        mask(tmp_path / f"masks/p{number}.png", (0, 255) if number % 2 else others, number)
+    assert "255 may be a class there, not void" in said(taken(tmp_path), severity)
+    for given in ({"mapping": ["255=1"]}, {"ignore": "255"}):
+        taken(tmp_path, **given).require()
+
+
+@pytest.mark.parametrize("values", [(0, 32768, 65535), (0, 300, 600)])
+def test_large_values_are_refused_with_the_mapping(tmp_path, values):
+    cure = " ".join(f"--map {value}={number}" for number, value in enumerate(values) if number)
+    assert refused(taken(pairs(tmp_path, values)), "masks hold", cure)
+
+
+def test_instance_numbers_are_recognised(tmp_path):
+    assert refused(taken(pairs(tmp_path, (0, 7, 26001))), "masks hold 26001", "instanceIds")
+
+
 # ------------------------------------------------------------------ 4: palettes
 
 RED_GREEN, GREEN_RED = [0, 0, 0, 255, 0, 0, 0, 255, 0], [0, 0, 0, 0, 255, 0, 255, 0, 0]

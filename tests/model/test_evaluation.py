@@ -11,12 +11,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from making import reconfigure
+from making import copy_of, reconfigure
 
 from segkey.crypto import ciphers
 from segkey.data import scenes, sources
 from segkey.errors import KeyMismatchError, SegkeyError, SegkeyWarning
-from segkey.model import evaluation, leakage, test_splits
+from segkey.model import evaluation, evaluation_splits, leakage
 from segkey.model.batches import BatchLoader
 from segkey.model.evaluation import Scores, confusion_matrix
 from segkey.model.runs import Run
@@ -99,9 +99,9 @@ def test_encrypted_plain_and_files_give_the_same_scores(
     encryption.encrypt(plans, plain, workers=1)
     cipher = trained_run.cipher(key)
     ways = [
-        test_splits.open_test_split(trained_run),
-        test_splits.open_test_split(trained_run, [tmp_path / "plain"], None, None),
-        test_splits.open_test_split(trained_run, None, scenes_folder, None),
+        evaluation_splits.open_test_split(trained_run),
+        evaluation_splits.open_test_split(trained_run, [tmp_path / "plain"], None, None),
+        evaluation_splits.open_test_split(trained_run, None, scenes_folder, None),
     ]
     documents = [evaluation.evaluate(trained_run, split, cipher, CPU).document for split in ways]
     assert documents[0]["images"] == 6
@@ -119,7 +119,7 @@ def test_encrypted_plain_and_files_give_the_same_scores(
 
 
 def test_limit_takes_the_first_images(trained_run, key):
-    split = test_splits.open_test_split(trained_run)
+    split = evaluation_splits.open_test_split(trained_run)
     assert evaluation.evaluate(trained_run, split, None, CPU, limit=2).images == 2
 
 
@@ -129,7 +129,7 @@ def test_files_that_cannot_be_used_are_named_and_left_out(
     shutil.copytree(scenes_folder, tmp_path / "data")
     (tmp_path / "data/images/test/scene0001.jpg").write_bytes(b"no image")
     (tmp_path / "data/masks/test/scene0002.png").unlink()
-    split = test_splits.open_test_split(trained_run, None, tmp_path / "data", None)
+    split = evaluation_splits.open_test_split(trained_run, None, tmp_path / "data", None)
     assert len(split) == 4
     assert sorted(problem.name for problem in split.problems) == [
         "test/scene0001.jpg",
@@ -138,7 +138,7 @@ def test_files_that_cannot_be_used_are_named_and_left_out(
 
 
 def test_plain_images_need_the_key(trained_run, scenes_folder):
-    split = test_splits.open_test_split(trained_run, None, scenes_folder, None)
+    split = evaluation_splits.open_test_split(trained_run, None, scenes_folder, None)
     with pytest.raises(SegkeyError, match="need the key"):
         evaluation.evaluate(trained_run, split, None, CPU)
 
@@ -162,22 +162,22 @@ def test_shards_that_do_not_fit_the_run_are_refused(
         workers=1,
     )
     with pytest.raises(SegkeyError, match=error):
-        test_splits.open_test_split(trained_run, [tmp_path])
+        evaluation_splits.open_test_split(trained_run, [tmp_path])
 
 
 def test_other_classes_and_missing_masks_are_refused(tmp_path, trained_run, scenes_folder):
     shutil.copytree(scenes_folder, tmp_path / "data")
     (tmp_path / "data/classes.txt").write_text("one\ntwo\n")
     with pytest.raises(SegkeyError, match="2 classes"):
-        test_splits.open_test_split(trained_run, None, tmp_path / "data", None)
+        evaluation_splits.open_test_split(trained_run, None, tmp_path / "data", None)
     shutil.rmtree(tmp_path / "data/masks")
     with pytest.raises(SegkeyError, match="no masks to compare with"):
-        test_splits.open_test_split(trained_run, None, tmp_path / "data", None)
+        evaluation_splits.open_test_split(trained_run, None, tmp_path / "data", None)
 
 
 def test_an_unknown_split_names_those_there_are(trained_run):
     with pytest.raises(SegkeyError) as caught:
-        test_splits.open_test_split(trained_run, None, None, None, "holdout")
+        evaluation_splits.open_test_split(trained_run, None, None, None, "holdout")
     assert "holdout" in caught.value.what
     assert "test, train, val" in caught.value.hint
 
@@ -186,11 +186,14 @@ def test_images_are_taken_from_the_split_that_was_asked_for_or_all_where_there_a
     tmp_path, trained_run, scenes_folder
 ):
     masks = scenes_folder / "masks"
-    assert len(test_splits.open_test_split(trained_run, None, scenes_folder / "images", masks)) == 6
+    assert (
+        len(evaluation_splits.open_test_split(trained_run, None, scenes_folder / "images", masks))
+        == 6
+    )
     with pytest.warns(SegkeyWarning, match="chose its best epoch by"):
         assert (
             len(
-                test_splits.open_test_split(
+                evaluation_splits.open_test_split(
                     trained_run, None, scenes_folder / "images", masks, "val"
                 )
             )
@@ -200,10 +203,10 @@ def test_images_are_taken_from_the_split_that_was_asked_for_or_all_where_there_a
     shutil.copytree(scenes_folder / "masks/val", tmp_path / "masks")
     shutil.copy(scenes_folder / "classes.txt", tmp_path)
     with pytest.warns(SegkeyWarning, match="chose its best epoch by"):
-        split = test_splits.open_test_split(trained_run, None, tmp_path, None)
+        split = evaluation_splits.open_test_split(trained_run, None, tmp_path, None)
     assert (len(split), split.header.split) == (4, "all")
     with pytest.raises(SegkeyError, match="no split 'holdout'"):
-        test_splits.open_test_split(trained_run, None, scenes_folder, None, "holdout")
+        evaluation_splits.open_test_split(trained_run, None, scenes_folder, None, "holdout")
 
 
 def test_a_class_beyond_the_classes_is_refused_not_counted(
@@ -222,7 +225,7 @@ def test_a_class_beyond_the_classes_is_refused_not_counted(
     writer.finish()
     with pytest.raises(SegkeyError, match="holds class 77, but names 5 classes"):
         evaluation.evaluate(
-            trained_run, test_splits.open_test_split(trained_run, [file]), None, CPU
+            trained_run, evaluation_splits.open_test_split(trained_run, [file]), None, CPU
         )
 
 
@@ -233,7 +236,7 @@ def test_another_void_value_of_the_test_shards_is_theirs(tmp_path, trained_run, 
         encryption.plan_shards(source, tmp_path, cipher, (32, 32)), cipher, workers=1
     )
     with pytest.warns(SegkeyWarning, match="are not those that run small was trained on"):
-        split = test_splits.open_test_split(trained_run, [tmp_path])
+        split = evaluation_splits.open_test_split(trained_run, [tmp_path])
     result = evaluation.evaluate(trained_run, split, None, CPU)
     assert result.correct.iou["ground"] is None  # class 0 is void there
 
@@ -279,7 +282,7 @@ def test_a_mistyped_run_is_answered_with_the_nearest(trained_run):
 def told(run, *args) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        test_splits.open_test_split(run, *args)
+        evaluation_splits.open_test_split(run, *args)
     return [str(each.message) for each in caught if issubclass(each.category, SegkeyWarning)]
 
 
@@ -310,6 +313,14 @@ def run_of_undealt(tmp_path, trained_run, scenes_folder, key):
     }
     run = reconfigure(Run(trained_run.path, trained_run.configuration), data=trained_on)
     return run, folder, {name: len(items) for name, items in source.splits.items()}
+
+
+def test_measuring_other_weights_than_run_json_states_is_said(tmp_path, trained_run):
+    run = copy_of(trained_run, tmp_path / "run", weights_sha256="0" * 64)
+    split = evaluation_splits.open_test_split(run)
+    with pytest.warns(SegkeyWarning, match="run.json belongs to other weights than model.safe"):
+        measured = evaluation.evaluate(run, split, None, torch.device("cpu"), limit=2)
+    assert measured.tested["weights_sha256"] == trained_run.configuration.weights_sha256
 
 
 def test_testing_on_training_images_is_said_with_their_number(run_of_undealt):

@@ -15,7 +15,7 @@ from segkey.cli import app
 from segkey.crypto import ciphers
 from segkey.data import scenes, sources
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import evaluation, importing, network_registry, networks, test_splits
+from segkey.model import evaluation, evaluation_splits, importing, network_registry, networks
 from segkey.model.importing import import_weights, parse_normalisation
 from segkey.model.runs import Run
 from segkey.reports.page import html_page
@@ -117,7 +117,9 @@ def test_the_mean_iou_is_that_of_the_script_that_trained_it(
     done = CliRunner().invoke(app, words + ["--shards", str(plain_shards)])
     assert done.exit_code == 0, done.output
     run = Run.open("runs/theirs")
-    result = evaluation.evaluate(run, test_splits.open_test_split(run), None, CPU, precise=True)
+    result = evaluation.evaluate(
+        run, evaluation_splits.open_test_split(run), None, CPU, precise=True
+    )
     theirs = own_mean_iou(model, data, mean, std)
     assert result.correct.mean_iou == pytest.approx(theirs, abs=5e-5)
     assert theirs > 0.1  # it has learned something, so that other weights would score otherwise

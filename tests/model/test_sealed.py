@@ -63,7 +63,7 @@ def test_weights_come_back_and_are_in_no_file(run, key):
     seal.unseal(reopened(run, key))
     assert not (run.path / "model.safetensors.age").exists()
     assert same(load_file(run.path / "model.safetensors"), before)
-    assert "sealed" not in Run.open(run.path).config
+    assert "sealed" not in Run.open(run.path).configuration.document
 
 
 def test_a_sealed_run_predicts_what_the_plain_one_does(run, key):
@@ -108,7 +108,7 @@ def test_a_sealed_copy_leaves_the_run_as_it_is(run, other_key):
     state = run.load_model(CPU).weights()
     assert same(reopened(copy, other_key).load_model(CPU).weights(), state)
     assert held(copy.path, state) == []
-    assert copy.config["name"] == "customer"
+    assert copy.configuration.name == "customer"
     with pytest.raises(SegkeyError, match="already exists"):
         seal.sealed_copy(run, recipients(other_key), "customer")
 
@@ -270,7 +270,7 @@ def test_kills_between_two_saves_of_a_sealed_training(sealed_run, key, monkeypat
     left.save_weights(later)
     left.save()
     assert same(reopened(sealed_run, key).load_model(CPU).weights(), later)
-    assert "replaces" not in Run.open(sealed_run.path).config["sealed"]
+    assert "replaces" not in Run.open(sealed_run.path).configuration.document["sealed"]
 
 
 def test_what_cannot_be_sealed_or_unsealed_is_named(run, sealed_run, key, tmp_path):

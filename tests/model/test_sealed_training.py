@@ -41,7 +41,7 @@ def test_a_training_that_is_sealed_writes_no_plain_weights_and_resumes_with_a_ke
         patched.setattr(Trainer, "report", stop)
         trained(shards_folder, tmp_path / "cut", name="run", **how)
     left = Run.open(tmp_path / "cut/run")
-    assert left.config["epochs_done"] == 1
+    assert left.configuration.epochs_done == 1
     assert left.state_file.name == "resume.pt.age"
     assert left.state_file.exists()
     splits = open_splits([shards_folder], ("train", "val"))

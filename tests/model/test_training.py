@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from making import reconfigure, trained, weights
+from making import SMALL_NETWORK, reconfigure, trained, weights
 
 from segkey.crypto import ciphers
 from segkey.data.augment import random_crops
@@ -235,10 +235,7 @@ def test_sigkill_and_resume_from_the_command_line(tmp_path, shards_folder, monke
     ]
     settings = [
         str(shards_folder),
-        "--recipe",
-        "scratch",
-        "--backbone",
-        "resnet14",
+        *SMALL_NETWORK,
         "--epochs",
         "4",
         "--batch-size",
@@ -890,9 +887,8 @@ def test_windows_are_read_in_the_order_of_the_files_and_bound_the_memory(monkeyp
         "disks read runs"
     )
     runs = order.reshape(-1, window_rows) // (window_rows // 16)
-    assert len(np.unique(runs[0])) > 12 and (np.diff(np.sort(runs[0])) > 1).any(), (
-        "from all over the files"
-    )
+    assert len(np.unique(runs[0])) > 12, "from all over the files"
+    assert (np.diff(np.sort(runs[0])) > 1).any(), "from all over the files"
 
 
 def test_a_training_in_windows_goes_on_as_it_was_begun(tmp_path, shards_folder):

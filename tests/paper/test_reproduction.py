@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from making import SMALL_NETWORK
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -26,7 +27,7 @@ from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import authenticity, recipes, training
 from segkey.model.runs import Run
 from segkey.model.trainer import Trainer
-from segkey.paper import cells as cell_files
+from segkey.paper import results as cell_files
 from segkey.paper import tables
 from segkey.paper.settings import PASSWORD, differences
 from segkey.reports import preview
@@ -35,10 +36,7 @@ from segkey.system.json_files import read_json, write_json
 from segkey.system.progress import Progress
 
 GRID = [
-    "--recipe",
-    "scratch",
-    "--backbone",
-    "resnet14",
+    *SMALL_NETWORK,
     "--size",
     "32",
     "--epochs",

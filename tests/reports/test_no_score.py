@@ -22,7 +22,7 @@ from segkey.cli import app
 from segkey.crypto import ciphers
 from segkey.data import sources
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import evaluation, recipes, test_splits, training
+from segkey.model import evaluation, evaluation_splits, recipes, training
 from segkey.model.results import NOTHING_TO_MEASURE, Incorrect, MajorityClass, Plain, Score
 from segkey.model.runs import Run
 from segkey.model.survey import find
@@ -321,9 +321,9 @@ def test_attackers_whose_images_are_void_learn_nothing_and_do_not_fail(
     void_masks(folder, "train", "val")
     shards = shards_of(folder, tmp_path / "shards", key)
     with pytest.warns(SegkeyWarning, match="are not those that run small was trained on"):
-        tested = test_splits.open_test_split(trained_run, [shards])
+        tested = evaluation_splits.open_test_split(trained_run, [shards])
     cipher = trained_run.cipher(key)
-    splits = test_splits.attackers_splits(trained_run, [shards])
+    splits = evaluation_splits.attackers_splits(trained_run, [shards])
     target = attacks.Target.create(trained_run, tested, cipher, CPU, splits=splits)
     budget = attacks.Budget(keys=1, queries=10, images=2, epochs=1, steps=1, percents=(20,))
     document = attacks.run_attacks(target, ["search", "fine-tune"], budget).document

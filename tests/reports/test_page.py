@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from segkey import reports
 from segkey.cli import app
 from segkey.crypto import ciphers
-from segkey.model import evaluation, test_splits
+from segkey.model import evaluation, evaluation_splits
 from segkey.model.prediction import Model
 from segkey.model.runs import Run
 from segkey.model.survey import find
@@ -95,7 +95,7 @@ def runs(tmp_path_factory, trained_run):
     """Three runs: two that can be compared, one of them not attacked, and one trained on other
     classes."""
     folder = tmp_path_factory.mktemp("page") / "runs"
-    split = test_splits.open_test_split(trained_run)
+    split = evaluation_splits.open_test_split(trained_run)
     evaluated = evaluation.evaluate(trained_run, split, None, torch.device("cpu"), precise=True)
     document = evaluated.document
     for name in ("np-m4", "other", "np-m4-2"):
@@ -287,7 +287,7 @@ def test_samples_are_what_evaluation_counts(runs, key):
     run = runs[0]
     model, split = (
         Model(run, torch.device("cpu"), precise=True),
-        test_splits.open_test_split(run),
+        evaluation_splits.open_test_split(run),
     )
     taken = gallery.take(model, split, run.cipher(key), 6)
     assert [sample.name for sample in taken] == split.names
@@ -308,7 +308,7 @@ def test_samples_are_what_evaluation_counts(runs, key):
 def test_the_encrypted_pictures_shown_do_not_give_the_key_away(runs, key):
     run = runs[0]
     cipher = run.cipher(key)
-    split = test_splits.open_test_split(run)
+    split = evaluation_splits.open_test_split(run)
     for sample in gallery.take(Model(run, torch.device("cpu")), split, cipher, 2):
         assert not np.array_equal(sample.encrypted, cipher.encrypt(sample.image))
         turned = (sample.encrypted != sample.image)[:, :4, :4].reshape(-1)

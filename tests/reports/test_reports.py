@@ -10,7 +10,7 @@ from making import copy_of, reconfigure
 from rich.console import Console
 
 from segkey import reports
-from segkey.model import conditions
+from segkey.model import comparability
 from segkey.model.configuration import Best, Configuration, Data, Network, Segment, Training
 from segkey.model.recipes import Recipe
 from segkey.model.results import Evaluation, MajorityClass, Score, read
@@ -163,7 +163,7 @@ def result(**changes) -> Evaluation:
 
 
 def made(name, correct, made_with=None, tested=None, **how):
-    found = conditions.of_run(made_with or MADE, tested or result())
+    found = comparability.of_run(made_with or MADE, tested or result())
     return replace(row(name, correct=correct, **how), data=found)
 
 
@@ -463,12 +463,12 @@ def test_a_name_that_is_taken_is_to_be_gone_on_with_only_if_it_can(tmp_path, tra
 
 def test_a_list_is_not_advised_to_take_a_folder_of_masks(tmp_path, trained_run, scenes_folder):
     from segkey.errors import SegkeyError
-    from segkey.model import test_splits
+    from segkey.model import evaluation_splits
 
     file = tmp_path / "photos.txt"
     file.write_text("\n".join(map(str, sorted((scenes_folder / "images/test").iterdir()))))
     with pytest.raises(SegkeyError) as caught:
-        test_splits.split_from_images(trained_run, file, None)
+        evaluation_splits.split_from_images(trained_run, file, None)
     assert "a tab" in caught.value.hint
     assert "--masks" not in caught.value.hint
 

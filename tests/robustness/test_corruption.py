@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from making import SMALL_NETWORK
 from tools import amount
 from typer.testing import CliRunner
 
@@ -295,10 +296,7 @@ def test_no_command_prints_a_number_that_damage_has_touched(
     how = {
         "train": (
             "shards",
-            "--recipe",
-            "scratch",
-            "--backbone",
-            "resnet14",
+            *SMALL_NETWORK,
             "--epochs",
             "1",
             "--batch-size",
@@ -307,7 +305,8 @@ def test_no_command_prints_a_number_that_damage_has_touched(
     }.get(command, (str(run_folder), "--shards", "shards"))
     with flipped(file, position, 0):
         done = CliRunner().invoke(app, [command, *how, "--device", "cpu"])
-    assert done.exit_code == 1 and done.stdout == "", done.stdout
+    assert done.exit_code == 1, done.stdout
+    assert done.stdout == "", done.stdout
     assert f"shards/{split}.h5 is damaged: dataset 'images', row" in done.stderr
     assert "epoch" not in done.stderr
     assert "IoU" not in done.stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import files
+from making import SMALL_NETWORK, files
 from tools import amount
 from typer.testing import CliRunner
 
@@ -67,10 +67,7 @@ class Train:
 
     def __init__(self, shards_folder, **_):
         how = (
-            "--recipe",
-            "scratch",
-            "--backbone",
-            "resnet14",
+            *SMALL_NETWORK,
             "--epochs",
             3,
             "--batch-size",
@@ -134,10 +131,7 @@ class Reproduce:
             4,
             "--size",
             32,
-            "--recipe",
-            "scratch",
-            "--backbone",
-            "resnet14",
+            *SMALL_NETWORK,
             "--epochs",
             2,
             "--wrong-keys",
@@ -311,9 +305,8 @@ def test_a_second_process_is_refused_while_the_first_lives_and_goes_on_after_it_
             time.sleep(0.001)
         os.kill(process, signal.SIGSTOP)  # it lives, and takes its time
         second = CliRunner().invoke(app, list(map(str, again)))
-        assert second.exit_code == 1 and "another segkey process is writing to" in second.stderr, (
-            second.stderr
-        )
+        assert second.exit_code == 1, second.stderr
+        assert "another segkey process is writing to" in second.stderr, second.stderr
     finally:
         os.kill(process, signal.SIGKILL)
         processes.end()
@@ -337,7 +330,9 @@ def test_a_training_that_cannot_write_goes_on_when_it_can(
     status, _, stderr = processes.run(cut, *train.first, limit=limit)
     assert status == 1
     assert "Traceback" not in stderr
-    assert "File too large" in stderr and "ulimit -f" in stderr and "No such" not in stderr, stderr
+    assert "File too large" in stderr, stderr
+    assert "ulimit -f" in stderr, stderr
+    assert "No such" not in stderr, stderr
     assert not list(cut.rglob("*.partial"))
     assert processes.run(cut, *next_arguments(train, cut))[0] == 0
     assert train.made(cut) == uninterrupted(train)[0]
@@ -354,9 +349,9 @@ def test_a_full_disk_leaves_the_earlier_shards_and_a_roomier_one_gets_the_rest(
     # The images alone would fit, which is looked at beforehand; with their masks they do not.
     (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - (images + whole) // 2))
     status, _, stderr = processes.run(folder, *command.first)
-    assert status == 1 and "No space left on device" in stderr and "free some space" in stderr, (
-        stderr
-    )
+    assert status == 1, stderr
+    assert "No space left on device" in stderr, stderr
+    assert "free some space" in stderr, stderr
     there = command.made(folder)
     assert there
     assert there.items() < expected.items()  # what was finished is whole, nothing is half made
@@ -374,7 +369,7 @@ def test_a_read_only_disk_is_named_and_nothing_on_it_changes(
     before = files(disk)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     monkeypatch.chdir(disk)
-    train = ("--recipe", "scratch", "--backbone", "resnet14", "--epochs", 1, "--device", "cpu")
+    train = (*SMALL_NETWORK, "--epochs", 1, "--device", "cpu")
     for arguments in (
         ("keygen", "other"),
         ("encrypt", scenes_folder, "--workers", 1),
@@ -384,11 +379,19 @@ def test_a_read_only_disk_is_named_and_nothing_on_it_changes(
         ("attack", "run", "--device", "cpu"),
     ):
         done = CliRunner().invoke(app, list(map(str, arguments)))
-        assert done.exit_code == 1 and isinstance(done.exception, SystemExit), (
+        assert done.exit_code == 1, (
             arguments,
             done.exception,
         )
-        assert "Read-only file system" in done.stderr and "choose another place" in done.stderr, (
+        assert isinstance(done.exception, SystemExit), (
+            arguments,
+            done.exception,
+        )
+        assert "Read-only file system" in done.stderr, (
+            arguments,
+            done.stderr,
+        )
+        assert "choose another place" in done.stderr, (
             arguments,
             done.stderr,
         )

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from making import reconfigure
+from making import SMALL_NETWORK, reconfigure
 from test_hostile import TORCH, session
 
 import segkey
@@ -40,10 +40,7 @@ CPU = ("--device", "cpu")
 TRAIN = (
     "train",
     "shards",
-    "--recipe",
-    "scratch",
-    "--backbone",
-    "resnet14",
+    *SMALL_NETWORK,
     "--epochs",
     1,
     "--batch-size",
@@ -61,10 +58,7 @@ GRID = (
     4,
     "--size",
     32,
-    "--recipe",
-    "scratch",
-    "--backbone",
-    "resnet14",
+    *SMALL_NETWORK,
     "--epochs",
     1,
     "--batch-size",
@@ -607,7 +601,8 @@ def test_lists_of_three_gigabytes_are_refused(tmp_path, scenes_folder):
     for outcome, name in zip(
         outcomes, ("list.txt", "scenes/classes.txt", "piped/classes.txt", "names"), strict=True
     ):
-        assert outcome["status"] == 1 and name in outcome["stderr"], outcome
+        assert outcome["status"] == 1, outcome
+        assert name in outcome["stderr"], outcome
 
 
 def test_json_that_grows_in_memory(tmp_path, world):

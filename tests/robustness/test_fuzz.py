@@ -179,11 +179,11 @@ def reseal(opened: h5py.File) -> None:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory, trained_run, key):
     """A run with results, and weights that are not looked at here."""
-    from segkey.model import test_splits
+    from segkey.model import evaluation_splits
 
     folder = tmp_path_factory.mktemp("fuzzed-runs") / "run"
     shutil.copytree(trained_run.path, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    run, split = Run.open(folder), test_splits.open_test_split(trained_run)
+    run, split = Run.open(folder), evaluation_splits.open_test_split(trained_run)
     cpu = evaluation.torch.device("cpu")
     run.keep(evaluation.evaluate(trained_run, split, None, cpu))
     target = attacks.Target.create(trained_run, split, trained_run.cipher(key), cpu)
@@ -236,7 +236,8 @@ def answered(*arguments: object) -> int:
     assert done.exit_code in (0, 1, 2), (arguments, done.exit_code)
     if done.exit_code == 1:
         assert done.stderr.count("segkey: error: ") == 1, (arguments, done.stderr)
-    assert "Traceback" not in done.stderr and time.monotonic() - began < 30, arguments
+    assert "Traceback" not in done.stderr, arguments
+    assert time.monotonic() - began < 30, arguments
     assert all(c.isprintable() or c == "\n" for c in done.stdout), arguments
     return done.exit_code
 

@@ -17,7 +17,7 @@ from segkey import attacks
 from segkey.crypto import ciphers
 from segkey.data.items import Item, Source
 from segkey.data.preparation import Preparation
-from segkey.model import networks, recipes, test_splits, training
+from segkey.model import evaluation_splits, networks, recipes, training
 from segkey.shards import Shard, encryption, open_splits
 from segkey.system.progress import Progress
 from segkey.system.seeds import seeded
@@ -112,7 +112,7 @@ def test_attacking_with_many_keys(trained_run, key):
     keys, cpu = 10_000 if FULL else 300, torch.device("cpu")
     cipher, split = (
         trained_run.cipher(key),
-        test_splits.open_test_split(trained_run),
+        evaluation_splits.open_test_split(trained_run),
     )
     growth = Growth(len(split) * (keys + 2))
     target = attacks.Target.create(trained_run, split, cipher, cpu, progress=Watched(growth))

@@ -60,6 +60,7 @@ def needles(key: Key, block_size: int) -> dict[str, bytes]:
         "secret": key._secret,
         "half of the secret": key._secret[:16],
         "FFX password": key.ffx_password(),
+        "age identity": key.age_secret(),
     }
     found = {}
     for name, data in numbers.items():
@@ -136,6 +137,11 @@ def the_session(shards: Path) -> list[tuple[int, str]]:
         (0, "report"),
         (0, "report --json"),
         (1, "report missing"),
+        (0, "seal runs/run --to keys/segkey.key"),
+        (1, f"evaluate runs/run --identity keys/other.key {cpu}"),
+        (1, "unseal runs/run --key keys/other.key"),
+        (0, f"evaluate runs/run {cpu}"),
+        (0, "unseal runs/run"),
         (0, "decrypt shards/np --out plain"),
         (1, "decrypt shards/np --out plain"),
         (1, "decrypt shards/np --key keys/other.key"),

@@ -185,7 +185,8 @@ except SegkeyError as error:
     run = subprocess.run(
         [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60
     )
-    assert "a.h5.partial: File too large" in run.stdout and "ulimit -f" in run.stdout, run
+    assert "a.h5.partial: File too large" in run.stdout, run
+    assert "ulimit -f" in run.stdout, run
     assert run.returncode == 0
     assert not list(tmp_path.iterdir())
 

@@ -8,7 +8,7 @@ import torch
 
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import authenticity, conditions, locked_runs, runs
+from segkey.model import authenticity, comparability, locked_runs, runs
 from segkey.model.results import Incorrect, MajorityClass, Plain, Score
 from segkey.paper.grid import Cell
 from segkey.paper.settings import FORMAT
@@ -52,7 +52,7 @@ class CellResult:
         trained_on: fingerprint of the training images and masks.
         tested: what it was tested on, as results tell it.
         images: test images.
-        conditions: of training and test, see `segkey.model.conditions`.
+        conditions: of training and test, see `segkey.model.comparability`.
         correct: with the correct key.
         plain, incorrect: plain images, wrong keys; None for the baseline.
         majority_class: the baseline that needs no model.
@@ -101,10 +101,10 @@ class CellResult:
         early = {
             "epochs done": self.epochs,
             "test images": self.images or None,
-            **{name: conditions.significant(versions.get(name)) for name in ("segkey", "torch")},
+            **{name: comparability.significant(versions.get(name)) for name in ("segkey", "torch")},
         }
         known = {name: value for name, value in early.items() if value is not None}
-        return {"trained on": conditions.device_kind(self.device)} | known | self.conditions
+        return {"trained on": comparability.device_kind(self.device)} | known | self.conditions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -214,16 +214,17 @@ def _as_trained(run: Run, images: Path, masks: Path | None) -> Source:
         source = sources.find(images, masks, split=sources.AS_FOUND, read_names=False)
         source.reading, source.ignore_index = Reading.from_text(header.reading), header.ignore_index
         return source
+    named = sources.find(images, masks, split=sources.AS_FOUND)
+    if named.has_masks and named.classes:
+        _check_classes(tuple(named.classes), run, images)
     ignore = None if header.ignore_index == VOID else frozenset({header.ignore_index})
     taken = intake.take_in(
         images, masks, Choices(ignore=ignore), sources.AS_FOUND, names=header.classes
     )
     taken.require()
     for finding in taken.findings:
-        if finding.severity is Severity.WARN:
+        if finding.severity is Severity.WARN and not finding.named_later:
             warnings.warn(finding.text, SegkeyWarning, stacklevel=3)
-    if taken.source.has_masks:
-        _check_classes(tuple(taken.source.classes), run, images)
     return taken.source
 
 

@@ -1,0 +1,81 @@
+"""What is odd about the colours of masks: unlisted ones, palettes that contradict, transparency."""
+
+from collections import Counter
+
+import numpy as np
+
+from segkey.data.conclusions import Case, palettes_differ
+from segkey.data.items import Severity, counted
+from segkey.data.masks import COLOUR
+from segkey.data.reading import NO_CLASS, unpacked
+
+WARN, REFUSE = Severity.WARN, Severity.REFUSE
+_SHOWN = 12  # colours in one message
+
+
+def colours(case: Case) -> None:
+    """Colours that nothing gives a class."""
+    held = case.colours()
+    if not held:
+        return
+    reading = case.reading
+    if not reading.colours:
+        kinds = case.survey.kinds
+        case.say(
+            REFUSE,
+            f"{counted(kinds[COLOUR].count, 'mask')} hold colours, not class numbers, such as "
+            f"{kinds[COLOUR].name}: {_list_of(held)}",
+            "give the class of each colour with --colors FILE: 'name red green blue' per line, "
+            "class 0 first (CVAT's labelmap.txt and a class_dict.csv are understood)",
+        )
+        return
+    unknown = [c for c in held if int(reading.of_colours(np.array([c]))[0]) == NO_CLASS]
+    if unknown:
+        masks = [case.survey.holders.get((COLOUR, c)) for c in unknown]
+        most = max((example.count for example in masks if example), default=1)
+        case.say(
+            REFUSE if 2 * most >= case.survey.read else WARN,
+            f"masks hold {counted(len(unknown), 'colour')} that {_file(case)} does not list: "
+            f"{_list_of(Counter({c: held[c] for c in unknown}))}",
+            "add a line for each ('void' names pixels of no class); colours between two others come "
+            "from anti-aliasing or JPEG: export the masks again without",
+        )
+
+
+def _file(case: Case) -> str:
+    return str(case.labels.file) if case.labels else "PASCAL VOC's palette"
+
+
+def _list_of(colours: Counter[int]) -> str:
+    shown = [str(unpacked(colour)) for colour, _ in colours.most_common(_SHOWN)]
+    return ", ".join(shown) + (
+        f" and {len(colours) - _SHOWN} more" if len(colours) > _SHOWN else ""
+    )
+
+
+def palettes(case: Case) -> None:
+    """Palettes that give one number two colours: masks that were quantised one by one."""
+    if case.reading.palettes or not (conflict := palettes_differ(case)):
+        return
+    number, one, other = conflict
+    what = f"number {number} is {unpacked(one)} in some masks and {unpacked(other)} in others"
+    if one == other:
+        what = f"the colour {unpacked(one)} has several numbers, one of them {number}"
+    case.say(
+        REFUSE,
+        f"masks have {len(case.survey.palettes)} different palettes: {what}; colours: "
+        f"{_list_of(case.palette_colours())}",
+        "give the class of each colour with --colors FILE ('name red green blue' per line), or "
+        "--map numbers if the numbers are right and only the colours differ",
+    )
+
+
+def transparent(case: Case) -> None:
+    seen = case.survey.transparent
+    if seen.count:
+        case.say(
+            WARN,
+            f"{counted(seen.count, 'mask')} with transparent pixels, such as {seen.name}: these are "
+            f"read as black",
+            "save masks without an alpha channel",
+        )

@@ -1,0 +1,28 @@
+"""How OpenMP's threads wait for each other: a short spin, and none on a busy machine.
+
+GNU OpenMP, which torch brings along, spins for some 300,000 rounds before a thread sleeps. Beside
+other processes a spinning thread takes the core that the thread it waits for needs. It reads its
+environment once, when torch is first imported.
+"""
+
+import os
+
+_CHOSEN_BY_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+SPIN, SPIN_IF_BUSY = "10000", "0"  # rounds
+
+
+def bound_spinning() -> None:
+    """Set how long threads spin, in the environment of this process and those it starts.
+
+    An environment in which the user set it stays as it is. Without effect if torch is imported.
+    """
+    if not any(name in os.environ for name in _CHOSEN_BY_USER):
+        os.environ["GOMP_SPINCOUNT"] = SPIN_IF_BUSY if _is_busy() else SPIN
+
+
+def _is_busy() -> bool:
+    """True if in the last minute other processes kept more than half of the cores."""
+    try:
+        return os.getloadavg()[0] > len(os.sched_getaffinity(0)) / 2
+    except (AttributeError, OSError):  # not known on every system
+        return False

@@ -28,7 +28,9 @@ def small_unet(classes: int, channels: int) -> torch.nn.Module:
     """float (N, channels, H, W), normalised, to logits (N, classes, H, W)."""
     import segmentation_models_pytorch as smp
 
-    return smp.Unet("tu-mobilenetv3_small_050", None, in_channels=channels, classes=classes)
+    return smp.Unet(
+        "tu-mobilenetv3_small_050", encoder_weights=None, in_channels=channels, classes=classes
+    )
 
 
 def train(model: torch.nn.Module, data, epochs: int) -> None:
@@ -49,7 +51,7 @@ def accuracy(model: torch.nn.Module, data) -> float:
     return torch.cat([(made == masks).float().flatten() for made, masks in pairs]).mean().item()
 
 
-def main(folder: Path, images: int = 160, epochs: int = 4) -> dict[str, float]:
+def main(folder: Path, images: int = 64, epochs: int = 4) -> dict[str, float]:
     """Train on scenes under a key; the accuracy with that key, a wrong one and none."""
     key, wrong = segkey.Key.generate(), segkey.Key.generate()
     source = scenes.write(folder / "scenes", train=images, val=8, test=24, size=64)

@@ -1,4 +1,4 @@
-"""Commands ``segkey lock`` and ``segkey whose``."""
+"""Commands ``segkey lock``, ``segkey whose`` and ``segkey fold``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -134,6 +134,30 @@ def whose(
         console.show_json(reports.whose_document(model, found))
     else:
         console.show(reports.whose_table(model, found), reports.whose_sentence(found))
+
+
+@app.command(epilog="Example: segkey fold runs/np-m4", rich_help_panel="Model")
+def fold(
+    run: options.RunFolder,
+    name: Annotated[
+        str | None, option("--name", metavar="NAME", help="Name the folded run.")
+    ] = None,
+    key: options.KeyFile = None,
+    passphrase_file: options.PassphraseFile = None,
+    identity: options.IdentityFile = None,
+) -> None:
+    """Fold batch normalisation into the convolutions before it.
+
+    The new run predicts what RUN predicts, and stores no statistics of its training images, from
+    which 'segkey attack --attack statistics' takes keys. Its training cannot go on.
+    """
+    from segkey.model import folded_runs
+
+    opened = options.open_run(run)
+    recipients.unlock(opened, key, passphrase_file, identity)
+    made = folded_runs.fold_run(opened, name)
+    pairs = len(made.configuration.model.folded)
+    console.note(f"{made.path}: {pairs} batch normalisations of {opened.name} are folded")
 
 
 def _key_files(given):

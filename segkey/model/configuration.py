@@ -38,6 +38,7 @@ _TIME = pattern(
     r"\d{4}-\d\d-\d\d([T ][0-9:.+Z-]{0,30})?", "a time such as 2024-12-31T12:00:00+00:00"
 )
 _EPOCHS = 10**9
+_MODULE = pattern(r"\w+(\.\w+){0,50}", "a path of modules")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Lock:
         created, versions: when and with what.
     """
 
-    stem: str = stated(pattern(r"\w+(\.\w+){0,50}", "a path of modules"))
+    stem: str = stated(_MODULE)
     block_size: int = stated(whole(1, MAX_BLOCK))
     whole_blocks: bool = stated(YES_OR_NO)
     original: str | None = stated(or_none(HEX_64), default=None)
@@ -73,6 +74,8 @@ class Network:
         mean, std: that pixels 0 … 1 are normalised by; the network's own, if None. Those of the
             original, if it is locked.
         lock: how its first convolution was locked; None if it was not.
+        folded: paths of convolutions, each with that of the batch normalisation that was folded
+            into it (`segkey.model.folding`).
     """
 
     name: str = stated(pattern(NETWORK_NAME.pattern, "a network's name"), "name", "backbone")
@@ -84,6 +87,9 @@ class Network:
         many(number(0, 100, above=True), MAX_CHANNELS, 1), default=None, omitted=True
     )
     lock: Lock | None = stated(Lock, default=None, omitted=True)
+    folded: tuple[tuple[str, str], ...] = stated(
+        many(many(_MODULE, 2, 2), 100_000), default=(), omitted=True
+    )
     unknown: dict = records.unknown_fields()
 
     @property

@@ -6,11 +6,14 @@ normalisation follows which convolution; nothing is assumed of its architecture.
 """
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from segkey.errors import SegkeyError
 
 _SIDE = 64  # pixels of the image that a network is tried on
 _CLOSE = 1e-3  # of the largest output: what rounding may change in float32
@@ -43,6 +46,33 @@ def fold_batchnorm(model: nn.Module, example: Tensor | None = None) -> nn.Module
         tried = _folded(whole, [pair])
         whole = tried if _agree(_outputs(tried, example), expected) else whole
     return whole
+
+
+def put_in_place(model: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
+    """Give a network the modules of a folded one: convolutions with a bias, no normalisation.
+
+    Args:
+        model: with random weights; it is changed.
+        pairs: from `foldable` of the network that was folded.
+
+    Raises:
+        SegkeyError: the network has no such pair.
+    """
+    for convolution_at, normalisation_at in pairs:
+        try:
+            convolution = model.get_submodule(convolution_at)
+            normalisation = model.get_submodule(normalisation_at)
+        except AttributeError:
+            convolution = normalisation = None
+        if not _is_convolution(convolution) or not isinstance(normalisation, _BatchNorm):
+            raise SegkeyError(
+                f"there is nothing to fold at {convolution_at} and {normalisation_at}",
+                "restore run.json from a backup, or fold the original again",
+            )
+        if convolution.bias is None:
+            outputs = normalisation.num_features
+            convolution.bias = nn.Parameter(convolution.weight.new_zeros(outputs))
+        _put(model, normalisation_at, nn.Identity())
 
 
 def foldable(model: nn.Module, example: Tensor | None = None) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from segkey.errors import SegkeyError
-from segkey.model import network_registry, starting_weights
+from segkey.model import folding, network_registry, starting_weights
 from segkey.model.locked_conv import put_in_place
 from segkey.model.network_registry import in_a_line, recorded
 
@@ -125,10 +125,11 @@ class Segmenter(nn.Module):
 def described(model: dict, classes: list[str] | tuple[str, ...]) -> Segmenter:
     """The network that ``run.json`` describes under ``model``, with random weights.
 
-    That of a locked run has the locked first convolution in the place of its own.
+    That of a locked run has the locked first convolution in the place of its own, that of a folded
+    one no batch normalisation where it was folded.
 
     Raises:
-        SegkeyError: its package or plug-in is missing, or a lock does not fit it.
+        SegkeyError: its package or plug-in is missing, or a lock or what was folded does not fit.
     """
     network = Segmenter(
         recorded(model),
@@ -139,6 +140,7 @@ def described(model: dict, classes: list[str] | tuple[str, ...]) -> Segmenter:
     )
     if lock := model.get("lock"):
         put_in_place(network, lock["stem"], lock["block_size"], lock["whole_blocks"])
+    folding.put_in_place(network, model.get("folded", ()))
     return network
 
 

@@ -118,6 +118,11 @@ def resume(
             f"run {run.name} is locked, so its training cannot go on",
             "go on with the run that it was made of, and lock it again",
         )
+    if run.configuration.model.folded:
+        raise SegkeyError(
+            f"run {run.name} is folded, so its training cannot go on",
+            "go on with the run that it was made of, and fold it again",
+        )
     if run.configuration.recipe is None:
         raise SegkeyError(
             f"run {run.name} was trained elsewhere: nothing is known of its training",

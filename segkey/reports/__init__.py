@@ -23,7 +23,7 @@ from segkey.reports.locks import locked_table, whose_document, whose_sentence, w
 from segkey.reports.networks import import_table, network_table
 from segkey.reports.tables import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
 from segkey.reports.text import visible
-from segkey.reports.verdicts import strongest_first, suite_table, suite_verdict
+from segkey.reports.verdicts import by_required_access, suite_table, suite_verdict
 from segkey.system.words import in_bytes
 
 __all__ = [
@@ -51,7 +51,7 @@ __all__ = [
     "key_space_table",
     "locked_table",
     "network_table",
-    "strongest_first",
+    "by_required_access",
     "suite_table",
     "suite_verdict",
     "prediction_table",

@@ -31,8 +31,8 @@ from segkey.reports.tables import (
 from segkey.reports.text import number, visible
 from segkey.reports.verdicts import (
     OPTIMISTIC,
+    by_required_access,
     nothing_to_judge,
-    strongest_first,
     suite_verdict,
 )
 from segkey.system.shell import option, word
@@ -162,7 +162,7 @@ def _part(row: Row, run, samples) -> Part:
         _verdict(attacked, row.suite, run.result("evaluate")),
         attack_rows(attacked) if attacked else [],
         attack_notes(attacked) if attacked else [],
-        strongest_first(row.suite) if row.suite else [],
+        by_required_access(row.suite) if row.suite else [],
         list(attacked.incorrect.values) if attacked and attacked.is_measured else [],
         training_curves(run.history(), run.configuration.best and run.configuration.best.epoch),
         _commands(run, attacked),

@@ -23,11 +23,20 @@ _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best score without a key to
 OPTIMISTIC = "chosen on the test images it is judged on: optimistic for the attacker"
 
 
-def strongest_first(suite: Suite) -> list[AttackLine]:
-    """The attacks of a suite, by their score; those that are given part of the key come last."""
+def by_required_access(suite: Suite) -> list[AttackLine]:
+    """The attacks of a suite: those that need the least access first, and the strongest of these.
+
+    Attacks that are given part of the key come last, those of a user's own with other words of
+    access before them.
+    """
+    order = {access: place for place, access in enumerate(ACCESS)}
     return sorted(
         suite.attacks,
-        key=lambda line: (line.required_access == KEY_PART, -(line.mean_iou or 0.0)),
+        key=lambda line: (
+            order.get(line.required_access, order[KEY_PART] - 0.5),
+            line.required_access,
+            -(line.mean_iou or 0.0),
+        ),
     )
 
 
@@ -59,11 +68,16 @@ def suite_table(suite: Suite) -> Table:
     label = method_label(suite.method, suite.block_size)
     if suite.fixed_password:
         label += ", password fixed"
-    heading = f"{suite.run} ({label}): attacks, strongest first, on {suite.images} test images"
+    heading = f"{suite.run} ({label}): attacks by what they need, on {suite.images} test images"
     table = table_of(heading, "attack", "keys", "images", "seconds", "mean IoU", "recovered")
-    for line in strongest_first(suite):
+    access = None
+    for line in by_required_access(suite):
+        if line.required_access != access:
+            access = line.required_access
+            table.add_section()
+            table.add_row(printable(f"with {access}:"), *[""] * 5)
         table.add_row(
-            printable(line.attack),
+            printable(f"  {line.attack}"),
             f"{line.queries:,}",
             f"{line.images:,}",
             f"{line.seconds:.0f}" if line.seconds >= 10 else f"{line.seconds:.1f}",
@@ -89,7 +103,7 @@ def suite_table(suite: Suite) -> Table:
         f"{line.attack}: {line.summary}. Requires {line.required_access}; the attacker has "
         f"{line.attacker_knowledge}."
         + (f" {OPTIMISTIC.capitalize()}." if line.chosen_on_test else "")
-        for line in strongest_first(suite)
+        for line in by_required_access(suite)
     ]
     notes += [
         f"{line.attack} is listed last: it is given part of the key"
@@ -160,6 +174,7 @@ def suite_verdict(suite: Suite) -> str:
         if line.attack != "plain":  # it is what the others are measured against
             by_access.setdefault(line.required_access, []).append(line)
     del by_access[KEY_PART]
+    lines += filter(None, [_weakest_access(by_access)])
     lines += [_against(f"With {access}", tried) for access, tried in by_access.items() if tried]
     return "\n".join(lines)
 
@@ -172,6 +187,15 @@ def _strongest(suite: Suite) -> str:
         return ""
     needs = f"which needs {best.required_access}"
     return f"; the strongest attack, {best.attack}, {needs}, reaches {best.mean_iou:.4f}"
+
+
+def _weakest_access(by_access: dict[str, list[AttackLine]]) -> str:
+    """The least access at which more than half is recovered, by which attack."""
+    for access, tried in by_access.items():
+        best = max(tried, key=lambda line: line.recovered or 0.0, default=None)
+        if best and (best.recovered or 0.0) > _HALF:
+            return f"More than half of the key's worth falls to an attacker with {access} ({best.attack})."
+    return "No attack that was run recovers more than half of the key's worth."
 
 
 def _against(who: str, lines: list[AttackLine]) -> str:

@@ -249,7 +249,7 @@ def test_attacks_by_name_are_kept_and_reported(ready):
     assert [each["attack"] for each in second["attacks"]] == ["plain", "known-pair", "partial-key"]
     assert not (ready / "attack.partial.jsonl").exists()
     reported = segkey("report", ready).stdout
-    assert "attacks, strongest first" in reported
+    assert "attacks by what they need" in reported
     assert "With a plain/encrypted pair" in reported
     assert (
         json.loads(segkey("report", ready, "--json").stdout)[0]["suite"]["attacks"]

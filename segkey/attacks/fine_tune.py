@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.integrate import trapezoid
 
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
@@ -38,38 +39,62 @@ def _obstacle(target: Target) -> str:
 def fine_tune(target: Target, budget: Budget, seed: int) -> Result:
     """Train on plain images from the stolen weights, and from the weights that model began with.
 
-    The difference of the two is what the theft was worth. The learning rate is that of the recipe
+    Public weights are a third start, if the budget names some. The difference to the best of the
+    others is what the theft was worth; the areas under the curves (`areas`) say it in one number.
+    The learning rate is that of the recipe
     ``scratch``, over ``budget.epochs`` epochs or ``budget.steps`` steps, whichever is more; what is
     shown is the last epoch, without choosing.
     """
     loader = target.images_of("train")
     curve = [_stolen_as_it_is(target)]
+    starts = ("stolen", "anew", *(("public",) if budget.public_weights else ()))
     counts = _numbers_of_images(len(loader), budget.percents)
     images = sum(_epochs(count, budget) * count for count in counts.values())
-    with target.task("fine-tune", 2 * (images + len(target.loader) * len(counts))):
+    with target.task("fine-tune", len(starts) * (images + len(target.loader) * len(counts))):
         for percent, count in counts.items():
             line = {"percent": percent, "images": count, "epochs": _epochs(count, budget)}
-            for start in ("stolen", "anew"):
+            for start in starts:
                 name = f"fine-tune/{seed}/{percent:g}/{line['epochs']}/{start}"
                 line[start] = target.cached(
                     name, lambda s=start, n=count: _train(target, loader, n, budget, seed, s)
                 )
             curve.append(line)
     best = max(curve, key=lambda line: line["stolen"])
+    without = max((best[start] for start in starts[1:] if best[start] is not None), default=None)
     summary = (
         f"{best['percent']:g} % of the training images ({best['images']}), {best['epochs']} epochs"
     )
-    if best["anew"] is not None:
-        summary += f"; {best['anew']:.4f} without the stolen model"
+    if without is not None:
+        summary += f"; {without:.4f} without the stolen model"
     details = {
         "curve": curve,
-        "without_the_model": best["anew"],
+        "without_the_model": without,
+        "slc_auc": areas(curve, starts, target.correct().majority_class.mean_iou),
         "recipe": "scratch",
         "split": loader.split.header.split,
     }
     return Result(
         best["stolen"], summary, details, chosen_on_test=True
     )  # among the parts of the training images
+
+
+def areas(curve: list[dict], starts: tuple[str, ...], nothing: float) -> dict[str, float]:
+    """The area under each curve of mean IoU by percent of the training images, SLC-AUC.
+
+    Divided by the largest percent, so that it is a mean IoU, 0 … 1: the mean over all budgets up
+    to that.
+
+    Args:
+        curve: a line per budget, beginning with no images.
+        starts: the curves.
+        nothing: mean IoU without images and without the stolen model, the majority class's.
+    """
+    percents = [line["percent"] for line in curve]
+    found = {}
+    for start in starts:
+        scores = [nothing if line.get(start) is None else line[start] for line in curve]
+        found[start] = float(trapezoid(scores, percents)) / percents[-1]
+    return found
 
 
 def _stolen_as_it_is(target: Target) -> dict:
@@ -111,7 +136,7 @@ def _train(
     epochs, steps = _epochs(count, budget), math.ceil(count / _BATCH)
     how = recipe("scratch", epochs=epochs, batch_size=_BATCH)
     torch.manual_seed(seed)
-    model = _starting_model(target, start)
+    model = _starting_model(target, budget, start)
     optimizer = how.build_optimizer(model)
     chosen = seeded("fine-tune", seed).permutation(len(loader))[:count]
     ignore = loader.split.header.ignore_index
@@ -138,11 +163,12 @@ def _train(
     return target.score(None, model=distributed.same_weights(model).eval()).mean_iou
 
 
-def _starting_model(target: Target, start: str) -> networks.Segmenter:
-    """The stolen network, or a network with the weights that the stolen one began with."""
+def _starting_model(target: Target, budget: Budget, start: str) -> networks.Segmenter:
+    """The stolen network, or one with the weights that it began with, or with public ones."""
     if start == "stolen":
         return target.run.load_model(target.device)
     run = target.run
     made, weights = run.configuration.model, run.starting_weights or "none"
+    weights = budget.public_weights if start == "public" else weights
     model = networks.build(made.network, list(run.header.classes), weights, made.channels)
     return model.to(target.device, memory_format=torch.channels_last)

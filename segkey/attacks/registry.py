@@ -19,6 +19,7 @@ class Budget:
         epochs: of fine-tuning.
         steps: fine-tuning makes at least so many; who has few images goes over them more often.
         percents: parts of the training images a fine-tuner has.
+        public_weights: a file of weights that anybody can have, to fine-tune from, too.
         pairs: numbers of plain images with their encrypted twins.
         per_level: wrong keys for each part of the key that they share with the right one.
 
@@ -31,7 +32,8 @@ class Budget:
     images: int = 32
     epochs: int = 10
     steps: int = 100
-    percents: tuple[float, ...] = (1, 5, 10, 50)
+    percents: tuple[float, ...] = (1, 5, 10)
+    public_weights: str | None = None
     pairs: tuple[int, ...] = (1, 2, 10)
     per_level: int = 3
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segkey.attacks.cipher_parts import agreement, random_key, secret_parts
 from segkey.attacks.fitted_permutation import fitted_permutations
-from segkey.attacks.layer_statistics import LayerStatistics
+from segkey.attacks.layer_statistics import LayerStatistics, has_statistics
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.stem_moments import StemMoments, stride_within
 from segkey.attacks.target import Target
@@ -46,7 +46,7 @@ _BATCH = 16
 
 def _obstacle(target: Target) -> str:
     if not secret_parts(target.cipher):
-        return "there is no key"
+        return ""
     if unknown := set(target.cipher.PARTS) - {"selected", "permutation", "values"}:
         return f"this does not know how to guess a part of a key like {', '.join(sorted(unknown))}"
     return why_no_statistics(target)
@@ -60,12 +60,22 @@ def why_no_statistics(target: Target) -> str:
         return error.what
     if isinstance(stem.convolution, LockedConv):
         return "this does not know how the statistics of a locked layer follow from plain images"
-    normalisation = stem.normalisation
-    if normalisation is None:
+    if is_folded(stem) and "permutation" not in target.cipher.PARTS:
+        return ""
+    if stem.normalisation is None:
         return "no batch normalisation follows the first convolution (it may have been folded)"
-    if normalisation.running_mean is None:
+    if stem.normalisation.running_mean is None:
         return "the batch normalisation after the first convolution stores no statistics"
     return ""
+
+
+def is_folded(stem: Stem) -> bool:
+    """Whether a batch normalisation seems to have been folded into the stem.
+
+    Then its outputs have a mean of about 0 and a variance of about 1, as the scale and offset of a
+    normalisation stay near 1 and 0, where training begins.
+    """
+    return stem.normalisation is None and stem.convolution.bias is not None
 
 
 @attack(
@@ -80,14 +90,18 @@ def statistics(target: Target, budget: Budget, seed: int) -> Result:
     images = torch.cat([images for images, _ in loader.batches(_BATCH)])
     name = f"statistics/{seed}/{len(loader)}"
     with target.task("statistics", len(target.loader)):
-        found = target.cached(name, lambda: _search(target, images, seed).document)
-        guess = _Guess.read(own, found)
+        if secret_parts(own):
+            found = target.cached(name, lambda: _search(target, images, seed).document)
+            guess = _Guess.read(own, found)
+        else:  # the only key
+            guess = _Guess(own, 0.0)
         mean_iou = target.evaluate(f"{name}/all", guess.cipher).mean_iou
     agreed = agreement(own, guess.cipher)
     details = {
         "split": loader.split.header.split,
         "images": len(loader),
         "loss": guess.loss,
+        "folded": is_folded(find_stem(target.model)),
         "agreement": agreed,
         "found": guess.cipher.same_as(own),
     }
@@ -169,10 +183,13 @@ class _Judge:
 
     @torch.inference_mode()
     def divergence(self, cipher: Cipher) -> float:
-        """`LayerStatistics.divergence` under a cipher."""
+        """`LayerStatistics.divergence` under a cipher; entropy if no layer has statistics."""
         self._target.spend(len(self._images))
         pixels = as_pixels(cipher.encrypt(self._images), self._target.cipher.max_value)
-        return float(self._layers.divergence(pixels))
+        if any(map(has_statistics, self._target.model.modules())):
+            return float(self._layers.divergence(pixels))
+        logits = self._target.model(pixels).float()
+        return float(-(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean())
 
 
 def _with_tables(

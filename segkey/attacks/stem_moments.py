@@ -22,7 +22,9 @@ class StemMoments:
     """Mean and mean square of every filter's response, as functions of a selection.
 
     Args:
-        stem: with a normalisation that has running statistics.
+        stem: with a normalisation that has running statistics; without one, responses with the
+            bias are taken to have a mean of 0 and a variance of 1, as after a normalisation that
+            was folded.
         plain: float (N, C, H, W), plain images as the network normalises them.
         changed: float (N, C, H, W), the same with every position encrypted.
         block_size: M.
@@ -40,8 +42,11 @@ class StemMoments:
         self._weight = stem.convolution.weight.detach().float()
         filters, channels = self._weight.shape[:2]
         self.positions = channels * block_size**2
-        self.stored_mean = stem.normalisation.running_mean.detach().float()
-        self.stored_variance = stem.normalisation.running_var.detach().float().clamp(min=1e-12)
+        self.stored_mean, self.stored_variance = torch.zeros(filters), torch.ones(filters)
+        if stem.normalisation is not None:
+            self.stored_mean = stem.normalisation.running_mean.detach().float()
+            self.stored_variance = stem.normalisation.running_var.detach().float()
+            self.stored_variance = self.stored_variance.clamp(min=1e-12)
         if stem.convolution.bias is not None:
             self.stored_mean = self.stored_mean - stem.convolution.bias.detach().float()
         self._count(plain, changed)

@@ -43,6 +43,14 @@ class Chosen:
             panel=_ATTACKS,
         ),
     ] = None
+    statistics: Annotated[
+        bool,
+        flag(
+            "--statistics",
+            help="Compute the key from what batch normalisation stores and unlabelled images.",
+            panel=_ATTACKS,
+        ),
+    ] = False
     ciphertext_only: Annotated[
         bool,
         flag(
@@ -90,6 +98,7 @@ class Chosen:
         """Names of the attacks in the registry, each once; empty if none was asked for."""
         asked = {
             "plain": self.plain,
+            "statistics": self.statistics,
             "known-pair": self.known_pair or self.pair,
             "ciphertext-only": self.ciphertext_only,
             "exhaustive": self.exhaustive,
@@ -138,6 +147,15 @@ class Spending:
             panel=_BUDGET,
         ),
     ] = 100
+    public_weights: Annotated[
+        Path | None,
+        option(
+            "--public-weights",
+            metavar="FILE",
+            help="Fine-tune from these weights, too, for comparison.",
+            panel=_BUDGET,
+        ),
+    ] = None
     per_level: Annotated[
         int,
         option(
@@ -161,6 +179,7 @@ class Spending:
             steps=self.steps,
             percents=tuple(percents or attacks.Budget.percents),
             per_level=self.per_level,
+            public_weights=self.public_weights and str(self.public_weights),
         )
 
 

@@ -15,6 +15,7 @@ from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.data import scenes, sources
 from segkey.model.batches import as_pixels
+from segkey.model.folding import fold_batchnorm
 from segkey.model.networks import Segmenter
 from segkey.model.stem import Stem, find_stem
 
@@ -226,9 +227,24 @@ def test_the_attack_scores_what_it_found_and_keeps_no_key(target):
         assert result.mean_iou == target.correct().mean_iou
 
 
-def test_it_does_not_fit_without_a_key_or_without_statistics(target, attacked, open_run):
-    plain_target = attacked(open_run)
-    assert statistics._obstacle(plain_target) == "there is no key"
+def test_a_folded_network_is_attacked_by_what_is_usual(plain, key):
+    """Its normalisations began with a scale of 1 and an offset of 0, and stayed near them."""
+    cipher = ciphers.from_key("np", key, 4, 3)
+    target = planted(cipher, plain)
+    norm, generator = target.model.fcn.backbone.bn1, torch.Generator().manual_seed(0)
+    norm.weight.data.add_(0.1 * torch.randn(64, generator=generator))
+    norm.bias.data.add_(0.1 * torch.randn(64, generator=generator))
+    target.model = fold_batchnorm(target.model, as_pixels(plain[:1], 255))
+    assert statistics.is_folded(find_stem(target.model))
+    assert statistics._obstacle(target) == ""
+    found = statistics._search(target, plain, seed=0).cipher
+    shifts = statistics._shifts(cipher.selected, find_stem(target.model), cipher)
+    assert max(np.mean(found.selected == shift) for shift in shifts) > 0.8
+    shuffled = Planted(target.model, ciphers.from_key("shf", key, 4, 3))
+    assert "may have been folded" in statistics._obstacle(shuffled)
+
+
+def test_it_does_not_fit_without_statistics(target, attacked):
     assert statistics._obstacle(target) == ""
     bare = attacked(target.run)
     bare.model.fcn.backbone.bn1 = nn.Identity()

@@ -355,3 +355,26 @@ def test_fine_tuning_advises_a_share_that_it_accepts(target):
 def test_unknown_attacks(target):
     with pytest.raises(SegkeyError, match="no attack 'prayer'"):
         attacks.run_attacks(target, ["prayer"])
+
+
+def test_the_area_under_a_curve_of_fine_tuning_is_a_mean_over_budgets():
+    curve = [
+        {"percent": 0, "stolen": 0.2, "anew": None},
+        {"percent": 5, "stolen": 0.3, "anew": 0.1},
+        {"percent": 10, "stolen": 0.5, "anew": 0.3},
+    ]
+    found = fine_tune.areas(curve, ("stolen", "anew"), nothing=0.02)
+    assert found["stolen"] == pytest.approx((0.25 + 0.4) / 2)
+    assert found["anew"] == pytest.approx((0.06 + 0.2) / 2)
+
+
+def test_fine_tuning_starts_from_public_weights_too(target):
+    public = str(target.run.weights_file)
+    result = result_of(
+        "fine-tune", target, percents=(10,), epochs=1, steps=2, public_weights=public
+    )
+    (as_it_is, some), areas = result.details["curve"], result.details["slc_auc"]
+    assert as_it_is["public"] is None
+    assert some["public"] == some["stolen"]  # the same weights
+    assert set(areas) == {"stolen", "anew", "public"}
+    assert result.details["without_the_model"] == max(some["anew"], some["public"])

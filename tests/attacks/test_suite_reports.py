@@ -62,17 +62,29 @@ def suite(*lines, **how):
     return read("suite", document(*lines, **how))
 
 
-def test_the_table_has_the_strongest_attack_first_and_what_only_teaches_last():
+def test_the_table_goes_by_required_access_and_then_by_strength():
     table = document(
-        line("wrong-keys", 0.2),
+        line("known-pair", 0.5, steals="a plain/encrypted pair"),
+        line("search", 0.4, steals="the model and labelled images"),
         line("nearby", 0.45, steals=""),
-        line("exhaustive", 0.5, queries=924),
+        line("wrong-keys", 0.2),
+        line("exhaustive", 0.5, steals="the model and labelled images", queries=924),
         left_out={"search": "for some reason"},
     )
     text = shown(reports.suite_table(read("suite", table)), width=200)
-    places = [
-        text.index(name) for name in ("exhaustive", "wrong-keys", "partial-key", "the correct key")
-    ]
+    order = (
+        "with the model alone:",
+        "wrong-keys",
+        "with the model and labelled images:",
+        "exhaustive",
+        "search",
+        "with a plain/encrypted pair:",
+        "known-pair",
+        "with part of the key:",
+        "partial-key",
+        "the correct key",
+    )
+    places = [text.index(name) for name in order]
     assert places == sorted(places)
     row = next(row for row in text.splitlines() if "exhaustive" in row)
     assert "924" in row
@@ -127,7 +139,16 @@ def test_the_verdict_tells_those_who_hold_more_apart():
     )
     assert "With one pair, known-pair (1 try, 0 s) reaches 0.5000: the protection is gone." in text
     assert "partial-key" not in text
-    assert len(text.splitlines()) == 3  # what it is worth, and a line for each kind of attacker
+    assert (
+        "More than half of the key's worth falls to an attacker with one pair (known-pair)" in text
+    )
+    # What it is worth, the least access that suffices, and a line for each kind of attacker.
+    assert len(text.splitlines()) == 4
+
+
+def test_the_verdict_says_so_if_no_attack_recovers_half():
+    text = reports.suite_verdict(suite(line("wrong-keys", 0.12), line("nearby", 0.5, steals="")))
+    assert "No attack that was run recovers more than half of the key's worth." in text
 
 
 def test_attackers_with_labelled_images_stand_under_their_own_heading():
@@ -159,6 +180,10 @@ def test_attackers_with_labelled_images_stand_under_their_own_heading():
         "the strongest attack, exhaustive, which needs the model and labelled images, reaches "
         "0.5000" in told[0]
     )
+    assert told.pop(1) == (
+        "More than half of the key's worth falls to an attacker with the model and labelled images "
+        "(exhaustive)."
+    )
     assert [words.split(",")[0] for words in told[1:]] == [
         "With the model alone",
         "With the model and unlabelled images",
@@ -170,6 +195,7 @@ def test_attackers_with_labelled_images_stand_under_their_own_heading():
     assert "exhaustive" in told[3]
     assert "chosen on the test" not in told[3]
     earlier = reports.suite_verdict(suite(*early)).splitlines()
+    del earlier[1]
     assert [words.split(",")[0] for words in earlier] == [words.split(",")[0] for words in told]
     assert "chosen on the test" in earlier[3]  # its finalists were, then
     table = shown(reports.suite_table(suite(*fresh)), width=300)

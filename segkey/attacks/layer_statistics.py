@@ -2,9 +2,14 @@
 
 Every batch normalisation keeps the running mean and variance of its input in training, that is,
 under the right key. Images encrypted with another key miss them, in every layer.
+
+In a network whose normalisations were folded into convolutions, the outputs of these have a mean
+of about 0 and a variance of about 1: the offset and scale of a normalisation begin there in
+training, and stay near.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +37,13 @@ class LayerStatistics:
     Args:
         model: in evaluation mode.
         depth: look at so many normalisations, in the order in which they are used; all, if None.
+            If the network has none with statistics, convolutions with a bias take their place, as
+            they are after folding; but not the last one, which gives the logits.
     """
 
     def __init__(self, model: Segmenter, depth: int | None = None):
         self.model, self.depth = model, depth
+        self.folded = not any(map(has_statistics, model.modules()))
 
     def divergence(self, pixels: Tensor) -> Tensor:
         """Divergence of stored Gaussians from those of the images, in nats per channel, summed.
@@ -49,20 +57,14 @@ class LayerStatistics:
         """
         losses: list[Tensor] = []
 
-        def look(module: nn.Module, inputs: tuple) -> None:
-            given = inputs[0].float()
-            mean = given.mean((0, 2, 3))
-            variance = given.var((0, 2, 3), correction=0).clamp(min=1e-8)
-            stored = module.running_mean.float(), module.running_var.float().clamp(min=1e-8)
-            losses.append(gaussian_divergence(mean, variance, *stored).mean())
+        def look(given: Tensor, mean: Tensor, variance: Tensor) -> None:
+            given = given.float()
+            found = given.mean((0, 2, 3)), given.var((0, 2, 3), correction=0).clamp(min=1e-8)
+            losses.append(gaussian_divergence(*found, mean, variance).mean())
             if len(losses) == self.depth:
                 raise _DeepEnough
 
-        hooks = [
-            module.register_forward_pre_hook(look)
-            for module in self.model.modules()
-            if has_statistics(module)
-        ]
+        hooks = self._after_convolutions(look) if self.folded else self._before_norms(look)
         try:
             self.model(pixels)
         except _DeepEnough:
@@ -70,4 +72,27 @@ class LayerStatistics:
         finally:
             for hook in hooks:
                 hook.remove()
+        losses = losses[:-1] if self.folded and len(losses) != self.depth else losses
         return torch.stack(losses).sum() if losses else pixels.new_tensor(math.nan)
+
+    def _before_norms(self, look: Callable) -> list:
+        """Let ``look`` see the input of every normalisation, beside what it stores."""
+
+        def see(module: nn.Module, inputs: tuple) -> None:
+            stored = module.running_var.float().clamp(min=1e-8)
+            look(inputs[0], module.running_mean.float(), stored)
+
+        norms = filter(has_statistics, self.model.modules())
+        return [norm.register_forward_pre_hook(see) for norm in norms]
+
+    def _after_convolutions(self, look: Callable) -> list:
+        """Let ``look`` see the output of every convolution with a bias, beside what is usual."""
+
+        def see(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            look(output, output.new_zeros(output.shape[1]), output.new_ones(output.shape[1]))
+
+        return [
+            module.register_forward_hook(see)
+            for module in self.model.modules()
+            if isinstance(module, nn.Conv2d) and module.bias is not None
+        ]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segkey.attacks.cipher_parts import agreement, random_key, secret_parts
 from segkey.attacks.fitted_permutation import fitted_permutations
-from segkey.attacks.layer_statistics import LayerStatistics, has_statistics
+from segkey.attacks.layer_statistics import LayerStatistics
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.stem_moments import StemMoments, stride_within
 from segkey.attacks.target import Target
@@ -60,7 +60,7 @@ def why_no_statistics(target: Target) -> str:
         return error.what
     if isinstance(stem.convolution, LockedConv):
         return "this does not know how the statistics of a locked layer follow from plain images"
-    if is_folded(stem) and "permutation" not in target.cipher.PARTS:
+    if is_folded(stem):
         return ""
     if stem.normalisation is None:
         return "no batch normalisation follows the first convolution (it may have been folded)"
@@ -183,13 +183,10 @@ class _Judge:
 
     @torch.inference_mode()
     def divergence(self, cipher: Cipher) -> float:
-        """`LayerStatistics.divergence` under a cipher; entropy if no layer has statistics."""
+        """`LayerStatistics.divergence` under a cipher."""
         self._target.spend(len(self._images))
         pixels = as_pixels(cipher.encrypt(self._images), self._target.cipher.max_value)
-        if any(map(has_statistics, self._target.model.modules())):
-            return float(self._layers.divergence(pixels))
-        logits = self._target.model(pixels).float()
-        return float(-(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean())
+        return float(self._layers.divergence(pixels))
 
 
 def _with_tables(

@@ -84,9 +84,9 @@ def encrypt(
 
     Masks, names, sizes and classes are stored unencrypted.
 
-    The default, NP with M = 4, is the fastest method, but its key can be computed from the weights
-    of a trained model and some plain images. Take --method ffx -M 4 for a model that others may
-    get hold of.
+    The default, NP with M = 4, is the fastest method. Its key can be computed from the weights of a
+    trained model and a few photographs, and so can that of FFX. Seal a model that others may get
+    hold of: segkey seal.
     """
     from segkey import reports
     from segkey.crypto import ciphers

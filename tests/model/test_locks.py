@@ -109,17 +109,23 @@ def test_the_whole_image_counts_up_to_its_corners(run, key):
 
 
 class Patches(nn.Module):
-    """A network that begins with patches, as transformers do, without a normalisation."""
+    """A network that begins with patches, as transformers do, without a normalisation.
 
-    def __init__(self, elsewhere=False):
+    Args:
+        elsewhere: adds the image itself to the logits, this often.
+        scale, constant: of logits.
+    """
+
+    def __init__(self, elsewhere=0.0, scale=1.0, constant=0.0):
         super().__init__()
-        self.elsewhere = elsewhere
+        self.elsewhere, self.scale, self.constant = elsewhere, scale, constant
         self.embed, self.head = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 5, 1)
 
     def forward(self, pixels):
         found = self.head(self.embed(pixels).relu())
-        out = nn.functional.interpolate(found, scale_factor=4.0)
-        return {"out": out + pixels.mean(1, keepdim=True) * self.elsewhere}
+        found = nn.functional.interpolate(found, scale_factor=4.0)
+        found = found + pixels.mean(1, keepdim=True) * self.elsewhere
+        return {"out": found * self.scale + self.constant}
 
 
 def test_patch_embeddings(key):
@@ -135,12 +141,35 @@ def test_patch_embeddings(key):
     assert isinstance(find_stem(locked).convolution, LockedConv)
 
 
-def test_a_network_that_uses_the_image_elsewhere_is_refused(key):
+TINY_LOGITS = pytest.mark.parametrize(
+    "scale, constant", [(1, 0), (1e-9, 0), (1e-3, 1), (1e-4, 1000)]
+)
+
+
+@TINY_LOGITS
+def test_a_network_that_uses_the_image_elsewhere_is_refused(key, scale, constant):
+    """However small and constant its logits are, and if little of the image goes elsewhere."""
     network = Segmenter("resnet14", 5)
-    network.fcn = Patches(elsewhere=True)
+    network.fcn = Patches(0.01, scale, constant)
     with pytest.raises(SegkeyError, match="it uses the image elsewhere too"):
         lock_network(network, ciphers.from_key("np", key, 4))
     assert network.training
+
+
+@TINY_LOGITS
+def test_one_that_does_not_is_locked_however_small_its_logits_are(key, scale, constant):
+    network = Segmenter("resnet14", 5)
+    network.fcn = Patches(0, scale, constant)
+    assert isinstance(
+        find_stem(lock_network(network, ciphers.from_key("np", key, 4))).convolution, LockedConv
+    )
+
+
+def test_a_network_that_predicts_one_thing_is_refused(key):
+    network = Segmenter("resnet14", 5)
+    network.fcn = Patches(0, 0, 1)
+    with pytest.raises(SegkeyError, match="predicts the same for every pixel"):
+        lock_network(network, ciphers.from_key("np", key, 4))
 
 
 def test_the_original_network_stays_as_it_is(key):

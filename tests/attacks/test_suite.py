@@ -259,6 +259,9 @@ def open_document(open_run, attacked):
 
 @pytest.mark.parametrize("name", list(attacks.ATTACKS))
 def test_a_defence_that_ignores_the_key_is_worth_nothing_to_every_attack(open_document, name):
+    if name in open_document.left_out:
+        assert open_document.left_out[name] == "there is no key"
+        return
     line = next(line for line in open_document.attacks if line.attack == name)
     assert line.recovered == 1.0
     assert line.mean_iou >= open_document.correct.mean_iou

@@ -5,8 +5,8 @@ device), a `Budget` and a seed; it returns a `Result`. The owner's key only judg
 registers itself with `attack`, which names what its attacker is assumed to know; one of your own
 does the same, in a file that ``SEGKEY_METHODS`` names.
 
-The attacks are in ``wrong_keys``, ``stem``, ``statistics``, ``known_pair``, ``ciphertext_only``, ``exhaustive``,
-``fine_tune``, ``search`` and ``partial_key``. ``registry``, ``target``, ``suite`` and ``journal``
+The attacks are in ``wrong_keys``, ``stem``, ``public_twin``, ``statistics``, ``known_pair``,
+``ciphertext_only``, ``exhaustive``, ``fine_tune``, ``search`` and ``partial_key``. ``registry``, ``target``, ``suite`` and ``journal``
 run them, ``cipher_parts`` guesses and changes keys, and ``similarity`` measures how well an image was
 restored (PSNR, SSIM).
 
@@ -20,6 +20,7 @@ restored (PSNR, SSIM).
 from segkey.attacks import (
     wrong_keys,
     stem,
+    public_twin,
     statistics,
     known_pair,
     ciphertext_only,

@@ -109,7 +109,7 @@ def test_of_patch_embeddings_trained_under_np_smoothness_tells_the_signs(key):
 def test_the_stored_mean_tells_which_of_two_signs(key):
     """Scenes are darker than grey, as photographs are."""
     model = network(smooth=True, grey=True, norm=True)
-    images = np.stack([scenes.draw(5, number, (64, 64))[0] for number in range(8)])
+    images = np.stack([scenes.draw(5, number, 64)[0] for number in range(8)])
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255 * 0.8
     model.fcn.norm.momentum = None
     model.train()(pixels)
@@ -133,6 +133,7 @@ def test_where_it_does_not_fit(key):
     assert "like values" in of(plain, ciphers.from_key("ffx", key, 4))
     assert "no multiple of M" in of(plain, ciphers.from_key("np", key, 4))
     assert of(plain, ciphers.from_key("np", key, 2)) == ""
+    plain.fcn = Beginning(4, 4, filters=33)
     plain.fcn.embed = nn.Conv2d(3, 33, 4, 4, groups=3)
     assert "with groups" in of(plain, ciphers.from_key("np", key, 4))
 

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from segkey.errors import SegkeyError
+from segkey.model.locked_conv import LockedConv
 
 _SIDE = 64  # pixels of the image that a network is tried on
 _CLOSE = 1e-3  # of the largest output: what rounding may change in float32
@@ -69,7 +70,7 @@ def put_in_place(model: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
                 f"there is nothing to fold at {convolution_at} and {normalisation_at}",
                 "restore run.json from a backup, or fold the original again",
             )
-        if convolution.bias is None:
+        if convolution.bias is None and not isinstance(convolution, LockedConv):
             outputs = normalisation.num_features
             convolution.bias = nn.Parameter(convolution.weight.new_zeros(outputs))
         _put(model, normalisation_at, nn.Identity())
@@ -131,7 +132,9 @@ def _trace(model: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]], li
 def _is_convolution(module: nn.Module) -> bool:
     if isinstance(module, nn.ConvTranspose2d):
         return module.groups == 1
-    return isinstance(module, nn.Conv2d)
+    return isinstance(module, LockedConv) or (
+        isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward
+    )
 
 
 @torch.no_grad()
@@ -142,12 +145,27 @@ def _folded(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
         convolution = model.get_submodule(convolution_at)
         normalisation = model.get_submodule(normalisation_at)
         dtype, transposed = convolution.weight.dtype, isinstance(convolution, nn.ConvTranspose2d)
-        fused = fuse_conv_bn_eval(
-            copy.deepcopy(convolution).double(), copy.deepcopy(normalisation).double(), transposed
-        )
+        layers = copy.deepcopy(convolution).double(), copy.deepcopy(normalisation).double()
+        if isinstance(convolution, LockedConv):
+            fused = _fused_locked(*layers)
+        else:
+            fused = fuse_conv_bn_eval(*layers, transposed)
         _put(model, convolution_at, fused.to(dtype))
         _put(model, normalisation_at, nn.Identity())
     return model
+
+
+def _fused_locked(layer: LockedConv, normalisation: nn.Module) -> LockedConv:
+    """A locked convolution with the normalisation that follows it; it is changed."""
+    scale = (normalisation.running_var + normalisation.eps).rsqrt()
+    if normalisation.affine:
+        scale = scale * normalisation.weight
+    outputs = len(layer.weight) // len(scale)  # of each filter in a block
+    layer.weight.mul_(scale.repeat_interleave(outputs).view(-1, 1, 1, 1))
+    layer.border.mul_(scale.view(-1, 1, 1))
+    offset = (layer.offset - normalisation.running_mean) * scale
+    layer.offset.copy_(offset + (normalisation.bias if normalisation.affine else 0))
+    return layer
 
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -16,17 +16,18 @@ def locked_table(original, made: list) -> Table:
         original: the run that was locked.
         made: the locked runs.
     """
-    columns = ("run", "images encrypted with", "key", "sealed for")
+    sealed = made[0].is_sealed  # so are the others
+    columns = ("run", "images encrypted with", "key") + ("sealed for",) * sealed
     table = table_of(f"{original.path}, locked", *columns, left=4)
     for run in made:
         header = run.header
         label = method_label(header.method, header.block_size)
-        sealed_for = "\n".join(map(_shortened, run.recipients)) or "nobody: not sealed"
-        table.add_row(printable(str(run.path)), printable(label), header.key_id, sealed_for)
+        cells = [printable(str(run.path)), printable(label), header.key_id]
+        table.add_row(*cells, *["\n".join(map(_shortened, run.recipients))] * sealed)
     table.footnote = (
         "Predictions are those of the original, if images are encrypted with the key. Next: segkey "
         f"evaluate {word(made[0].path)} --key KEY; segkey attack {word(made[0].path)} --key KEY"
-    ) + (". segkey inspect shows recipients in full" if made[0].is_sealed else "")
+    ) + (". segkey inspect shows recipients in full" if sealed else ". Not sealed: see --seal")
     return table
 
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from segkey.crypto import ciphers
 from segkey.model import networks
-from segkey.model.folding import fold_batchnorm, foldable
+from segkey.model.folding import fold_batchnorm, foldable, put_in_place
+from segkey.model.lock import lock_network
 
 
 def settled(model: nn.Module, shape=(4, 3, 64, 64)) -> nn.Module:
@@ -122,3 +124,29 @@ def test_a_network_in_bfloat16_and_with_named_outputs():
     folded = fold_batchnorm(model)
     assert isinstance(folded[1], nn.Identity)
     assert folded[0].weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("method", ["np", "shf+np"])
+def test_a_locked_network_with_its_locked_layer(key, method):
+    network = settled(networks.Segmenter("resnet14", 5))
+    locked = lock_network(network, ciphers.from_key(method, key, 4))
+    folded = fold_batchnorm(locked)
+    assert norms(folded) == 0
+    assert furthest(locked, folded) < 1e-4
+    built = lock_network(network, ciphers.from_key(method, key, 4))
+    put_in_place(built, foldable(locked))
+    built.load_state_dict(folded.state_dict())
+    assert furthest(folded, built.eval()) == 0
+
+
+class Doubled(nn.Conv2d):
+    """Its output is not that of its weight alone."""
+
+    def forward(self, x):
+        return torch.cat([super().forward(x)] * 2, 1)
+
+
+def test_a_convolution_with_a_forward_of_its_own_stays():
+    model = nn.Sequential(Doubled(3, 4, 3), nn.BatchNorm2d(8))
+    assert foldable(model) == []
+    assert fold_batchnorm(model) is model

@@ -113,6 +113,7 @@ SLOW = (
     "attacks/test_suite.py",
     "attacks/test_wrong_keys.py",
     "cli/test_cli.py",
+    "model/test_folded_runs.py",
     "model/test_importing.py",
     "model/test_locks.py",
     "model/test_losses.py",

@@ -110,6 +110,42 @@ def test_python_runs(source, workplace):
         assert names["mask"].shape == (40, 48)
 
 
+SMALLER = {  # what makes a command of a page quick
+    "encrypt": "--size 32 --workers 1",
+    "train": "--network resnet14 --epochs 1 --batch-size 4 --device cpu",
+    "predict": "--device cpu",
+}
+
+
+@pytest.mark.slow
+def test_the_way_of_an_owner_with_two_customers(tmp_path, scenes_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(scenes_folder, "data")
+    shutil.copytree(scenes_folder / "images/test", "photos")
+    page = PAGES["examples/README.md"].split("to two customers.")[1].split("\n## ")[0]
+
+    def segkey(line: str, code: int = 0) -> str:
+        more = SMALLER.get(line.split()[0], "")
+        done = CliRunner().invoke(app, shlex.split(f"{line} {more}"))
+        assert done.exit_code == code, (line, done.output)
+        return " ".join(done.output.split())
+
+    lines = [
+        line
+        for block in blocks(page, "console")
+        for line in re.findall(r"^\$ segkey (.*)$", block, re.M)
+    ]
+    assert len(lines) == 7
+    for line in lines:
+        segkey(line)
+    assert len(list((tmp_path / "predicted/masks").iterdir())) == 6
+    assert not [*tmp_path.rglob("model.safetensors"), *tmp_path.rglob("resume.pt")]
+    assert len([*tmp_path.rglob("model.safetensors.age")]) == 3
+    assert "not sealed for" in segkey("predict runs/for-a photos/ --key customers/b.key", 1)
+    found = re.search(r"`segkey (whose [^`]+)`", page).group(1)
+    assert "locked with the key of a" in segkey(found)
+
+
 def headings(page: str) -> set[str]:
     """The anchors of a page, as GitHub makes them of headings."""
     text = re.sub(r"^```.*?^```", "", page, flags=re.S | re.M)

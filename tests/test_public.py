@@ -1,9 +1,11 @@
 """What is found by looking: the names of the package, its help, its reprs, and its datasets."""
 
+import os
 import pydoc
 import shutil
 import subprocess
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -45,22 +47,39 @@ def test_importing_loads_neither_torch_nor_numpy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("how", ["import", "module"])
-def test_import_works_in_the_folder_that_holds_a_clone(tmp_path, how):
+@pytest.mark.parametrize(
+    "words",
+    [["-c", "import segkey; print(segkey.Key, segkey.__file__)"], ["-m", "segkey", "--version"]],
+)
+def test_an_editable_install_works_in_the_folder_that_holds_the_clone(tmp_path, words):
+    """The clone, a folder called segkey, comes first in the path, but the package wins."""
     clone = tmp_path / "segkey"
-    clone.mkdir()
-    shutil.copy(ROOT / "__init__.py", clone)
-    skip = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(HERE, clone / "segkey", ignore=skip)
-    if how == "import":
-        code = "import segkey; from segkey.errors import SegkeyError; print(segkey.Key.__module__, segkey.__file__)"
-        words = ["-c", code]
-    else:
-        words = ["-m", "segkey", "--version"]
+    shutil.copytree(HERE, clone / "segkey", ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
-        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(clone)},  # where a .pth file puts it: after the folder
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert segkey.__version__ in done.stdout or str(clone / "segkey/__init__.py") in done.stdout
+    expected = segkey.__version__ if "-m" in words else str(clone / "segkey/__init__.py")
+    assert expected in done.stdout
+
+
+def test_an_editable_install_is_a_path():
+    """Setuptools takes a .pth file, and no finder of its own, if all packages are in one folder."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["setuptools"]["package-dir"] == {"": "."}
+
+
+def test_the_top_level_is_short():
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("no clone")
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    top = {line.strip('"').split("/")[0] for line in done.stdout.splitlines()}
+    expected = {"LICENSE", "README.md", "pyproject.toml", "segkey", "tests", "examples", "keys"}
+    assert {name for name in top if not name.startswith(".")} == expected
 
 
 # Datasets.

@@ -9,10 +9,21 @@ from segkey.cli import app, console, options, recipients
 from segkey.cli.options import flag, option
 from segkey.errors import SegkeyError
 
+Seal = Annotated[
+    list[str] | None,
+    option(
+        "--seal",
+        metavar="RECIPIENT",
+        help="Write weights sealed for this key file or public age1… text, never unencrypted; may be "
+        "given several times.",
+        panel=options.KEY,
+    ),
+]
+
 
 @app.command(
     epilog="Example: segkey lock runs/plain --key keys/segkey.key --method np -M 4\n\n"
-    "Example: segkey lock runs/plain --customers keys/*.key --method np -M 4",
+    "Example: segkey lock runs/plain --customers keys/*.key --seal keys/segkey.key",
     rich_help_panel="Model",
 )
 def lock(
@@ -60,6 +71,7 @@ def lock(
             help="Name the locked run; with --customers, begin the names of all with NAME.",
         ),
     ] = None,
+    seal: Seal = None,
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     identity: options.IdentityFile = None,
@@ -67,26 +79,32 @@ def lock(
     """Lock a trained model with a key, without training and without loss.
 
     The locked run needs images encrypted with the key, and predicts exactly what RUN predicts for
-    plain ones. If RUN is sealed, so is the locked run, for the same recipients. Who has its weights
-    and plain images can find the key: see 'segkey attack'.
+    plain ones. If RUN is sealed, so is the locked run, for the same recipients unless --seal names
+    others; with --customers, --key opens RUN, and each sealed run is sealed for its customer's key,
+    too. Who has the weights and plain images can find the key: see 'segkey attack'.
     """
     from segkey import reports
     from segkey.model import locked_runs
 
     opened, progress = options.open_run(run), console.TerminalProgress()
-    recipients.unlock(opened, key, passphrase_file, identity)
+    if customers and not keys:
+        raise typer.BadParameter("--customers takes key files after it")
+    if customers and key and not opened.is_sealed:
+        raise typer.BadParameter(
+            "with --customers, --key only opens a sealed RUN; give the keys to lock with after it"
+        )
+    if keys and not customers:
+        raise typer.BadParameter("several key files belong to --customers; give one with --key")
+    chosen = recipients.read_recipients(seal, passphrase_file) if seal else ()
+    unlocked_by = recipients.unlock(opened, key, passphrase_file, identity)
     if customers:
-        if key or not keys:
-            raise typer.BadParameter("--customers takes key files after it, and no --key")
         of_customer = _by_name(keys, passphrase_file)
         made = locked_runs.lock_for_customers(
-            opened, of_customer, method, block_size, name, progress
+            opened, of_customer, method, block_size, name, progress, chosen
         )
     else:
-        if keys:
-            raise typer.BadParameter("several key files belong to --customers; give one with --key")
-        loaded = options.load_key(key, passphrase_file)
-        made = [locked_runs.lock_run(opened, loaded, method, block_size, name, progress)]
+        loaded = unlocked_by or options.load_key(key, passphrase_file)
+        made = [locked_runs.lock_run(opened, loaded, method, block_size, name, progress, chosen)]
     console.show(reports.locked_table(opened, made))
 
 
@@ -142,6 +160,7 @@ def fold(
     name: Annotated[
         str | None, option("--name", metavar="NAME", help="Name the folded run.")
     ] = None,
+    seal: Seal = None,
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     identity: options.IdentityFile = None,
@@ -149,15 +168,17 @@ def fold(
     """Fold batch normalisation into the convolutions before it.
 
     The new run predicts what RUN predicts, and stores no statistics of its training images, from
-    which 'segkey attack --attack statistics' takes keys. Its training cannot go on.
+    which 'segkey attack --attack statistics' takes keys. Its training cannot go on. If RUN is
+    sealed, so is the new run, for the same recipients unless --seal names others.
     """
+    from segkey import reports
     from segkey.model import folded_runs
 
     opened = options.open_run(run)
+    chosen = recipients.read_recipients(seal, passphrase_file) if seal else ()
     recipients.unlock(opened, key, passphrase_file, identity)
-    made = folded_runs.fold_run(opened, name)
-    pairs = len(made.configuration.model.folded)
-    console.note(f"{made.path}: {pairs} batch normalisations of {opened.name} are folded")
+    made = folded_runs.fold_run(opened, name, chosen)
+    console.show(reports.folded_sentence(opened, made))
 
 
 def _key_files(given):

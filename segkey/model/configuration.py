@@ -75,7 +75,7 @@ class Network:
             original, if it is locked.
         lock: how its first convolution was locked; None if it was not.
         folded: paths of convolutions, each with that of the batch normalisation that was folded
-            into it (`segkey.model.folding`).
+            into it (`segkey.model.folding`); None if none was.
     """
 
     name: str = stated(pattern(NETWORK_NAME.pattern, "a network's name"), "name", "backbone")
@@ -87,8 +87,8 @@ class Network:
         many(number(0, 100, above=True), MAX_CHANNELS, 1), default=None, omitted=True
     )
     lock: Lock | None = stated(Lock, default=None, omitted=True)
-    folded: tuple[tuple[str, str], ...] = stated(
-        many(many(_MODULE, 2, 2), 100_000), default=(), omitted=True
+    folded: tuple[tuple[str, str], ...] | None = stated(
+        many(many(_MODULE, 2, 2), 100_000), default=None, omitted=True
     )
     unknown: dict = records.unknown_fields()
 

@@ -34,6 +34,7 @@ from segkey.model.stem import Stem, find_stem
 
 _SIDE = 64  # pixels of the image that a locked network is tried on
 _CLOSE = 1e-3  # of the spread of logits, by which it may miss the original's
+_CONSTANT = 1e-9  # of the largest logit: a spread that says nothing
 
 
 @dataclass(frozen=True)
@@ -209,21 +210,30 @@ def _move_offset_into_normalisation(
 def _check_same_predictions(network: Segmenter, locked: Segmenter, cipher: Cipher) -> None:
     """Raise `SegkeyError` unless both agree on a random image, as they do if only the stem sees it.
 
-    One that was locked although the image goes elsewhere too would be worthless in silence.
+    One that was locked although the image goes elsewhere too would be worthless in silence. In
+    float64, and relative to how far logits depend on the place in the image: those of a network
+    that was hardly trained are almost constant.
     """
     side = -(-_SIDE // cipher.block_size) * cipher.block_size
     shape = (1, cipher.channels, side, side)
     plain = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    like = network.mean
-    found = []
-    for model, images in ((network, plain), (locked, cipher.encrypt(plain))):
-        training, pixels = model.training, as_pixels(torch.from_numpy(images), 255)
-        found.append(model.eval()(pixels.to(like)).double())
-        model.train(training)
-    original, changed = found
-    if (original - changed).abs().max() > _CLOSE * (original.max() - original.min()) + 1e-6:
+    expected = _logits(network, plain)
+    spread = (expected - expected.mean((0, 2, 3), keepdim=True)).abs().max()
+    if spread <= _CONSTANT * expected.abs().max():
+        raise SegkeyError(
+            "the network predicts the same for every pixel, so that its lock cannot be tried",
+            "train it first, or restore its weights from a backup",
+        )
+    close = max(_CLOSE, 16 * torch.finfo(network.mean.dtype).eps)
+    if (_logits(locked, cipher.encrypt(plain)) - expected).abs().max() > close * spread:
         raise SegkeyError(
             "the network does not give the same once its first convolution is locked: it uses the "
             "image elsewhere too",
             "take a network in which only the first convolution sees the image",
         )
+
+
+def _logits(network: Segmenter, images: np.ndarray) -> Tensor:
+    """Float64 (N, classes, H, W) for images, uint8 (N, C, H, W)."""
+    model = copy.deepcopy(network).double().eval()
+    return model(as_pixels(torch.from_numpy(images), 255).to(model.mean)).cpu()

@@ -1,25 +1,22 @@
 """Locked runs: write them from a plainly trained run, for one key or for each of many customers."""
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from segkey.crypto import ciphers
+from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.ciphers.base import check_size
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import run_names, runs, sealed
-from segkey.model.configuration import Configuration, Lock
+from segkey.model import derived, run_names, runs, sealed
+from segkey.model.configuration import Configuration, Lock, Sealed
 from segkey.model.lock import SignedPermutation, lock_network
 from segkey.model.locked_conv import LockedConv
-from segkey.model.networks import Segmenter
 from segkey.model.stem import find_stem
 from segkey.system import distributed
-from segkey.system.files import explain_os_errors, is_folder_there, make_folder, sole_writer
 from segkey.system.progress import SILENT, Progress
 
 
@@ -30,23 +27,28 @@ def lock_run(
     block_size: int,
     name: str | None = None,
     progress: Progress = SILENT,
+    recipients: Sequence[str] = (),
 ) -> runs.Run:
     """Write a run that needs images encrypted with a key, and predicts as the original does.
 
     Args:
         run: trained on plain images; of a sealed one, which has been given its key
-            (`segkey.model.runs.Run.unlock`), the new run is sealed for the same recipients.
+            (`segkey.model.runs.Run.unlock`), the new run is sealed for the same recipients unless
+            others are given.
         key: that images will be encrypted with.
         method: ``np``, ``shf``, ``shf+np``, or one of a user's own that permutes and inverts.
         block_size: M, a multiple of the stride of the network's first convolution.
         name: of the new run, in the same folder; by default from the run's, the method and M.
         progress: hears of the run.
+        recipients: public texts ``age1…``; seal the new run for these, so that its weights are
+            never written unencrypted.
 
     Raises:
         SegkeyError: the run is encrypted or locked already, its network or the method cannot be
-            locked, M does not fit; or the name is taken. Nothing is written then.
+            locked, M does not fit; no recipient; or the name is taken. Nothing is written then.
     """
-    (made,) = lock_runs(run, {name: key}, method, block_size, progress)
+    seal = sealed.sealed_as_made_of(run, recipients)
+    (made,) = _lock_runs(run, {name: (key, seal)}, method, block_size, progress)
     return made
 
 
@@ -57,6 +59,7 @@ def lock_for_customers(
     block_size: int,
     name: str | None = None,
     progress: Progress = SILENT,
+    recipients: Sequence[str] = (),
 ) -> list[runs.Run]:
     """`lock_run` for each of some customers.
 
@@ -65,6 +68,7 @@ def lock_for_customers(
         keys: with the customer, whose name ends that of the run.
         name: begins it; by default that of `lock_run`.
         progress: hears of every run.
+        recipients: as for `lock_run`; a run that is sealed is sealed for its customer's key, too.
 
     Raises:
         SegkeyError: as `lock_run`; one key for two customers, or two customers of one name.
@@ -82,40 +86,45 @@ def lock_for_customers(
                 f"{of_key[key.id]} and {customer} have the same key, {key.id}",
                 "make a key for each customer with 'segkey keygen NAME'",
             )
-        by_name[chosen], of_key[key.id] = key, customer
-    return lock_runs(run, by_name, method, block_size, progress)
+        seal = sealed.sealed_as_made_of(run, recipients, also=Identity.of(key).recipients)
+        by_name[chosen], of_key[key.id] = (key, seal), customer
+    return _lock_runs(run, by_name, method, block_size, progress)
 
 
-def lock_runs(
+def _lock_runs(
     run: runs.Run,
-    by_name: dict[str | None, Key],
+    by_name: dict[str | None, tuple[Key, Sealed | None]],
     method: str,
     block_size: int,
-    progress: Progress = SILENT,
+    progress: Progress,
 ) -> list[runs.Run]:
-    """`lock_run` for several keys by the names of their runs."""
+    """Lock for several keys, each with how its run is sealed, by the names of their runs."""
     _check_can_be_locked(run)
     if method == "none":
         raise SegkeyError("method 'none' has no key", "lock with --method np, shf or shf+np")
     check_size(*run.size, block_size)
-    folder = run.path.absolute().parent if run.path.name == "" else run.path.parent
-    default = default_name(run, method, block_size)
+    folder, default = run.folder, default_name(run, method, block_size)
     paths = {
-        folder / (name or runs.free_name(folder, default)): key for name, key in by_name.items()
+        folder / (name or runs.free_name(folder, default)): chosen
+        for name, chosen in by_name.items()
     }
     of_path = {}
-    for path, key in paths.items():
+    for path, (key, seal) in paths.items():
         run_names.check_name(path.name)
         runs.check_free(path)
-        of_path[path] = ciphers.from_key(method, key, block_size, run.header.channels)
-        SignedPermutation.of(of_path[path])
+        cipher = ciphers.from_key(method, key, block_size, run.header.channels)
+        SignedPermutation.of(cipher)
+        of_path[path] = cipher, seal
     distributed.barrier()  # no rank looks for a run that the first one has made since
     if distributed.is_main():
         network = run.load_model(torch.device("cpu"))
         stem = find_stem(network)
         with progress.task("lock", len(paths), "runs") as advance:
-            for path, cipher in of_path.items():
-                _write(run, path, lock_network(network, cipher, stem), stem.path, cipher)
+            for path, (cipher, seal) in of_path.items():
+                locked = lock_network(network, cipher, stem)
+                lock = _lock_of(run, locked.get_submodule(stem.path), stem.path, cipher)
+                made = _configuration(run, path.name, lock, cipher, seal)
+                derived.write(run, path, made, locked.weights())
                 advance(1)
     distributed.barrier()
     return [runs.Run.open(path) for path in paths]
@@ -141,21 +150,6 @@ def _check_can_be_locked(run: runs.Run) -> None:
     run.require_weights()
 
 
-def _write(run: runs.Run, path: Path, locked: Segmenter, stem: str, cipher: Cipher) -> None:
-    """Write the run of a locked network, whole or not at all."""
-    lock = _lock_of(run, locked.get_submodule(stem), stem, cipher)
-    partial = path.with_name(f".{path.name}.partial")
-    is_folder_there(partial)
-    with sole_writer(make_folder(partial)):
-        made = runs.Run(partial, _configuration(run, path.name, lock, cipher))
-        made.save_weights(locked.weights())
-        made.write_history(run.history())
-        made.save()
-        with explain_os_errors(path):
-            os.rename(partial, path)
-    run_names.point_to_latest(path.parent, path.name)
-
-
 def _lock_of(run: runs.Run, layer: LockedConv, stem: str, cipher: Cipher) -> Lock:
     return Lock(
         stem=stem,
@@ -167,13 +161,15 @@ def _lock_of(run: runs.Run, layer: LockedConv, stem: str, cipher: Cipher) -> Loc
     )
 
 
-def _configuration(run: runs.Run, name: str, lock: Lock, cipher: Cipher) -> Configuration:
+def _configuration(
+    run: runs.Run, name: str, lock: Lock, cipher: Cipher, seal: Sealed | None
+) -> Configuration:
     """``run.json`` of a locked run: that of its original, with the lock and what images need."""
     made, needed = run.configuration, ("method", "block_size", "max_value", "key_id")
     return replace(
         made,
         name=name,
-        sealed=sealed.sealed_for(run.recipients) if run.is_sealed else None,
+        sealed=seal,
         model=replace(made.model, lock=lock),
         data=replace(made.data, **{each: getattr(cipher, each) for each in needed}),
     )

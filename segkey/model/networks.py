@@ -140,7 +140,7 @@ def described(model: dict, classes: list[str] | tuple[str, ...]) -> Segmenter:
     )
     if lock := model.get("lock"):
         put_in_place(network, lock["stem"], lock["block_size"], lock["whole_blocks"])
-    folding.put_in_place(network, model.get("folded", ()))
+    folding.put_in_place(network, model.get("folded") or ())
     return network
 
 

@@ -80,6 +80,7 @@ class Run:
     def __init__(self, path: Path, configuration: Configuration):
         self.path, self.configuration = path, configuration
         self.identity: Identity | None = None
+        self._digest_in_file: str | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -125,11 +126,13 @@ class Run:
                 "rename the folder; use letters, digits, '.', '_' and '-'",
             )
         try:
-            return cls(path, configuration.read(document))
+            run = cls(path, configuration.read(document))
         except Misfit as misfit:
             raise SegkeyError(
                 f"{path}/run.json is damaged: {misfit}", "restore it from a backup, or train again"
             ) from None
+        run._digest_in_file = sealed.header_digest(document) if run.is_sealed else None
+        return run
 
     @classmethod
     def create(cls, folder: Path, name: str, begun_with: Configuration | Mapping) -> "Run":
@@ -210,6 +213,11 @@ class Run:
             sealed.require(self)
         return self
 
+    @property
+    def header_digest(self) -> str:
+        """What the weights of a sealed run are bound to: that of ``run.json`` as it was read."""
+        return self._digest_in_file or sealed.header_digest(self.configuration.document)
+
     def _file(self, name: str) -> Path:
         return self.path / (name + sealed.SUFFIX * self.is_sealed)
 
@@ -269,6 +277,7 @@ class Run:
         """Write ``run.json``; under torchrun the first rank does, as with all files of a run."""
         if distributed.is_main():
             write_json(self.path / "run.json", self.configuration.document)
+        self._digest_in_file = None
 
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:
         """Write ``model.safetensors`` with its checksum, which goes into `configuration` too.
@@ -289,7 +298,7 @@ class Run:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         stated = {"sha256": weights.checksum(state)}
         if self.is_sealed:
-            stated["header"] = sealed.header_digest(self.configuration)
+            stated["header"] = sealed.header_digest(self.configuration.document)
         data = save(state, stated)
         if self.is_sealed:
             data = age.encrypted(data, self.recipients)

@@ -9,7 +9,7 @@ model. Whoever can replace both is not held off, as sealing needs no secret.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +21,12 @@ from segkey.errors import SegkeyError
 from segkey.model import weights
 from segkey.model.configuration import Configuration, Sealed
 from segkey.system.files import is_there, open_regular
-from segkey.system.records import as_json
 
 if TYPE_CHECKING:
     from segkey.model.runs import Run
 
 SUFFIX = ".age"
+_WITH = "with --key, or with --identity if --key is for images"
 _UNBOUND = ("shards", "images", "views", "on_the_fly", "fingerprint")  # where it was trained
 
 
@@ -44,11 +44,33 @@ def sealed_for(recipients: Sequence[str]) -> Sealed:
     return Sealed(recipients=tuple(age.check_recipients(recipients)))
 
 
-def header_digest(made: Configuration) -> str:
-    """SHA-256 of what prediction rests on in ``run.json``."""
-    model, data = as_json(made.model), as_json(made.data)
-    data = {name: value for name, value in data.items() if name not in _UNBOUND}
-    text = json.dumps({"model": model, "data": data}, sort_keys=True, allow_nan=False)
+def sealed_as_made_of(
+    original: "Run", recipients: Sequence[str] = (), also: Sequence[str] = ()
+) -> Sealed | None:
+    """How a run is sealed that is made of another one; None if its weights are not encrypted.
+
+    Args:
+        original: if it is sealed, so is the new run, if need be for the same recipients.
+        recipients: seal it for these instead.
+        also: for these too, if it is sealed at all.
+
+    Raises:
+        SegkeyError: as `sealed_for`.
+    """
+    chosen = [*(recipients or original.recipients)]
+    return sealed_for([*chosen, *also]) if chosen else None
+
+
+def header_digest(document: Mapping) -> str:
+    """SHA-256 of what prediction rests on in ``run.json``.
+
+    Args:
+        document: of ``run.json``, as it is in the file: a field that a later version of segkey adds
+            to its records is not in the files of this one, and must not change their digest.
+    """
+    data = {name: value for name, value in document["data"].items() if name not in _UNBOUND}
+    stated = {"model": document["model"], "data": data}
+    text = json.dumps(stated, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -77,7 +99,7 @@ def require(run: "Run") -> None:
     recipients = run.recipients
     if run.identity is None:
         raise SegkeyError(
-            f"{run.path} is sealed, and no key was given", f"give {_one_of(recipients)} with --key"
+            f"{run.path} is sealed, and no key was given", f"give {_one_of(recipients)} {_WITH}"
         )
     if not set(recipients) & set(run.identity.recipients):
         raise _no_match(run)
@@ -110,7 +132,7 @@ def read(run: "Run", limit: int) -> dict[str, Tensor]:
             f"{file} holds other weights than run.json states: it is of another model, or older",
             "restore the run's own file from a backup, or seal the run again",
         )
-    if stated.get("header") not in (None, header_digest(run.configuration)):
+    if stated.get("header") not in (None, run.header_digest):
         raise SegkeyError(
             f"{run.path}/run.json is not the one that {file.name} was sealed with: its network, "
             "classes, method or size differ",
@@ -161,7 +183,7 @@ def _no_match(run: "Run") -> SegkeyError:
     recipients = run.recipients
     return SegkeyError(
         f"{run.path} is not sealed for {run.identity.name}",
-        f"give {_one_of(recipients)} with --key",
+        f"give {_one_of(recipients)} {_WITH}",
     )
 
 

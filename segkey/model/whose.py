@@ -7,7 +7,7 @@ which is measured with keys of nobody. With M = stride there is little to see, o
 original's weights tell it in any case.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from segkey.crypto import ciphers
+from segkey.crypto.age import Identity
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 from segkey.model.lock import SignedPermutation, plain_stem, transform_weight
@@ -70,7 +71,10 @@ def whose(model: Path, keys: Iterable[tuple[str, Key]], original: Run | None = N
     Raises:
         SegkeyError: no weights there, or no locked layer in them; an original of another network.
     """
-    layer = locked_layer(model)
+    keys = list(keys)
+    layer = locked_layer(model, [key for _, key in keys])
+    if original:
+        _unlock(original, [key for _, key in keys])
     plain = _plain_of(original, layer) if original else None
     channels, m = layer.in_channels, layer.rows.block
     chance: dict[str, float] = {}
@@ -92,14 +96,17 @@ def whose(model: Path, keys: Iterable[tuple[str, Key]], original: Run | None = N
     return sorted(found, key=lambda match: -match.explained)
 
 
-def locked_layer(model: Path) -> LockedConv:
+def locked_layer(model: Path, keys: Sequence[Key] = ()) -> LockedConv:
     """The locked first layer of a run or of a file of weights; on the CPU, in float64.
 
+    Args:
+        model: a run's folder, or a file.
+        keys: one of these opens a sealed run.
+
     Raises:
-        SegkeyError: there is none, or none that can be.
+        SegkeyError: there is none, or none that can be; or a sealed run is not for any of the keys.
     """
-    file = _weights_file(model)
-    state = read_weights(file)
+    file, state = _read(model, keys)
     places = [name.removesuffix("geometry") for name in state if name.endswith(".geometry")]
     if not places:
         raise SegkeyError(
@@ -116,16 +123,27 @@ def locked_layer(model: Path) -> LockedConv:
         ) from None
 
 
-def _weights_file(model: Path) -> Path:
+def _read(model: Path, keys: Sequence[Key]) -> tuple[Path, dict[str, Tensor]]:
+    """The file of weights, and what it holds."""
     if not model.is_dir():
-        return model
+        return model, read_weights(model)
     run = Run.open(model)
     if run.is_sealed:
-        raise SegkeyError(
-            f"{model} is sealed, so its weights cannot be read",
-            f"unseal it first, with a key that opens it: segkey unseal {word(model)}",
-        )
-    return run.weights_file
+        return run.weights_file, _unlock(run, keys).load_model(torch.device("cpu")).weights()
+    return run.weights_file, read_weights(run.weights_file)
+
+
+def _unlock(run: Run, keys: Sequence[Key]) -> Run:
+    """Give a sealed run the first of some keys that it was sealed for."""
+    if not run.is_sealed:
+        return run
+    for key in keys:
+        if set(Identity.of(key).recipients) & set(run.recipients):
+            return run.unlock(key)
+    raise SegkeyError(
+        f"{run.path} is sealed, and not for any of these keys",
+        f"add the file of a key that opens it, or unseal it: segkey unseal {word(run.path)}",
+    )
 
 
 def _layer(geometry: Tensor, weight: Tensor, border: Tensor) -> LockedConv:

@@ -19,7 +19,13 @@ from segkey.reports.commands import (
     prediction_table,
 )
 from segkey.reports.data_tables import class_table, describe_source
-from segkey.reports.locks import locked_table, whose_document, whose_sentence, whose_table
+from segkey.reports.locks import (
+    folded_sentence,
+    locked_table,
+    whose_document,
+    whose_sentence,
+    whose_table,
+)
 from segkey.reports.networks import import_table, network_table
 from segkey.reports.tables import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
 from segkey.reports.text import visible
@@ -49,6 +55,7 @@ __all__ = [
     "in_bytes",
     "inspection_table",
     "key_space_table",
+    "folded_sentence",
     "locked_table",
     "network_table",
     "by_required_access",

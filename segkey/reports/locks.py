@@ -16,16 +16,33 @@ def locked_table(original, made: list) -> Table:
         original: the run that was locked.
         made: the locked runs.
     """
-    table = table_of(f"{original.path}, locked", "run", "images encrypted with", "key", left=3)
+    columns = ("run", "images encrypted with", "key", "sealed for")
+    table = table_of(f"{original.path}, locked", *columns, left=4)
     for run in made:
         header = run.header
         label = method_label(header.method, header.block_size)
-        table.add_row(printable(str(run.path)), printable(label), header.key_id)
+        sealed_for = "\n".join(map(_shortened, run.recipients)) or "nobody: not sealed"
+        table.add_row(printable(str(run.path)), printable(label), header.key_id, sealed_for)
     table.footnote = (
         "Predictions are those of the original, if images are encrypted with the key. Next: segkey "
         f"evaluate {word(made[0].path)} --key KEY; segkey attack {word(made[0].path)} --key KEY"
-    )
+    ) + (". segkey inspect shows recipients in full" if made[0].is_sealed else "")
     return table
+
+
+def _shortened(recipient: str) -> str:
+    """Enough of a recipient to tell it from others of the same table."""
+    return f"{recipient[:16]}…"
+
+
+def folded_sentence(original, made) -> str:
+    """What was folded, and for whom the new run is sealed."""
+    pairs, recipients = made.configuration.model.folded, made.recipients
+    sealed = f", sealed for {', '.join(recipients)}" if recipients else ""
+    return (
+        f"{visible(str(made.path))}: {len(pairs)} batch normalisations of "
+        f"{visible(original.name)} are folded{sealed}"
+    )
 
 
 def whose_table(model: Path, found: list) -> Table:

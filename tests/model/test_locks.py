@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from making import CPU, files, reconfigure
+from making import CPU, files, held, reconfigure, same
 from torch import nn
 from typer.testing import CliRunner
 
@@ -14,8 +14,9 @@ from segkey import Key, SegkeyError
 from segkey.attacks import Target, correct_plain_incorrect
 from segkey.cli import app
 from segkey.crypto import ciphers
+from segkey.crypto.age import Identity
 from segkey.data import scenes
-from segkey.model import evaluation, evaluation_splits, locked_runs, training
+from segkey.model import evaluation, evaluation_splits, locked_runs, runs, seal, training
 from segkey.model.batches import BatchLoader, as_pixels
 from segkey.model.lock import lock_network
 from segkey.model.locked_conv import LockedConv
@@ -109,17 +110,23 @@ def test_the_whole_image_counts_up_to_its_corners(run, key):
 
 
 class Patches(nn.Module):
-    """A network that begins with patches, as transformers do, without a normalisation."""
+    """A network that begins with patches, as transformers do, without a normalisation.
 
-    def __init__(self, elsewhere=False):
+    Args:
+        elsewhere: adds the image itself to the logits, this often.
+        scale, constant: of logits.
+    """
+
+    def __init__(self, elsewhere=0.0, scale=1.0, constant=0.0):
         super().__init__()
-        self.elsewhere = elsewhere
+        self.elsewhere, self.scale, self.constant = elsewhere, scale, constant
         self.embed, self.head = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 5, 1)
 
     def forward(self, pixels):
         found = self.head(self.embed(pixels).relu())
-        out = nn.functional.interpolate(found, scale_factor=4.0)
-        return {"out": out + pixels.mean(1, keepdim=True) * self.elsewhere}
+        found = nn.functional.interpolate(found, scale_factor=4.0)
+        found = found + pixels.mean(1, keepdim=True) * self.elsewhere
+        return {"out": found * self.scale + self.constant}
 
 
 def test_patch_embeddings(key):
@@ -135,12 +142,35 @@ def test_patch_embeddings(key):
     assert isinstance(find_stem(locked).convolution, LockedConv)
 
 
-def test_a_network_that_uses_the_image_elsewhere_is_refused(key):
+TINY_LOGITS = pytest.mark.parametrize(
+    "scale, constant", [(1, 0), (1e-9, 0), (1e-3, 1), (1e-4, 1000)]
+)
+
+
+@TINY_LOGITS
+def test_a_network_that_uses_the_image_elsewhere_is_refused(key, scale, constant):
+    """However small and constant its logits are, and if little of the image goes elsewhere."""
     network = Segmenter("resnet14", 5)
-    network.fcn = Patches(elsewhere=True)
+    network.fcn = Patches(0.01, scale, constant)
     with pytest.raises(SegkeyError, match="it uses the image elsewhere too"):
         lock_network(network, ciphers.from_key("np", key, 4))
     assert network.training
+
+
+@TINY_LOGITS
+def test_one_that_does_not_is_locked_however_small_its_logits_are(key, scale, constant):
+    network = Segmenter("resnet14", 5)
+    network.fcn = Patches(0, scale, constant)
+    assert isinstance(
+        find_stem(lock_network(network, ciphers.from_key("np", key, 4))).convolution, LockedConv
+    )
+
+
+def test_a_network_that_predicts_one_thing_is_refused(key):
+    network = Segmenter("resnet14", 5)
+    network.fcn = Patches(0, 0, 1)
+    with pytest.raises(SegkeyError, match="predicts the same for every pixel"):
+        lock_network(network, ciphers.from_key("np", key, 4))
 
 
 def test_the_original_network_stays_as_it_is(key):
@@ -396,3 +426,88 @@ def test_customers_need_names_and_keys_of_their_own(run, keys, tmp_path):
     command("lock", run.path, keys["a"], code=2)
     command("lock", run.path, "--customers", code=2)
     assert files(run.path.parent) == before
+
+
+# ------------------------------------------------------------------ sealed
+
+
+def recipients(*keys: Key) -> list[str]:
+    return [each for key in keys for each in Identity.of(key).recipients]
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The names of all files that are written whole."""
+    names, really = [], runs.written_whole
+    monkeypatch.setattr(
+        runs,
+        "written_whole",
+        lambda path, *a, **k: names.append(path.name) or really(path, *a, **k),
+    )
+    return names
+
+
+def test_a_lock_that_is_sealed_writes_no_plain_weights(run, key, other_key, written):
+    made = locked_runs.lock_run(run, key, "np", 4, recipients=recipients(other_key))
+    assert made.recipients == recipients(other_key)
+    assert written == ["model.safetensors.age"]
+    assert held(run.path.parent, run.load_model(CPU).weights()) == ["plain/model.safetensors"]
+    with pytest.raises(SegkeyError, match="not sealed for key"):
+        made.unlock(key)
+    state = made.unlock(other_key).load_model(CPU).weights()
+    assert held(made.path, state) == []
+    plainly = locked_runs.lock_run(run, key, "np", 4).load_model(CPU).weights()
+    assert same(state, plainly)
+    assert made.damage() == []
+
+
+def test_what_a_kill_left_unencrypted_does_not_stay_in_a_sealed_run(run, key):
+    partial = run.path.parent / ".mine.partial"
+    partial.mkdir()
+    for name in ("model.safetensors", ".model.safetensors.0a0a0a0a.partial"):
+        (partial / name).write_bytes(b"half")
+    made = locked_runs.lock_run(run, key, "np", 4, "mine", recipients=recipients(key))
+    assert sorted(each.name for each in made.path.iterdir() if each.name != ".lock") == [
+        *("history.jsonl", "model.safetensors.age", "run.json")
+    ]
+
+
+def test_no_recipient_is_refused_and_nothing_written(run, key):
+    before = files(run.path.parent)
+    with pytest.raises(SegkeyError, match="is no age recipient"):
+        locked_runs.lock_run(run, key, "np", 4, recipients=["age1nobody"])
+    with pytest.raises(SegkeyError, match="is no age recipient"):
+        locked_runs.lock_for_customers(run, [("a", key)], "np", 4, recipients=["age1nobody"])
+    assert files(run.path.parent) == before
+
+
+def test_each_customer_opens_their_own_run_and_the_owner_all(run, key, keys, tmp_path):
+    """``lock --customers --seal``, and what was locked of a sealed original without ``--seal``."""
+    owner = key.save(tmp_path / "owner" / "owner.key")
+    start = ("lock", run.path, "--customers", keys["a"], keys["b"])
+    shown = command(*start, "--seal", owner, "--name", "one")
+    assert recipients(key)[0][:16] in shown
+    customers = {name: Key.load(keys[name]) for name in "ab"}
+    seal.seal(run, recipients(key))
+    assert "is not sealed for" in command(*start, "--identity", keys["c"], code=1)
+    command(*start, "--key", owner, "--name", "two")
+    for base in ("one", "two"):
+        for name, customer in customers.items():
+            made = Run.open(run.path.parent / f"{base}-{name}")
+            assert made.recipients == recipients(key, customer)
+            assert not made.weights_file.with_name("model.safetensors").exists()
+            state = made.unlock(customer).load_model(CPU).weights()
+            assert same(Run.open(made.path).unlock(key).load_model(CPU).weights(), state)
+            with pytest.raises(SegkeyError, match="not sealed for"):
+                Run.open(made.path).unlock(Key.load(keys["c"]))
+    assert "locked with the key of b" in command(
+        "whose", run.path.parent / "two-b", owner.parent, keys["b"]
+    )
+    assert "locked with the key of a" in command(
+        *("whose", run.path.parent / "one-a", keys["a"], owner, "--original", run.path)
+    )
+    assert "not for any of these" in command("whose", run.path.parent / "one-a", keys["c"], code=1)
+
+
+def test_a_key_that_opens_nothing_is_refused_with_customers(run, keys):
+    command("lock", run.path, "--customers", keys["a"], "--key", keys["b"], code=2)

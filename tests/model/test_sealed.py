@@ -133,7 +133,7 @@ def test_an_age_file_of_another_model_is_refused(sealed_run, key):
     state[name] = state[name] + 1
     made = {
         "sha256": weights.checksum(state),
-        "header": sealed.header_digest(sealed_run.configuration),
+        "header": sealed_run.header_digest,
     }
     sealed_run.weights_file.write_bytes(age.encrypted(save(state, made), recipients(key)))
     with pytest.raises(
@@ -156,6 +156,29 @@ def test_a_changed_header_is_refused(sealed_run, key, change):
     write_json(sealed_run.path / "run.json", config)
     with pytest.raises(SegkeyError, match="not the one that model.safetensors.age was sealed with"):
         reopened(sealed_run, key).load_model(CPU)
+
+
+def test_a_run_of_a_version_with_fewer_fields_opens(sealed_run, key):
+    """What it was sealed with is what its run.json holds, not what this version would write."""
+    state, config = plain_weights(sealed_run, key), read_json(sealed_run.path / "run.json", "")
+    del config["model"]["channels"]  # 3, which early versions did not write
+    made = {"sha256": weights.checksum(state), "header": sealed.header_digest(config)}
+    write_json(sealed_run.path / "run.json", config)
+    sealed_run.weights_file.write_bytes(age.encrypted(save(state, made), recipients(key)))
+    opened = reopened(sealed_run, key)
+    assert opened.configuration.document["model"] != config["model"]
+    assert same(opened.load_model(CPU).weights(), state)
+    seal.seal(opened, recipients(key))
+    assert same(reopened(sealed_run, key).load_model(CPU).weights(), state)
+
+
+def test_the_digest_of_a_header_stays_what_it_is():
+    data = {"method": "np", "key_id": "0" * 16, "classes": ["a", "ü"], "size": [32, 48]}
+    unbound = {"shards": ["x"], "images": {"train": 1}, "views": 4, "on_the_fly": True}
+    document = {"model": {"name": "resnet14", "channels": 3}, "data": data | unbound, "seed": 1}
+    expected = "86d844ea5674b6180a5cf5b55a400e211865827641e5b11165ddee7b78a373f6"
+    assert sealed.header_digest(document) == expected
+    assert sealed.header_digest(document | {"data": data, "seed": 2}) == expected
 
 
 def test_paths_of_shards_may_be_taken_out_of_the_header(sealed_run, key):

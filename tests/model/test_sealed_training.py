@@ -26,7 +26,7 @@ def test_a_training_that_is_sealed_writes_no_plain_weights_and_resumes_with_a_ke
         seen.append(sorted(each.name for each in path.parent.iterdir()))
 
     monkeypatch.setattr(runs, "write_json", look)
-    monkeypatch.setattr(networks, "build", lambda backbone, classes, weights: Tiny(len(classes)))
+    monkeypatch.setattr(networks, "build", lambda name, classes, *_, **__: Tiny(len(classes)))
     monkeypatch.setattr(networks, "described", lambda model, classes: Tiny(len(classes)))
     how = {"recipients": list(Identity.of(key).recipients), "save_every": 0.0}
     whole = trained(shards_folder, tmp_path / "whole", name="run", save_every=0.0)

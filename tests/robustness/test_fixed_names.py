@@ -47,6 +47,7 @@ TRAIN = (
     4,
     *CPU,
 )
+RESUME = ("train", "shards", "--resume", "--name", "cut", *CPU)
 GRID = (
     "reproduce",
     "scenes",
@@ -105,7 +106,7 @@ def world(tmp_path_factory, scenes_folder, trained_run, key) -> Path:
         PREDICT,
         SHEET,
         PREVIEW,
-        (*TRAIN, "--name", "cut"),
+        (*TRAIN, "--name", "cut", "--log", "csv"),
         PAGE,
         GRID,
     )
@@ -145,7 +146,8 @@ RUNS = {
     "runs/small/suite.json": [(*ATTACK, "--plain")],
     "runs/small/attack.partial.jsonl": [ATTACK],
     "runs/small/.lock": [ATTACK],
-    "runs/cut/resume.pt": [("train", "shards", "--resume", "--name", "cut", *CPU)],
+    "runs/cut/resume.pt": [RESUME],
+    "runs/cut/log.csv": [RESUME],
     "runs/sealed/model.safetensors.age": [
         ("evaluate", "runs/sealed", *CPU),
         ("inspect", "--verify", "runs/sealed"),
@@ -165,12 +167,14 @@ OUTPUTS = {
     "decrypted/test/scene0000.png": [DECRYPT],
     "predicted/masks/scene0000.png": [PREDICT],
     "predicted/overlays/scene0000.jpg": [PREDICT],
+    "predicted/outputs.tsv": [PREDICT],
 }
 WRITTEN = {
     ("keys/segkey.key", KEYGEN),
     ("runs/small/evaluate.json", EVALUATE),
     ("runs/small/attack.json", ATTACK),
     ("shards/train.index.json", ENCRYPT),
+    ("runs/cut/log.csv", RESUME),
     *((name, command) for name, commands in OUTPUTS.items() for command in commands),
     *(
         (f"results/{name}", GRID)

@@ -59,7 +59,10 @@ def why_no_statistics(target: Target) -> str:
     except SegkeyError as error:
         return error.what
     if isinstance(stem.convolution, LockedConv):
-        return "this does not know how the statistics of a locked layer follow from plain images"
+        return (
+            "this does not know how the statistics of a locked layer follow from plain images; "
+            "the attack 'stem' reads its weights instead"
+        )
     if is_folded(stem):
         return ""
     if stem.normalisation is None:

@@ -23,6 +23,7 @@ _MANY_RESIDUES = 64  # from so many on, fewer starts
 _ROUNDS = 100
 _EXACT = 1e-3  # of the stored sums, that equations may leave unexplained
 _ROUGH = 0.5
+_ALIKE = 0.2  # of the largest mean colour, the smallest
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,15 @@ def border_coefficients(taps: Taps, layer: LockedConv) -> np.ndarray | None:
 
 
 def mean_coefficients(taps: Taps, stored: Stored) -> np.ndarray | None:
-    """Sign times mean colour of each class, less grey; as `border_coefficients`."""
+    """Sign times mean colour of each class, less grey; as `border_coefficients`.
+
+    None, too, if those colours differ more than the colours of photographs do: smooth filters are
+    too much alike to tell their classes apart in this way.
+    """
     sums = torch.einsum("fcij,rij->frc", stored.filters, _by_residue(taps))
-    return _solve(sums.flatten(1), stored.mean, taps, _ROUGH)
+    found = _solve(sums.flatten(1), stored.mean, taps, _ROUGH)
+    sizes = np.abs(found) if found is not None else np.zeros(1)
+    return found if np.nanmin(sizes) > _ALIKE * np.nanmax(sizes) else None
 
 
 def _solve(lines: Tensor, values: Tensor, taps: Taps, tolerance: float) -> np.ndarray | None:

@@ -1,5 +1,7 @@
 """The weights of a locked stem give its key away: on locked models, whose truth is known."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -106,15 +108,30 @@ def test_of_patch_embeddings_trained_under_np_smoothness_tells_the_signs(key):
     assert any(each.same_as(cipher) for each in found(model, cipher).candidates)
 
 
-def test_the_stored_mean_tells_which_of_two_signs(key):
-    """Scenes are darker than grey, as photographs are."""
-    model = network(smooth=True, grey=True, norm=True)
+def remembering(model: Segmenter) -> Segmenter:
+    """With the statistics of scenes that are darker than grey, as photographs are."""
     images = np.stack([scenes.draw(5, number, 64)[0] for number in range(8)])
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255 * 0.8
     model.fcn.norm.momentum = None
-    model.train()(pixels)
+    with torch.no_grad():
+        model.train()(pixels)
+    return model.eval()
+
+
+def test_the_stored_mean_tells_which_of_two_signs(key):
+    model = remembering(network(smooth=True, grey=True, norm=True))
     cipher = ciphers.from_key("np", key, 4)
-    guess = found(lock_network(model.eval(), cipher), cipher)
+    guess = found(lock_network(model, cipher), cipher)
+    assert guess.source == "the smoothness of filters"
+    (only,) = guess.candidates
+    assert only.same_as(cipher)
+
+
+def test_the_stored_mean_tells_all_signs_of_filters_that_are_not_smooth(key):
+    model = remembering(network(grey=True, norm=True))
+    cipher = ciphers.from_key("np", key, 4)
+    guess = found(lock_network(model, cipher), cipher)
+    assert guess.source == "the stored mean"
     (only,) = guess.candidates
     assert only.same_as(cipher)
 
@@ -142,8 +159,6 @@ def test_where_it_does_not_fit(key):
 def test_the_attack_on_a_locked_run_reaches_the_score_of_the_key(
     plain_run, key, attacked, tmp_path, method
 ):
-    import shutil
-
     run = Run.open(shutil.copytree(plain_run.path, tmp_path / "plain"))
     target = attacked(locked_runs.lock_run(run, key, method, 4))
     (line,) = attacks.run_attacks(target, ["stem"]).attacks

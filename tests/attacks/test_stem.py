@@ -155,6 +155,7 @@ def test_where_it_does_not_fit(key):
     assert "with groups" in of(plain, ciphers.from_key("np", key, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["np", "shf+np"])
 def test_the_attack_on_a_locked_run_reaches_the_score_of_the_key(
     plain_run, key, attacked, tmp_path, method

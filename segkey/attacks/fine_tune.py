@@ -46,8 +46,8 @@ def fine_tune(target: Target, budget: Budget, seed: int) -> Result:
     shown is the last epoch, without choosing.
     """
     loader = target.images_of("train")
-    curve = [_stolen_as_it_is(target)]
     starts = ("stolen", "anew", *(("public",) if budget.public_weights else ()))
+    curve = [_stolen_as_it_is(target, starts[1:])]
     counts = _numbers_of_images(len(loader), budget.percents)
     images = sum(_epochs(count, budget) * count for count in counts.values())
     with target.task("fine-tune", len(starts) * (images + len(target.loader) * len(counts))):
@@ -97,13 +97,19 @@ def areas(curve: list[dict], starts: tuple[str, ...], nothing: float) -> dict[st
     return found
 
 
-def _stolen_as_it_is(target: Target) -> dict:
+def _stolen_as_it_is(target: Target, others: tuple[str, ...]) -> dict:
     """No image, no training: the stolen model as it is, on plain images.
 
     Plain images are divided in the better of the two ways.
     """
     no_key_baseline = max(measured.mean_iou for measured in target.plain().values())
-    return {"percent": 0, "images": 0, "epochs": 0, "stolen": no_key_baseline, "anew": None}
+    return {
+        "percent": 0,
+        "images": 0,
+        "epochs": 0,
+        "stolen": no_key_baseline,
+        **dict.fromkeys(others),
+    }
 
 
 def _numbers_of_images(images: int, percents: tuple[float, ...]) -> dict[float, int]:

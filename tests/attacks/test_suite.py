@@ -374,7 +374,7 @@ def test_the_area_under_a_curve_of_fine_tuning_is_a_mean_over_budgets():
 def test_fine_tuning_starts_from_public_weights_too(target):
     public = str(target.run.weights_file)
     result = result_of(
-        "fine-tune", target, percents=(10,), epochs=1, steps=2, public_weights=public
+        "fine-tune", target, percents=(50,), epochs=1, steps=16, public_weights=public
     )
     (as_it_is, some), areas = result.details["curve"], result.details["slc_auc"]
     assert as_it_is["public"] is None

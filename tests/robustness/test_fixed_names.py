@@ -363,10 +363,12 @@ ALLOWED = {
     ): "the earlier key gets another name; the key's own was looked at",
     ("model/run_names.py", "os.symlink"): "runs/latest, under a name that was just removed",
     ("model/run_names.py", "os.replace"): "runs/latest is a link by design, and is replaced itself",
+    ("model/derived.py", "os.rename"): "a folder that was just made gets its name; fails if taken",
     ("model/weights.py", "safe_open"): "maps a file by its path, while open_regular holds it",
     ("model/weights.py", "torch.load"): "takes what open_regular opened",
     ("model/weights.py", "zipfile.ZipFile"): "takes what open_regular opened",
     ("data/decode.py", "Image.open"): "takes what open_regular opened",
+    ("data/deep_colours.py", "Image.open"): "takes bytes in memory",
     ("shards/reader.py", "h5py.File"): "compared with what open_regular opened",
     ("shards/writer.py", "h5py.File"): "made exclusively: mode x",
     (

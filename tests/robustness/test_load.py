@@ -16,7 +16,7 @@ from tools import Growth, amount
 from segkey import attacks
 from segkey.crypto import ciphers
 from segkey.data.items import Item, Source
-from segkey.data.preparation import Preparation
+from segkey.data.preparation import Loaded, Preparation
 from segkey.model import evaluation_splits, networks, recipes, training
 from segkey.shards import Shard, encryption, open_splits
 from segkey.system.progress import Progress
@@ -50,8 +50,9 @@ class Watched(Progress):
 class Drawn(Preparation):
     """Draws an image where others read one."""
 
-    def load(self, item):
-        return [seeded(item.name).integers(0, 256, (3, *self.size), dtype=np.uint8)], [], self.size
+    def load_and_look(self, item):
+        image = seeded(item.name).integers(0, 256, (3, *self.size), dtype=np.uint8)
+        return Loaded([image], [], self.size)
 
 
 def test_encrypting_many_images(tmp_path, key):

@@ -456,7 +456,8 @@ def test_the_verdict_of_a_suite_is_a_line_for_each_kind_of_attacker(tmp_path, tr
     html = html_page([run])
     ((_, verdict),) = Page(html).find("li", class_="verdict")
     lines = verdict.splitlines()
-    assert [words.split(",")[0] for words in lines[2:]] == ["With the model alone", "With one pair"]
+    assert lines[2].endswith("falls to an attacker with the model alone (wrong-keys).")
+    assert [words.split(",")[0] for words in lines[3:]] == ["With the model alone", "With one pair"]
     assert (
         "the strongest attack, wrong-keys, which needs the model alone, reaches 0.4000" in lines[0]
     )

@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 from segkey import SegkeyError
 from segkey.attacks import Target
-from segkey.attacks.statistics import why_no_statistics
+from segkey.attacks.statistics import is_folded, why_no_statistics
 from segkey.cli import app
 from segkey.crypto.age import Identity
 from segkey.data import scenes
 from segkey.model import evaluation_splits, folded_runs, locked_runs, seal, training
 from segkey.model.runs import Run
+from segkey.model.stem import find_stem
 
 
 @pytest.fixture
@@ -77,12 +78,15 @@ def test_a_locked_run_can_be_folded_and_stays_locked(run, key):
     assert not any("running" in name for name in made.load_model(CPU).weights())
 
 
-def test_the_attack_on_statistics_says_why_it_does_not_fit(run, key, trained_run, tmp_path):
+def test_the_attack_on_statistics_takes_a_folded_run_by_what_is_usual(
+    run, key, trained_run, tmp_path
+):
     copied = copy_of(trained_run, tmp_path / "runs" / "np", name="np")
     made = folded_runs.fold_run(Run.open(copied.path))
     test = evaluation_splits.open_test_split(made)
     target = Target.create(made, test, made.cipher(key), CPU, precise=True)
-    assert "it may have been folded" in why_no_statistics(target)
+    assert is_folded(find_stem(target.model))
+    assert why_no_statistics(target) == ""
 
 
 def test_commands_show_and_take_a_folded_run(run, tmp_path, key):

@@ -25,7 +25,7 @@ class StemMoments:
         stem: with a normalisation that has running statistics; without one, responses with the
             bias are taken to have a mean of 0 and a variance of 1, as after a normalisation that
             was folded.
-        plain: float (N, C, H, W), plain images as the network normalises them.
+        plain: float (N, C, H, W), on the CPU, plain images as the network normalises them.
         changed: float (N, C, H, W), the same with every position encrypted.
         block_size: M.
 
@@ -33,22 +33,23 @@ class StemMoments:
         positions: c·M·M.
         mean, square: float (filters,), of the responses to plain images.
         mean_terms: float (filters, positions), what a selected position adds to the mean.
-        cross_terms: float (filters, positions), and (filters, positions, positions)
-        pair_terms: what positions and pairs of them add to the mean square.
+        cross_terms: float (filters, positions), what a position adds to the mean square together
+            with the response to the plain image.
+        pair_terms: float (filters, positions, positions), what pairs of positions add to it.
     """
 
     def __init__(self, stem: Stem, plain: Tensor, changed: Tensor, block_size: int):
         self._convolution, self._m = stem.convolution, block_size
-        self._weight = stem.convolution.weight.detach().float()
+        self._weight = stem.convolution.weight.detach().float().cpu()
         filters, channels = self._weight.shape[:2]
         self.positions = channels * block_size**2
         self.stored_mean, self.stored_variance = torch.zeros(filters), torch.ones(filters)
         if stem.normalisation is not None:
-            self.stored_mean = stem.normalisation.running_mean.detach().float()
-            self.stored_variance = stem.normalisation.running_var.detach().float()
+            self.stored_mean = stem.normalisation.running_mean.detach().float().cpu()
+            self.stored_variance = stem.normalisation.running_var.detach().float().cpu()
             self.stored_variance = self.stored_variance.clamp(min=1e-12)
         if stem.convolution.bias is not None:
-            self.stored_mean = self.stored_mean - stem.convolution.bias.detach().float()
+            self.stored_mean = self.stored_mean - stem.convolution.bias.detach().float().cpu()
         self._count(plain, changed)
 
     def _count(self, plain: Tensor, changed: Tensor) -> None:

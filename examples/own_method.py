@@ -3,10 +3,10 @@
 Run it (``python examples/own_method.py``), step through its cells in an editor that knows ``# %%``,
 or let the command line know the method::
 
-    export SEGKEY_METHODS=examples/own_method.py
+    export SEGKEY_PLUGINS=examples/own_method.py
     segkey encrypt photos/ --method add -M 4
 
-Every command that meets shards or a run of this method needs SEGKEY_METHODS: a file can name a
+Every command that meets shards or a run of this method needs SEGKEY_PLUGINS: a file can name a
 method, never code.
 """
 

@@ -3,11 +3,13 @@
 An attack is a function of a `Target` (the stolen model and the owner's test images, plain, on the
 device), a `Budget` and a seed; it returns a `Result`. The owner's key only judges. Each attack
 registers itself with `attack`, which names what its attacker is assumed to know; one of your own
-does the same, in a file that ``SEGKEY_METHODS`` names.
+does the same, in a file that ``SEGKEY_PLUGINS`` names.
 
 The attacks are in ``wrong_keys``, ``stem``, ``public_twin``, ``statistics``, ``known_pair``,
-``ciphertext_only``, ``exhaustive``, ``fine_tune``, ``search`` and ``partial_key``. ``registry``, ``target``, ``suite`` and ``journal``
-run them, ``cipher_parts`` guesses and changes keys, and ``similarity`` measures how well an image was
+``ciphertext_only``, ``exhaustive``, ``fine_tune``, ``search`` and ``partial_key``. ``registry``,
+``target``, ``suite`` and ``journal`` run them, ``cipher_parts`` guesses and changes keys,
+``stem_moments``, ``layer_statistics`` and ``fitted_permutation`` serve ``statistics``,
+``stem_taps`` and ``stem_signs`` serve ``stem``, and ``similarity`` measures how well an image was
 restored (PSNR, SSIM).
 
     >>> from segkey.attacks import ATTACKS

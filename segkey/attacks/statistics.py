@@ -13,6 +13,8 @@ normalisation) and fitted to the first layers; rounding is a linear assignment.
 FFX's table need not be known: any other table maps values as arbitrarily.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,7 +116,8 @@ def statistics(target: Target, budget: Budget, seed: int) -> Result:
             words = "the key's own selection"
     else:
         words = "the key itself" if details["found"] else "another permutation"
-    return Result(mean_iou, f"{words}, from {len(loader)} images", details)
+    summary = f"{words}, from {len(loader)} images"
+    return Result(mean_iou, summary, details, chosen_on_test=target.is_judged_on(loader))
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def _search(target: Target, images: Tensor, seed: int) -> _Guess:
     """The best guess; the owner's cipher gives the method, M, and a fixed FFX table only."""
     generator = seeded("statistics", seed)
     unknown = _unknown(target.cipher, seed)
-    with _Frozen(target.model):
+    with _frozen(target.model):
         if "permutation" in unknown.PARTS:
             candidates = fitted_permutations(target, images, unknown, generator)
         else:
@@ -161,18 +164,16 @@ def _unknown(own: Cipher, seed: int) -> Cipher:
     )
 
 
-class _Frozen:
+@contextlib.contextmanager
+def _frozen(model: torch.nn.Module) -> Iterator[None]:
     """Parameters need no gradients while a key is searched for."""
-
-    def __init__(self, model: torch.nn.Module):
-        self._needing = [p for p in model.parameters() if p.requires_grad]
-
-    def __enter__(self) -> None:
-        for parameter in self._needing:
-            parameter.requires_grad_(False)
-
-    def __exit__(self, *_: object) -> None:
-        for parameter in self._needing:
+    needing = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in needing:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in needing:
             parameter.requires_grad_(True)
 
 

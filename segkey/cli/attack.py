@@ -89,7 +89,7 @@ class Chosen:
         option(
             "--attack",
             metavar="NAME",
-            help="Run the attack of this name, such as one of your own (SEGKEY_METHODS).",
+            help="Run the attack of this name, such as one of your own (SEGKEY_PLUGINS).",
             panel=_ATTACKS,
         ),
     ] = None

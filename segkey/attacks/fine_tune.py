@@ -15,6 +15,7 @@ from segkey.model.batches import BatchLoader, crop_batch
 from segkey.model.recipes import recipe
 from segkey.model.results import LABELLED
 from segkey.model.trainer import segmentation_loss
+from segkey.model.weights import file_digest
 from segkey.system import devices, distributed
 from segkey.system.seeds import seeded
 
@@ -47,6 +48,8 @@ def fine_tune(target: Target, budget: Budget, seed: int) -> Result:
     """
     loader = target.images_of("train")
     starts = ("stolen", "anew", *(("public",) if budget.public_weights else ()))
+    # An attack that goes on with another file of public weights must not take the earlier's scores.
+    of_file = {"public": f"public {file_digest(budget.public_weights)}"} if starts[2:] else {}
     curve = [_stolen_as_it_is(target, starts[1:])]
     counts = _numbers_of_images(len(loader), budget.percents)
     images = sum(_epochs(count, budget) * count for count in counts.values())
@@ -54,7 +57,7 @@ def fine_tune(target: Target, budget: Budget, seed: int) -> Result:
         for percent, count in counts.items():
             line = {"percent": percent, "images": count, "epochs": _epochs(count, budget)}
             for start in starts:
-                name = f"fine-tune/{seed}/{percent:g}/{line['epochs']}/{start}"
+                name = f"fine-tune/{seed}/{percent:g}/{line['epochs']}/{of_file.get(start, start)}"
                 line[start] = target.cached(
                     name, lambda s=start, n=count: _train(target, loader, n, budget, seed, s)
                 )

@@ -1,7 +1,8 @@
 """The registry of attacks: `attack` registers one with what its attacker knows."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from segkey.attacks.target import Target
 from segkey.errors import SegkeyError
@@ -54,6 +55,12 @@ class Budget:
             raise SegkeyError(
                 "an attack on pairs needs at least one", "give numbers of pairs from 1 on"
             )
+
+    @property
+    def document(self) -> dict:
+        """What results keep of it: of the file of public weights, its name without its folder."""
+        weights = self.public_weights and Path(self.public_weights).name
+        return asdict(self) | {"public_weights": weights}
 
 
 _LEAST = {  # and how a user gives it

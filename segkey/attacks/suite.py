@@ -126,7 +126,7 @@ def run_attacks(
         majority_class=correct.majority_class,
         attacks=tuple(lines),
         left_out=left_out,
-        budget=asdict(budget),
+        budget=budget.document,
         seed=seed,
         device=target.settings["device"],
         tested=target.tested,

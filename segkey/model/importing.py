@@ -4,7 +4,6 @@ What a run needs to know, and a state dict does not say, is given: the network, 
 classes in their order, how pixels were normalised, and the size of the images.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from torch import Tensor
 from segkey.errors import SegkeyError
 from segkey.model import network_registry, run_names, runs, starting_weights
 from segkey.model.networks import Segmenter
-from segkey.model.weights import read_weights
+from segkey.model.weights import file_digest, read_weights
 from segkey.shards import open_splits
-from segkey.system.files import make_folder, open_regular
+from segkey.system.files import make_folder
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -134,7 +133,7 @@ def import_weights(
     runs.check_free(folder / name)
     make_folder(folder / name)
     config = _configuration(model, classes, size, ignore_index, shards)
-    config["imported"] = {"file": file.name, "sha256": _digest(file)}
+    config["imported"] = {"file": file.name, "sha256": file_digest(file)}
     run = runs.Run.create(folder, name, config)
     run.save_weights(model.weights())
     run.save()
@@ -220,8 +219,3 @@ def _name_of(file: Path) -> str:
     """A run's name after a file's: what it cannot hold is replaced."""
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in file.stem)
     return name.lstrip("._-")[:80] or "imported"
-
-
-def _digest(file: Path) -> str:
-    with open_regular(file, follow=True) as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

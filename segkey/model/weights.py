@@ -196,3 +196,9 @@ def checksum(state: dict[str, Tensor]) -> str:
             tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
         )
     return digest.hexdigest()
+
+
+def file_digest(file: str | Path) -> str:
+    """SHA-256 of a file that the user named, in hex."""
+    with open_regular(Path(file), follow=True) as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -381,3 +381,29 @@ def test_fine_tuning_starts_from_public_weights_too(target):
     assert some["public"] == some["stolen"]  # the same weights
     assert set(areas) == {"stolen", "anew", "public"}
     assert result.details["without_the_model"] == max(some["anew"], some["public"])
+
+
+def test_results_name_the_file_of_public_weights_without_its_folder():
+    budget = attacks.Budget(public_weights="/home/anna/public.safetensors")
+    assert budget.document["public_weights"] == "public.safetensors"
+    assert attacks.Budget().document["public_weights"] is None
+
+
+def test_another_file_of_public_weights_is_measured_anew(target, tmp_path):
+    """The journal of an attack that goes on must not take the scores of the file before."""
+    file = tmp_path / "public.safetensors"
+    names, watched = [], replace(target)
+
+    def cached(name, work):
+        names.append(name)
+        return 0.1 if name.startswith("fine-tune/") else target.cached(name, work)
+
+    watched.cached = cached
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        budget = attacks.Budget(percents=(10,), public_weights=str(file))
+        fine_tune.fine_tune(watched, budget, 0)
+    public = [name for name in names if "public" in name]
+    assert len(public) == len(set(public)) == 2
+    stolen = [name for name in names if name.endswith("/stolen")]
+    assert len(set(stolen)) == 1

@@ -309,10 +309,9 @@ def demo_sentence(rows: list[Row]) -> str:
     return (
         "What this shows, in mean IoU: "
         + "; ".join(parts)
-        + ". The key gives the model's full accuracy; "
-        f"of these attempts, {method_name(strongest.method)} withstands the most here. Stronger "
-        "attacks, which decide between the methods, are not among them: segkey advises FFX with "
-        "M = 4 and the password derived from the key. "
+        + f". Of these attempts, {method_name(strongest.method)} withstands the most here. Stronger "
+        "attacks are not among them: from the weights and a few photographs, "
+        "'segkey attack RUN --statistics' computes what these keys keep secret in seconds. "
         "The scenes are simple and the training short: measure on your own images before you rely "
         "on it."
     )

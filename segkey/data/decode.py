@@ -150,8 +150,8 @@ def _why_not(path: Path) -> str:
         head = file.read(12)
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return (
-            ": a TIFF of more than four bands, or of a kind that Pillow does not decode; save three "
-            "bands of 8 or 16 bits"
+            ": a TIFF of more than four bands, or of a kind that Pillow does not decode; save "
+            "three bands of 8 or 16 bits"
         )
     return ": HEIC; pip install pillow-heif" if head[4:8] == b"ftyp" else ""
 

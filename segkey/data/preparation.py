@@ -112,7 +112,7 @@ class Preparation:
 
 
 def why_sizes_differ(item: Item) -> str:
-    """That one of the two is turned by its EXIF data, if that explains other sizes; else nothing."""
+    """That one of the two is turned by its EXIF data, if that explains other sizes."""
     turned = {}
     for name, file in (("image", item.image), ("mask", item.mask)):
         try:

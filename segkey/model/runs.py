@@ -310,8 +310,9 @@ class Run:
 
         Raises:
             SegkeyError: the weights are missing, damaged, or do not fit the run's network; or
-                they are sealed, and `unlock` was not given their key. They are compared with the checksum in their own file, not with that in run.json, from
-                which a kill between two writes may leave them apart.
+                they are sealed, and `unlock` was not given their key. They are compared with the
+                checksum in their own file, not with that in run.json, from which a kill between two
+                writes may leave them apart.
         """
         self.require_weights()
         if self.is_sealed:

@@ -33,7 +33,7 @@ class Row:
     run: str
     method: str
     block_size: int
-    # conditions that must agree for two runs to stand in one table, see `segkey.model.comparability`
+    # conditions that must agree in one table, see `segkey.model.comparability`
     data: dict
     classes: tuple[str, ...]
     correct: float | None
@@ -309,8 +309,8 @@ def demo_sentence(rows: list[Row]) -> str:
     return (
         "What this shows, in mean IoU: "
         + "; ".join(parts)
-        + f". Of these attempts, {method_name(strongest.method)} withstands the most here. Stronger "
-        "attacks are not among them: from the weights and a few photographs, "
+        + f". Of these attempts, {method_name(strongest.method)} withstands the most here. "
+        "Stronger attacks are not among them: from the weights and a few photographs, "
         "'segkey attack RUN --statistics' computes what these keys keep secret in seconds. "
         "The scenes are simple and the training short: measure on your own images before you rely "
         "on it."

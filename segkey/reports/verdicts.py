@@ -194,7 +194,10 @@ def _weakest_access(by_access: dict[str, list[AttackLine]]) -> str:
     for access, tried in by_access.items():
         best = max(tried, key=lambda line: line.recovered or 0.0, default=None)
         if best and (best.recovered or 0.0) > _HALF:
-            return f"More than half of the key's worth falls to an attacker with {access} ({best.attack})."
+            return (
+                f"More than half of the key's worth falls to an attacker with {access} "
+                f"({best.attack})."
+            )
     return "No attack that was run recovers more than half of the key's worth."
 
 

@@ -73,7 +73,8 @@ def _soft_outlines(case: Case) -> None:
     case.say(
         WARN if fits else REFUSE,
         f"masks look like grey levels, not classes ({how}): "
-        f"{counted(len(case.values()), 'value')}, and {share:.0%} of the pixels at edges lie between two others",
+        f"{counted(len(case.values()), 'value')}, and "
+        f"{share:.0%} of the pixels at edges lie between two others",
         _cut_of(case)
         or "export the masks again as PNG, without anti-aliasing and resized by nearest neighbour",
     )

@@ -353,7 +353,7 @@ METHODS = {
 }
 ALLOWED = {
     (
-        "system/distributed.py",
+        "system/torchrun.py",
         "Path(file).write_text",
     ): "torchrun's own file, named by its environment",
     ("crypto/keys.py", "os.link"): "a second name for the earlier key; fails if it is taken",

@@ -31,7 +31,7 @@ def fold_run(run: runs.Run, name: str | None = None, recipients: Sequence[str] =
     if run.configuration.model.folded:
         raise SegkeyError(f"{run.path} is folded already", "use it as it is")
     run.require_weights()
-    path = run.folder / (name or runs.free_name(run.folder, f"{run.name}-folded"))
+    path = run.folder / (name or run_names.free_name(run.folder, f"{run.name}-folded"))
     run_names.check_name(path.name)
     runs.check_free(path)
     seal = sealed.sealed_as_made_of(run, recipients)

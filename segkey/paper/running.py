@@ -15,6 +15,7 @@ from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.model import authenticity, evaluation, run_names, runs, training
+from segkey.model.versions import now, versions
 from segkey.paper.cells import (
     BrokenRunError,
     check_training,
@@ -280,8 +281,8 @@ class Experiment:
         )
         stated = read_json(self.out / "settings.json", "the settings of an experiment")
         results = Results(
-            written=runs.now(),
-            versions=runs.versions(),
+            written=now(),
+            versions=versions(),
             settings=stated["settings"],
             full_voc=is_full_voc(stated["settings"]),
             diverged=tuple(self.diverged),

@@ -14,7 +14,7 @@ import segkey
 from segkey.crypto import age
 from segkey.crypto.age import Identity
 from segkey.errors import SegkeyError
-from segkey.model import networks, runs, seal, sealed, weights
+from segkey.model import networks, run_weights, runs, seal, sealed, weights
 from segkey.model.runs import Run
 from segkey.system.json_files import read_json, write_json
 
@@ -227,7 +227,7 @@ def killed_at(monkeypatch, step: int):
 
         return act
 
-    for module, name in ((runs, "written_whole"), (runs, "write_json"), (seal, "remove")):
+    for module, name in ((run_weights, "written_whole"), (runs, "write_json"), (seal, "remove")):
         monkeypatch.setattr(module, name, stopping(getattr(module, name)))
 
 

@@ -4,7 +4,6 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -59,13 +58,13 @@ class _QuietPillow:
                 self._caught.__exit__(*error)
 
 
-_QUIET_PILLOW = _QuietPillow()
+QUIET_PILLOW = _QuietPillow()
 
 
 if hasattr(
     os, "register_at_fork"
 ):  # a process that forks while a thread is in it leaves the child a lock that is never released
-    os.register_at_fork(after_in_child=_QUIET_PILLOW.__init__)
+    os.register_at_fork(after_in_child=QUIET_PILLOW.__init__)
 
 
 def decode(
@@ -84,7 +83,7 @@ def decode(
             raise SegkeyError(f"{path}: not a file")
         # Opened here, as Pillow would map uncompressed TIFFs into memory and then turn them
         # wrongly.
-        with open_regular(path, follow=True) as file, _QUIET_PILLOW:
+        with open_regular(path, follow=True) as file, QUIET_PILLOW:
             picture = Image.open(file, formats=formats())
             if picture.width * picture.height > MAX_PIXELS:
                 raise too_large
@@ -154,65 +153,6 @@ def _why_not(path: Path) -> str:
             "three bands of 8 or 16 bits"
         )
     return ": HEIC; pip install pillow-heif" if head[4:8] == b"ftyp" else ""
-
-
-@dataclass(frozen=True)
-class FileHeader:
-    """What an image file says before its pixels.
-
-    Attributes:
-        mode, format, size: as Pillow has them.
-        bits: of a grey value.
-        turned: EXIF orientation, 1 to 8; an entry behind the pixels of a PNG is not seen.
-        palette: its colours, bytes of red, green and blue; empty if there is none.
-        deep: more than 8 bits per value.
-    """
-
-    mode: str
-    format: str
-    size: tuple[int, int]
-    bits: int = 8
-    turned: int = 1
-    palette: bytes = b""
-    deep: bool = False
-
-
-def header(path: Path) -> FileHeader:
-    """What a file says of itself; its pixels are not decoded.
-
-    Raises:
-        SegkeyError: no image, or a file that cannot be read.
-    """
-    try:
-        with open_regular(path, follow=True) as file, _QUIET_PILLOW:
-            picture = Image.open(file, formats=formats())
-            early = picture.format != "PNG" or "exif" in picture.info
-            return FileHeader(
-                picture.mode,
-                picture.format,
-                picture.size,
-                bits_of(picture),
-                orientation(picture) if early else 1,
-                _palette(picture) if picture.mode == "P" else b"",
-                picture.mode in DEEP or is_deep_colour(picture),
-            )
-    except SegkeyError:
-        raise
-    except Exception as error:  # decoders of damaged files raise whatever they meet
-        raise SegkeyError(f"{path}: not an image that can be read") from error
-
-
-def upright_size(header: FileHeader) -> tuple[int, int]:
-    """Width and height after the image was turned as its EXIF data says."""
-    return header.size[::-1] if header.turned > 4 else header.size
-
-
-def _palette(picture: Image.Image) -> bytes:
-    """Without decoding the pixels, where that is possible."""
-    raw = picture.palette
-    if raw and raw.rawmode == "RGB" and isinstance(raw.palette, bytes):
-        return raw.palette
-    return bytes(picture.getpalette("RGB") or b"")
 
 
 def load_image(

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segkey.data.decode import header
+from segkey.data.file_header import header
 from segkey.data.formats import LOSSLESS
 from segkey.data.items import Problem, Severity, Source, counted
 from segkey.data.roles import Place, folded, rank_of, without_image_word, without_mask_word

@@ -7,7 +7,8 @@ from PIL import Image
 
 from segkey.data import peculiarities
 from segkey.data.augment import as_array, random_crop
-from segkey.data.decode import header, load_image
+from segkey.data.decode import load_image
+from segkey.data.file_header import header
 from segkey.data.items import Item
 from segkey.data.masks import load_mask
 from segkey.data.reading import PLAIN, Reading

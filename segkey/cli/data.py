@@ -64,8 +64,8 @@ def encrypt(
         bool,
         flag(
             "--exact-decode",
-            help="Decode every pixel of large JPEGs, which takes three times as long, instead of at "
-            "least twice the wanted size.",
+            help="Decode every pixel of large JPEGs, which takes three times as long, instead of "
+            "at least twice the wanted size.",
         ),
     ] = False,
     seed: options.Seed = 0,

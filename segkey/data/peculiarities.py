@@ -32,6 +32,11 @@ _LINES = {
         "{n} of 16 bits whose values are all below a sixteenth of the range: nearly black",
         "give their range with --range, such as --range 12",
     ),
+    "scaled": (
+        "{n} decoded at a fraction of the size, to at least twice what is wanted (to decode every "
+        "pixel: --exact-decode)",
+        "",
+    ),
     "unknown band": (
         "{n} with more bands than three and no word of what they are: only the first three are "
         "used",

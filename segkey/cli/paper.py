@@ -107,7 +107,7 @@ def reproduce(
     from segkey.model import network_registry, recipes
     from segkey.paper import figures, tables, tradeoff
     from segkey.reports import preview
-    from segkey.system import distributed
+    from segkey.system import distributed, files
     from segkey.system.devices import choose
 
     height_width = options.parse_size(size)
@@ -157,9 +157,10 @@ def reproduce(
     results = experiment.run(cells)
     if not distributed.is_main():
         return
-    made = tables.write_tables(results, out)
-    made += figures.write_all(results, paper.example(experiment, results), out)
-    made += tradeoff.write(results, out)
+    with files.sole_writer(out, wait=True):  # another process may be making models there
+        made = tables.write_tables(results, out)
+        made += figures.write_all(results, paper.example(experiment, results), out)
+        made += tradeoff.write(results, out)
     table1 = tables.Table1(results).by_block_size().as_rich()
     console.show(table1, tables.findings_table(results))
     console.note(f"In {out}/: results.json, {', '.join(path.name for path in made)}")

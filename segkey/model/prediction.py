@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -510,12 +511,17 @@ def _load(
 ) -> _Loaded | Problem:
     try:
         peculiar: set[str] = set()
-        picture = decode.load_image(item.image, pixel_range, peculiar, channels)
+        least = partial(_least_size, size)
+        picture = decode.load_image(item.image, pixel_range, peculiar, channels, least)
         seen = peculiarities.summed_up(peculiar)
         pixels = augment.as_array(picture, size, is_image=True)
-        return _Loaded(item, pixels, (picture.height, picture.width), seen)
+        return _Loaded(item, pixels, decode.whole_size(picture), seen)
     except SegkeyError as error:
         return Problem(item.name, error.what.removeprefix(f"{item.image}: "))
+
+
+def _least_size(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    return augment.least_size(size, [None], (height, width))
 
 
 def _write(

@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {
     "SCENES": "12, 4, 6",
     "SIZE": "32",
+    "BACKBONE": "thin",
     "EPOCHS": "1",
     "WRONG_KEYS": "2",
     "OMP_NUM_THREADS": "1",

@@ -504,6 +504,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, where, scenes_folder, shards_folder)
             "train",
             str(shards_folder),
             *SMALL_NETWORK,
+            "--epochs",
+            "10000",
             "--device",
             "cpu",
         ],

@@ -15,19 +15,11 @@ from segkey.system.shell import word
 def demo(
     out: Annotated[
         Path,
-        option(
-            "--out", "-o", metavar="FOLDER", help="Write everything here.", panel=options.OUTPUT
-        ),
+        options.out_option("Write everything here."),
     ] = Path("demo"),
     method: Annotated[
         list[str] | None,
-        option(
-            "--method",
-            "-m",
-            metavar="NAME",
-            help="Show only this method instead of ffx, np and shf.",
-            autocompletion=options.complete_methods,
-        ),
+        options.method_option("Show only this method instead of ffx, np and shf."),
     ] = None,
     block_size: options.BlockSize = 4,
     wrong_keys: Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options
+from segkey.cli import app, completion, console, options, parsing, paths
 from segkey.cli.options import option
 from segkey.errors import SegkeyError
 
@@ -20,7 +20,7 @@ def networks(
         typer.Argument(
             metavar="TEXT",
             help="List the networks whose names begin with TEXT, such as smp:Unet/ or timm:mobile.",
-            autocompletion=options.complete_networks,
+            autocompletion=completion.complete_networks,
         ),
     ] = "",
     as_json: options.AsJson = False,
@@ -61,7 +61,7 @@ def import_(
             "--network",
             metavar="NAME",
             help="Name the network that the weights are of; 'segkey networks' lists them.",
-            autocompletion=options.complete_networks,
+            autocompletion=completion.complete_networks,
         ),
     ],
     classes: Annotated[
@@ -104,11 +104,9 @@ def import_(
     ] = None,
     name: Annotated[
         str | None,
-        option("--name", metavar="NAME", help="Name the run; by default after the file."),
+        options.name_option("Name the run; by default after the file."),
     ] = None,
-    runs: Annotated[
-        Path, option("--runs", metavar="FOLDER", help="Keep runs in this folder.")
-    ] = options.DEFAULT_RUNS,
+    runs: options.RunsFolder = paths.DEFAULT_RUNS,
 ) -> None:
     """Make a run of a model that was trained elsewhere, to evaluate, attack, lock or seal it.
 
@@ -122,7 +120,7 @@ def import_(
     if classes:
         what["classes"] = read_classes(classes, given=True)
     if size:
-        what["size"] = options.parse_size(size)
+        what["size"] = parsing.parse_size(size)
     if missing := [each for each in ("classes", "size") if each not in what]:
         raise SegkeyError(
             f"the weights do not say the {' and the '.join(missing)}",

@@ -127,7 +127,7 @@ def test_training_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(tmp_p
         )
     assert float(loss) == pytest.approx(
         lowest["val_loss"], rel=0.03
-    )  # trained in bfloat16 where there is
+    )  # trained in bfloat16 if the CPU has it
 
 
 def test_the_estimate_is_told_after_a_few_steps(tmp_path, shards_folder):
@@ -419,7 +419,7 @@ def broken_runs(tmp_path, trained_run):
 def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatch, broken_runs):
     from typer.testing import CliRunner
 
-    from segkey.cli import app, options
+    from segkey.cli import app, completion
 
     folder, told = broken_runs
     monkeypatch.chdir(tmp_path)
@@ -451,7 +451,7 @@ def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatc
     page = (tmp_path / "page.html").read_text()
     assert "whole" in page
     assert all(f"<strong>{name}</strong>" in page for name in told)
-    assert "runs/latest" in options.complete_runs("runs/")
+    assert "runs/latest" in completion.complete_runs("runs/")
     result = CliRunner().invoke(app, ["inspect", "runs", "--json"])
     documents = json.loads(result.stdout)
     assert {Path(each["path"]).name for each in documents if "damage" in each} == told.keys()

@@ -337,7 +337,8 @@ class Model(ABC):
         def scores(windows: np.ndarray) -> np.ndarray:
             return self._as_array(self._scores(windows, cipher, flip=manner.flip))
 
-        return tiling.bands(image, manner, self.multiple, self.fixed, scores, batch_size)
+        needs = self.multiple, self.header.block_size, self.fixed
+        return tiling.bands(image, manner, *needs, scores, batch_size)
 
 
 def _batches(images: Any, size: int) -> Iterator[list[Picture]]:

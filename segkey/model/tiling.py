@@ -79,10 +79,10 @@ def check(manner: Manner, multiple: int, block_size: int, fixed: Size | None) ->
         raise _only(fixed)
     least = min(manner.tile)
     overlap = min(DEFAULT_OVERLAP, least // 4) if manner.overlap is None else manner.overlap
-    if not 0 <= overlap <= least - multiple:
+    if not 0 <= overlap <= least - block_size:
         raise SegkeyError(
             f"tiles of {least} cannot overlap by {overlap}",
-            f"give an --overlap of 0 to {least - multiple}",
+            f"give an --overlap of 0 to {least - block_size}",
         )
     return Manner(manner.tile, overlap, manner.scale, manner.flip)
 
@@ -111,6 +111,7 @@ def bands(
     image: np.ndarray,
     manner: Manner,
     multiple: int,
+    block_size: int,
     fixed: Size | None,
     scores: Scores,
     batch_size: int = 32,
@@ -120,7 +121,7 @@ def bands(
     Args:
         image: uint8 (C, h, w), already scaled.
         manner: from `check`.
-        multiple, fixed: as for `check`.
+        multiple, block_size, fixed: as for `check`.
         scores: the network: uint8 (N, C, H, W) to float32 (N, classes, H, W).
         batch_size: windows per batch.
 
@@ -135,7 +136,7 @@ def bands(
     sizes = padded.shape[1:]
     tile = tuple(min(side, most) for side, most in zip(manner.tile, sizes, strict=True))
     tops, lefts = (
-        _places(side, window, manner.overlap, multiple)
+        _places(side, window, manner.overlap, block_size)
         for side, window in zip(sizes, tile, strict=True)
     )
     rows = _rows_of_windows(padded, tile, tops, lefts, manner.overlap, scores, batch_size)
@@ -154,9 +155,9 @@ def _padded(image: np.ndarray, multiple: int, fixed: Size | None) -> np.ndarray:
     return np.pad(image, ((0, 0), (0, more[0]), (0, more[1])), mode="edge")
 
 
-def _places(side: int, window: int, overlap: int, multiple: int) -> list[int]:
+def _places(side: int, window: int, overlap: int, block_size: int) -> list[int]:
     """Where windows begin along a side: on the grid of blocks, the last one at the end."""
-    step = max(multiple, (window - overlap) // multiple * multiple)
+    step = max(block_size, (window - overlap) // block_size * block_size)
     return [*range(0, side - window, step), side - window]
 
 

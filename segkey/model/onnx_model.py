@@ -63,15 +63,7 @@ class OnnxModel(Model):
         return self._path
 
     def logits(self, images: np.ndarray, divided_by: int | None = None) -> np.ndarray:
-        """The network's answer to images that are encrypted already, as a server gets them.
-
-        Args:
-            images: uint8 or uint16 (N, C, h, w).
-            divided_by: 255, or the largest value of the method, if not given.
-
-        Returns:
-            float32 (N, classes, h, w).
-        """
+        """As `Model.logits`."""
         pixels = images.astype(np.float32) / np.float32(divided_by or self.header.max_value)
         try:
             made = self._session.run([OUTPUT], {INPUT: pixels})[0]

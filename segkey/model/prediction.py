@@ -23,7 +23,7 @@ from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
 from segkey.data import augment
-from segkey.errors import SegkeyWarning
+from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import enlarging, tiling
 from segkey.model.onnx_file import OnnxFile
 from segkey.model.pictures import Picture, are_many, upright
@@ -69,8 +69,14 @@ def opened(path: str | Path) -> "Run | OnnxFile":
     """
     if Path(path).is_file():
         return OnnxFile.open(path)
-    from segkey.model.runs import Run
-
+    try:
+        from segkey.model.runs import Run
+    except ModuleNotFoundError as error:
+        raise SegkeyError(
+            f"{path} is no file that segkey exported, and a run needs {error.name}, which is not "
+            "installed",
+            "pip install segkey, or let the owner export the run: segkey export RUN --onnx",
+        ) from None
     return Run.open(path)
 
 
@@ -280,6 +286,19 @@ class Model(ABC):
     @abstractmethod
     def path(self) -> Path:
         """Of the run or the file, for messages."""
+
+    @abstractmethod
+    def logits(self, images: np.ndarray, divided_by: int | None = None) -> np.ndarray:
+        """The network's answer to images that are encrypted already, as a host without the key
+        gets them.
+
+        Args:
+            images: uint8 or uint16 (N, C, h, w).
+            divided_by: what makes them 0 … 1; the method's largest value, if not given.
+
+        Returns:
+            float32 (N, classes, h, w).
+        """
 
     @abstractmethod
     def _logits(self, pixels: np.ndarray, cipher: Cipher | None, divided_by: int) -> Any:

@@ -73,14 +73,21 @@ class RunModel(Model):
                 raise SegkeyError(error.what, f"give --tile {only}, as it was trained") from error
         return made
 
-    @torch.inference_mode()
+    def logits(self, images: np.ndarray, divided_by: int | None = None) -> np.ndarray:
+        """As `Model.logits`."""
+        return self._as_array(self._answer(torch.from_numpy(images).to(self.device), divided_by))
+
     def _logits(self, pixels: np.ndarray, cipher: Cipher | None, divided_by: int) -> Tensor:
         images = torch.from_numpy(pixels).to(self.device)
-        images, max_value = (
-            (cipher.encrypt(images), cipher.max_value) if cipher else (images, divided_by)
-        )
+        if cipher is None:
+            return self._answer(images, divided_by)
+        return self._answer(cipher.encrypt(images), cipher.max_value)
+
+    @torch.inference_mode()
+    def _answer(self, images: Tensor, divided_by: int | None) -> Tensor:
+        pixels = as_pixels(images, divided_by or self.header.max_value)
         with devices.mixed_precision(self.device, not self.precise):
-            return self._network(as_pixels(images, max_value)).float()
+            return self._network(pixels).float()
 
     def _mirrored(self, logits: Tensor) -> Tensor:
         return logits.flip(-1)

@@ -23,7 +23,7 @@ from segkey.shards import open_splits
 CPU = torch.device("cpu")
 
 # Options of `segkey train` for the smallest network from random weights; epochs and batch follow.
-SMALL_NETWORK = ("--recipe", "scratch", "--backbone", "resnet14")
+SMALL_NETWORK = ("--recipe", "scratch", "--network", "thin")
 
 
 def segkey(*arguments: object) -> Result:
@@ -55,8 +55,8 @@ def unseen_scenes(run: Run, count: int = 24) -> torch.Tensor:
 def trained(
     shards: Path, folder: Path, epochs: int = 2, batch_size: int = 4, lr: float | None = None, **how
 ) -> Run:
-    """A run of resnet14 on the shards in a folder; ``how`` goes to `training.train`."""
-    how = {"network": "resnet14", "device": CPU, "shards": [shards]} | how
+    """A run of `thin` on the shards in a folder; ``how`` goes to `training.train`."""
+    how = {"network": "thin", "device": CPU, "shards": [shards]} | how
     recipe = recipes.recipe("scratch", epochs=epochs, batch_size=batch_size, lr=lr)
     return training.train(open_splits([shards], ("train", "val")), folder, recipe, **how)
 
@@ -118,7 +118,7 @@ class Tiny(Segmenter):
 
     def __init__(self, classes: int):
         torch.nn.Module.__init__(self)
-        self.name, self.classes, self.channels = "resnet14", classes, 3
+        self.name, self.classes, self.channels = "thin", classes, 3
         self.entry = network_registry.find(self.name)
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.ones(1, 3, 1, 1), persistent=False)

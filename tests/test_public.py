@@ -208,7 +208,7 @@ def test_the_network_is_public_and_takes_encrypted_pixels(model, key):
 
 def test_reprs_tell_and_never_leak(model, key, shards_folder):
     shown = repr(model)
-    assert shown.startswith("<segkey model small: resnet14, 32x32, 5 classes, NP M=4, key ")
+    assert shown.startswith("<segkey model small: thin, 32x32, 5 classes, NP M=4, key ")
     assert key.id in shown
     secret = bytes(range(32))
     data = segkey.open_shards(shards_folder)["train"]

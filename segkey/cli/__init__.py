@@ -20,6 +20,9 @@ from segkey.system import ctrl_c, distributed, plugins, torchrun
 from segkey.version import VERSION
 
 
+_NOT_IN_RUNTIME = ("h5py", "jinja2", "matplotlib", "safetensors", "scipy", "torch", "torchvision")
+
+
 class _Commands(TyperGroup):
     """Turns expected failures and Ctrl-C into a message of `console` and an exit status."""
 
@@ -37,6 +40,15 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except SegkeyError as error:
             self._fail(error)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _NOT_IN_RUNTIME:
+                raise
+            self._fail(
+                SegkeyError(
+                    f"this needs the package {error.name}, which is not installed",
+                    "pip install segkey; segkey-runtime alone predicts with exported models",
+                )
+            )
         except OSError as error:  # of a path that was given, such as a name that is too long
             if error.filename is None:
                 raise

@@ -201,11 +201,13 @@ def _write(experiment, results) -> None:
     """Write all tables and figures, and show the first."""
     from segkey import paper
     from segkey.paper import figures, tables, tradeoff
+    from segkey.system.files import sole_writer
 
     out = experiment.out
-    made = tables.write_tables(results, out)
-    made += figures.write_all(results, paper.example(experiment, results), out)
-    made += tradeoff.write(results, out)
+    with sole_writer(out, wait=True):  # another process may be making models there
+        made = tables.write_tables(results, out)
+        made += figures.write_all(results, paper.example(experiment, results), out)
+        made += tradeoff.write(results, out)
     table1 = tables.Table1(results).by_block_size().as_rich()
     console.show(table1, tables.findings_table(results))
     console.note(f"In {out}/: results.json, {', '.join(path.name for path in made)}")

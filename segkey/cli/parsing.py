@@ -14,15 +14,15 @@ def parse_seed(text: str | int) -> int:
     return seed
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """``256`` or ``240x320`` (height first) as (H, W)."""
+def parse_size(text: str, of: str = "--size") -> tuple[int, int]:
+    """``256`` or ``240x320`` (height first) as (H, W), from the option that is named."""
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(
         side.isascii() and side.isdigit() and 0 < int(side) < 65536 for side in sides
     ):
         raise typer.BadParameter(
             f"'{text}' is not a size; give 256, or HEIGHTxWIDTH such as 240x320",
-            param_hint="--size",
+            param_hint=of,
         )
     return (int(sides[0]), int(sides[-1]))
 

@@ -88,9 +88,9 @@ def _write_page(runs, broken, html: Path, secret: _PageKey, shards, device: str)
     """Write the page, with test images if a key was given."""
     from segkey import reports
     from segkey.reports import gallery
-    from segkey.reports.page import html_page
+    from segkey.reports.page import write_page
     from segkey.system import devices
-    from segkey.system.files import is_there, written_whole
+    from segkey.system.files import is_there
 
     is_there(html)  # nothing but a file is replaced; said before the work is done
     shown = loaded = None
@@ -103,11 +103,9 @@ def _write_page(runs, broken, html: Path, secret: _PageKey, shards, device: str)
             console.warn(f"{name}: {why}")
     else:
         console.note("No test images are shown: they need the model's key, --key FILE.")
-    page = html_page(runs, shown, broken, loaded).encode("utf-8", "replace")
-    with written_whole(html) as file:
-        file.write(page)
+    size = write_page(html, runs, shown, broken, loaded)
     console.show(
-        f"{html}: {len(runs)} run{'s' * (len(runs) != 1)}, {reports.in_bytes(len(page))}; open it "
+        f"{html}: {len(runs)} run{'s' * (len(runs) != 1)}, {reports.in_bytes(size)}; open it "
         "in a browser"
     )
 

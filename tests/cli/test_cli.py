@@ -504,6 +504,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, where, scenes_folder, shards_folder)
             "train",
             str(shards_folder),
             *SMALL_NETWORK,
+            "--epochs",
+            "10000",
             "--device",
             "cpu",
         ],
@@ -648,7 +650,8 @@ def test_version(segkey):
 # ------------------------------------------------------------------ the demo
 
 
-def test_demo_goes_the_whole_way_and_refuses_to_overwrite(segkey, tmp_path, monkeypatch):
+def test_demo_goes_the_whole_way_and_keeps_what_it_has_finished(segkey, tmp_path, monkeypatch):
+    from segkey.model import training
     from segkey.paper import demonstration
 
     monkeypatch.setattr(demonstration, "SIZE", (32, 32))
@@ -658,15 +661,22 @@ def test_demo_goes_the_whole_way_and_refuses_to_overwrite(segkey, tmp_path, monk
     assert status == 0
     assert "What the key is worth" in stdout
     assert "What this shows, in mean IoU: FFX:" in stdout
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
-        "scenes",
-        "shards",
-        "runs",
-        "keys",
-    }
+    made = {"scenes", "shards", "runs", "keys", "overlay.png", "report.html"}
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == made
     assert len(list((tmp_path / "demo/scenes/images").rglob("*.jpg"))) == 22
-    assert refused(segkey(*quick), "demo/scenes already exists", "--force")
-    assert segkey(*quick, "--force")[0] == 0
+    assert len(Image.open(tmp_path / "demo/overlay.png").convert("RGB").getcolors(1 << 20)) > 20
+    assert "ffx-m4" in (tmp_path / "demo/report.html").read_text()
+    (tmp_path / "demo/runs/ffx-m4/attack.json").unlink()  # as if it had been stopped there
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", None)
+        again = segkey(*quick)
+    assert (again[0], again[1].splitlines()[-3:]) == (0, stdout.splitlines()[-3:])
+    assert refused(segkey(*quick, "--epochs", 2), "begun with other settings", "--force")
+
+
+def test_demo_leaves_folders_that_no_demo_made(segkey, tmp_path):
+    (tmp_path / "demo/runs").mkdir(parents=True)
+    assert refused(segkey("demo"), "demo/runs already exists, and no demo made it", "--force")
 
 
 def test_every_value_of_a_recipe_can_be_chosen(segkey, tmp_path, shards_folder):

@@ -48,7 +48,7 @@ def test_predictions_are_the_originals_and_no_statistics_are_left(run):
         normalised = sum("running_mean" in name for name in file.keys())  # noqa: SIM118
     with safe_open(made.weights_file, "pt") as file:
         assert not [n for n in file.keys() if "running" in n or "tracked" in n]  # noqa: SIM118
-    assert len(made.configuration.model.folded) == normalised > 10
+    assert len(made.configuration.model.folded) == normalised > 3
     assert not any(isinstance(m, nn.BatchNorm2d) for m in made.load_model(CPU).modules())
     assert made.name == "plain-folded"
     assert files(run.path) == before

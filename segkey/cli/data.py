@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segkey.cli import app, console, opening, options, parsing, paths
-from segkey.cli.data_options import DataGiven, DataSheet
-from segkey.cli.options import flag, key_option, option
+from segkey.cli.data_options import DataGiven, DataSheet, Storing
+from segkey.cli.options import key_option
 
 if TYPE_CHECKING:
     from segkey.data.items import Source
@@ -34,54 +34,13 @@ def encrypt(
     data: DataGiven,
     method: options.Method = "np",
     block_size: options.BlockSize = 4,
-    size: options.Size = "256",
-    views: Annotated[
-        int | None,
-        option(
-            "--views",
-            min=1,
-            metavar="N",
-            help="Store N augmented copies (random crop and flip) per training image, or the image "
-            "itself if N is 1; by default 4 if images are encrypted and have masks, otherwise 1.",
-        ),
-    ] = None,
+    storing: Storing,
     secret: options.NewCipherGiven,
     out: Annotated[
         Path,
         options.out_option("Write shards here."),
     ] = paths.DEFAULT_SHARDS,
-    crop_scale: Annotated[
-        float,
-        option(
-            "--crop-scale",
-            metavar="X",
-            help="Crop augmented copies to at least this fraction of the image's area.",
-        ),
-    ] = 0.25,
-    exact_decode: Annotated[
-        bool,
-        flag(
-            "--exact-decode",
-            help="Decode every pixel of large JPEGs, which takes three times as long, instead of "
-            "at least twice the wanted size.",
-        ),
-    ] = False,
-    seed: options.Seed = 0,
     workers: options.Workers = None,
-    shard_size: Annotated[
-        float,
-        option("--shard-size", metavar="GB", help="Cut shards at this size.", panel=options.OUTPUT),
-    ] = 1.0,
-    channels: Annotated[
-        int,
-        option(
-            "--channels",
-            min=1,
-            metavar="N",
-            help="Read images as 3 channels (RGB), 1 (grey), or 4 (files of four bands, such as "
-            "RGB and near infrared).",
-        ),
-    ] = 3,
     sheet: DataSheet = None,
     strict: options.Strict = False,
     force: options.Force = False,
@@ -98,25 +57,14 @@ def encrypt(
     from segkey.crypto import ciphers
     from segkey.shards import encryption
 
-    height_width = parsing.parse_size(size)
+    parsing.parse_size(storing.size)  # before a passphrase is asked for
     loaded = None if method == "none" else opening.load_key(secret)
-    cipher = ciphers.from_key(
-        method, loaded, block_size, channels, password=opening.encode(secret.ffx_password)
-    )
+    password = opening.encode(secret.ffx_password)
+    cipher = ciphers.from_key(method, loaded, block_size, storing.channels, password=password)
     taken = _take_in(images, data, workers)
     taken.require()
     source = taken.source
-    plans = encryption.plan_shards(
-        source,
-        out,
-        cipher,
-        height_width,
-        views,
-        seed,
-        crop_scale,
-        shard_size * 10**9,
-        exact_decode,
-    )
+    plans = storing.plan(source, out, cipher)
     console.note(reports.describe_plan(source, plans, cipher, encryption.bytes_needed(plans)))
     if sheet:
         _draw_data(source, sheet, force)

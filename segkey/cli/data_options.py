@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from segkey.cli.options import OUTPUT, option
+from segkey.cli import options, parsing
+from segkey.cli.options import OUTPUT, flag, option
 
 _MASKS = "Masks"
 Masks = Annotated[
@@ -105,3 +106,67 @@ class DataGiven:
     colours: Colours = None
     mapping: Map = None
     ignore_index: IgnoreIndex = None
+
+
+@dataclass(frozen=True)
+class Storing:
+    """What of the images is stored."""
+
+    size: options.Size = "256"
+    views: Annotated[
+        int | None,
+        option(
+            "--views",
+            min=1,
+            metavar="N",
+            help="Store N augmented copies (random crop and flip) per training image, or the image "
+            "itself if N is 1; by default 4 if images are encrypted and have masks, otherwise 1.",
+        ),
+    ] = None
+    crop_scale: Annotated[
+        float,
+        option(
+            "--crop-scale",
+            metavar="X",
+            help="Crop augmented copies to at least this fraction of the image's area.",
+        ),
+    ] = 0.25
+    exact_decode: Annotated[
+        bool,
+        flag(
+            "--exact-decode",
+            help="Decode every pixel of large JPEGs, which takes three times as long, instead of "
+            "at least twice the wanted size.",
+        ),
+    ] = False
+    seed: options.Seed = 0
+    shard_size: Annotated[
+        float,
+        option("--shard-size", metavar="GB", help="Cut shards at this size.", panel=OUTPUT),
+    ] = 1.0
+    channels: Annotated[
+        int,
+        option(
+            "--channels",
+            min=1,
+            metavar="N",
+            help="Read images as 3 channels (RGB), 1 (grey), or 4 (files of four bands, such as "
+            "RGB and near infrared).",
+        ),
+    ] = 3
+
+    def plan(self, source, out: Path, cipher):
+        """The shards to be made of a source in a folder: `segkey.shards.encryption.plan_shards`."""
+        from segkey.shards import encryption
+
+        return encryption.plan_shards(
+            source,
+            out,
+            cipher,
+            parsing.parse_size(self.size),
+            self.views,
+            self.seed,
+            self.crop_scale,
+            self.shard_size * 10**9,
+            self.exact_decode,
+        )

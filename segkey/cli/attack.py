@@ -134,6 +134,15 @@ class Spending:
             panel=_BUDGET,
         ),
     ] = 32
+    photographs: Annotated[
+        Path | None,
+        option(
+            "--photographs",
+            metavar="PATH",
+            help="Give the attacker these images, of any kind and without masks, for --statistics.",
+            panel=_BUDGET,
+        ),
+    ] = None
     epochs: Annotated[
         int, option("--epochs", min=1, metavar="N", help="Fine-tune for N epochs.", panel=_BUDGET)
     ] = 10
@@ -166,6 +175,16 @@ class Spending:
             panel=_BUDGET,
         ),
     ] = 3
+
+    def photographs_for(self, run) -> dict:
+        """The attacker's own images as a split, by its name, if there are any."""
+        from segkey.model import evaluation_splits
+
+        if not self.photographs:
+            return {}
+        split = evaluation_splits.photographs(run, self.photographs, self.attacker_images)
+        console.left_out(split.problems)
+        return {evaluation_splits.PHOTOGRAPHS: split}
 
     def budget(self, percents: list[float] | None):
         """The `segkey.attacks.Budget`; ``percents`` of the training images, if they were given."""
@@ -231,7 +250,8 @@ def attack(
             cipher,
             where,
             data.limit,
-            splits=evaluation_splits.attackers_splits(opened, data.shards),
+            splits=evaluation_splits.attackers_splits(opened, data.shards)
+            | spending.photographs_for(opened),
             precise=machine.precise,
             batch_size=machine.batch_size or 32,
             keep=opened.path / "attack.partial.jsonl",

@@ -16,7 +16,7 @@ from segkey.shards import encryption, open_splits
 from segkey.system.files import is_folder_there, make_folder
 from segkey.system.progress import SILENT, Progress
 
-SIZE = (64, 64)  # a network that a laptop trains in a minute
+NETWORK, SIZE = "resnet14", (64, 64)  # a laptop trains it in a minute
 SCENES = {"train": 200, "val": 30, "test": 60}
 _MADE = ("scenes", "shards", "runs", "keys")
 
@@ -73,7 +73,7 @@ def run(
             recipe,
             shards=[shards],
             device=device,
-            network="resnet14",
+            network=NETWORK,
             progress=progress,
         )
         test = evaluation_splits.open_test_split(trained)

@@ -519,7 +519,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, where, scenes_folder, shards_folder)
             "--views",
             "200",
             "--size",
-            "512",
+            "256",
         ],
         "train": [
             "train",
@@ -676,6 +676,7 @@ def test_demo_goes_the_whole_way_and_keeps_what_it_has_finished(segkey, tmp_path
     from segkey.paper import demonstration
 
     monkeypatch.setattr(demonstration, "SIZE", (32, 32))
+    monkeypatch.setattr(demonstration, "NETWORK", "thin")
     monkeypatch.setattr(demonstration, "SCENES", {"train": 12, "val": 4, "test": 6})
     quick = ("demo", "--epochs", 1, "--wrong-keys", 2, "--device", "cpu", "--method", "ffx")
     status, stdout, _ = segkey(*quick)

@@ -1,7 +1,7 @@
 """Your own network and your own training loop on encrypted images; no run of segkey is needed.
 
-Run it (``python examples/own_network.py``): it draws scenes, encrypts them, trains an smp network on
-them with plain PyTorch, and measures it with the right and with a wrong key. It needs
+Run it (``python examples/own_network.py``): it draws scenes, encrypts them, trains an smp network
+on them with plain PyTorch, and measures it with the right and with a wrong key. It needs
 ``pip install 'segkey[smp]'``.
 
 The other way round, segkey trains and attacks a network of your own. Let the environment name a

@@ -7,14 +7,14 @@ def main() -> None:
     """Run the command line."""
     ctrl_c.end_at_once()
     from segkey.cli import main
-    from segkey.system import distributed
+    from segkey.system import distributed, torchrun
 
     try:
         main()
     except SystemExit as ended:
         if distributed.is_single():
             raise
-        distributed.leave(ended.code)
+        torchrun.leave(ended.code)
 
 
 if __name__ == "__main__":

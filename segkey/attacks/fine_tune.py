@@ -10,13 +10,13 @@ from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.data.augment import random_crops
 from segkey.errors import SegkeyError
-from segkey.model import networks
+from segkey.model import data_parallel, networks
 from segkey.model.batches import BatchLoader, crop_batch
 from segkey.model.recipes import recipe
 from segkey.model.results import LABELLED
 from segkey.model.trainer import segmentation_loss
 from segkey.model.weights import file_digest
-from segkey.system import devices, distributed
+from segkey.system import devices
 from segkey.system.seeds import seeded
 
 _BATCH = 16
@@ -169,7 +169,7 @@ def _train(
             loss.backward()
             optimizer.step()
             target.spend(len(images))
-    return target.score(None, model=distributed.same_weights(model).eval()).mean_iou
+    return target.score(None, model=data_parallel.same_weights(model).eval()).mean_iou
 
 
 def _starting_model(target: Target, budget: Budget, start: str) -> networks.Segmenter:

@@ -50,7 +50,7 @@ def _crops(images: Tensor, m: int, generator: np.random.Generator) -> Tensor:
 
 
 class RelaxedKey:
-    """A doubly stochastic matrix in place of a permutation, and a soft selection if there is one."""
+    """A doubly stochastic matrix in place of a permutation; a soft selection if there is one."""
 
     def __init__(self, target: Target, unknown: Cipher, generator: np.random.Generator):
         self._unknown, self._layers = unknown, LayerStatistics(target.model, _LAYERS)

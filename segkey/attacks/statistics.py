@@ -233,7 +233,7 @@ def _selections(
 
 
 def _shifts(selected: np.ndarray, stem: Stem, cipher: Cipher) -> list[np.ndarray]:
-    """A selection moved within the block by multiples of the stem's stride, which it cannot tell."""
+    """A selection moved within the block by multiples of the stride, which the stem cannot tell."""
     m, (down, across) = cipher.block_size, stride_within(stem, cipher.block_size)
     block = selected.reshape(cipher.channels, m, m)
     return [

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from segkey.cli import console, options
 from segkey.errors import SegkeyError
-from segkey.system import ctrl_c, distributed, plugins
+from segkey.system import ctrl_c, distributed, plugins, torchrun
 from segkey.version import VERSION
 
 
@@ -57,7 +57,7 @@ class _Commands(TyperGroup):
     def _fail(self, error: SegkeyError) -> NoReturn:
         if os.environ.get("SEGKEY_DEBUG") == "1":
             console.traceback()
-        distributed.last_words(error)
+        torchrun.last_words(error)
         console.error(error.what, error.hint)
         raise typer.Exit(1) from None
 
@@ -86,7 +86,7 @@ def _as_job(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(*, quiet: bool, **given) -> None:
         console.be_quiet(quiet)
-        with distributed.job(function.__name__, given):
+        with torchrun.job(function.__name__, given):
             function(**options.gathered(groups, given))
 
     quiet = inspect.Parameter(

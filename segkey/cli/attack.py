@@ -254,6 +254,7 @@ def attack(
     if as_json:
         console.show_json(result.document)
     elif suite or names:
-        console.show(reports.suite_table(result), reports.suite_verdict(result))
+        verdict = reports.suite_verdict(result, opened.is_sealed, opened.is_locked)
+        console.show(reports.suite_table(result), verdict)
     else:
         console.show(reports.attack_table(result), reports.attack_sentence(result))

@@ -60,6 +60,14 @@ def encrypt(
             help="Crop augmented copies to at least this fraction of the image's area.",
         ),
     ] = 0.25,
+    exact_decode: Annotated[
+        bool,
+        flag(
+            "--exact-decode",
+            help="Decode every pixel of large JPEGs, which takes three times as long, instead of "
+            "at least twice the wanted size.",
+        ),
+    ] = False,
     seed: options.Seed = 0,
     workers: options.Workers = None,
     shard_size: Annotated[
@@ -109,6 +117,7 @@ def encrypt(
         seed,
         crop_scale,
         shard_size * 10**9,
+        exact_decode,
     )
     console.note(reports.describe_plan(source, plans, cipher, encryption.bytes_needed(plans)))
     if sheet:

@@ -14,8 +14,8 @@ Seal = Annotated[
     option(
         "--seal",
         metavar="RECIPIENT",
-        help="Write weights sealed for this key file or public age1… text, never unencrypted; may be "
-        "given several times.",
+        help="Write weights sealed for this key file or public age1… text, never unencrypted; may "
+        "be given several times.",
         panel=options.KEY,
     ),
 ]

@@ -100,8 +100,8 @@ def train(
         option(
             "--seal",
             metavar="RECIPIENT",
-            help="Write weights sealed for this key file or public age1… text, never unencrypted; may "
-            "be given several times, and one of these keys is needed to --resume.",
+            help="Write weights sealed for this key file or public age1… text, never unencrypted; "
+            "may be given several times, and one of these keys is needed to --resume.",
             panel=options.KEY,
         ),
     ] = None,

@@ -43,8 +43,8 @@ class Tiles:
         option(
             "--scale",
             metavar="X",
-            help="Resize images by X, 1 for their own size, before they are cut into tiles, or as a "
-            "whole without --tile.",
+            help="Resize images by X, 1 for their own size, before they are cut into tiles; "
+            "without --tile the network sees them as a whole.",
             panel=_LARGE,
         ),
     ] = None

@@ -19,8 +19,8 @@ def seal(
         option(
             "--to",
             metavar="RECIPIENT",
-            help="Let this key file, or the owner of this public age1… text as 'segkey inspect KEY' "
-            "prints it, open the run; may be given several times.",
+            help="Let this key file, or the owner of this public age1… text as 'segkey inspect "
+            "KEY' prints it, open the run; may be given several times.",
         ),
     ],
     name: Annotated[

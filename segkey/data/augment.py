@@ -1,6 +1,7 @@
 """Augmentation: random crops and flips of an image and its mask. Pillow and NumPy only."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,29 @@ def random_crop(
     """One of `random_crops`, for an image of ``height`` x ``width`` pixels."""
     *box, flip = random_crops(generator, np.array([[height, width]]), scale)[0]
     return Crop(*map(float, box), flip=bool(flip))
+
+
+# Images that are decoded at a fraction of their size keep so many times what is wanted: resizing by
+# two or more then hides the difference (over 50 dB).
+_MARGIN = 2
+
+
+def least_size(
+    size: tuple[int, int], crops: Sequence[Crop | None], whole: tuple[int, int]
+) -> tuple[int, int]:
+    """(H, W) that an image must be decoded to, at least, so that `as_array` loses nothing to see.
+
+    Args:
+        size: (H, W) of the result.
+        crops: the parts that will be taken; None for all of it.
+        whole: (H, W) of the image.
+    """
+    height = min((crop.bottom - crop.top for crop in crops if crop), default=1.0)
+    width = min((crop.right - crop.left for crop in crops if crop), default=1.0)
+    return (
+        min(whole[0], math.ceil(_MARGIN * size[0] / height)),
+        min(whole[1], math.ceil(_MARGIN * size[1] / width)),
+    )
 
 
 def as_array(

@@ -48,8 +48,12 @@ def parse_choices(
         SegkeyError: one that is none.
     """
     return Choices(
-        classes, colours, parse_mapping(mapping or []), _parse_ignore(ignore), _parse_range(pixel_range)
-    )  # fmt: skip
+        classes,
+        colours,
+        parse_mapping(mapping or []),
+        _parse_ignore(ignore),
+        _parse_range(pixel_range),
+    )
 
 
 def _parse_ignore(text: str | None) -> frozenset[int] | None:

@@ -38,8 +38,8 @@ def colours(case: Case) -> None:
             REFUSE if 2 * most >= case.survey.read else WARN,
             f"masks hold {counted(len(unknown), 'colour')} that {_file(case)} does not list: "
             f"{_list_of(Counter({c: held[c] for c in unknown}))}",
-            "add a line for each ('void' names pixels of no class); colours between two others come "
-            "from anti-aliasing or JPEG: export the masks again without",
+            "add a line for each ('void' names pixels of no class); colours between two others "
+            "come from anti-aliasing or JPEG: export the masks again without",
         )
 
 
@@ -76,7 +76,7 @@ def transparent(case: Case) -> None:
     if seen.count:
         case.say(
             WARN,
-            f"{counted(seen.count, 'mask')} with transparent pixels, such as {seen.name}: these are "
-            f"read as black",
+            f"{counted(seen.count, 'mask')} with transparent pixels, such as {seen.name}: these "
+            f"are read as black",
             "save masks without an alpha channel",
         )

@@ -184,8 +184,8 @@ def _decide_first_name(case: Case) -> None:
         case.reading = Reading(((0, 0, VOID), (VOID, VOID, VOID), *numbered), keep_others=False)
         case.say(
             Severity.NOTE,
-            f"{len(case.names)} names for classes 1 to {len(case.names)}: class 0, which is void, is "
-            "not named",
+            f"{len(case.names)} names for classes 1 to {len(case.names)}: class 0, which is void, "
+            "is not named",
         )
 
 
@@ -223,8 +223,8 @@ def _decide_voc_colours(case: Case, seen: set[int]) -> None:
         case.reading = Reading(case.reading.ranges, case.reading.keep_others, listed, bool(mixed))
         case.say(
             Severity.NOTE,
-            f"masks hold PASCAL VOC's colours: each is taken as the class of its number there, such "
-            f"as (128, 0, 0) for '{case.names[min(1, len(case.names) - 1)]}'",
+            f"masks hold PASCAL VOC's colours: each is taken as the class of its number there, "
+            f"such as (128, 0, 0) for '{case.names[min(1, len(case.names) - 1)]}'",
             "--colors FILE gives other colours",
         )
 

@@ -4,12 +4,12 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from segkey.data.deep_colours import deep_values, is_deep_colour, lower_bytes
 from segkey.data.formats import formats
@@ -59,19 +59,33 @@ class _QuietPillow:
                 self._caught.__exit__(*error)
 
 
-_QUIET_PILLOW = _QuietPillow()
+QUIET_PILLOW = _QuietPillow()
 
 
 if hasattr(
     os, "register_at_fork"
 ):  # a process that forks while a thread is in it leaves the child a lock that is never released
-    os.register_at_fork(after_in_child=_QUIET_PILLOW.__init__)
+    os.register_at_fork(after_in_child=QUIET_PILLOW.__init__)
+
+
+# The (height, width) in pixels that an image of so many must at least be decoded to.
+LeastSize = Callable[[int, int], tuple[int, int]]
 
 
 def decode(
-    path: Path, peculiar: Peculiarities | None = None, deep_colours: bool = False
+    path: Path,
+    peculiar: Peculiarities | None = None,
+    deep_colours: bool = False,
+    least_size: LeastSize | None = None,
 ) -> Image.Image:
     """Read a file as an image of at most `MAX_PIXELS`; what is unusual about it is added.
+
+    Args:
+        path: the file.
+        peculiar: what is unusual about the image is added to it.
+        deep_colours: whether the lower bytes of 16-bit colours will be asked for.
+        least_size: lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its sides, which takes a third of
+            the time; never below this size. `whole_size` tells what it was.
 
     Raises:
         SegkeyError: no image, an image too large, or a file that cannot be read.
@@ -84,7 +98,7 @@ def decode(
             raise SegkeyError(f"{path}: not a file")
         # Opened here, as Pillow would map uncompressed TIFFs into memory and then turn them
         # wrongly.
-        with open_regular(path, follow=True) as file, _QUIET_PILLOW:
+        with open_regular(path, follow=True) as file, QUIET_PILLOW:
             picture = Image.open(file, formats=formats())
             if picture.width * picture.height > MAX_PIXELS:
                 raise too_large
@@ -97,6 +111,8 @@ def decode(
             if peculiar is not None:
                 picture = _first_frame(picture, file, peculiar)
                 picture = opened_tiff(picture, peculiar)
+            if least_size:
+                _decode_smaller(picture, least_size, peculiar)
             low = lower_bytes(file) if deep_colours and is_deep_colour(picture) else None
             deep = is_deep_colour(picture)
             picture.load()
@@ -115,6 +131,30 @@ def decode(
         ) from None
     except Exception as error:  # decoders of damaged files raise whatever they meet
         raise SegkeyError(f"{path}: truncated or damaged ({type(error).__name__})") from None
+
+
+def _decode_smaller(
+    picture: Image.Image, least_size: LeastSize, peculiar: Peculiarities | None
+) -> None:
+    """Let libjpeg scale while it decodes, if the image is large enough and a JPEG."""
+    if not isinstance(picture, JpegImageFile) or picture.mode not in ("RGB", "L", "CMYK"):
+        return
+    whole, turned = picture.size, orientation(picture) > 4
+    height, width = whole if turned else whole[::-1]
+    least = least_size(height, width)
+    picture.draft(None, least if turned else least[::-1])
+    if picture.size != whole:
+        picture.info[_WHOLE] = (height, width)
+        if peculiar is not None:
+            peculiar.add("scaled")
+
+
+_WHOLE = "segkey whole size"
+
+
+def whole_size(picture: Image.Image) -> tuple[int, int]:
+    """(H, W) of an upright image, or of what it would be had it not been decoded smaller."""
+    return picture.info.get(_WHOLE, picture.size[::-1])
 
 
 def _first_frame(picture: Image.Image, file: IO[bytes], peculiar: Peculiarities) -> Image.Image:
@@ -150,69 +190,10 @@ def _why_not(path: Path) -> str:
         head = file.read(12)
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return (
-            ": a TIFF of more than four bands, or of a kind that Pillow does not decode; save three "
-            "bands of 8 or 16 bits"
+            ": a TIFF of more than four bands, or of a kind that Pillow does not decode; save "
+            "three bands of 8 or 16 bits"
         )
     return ": HEIC; pip install pillow-heif" if head[4:8] == b"ftyp" else ""
-
-
-@dataclass(frozen=True)
-class FileHeader:
-    """What an image file says before its pixels.
-
-    Attributes:
-        mode, format, size: as Pillow has them.
-        bits: of a grey value.
-        turned: EXIF orientation, 1 to 8; an entry behind the pixels of a PNG is not seen.
-        palette: its colours, bytes of red, green and blue; empty if there is none.
-        deep: more than 8 bits per value.
-    """
-
-    mode: str
-    format: str
-    size: tuple[int, int]
-    bits: int = 8
-    turned: int = 1
-    palette: bytes = b""
-    deep: bool = False
-
-
-def header(path: Path) -> FileHeader:
-    """What a file says of itself; its pixels are not decoded.
-
-    Raises:
-        SegkeyError: no image, or a file that cannot be read.
-    """
-    try:
-        with open_regular(path, follow=True) as file, _QUIET_PILLOW:
-            picture = Image.open(file, formats=formats())
-            early = picture.format != "PNG" or "exif" in picture.info
-            return FileHeader(
-                picture.mode,
-                picture.format,
-                picture.size,
-                bits_of(picture),
-                orientation(picture) if early else 1,
-                _palette(picture) if picture.mode == "P" else b"",
-                picture.mode in DEEP or is_deep_colour(picture),
-            )
-    except SegkeyError:
-        raise
-    except Exception as error:  # decoders of damaged files raise whatever they meet
-        raise SegkeyError(f"{path}: not an image that can be read") from error
-
-
-def upright_size(header: FileHeader) -> tuple[int, int]:
-    """Width and height after the image was turned as its EXIF data says."""
-    return header.size[::-1] if header.turned > 4 else header.size
-
-
-def _palette(picture: Image.Image) -> bytes:
-    """Without decoding the pixels, where that is possible."""
-    raw = picture.palette
-    if raw and raw.rawmode == "RGB" and isinstance(raw.palette, bytes):
-        return raw.palette
-    return bytes(picture.getpalette("RGB") or b"")
 
 
 def load_image(
@@ -220,6 +201,7 @@ def load_image(
     pixel_range: tuple[int, int] | None = None,
     peculiar: Peculiarities | None = None,
     channels: int = 3,
+    least_size: LeastSize | None = None,
 ) -> Image.Image:
     """Decode an image as upright 8-bit RGB, as grey, or with its four bands as they are.
 
@@ -229,12 +211,13 @@ def load_image(
             65535, of which the upper 8 bits are kept.
         peculiar: what is unusual about the image is added to it.
         channels: 3 for RGB; 1 for grey (mode L); 4 for a file of four bands, such as RGBA.
+        least_size: as in `decode`, of the upright image; if not given, it is decoded whole.
 
     Raises:
         SegkeyError: no image, one that is too large, or one without four bands.
     """
     peculiar = set() if peculiar is None else peculiar
-    picture = decode(path, peculiar, deep_colours=pixel_range is not None)
+    picture = decode(path, peculiar, pixel_range is not None, least_size)
     return with_channels(picture, channels, path, pixel_range, peculiar)
 
 

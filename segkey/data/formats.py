@@ -1,4 +1,4 @@
-"""Which files are images: suffixes, what Pillow may take them for, and kinds that it cannot read."""
+"""Which files are images: suffixes, what Pillow may take them for, kinds that it cannot read."""
 
 import functools
 import importlib

@@ -113,7 +113,8 @@ class Others:
         elif self._lists:
             source.add(
                 Severity.WARN,
-                f"{', '.join(self._lists[:4])} not read: splits come from folders, or are dealt out",
+                f"{', '.join(self._lists[:4])} not read: splits come from folders, or are "
+                "dealt out",
                 "put images into train/, val/ and test/, or give a list of images and masks "
                 "(image, a tab, its mask) instead of the folder",
             )
@@ -123,7 +124,8 @@ class Others:
             package = PLUGINS.get(kind, "").replace("_", "-")
             source.add(
                 Severity.WARN,
-                f"{counted(self._kinds[kind], f'{kind} file')} not read, such as {self._shown(kind)}",
+                f"{counted(self._kinds[kind], f'{kind} file')} not read, such as "
+                f"{self._shown(kind)}",
                 f"pip install {package}, or convert them to JPEG or PNG"
                 if package
                 else "convert them to JPEG, PNG or TIFF",

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segkey.data.decode import header
+from segkey.data.file_header import header
 from segkey.data.formats import LOSSLESS
 from segkey.data.items import Problem, Severity, Source, counted
 from segkey.data.roles import Place, folded, rank_of, without_image_word, without_mask_word
@@ -107,9 +107,10 @@ class Masks:
     def _look_for(self, image: Found) -> tuple[list[Path], int]:
         key = folded(image.place.key)
         bare = without_image_word(key)
-        keys = [(_GIVEN, key), (_GIVEN, bare)] if self.suffix is not None else [
-            (_SAME, image.place.key), (_FOLDED, key), (_WORDS, key), (_WORDS, bare), (_FOLDED, bare),
-        ]  # fmt: skip
+        keys = [(_SAME, image.place.key), (_FOLDED, key)]
+        keys += [(_WORDS, key), (_WORDS, bare), (_FOLDED, bare)]
+        if self.suffix is not None:
+            keys = [(_GIVEN, key), (_GIVEN, bare)]
         for rule, wanted in keys:
             for split in dict.fromkeys((image.place.split, None)):
                 found = [m for m in self._index.get((split, rule, wanted), ()) if m != image.file]
@@ -136,7 +137,8 @@ class Masks:
                 image, mask = made[0]
                 cure = "--mask-suffix decides how masks are named" if rule == _WORDS else ""
                 source.note(
-                    f"{counted(len(made), 'mask')} {text}, such as {mask.name} for {image.file.name}",
+                    f"{counted(len(made), 'mask')} {text}, such as {mask.name} for "
+                    f"{image.file.name}",
                     cure,
                 )
         claims: dict[Path, list[Found]] = defaultdict(list)
@@ -156,7 +158,8 @@ def _say_claimed_twice(claims: dict[Path, list[Found]], source: Source) -> None:
     if across:
         source.add(
             Severity.REFUSE,
-            f"{counted(len(across), 'mask')} claimed by images of several splits, such as {example}",
+            f"{counted(len(across), 'mask')} claimed by images of several splits, such as "
+            f"{example}",
             "put the masks of each split into a folder of its own, such as masks/train and "
             "masks/val, or give images different names",
         )
@@ -193,9 +196,10 @@ def say_twins(images: list[Found], source: Source) -> None:
     most = 2 * len(twins) >= len(kinds)
     source.add(
         Severity.REFUSE if most and _holds_numbers(twins[0][suffix].file) else Severity.WARN,
-        f"{counted(len(twins), 'image')} with a file of the same name, such as {example}: masks, or "
-        f"the same images twice",
-        f"--mask-suffix {suffix} takes the {suffix} files as masks, --masks none all files as images",
+        f"{counted(len(twins), 'image')} with a file of the same name, such as {example}: masks, "
+        f"or the same images twice",
+        f"--mask-suffix {suffix} takes the {suffix} files as masks, --masks none all files as "
+        "images",
     )
 
 
@@ -217,10 +221,10 @@ def say_masks_elsewhere(images: list[Found], source: Source) -> None:
         mask, image = likely[0]
         source.add(
             Severity.REFUSE,
-            f"images in {mask.file.parent} look like masks of those in {image.file.parent}, such as "
-            f"{mask.file.name} of {image.file.name}",
-            f"give the folder of images and --masks {mask.file.parent}, or --masks none to take all "
-            f"files as images",
+            f"images in {mask.file.parent} look like masks of those in {image.file.parent}, such "
+            f"as {mask.file.name} of {image.file.name}",
+            f"give the folder of images and --masks {mask.file.parent}, or --masks none to take "
+            f"all files as images",
         )
 
 

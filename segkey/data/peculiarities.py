@@ -32,8 +32,14 @@ _LINES = {
         "{n} of 16 bits whose values are all below a sixteenth of the range: nearly black",
         "give their range with --range, such as --range 12",
     ),
+    "scaled": (
+        "{n} decoded at a fraction of the size, to at least twice what is wanted (to decode every "
+        "pixel: --exact-decode)",
+        "",
+    ),
     "unknown band": (
-        "{n} with more bands than three and no word of what they are: only the first three are used",
+        "{n} with more bands than three and no word of what they are: only the first three are "
+        "used",
         "",
     ),
 }
@@ -59,8 +65,8 @@ def summed_up(each: Peculiarities) -> Peculiarities:
 def opened_tiff(picture: Image.Image, peculiar: Peculiarities) -> Image.Image:
     """A TIFF whose "associated alpha" is no alpha, as RGB; other images as they are.
 
-    Pillow divides colours by associated alpha. In a true one no colour is larger than its alpha, and
-    most pixels are opaque or clear; a near-infrared band under that name makes other colours.
+    Pillow divides colours by associated alpha. In a true one no colour is larger than its alpha,
+    and most pixels are opaque or clear; a near-infrared band under that name makes other colours.
     """
     if picture.format != "TIFF" or picture.mode not in ("RGBA", "RGB", "RGBX"):
         return picture

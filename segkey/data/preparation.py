@@ -1,13 +1,15 @@
 """Preparation of an image and its mask before encryption: decode, check, augment, resize."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from segkey.data import peculiarities
-from segkey.data.augment import as_array, random_crop
-from segkey.data.decode import header, load_image
+from segkey.data.augment import Crop, as_array, least_size, random_crop
+from segkey.data.decode import load_image, whole_size
+from segkey.data.file_header import header
 from segkey.data.items import Item
 from segkey.data.masks import load_mask
 from segkey.data.reading import PLAIN, Reading
@@ -50,6 +52,8 @@ class Preparation:
         reading: how what masks hold becomes class numbers.
         pixel_range: the values of 16-bit images that become black and white.
         channels: of images: 3, 1 for grey, or 4 for files of four bands.
+        exact: decode every pixel, rather than let libjpeg scale large JPEGs to at least twice the
+            size first.
     """
 
     size: tuple[int, int]
@@ -62,6 +66,7 @@ class Preparation:
     reading: Reading = PLAIN
     pixel_range: tuple[int, int] | None = None
     channels: int = 3
+    exact: bool = False
 
     def load(self, item: Item) -> tuple[list[np.ndarray], list[np.ndarray], tuple[int, int]]:
         """Views of an image, uint8 (C, H, W), and of its mask, uint8 (H, W); its original size.
@@ -76,27 +81,38 @@ class Preparation:
     def load_and_look(self, item: Item) -> Loaded:
         """As `load`, with what was seen on the way."""
         peculiar: set[str] = set()
-        image = load_image(item.image, self.pixel_range, peculiar, self.channels)
+        least = None if self.exact else partial(self._least_size, item.name)
+        image = load_image(item.image, self.pixel_range, peculiar, self.channels, least)
+        whole = whole_size(image)
         mask = load_mask(item.mask, self.reading) if item.mask else None
-        counts = self._check_mask(item, image, mask) if mask is not None else None
+        counts = self._check_mask(item, whole, mask) if mask is not None else None
         images, masks = [], []
-        for view in range(self.views):
-            crop = None
-            if self.augmented:
-                generator = seeded("view", self.seed, item.name, view)
-                crop = random_crop(generator, image.height, image.width, (self.crop_scale, 1.0))
+        for crop in self._crops(item.name, *whole):
             images.append(as_array(image, self.size, crop, is_image=True))
             if mask is not None:
                 masks.append(as_array(mask, self.size, crop))
         seen = peculiarities.summed_up(peculiar)
-        return Loaded(images, masks, (image.height, image.width), counts, seen)
+        return Loaded(images, masks, whole, counts, seen)
 
-    def _check_mask(self, item: Item, image: Image.Image, mask: Image.Image) -> np.ndarray:
+    def _crops(self, name: str, height: int, width: int) -> list[Crop | None]:
+        """What each view shows of an image of this name and size."""
+        if not self.augmented:
+            return [None] * self.views
+        area = (self.crop_scale, 1.0)
+        return [
+            random_crop(seeded("view", self.seed, name, view), height, width, area)
+            for view in range(self.views)
+        ]
+
+    def _least_size(self, name: str, height: int, width: int) -> tuple[int, int]:
+        return least_size(self.size, self._crops(name, height, width), (height, width))
+
+    def _check_mask(self, item: Item, whole: tuple[int, int], mask: Image.Image) -> np.ndarray:
         """Pixels by class number."""
-        if mask.size != image.size:
+        if mask.size != whole[::-1]:
             raise SegkeyError(
                 f"{item.mask}: the mask is {mask.width}x{mask.height}, its image "
-                f"{image.width}x{image.height}{why_sizes_differ(item)}"
+                f"{whole[1]}x{whole[0]}{why_sizes_differ(item)}"
             )
         counts = np.array(mask.histogram(), np.int64)
         if self.classes is not None:
@@ -112,7 +128,7 @@ class Preparation:
 
 
 def why_sizes_differ(item: Item) -> str:
-    """That one of the two is turned by its EXIF data, if that explains other sizes; else nothing."""
+    """That one of the two is turned by its EXIF data, if that explains other sizes."""
     turned = {}
     for name, file in (("image", item.image), ("mask", item.mask)):
         try:

@@ -173,7 +173,7 @@ def rank_of(word: str) -> int:
 
 @functools.cache
 def _patterns(words: tuple[str, ...]) -> tuple[re.Pattern, ...]:
-    """A word behind a name, perhaps behind an image's suffix; that suffix alone; a word in front."""
+    """A word behind a name, perhaps behind an image's suffix; that suffix; a word in front."""
     spelled = "|".join(word.replace(" ", "[_ ]?") for word in words)
     suffixes = "|".join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))
     behind = rf"(.+?)((?:{suffixes})?[_\-. ](?:{spelled})(?:[_-]\d+)?)"

@@ -24,10 +24,24 @@ _SHOWN = 12  # values or colours in one message
 def judge(case: Case) -> None:
     """All rules about masks, the gravest first."""
     for rule in (
-        _unread, colours, palettes, _cityscapes, _soft_outlines, _values_beyond, _sparse, _bits,
-        _jpeg, _mixed, _one_class, _unlabelled, _unused_names, _more_than_named, transparent,
-        turned, sizes,
-    ):  # fmt: skip
+        _unread,
+        colours,
+        palettes,
+        _cityscapes,
+        _soft_outlines,
+        _values_beyond,
+        _sparse,
+        _bits,
+        _jpeg,
+        _mixed,
+        _one_class,
+        _unlabelled,
+        _unused_names,
+        _more_than_named,
+        transparent,
+        turned,
+        sizes,
+    ):
         rule(case)
 
 
@@ -58,8 +72,9 @@ def _soft_outlines(case: Case) -> None:
     how = "once saved as JPEG, or anti-aliased" if not case.survey.lossy.count else "JPEG files"
     case.say(
         WARN if fits else REFUSE,
-        f"masks look like grey levels, not classes ({how}): {counted(len(case.values()), 'value')}, "
-        f"and {share:.0%} of the pixels at edges lie between two others",
+        f"masks look like grey levels, not classes ({how}): "
+        f"{counted(len(case.values()), 'value')}, and "
+        f"{share:.0%} of the pixels at edges lie between two others",
         _cut_of(case)
         or "export the masks again as PNG, without anti-aliasing and resized by nearest neighbour",
     )
@@ -97,7 +112,8 @@ def _values_beyond(case: Case) -> None:
     if set(beyond) == {VOID}:
         case.say(
             REFUSE,
-            f"masks hold {VOID}, which is void unless --ignore-index says otherwise, such as {first}",
+            f"masks hold {VOID}, which is void unless --ignore-index says otherwise, such as "
+            f"{first}",
             f"give --ignore-index {','.join(map(str, sorted({*case.void, VOID})))} if it is void, "
             f"or --map {VOID}=CLASS",
         )
@@ -218,8 +234,8 @@ def _mixed(case: Case) -> None:
         return
     case.say(
         REFUSE if seen == {0, 1} else WARN,
-        f"{counted(alone[0, VOID], 'mask')} of 0 and {VOID} alone, such as {held[0].name}, and no mask "
-        f"of {VOID} beside another class than 0: {VOID} may be a class there, not void",
+        f"{counted(alone[0, VOID], 'mask')} of 0 and {VOID} alone, such as {held[0].name}, and no "
+        f"mask of {VOID} beside another class than 0: {VOID} may be a class there, not void",
         f"give --map {VOID}=1 if it is class 1, --ignore-index {VOID} if it is void",
     )
 
@@ -311,6 +327,6 @@ def _cityscapes(case: Case) -> None:
         case.say(
             REFUSE,
             "masks hold Cityscapes' 34 ids, of which 19 are classes that are trained on",
-            "--map cityscapes makes those 19 of them, with their names; --map FILE.csv makes others; "
-            "--map numbers takes all 34",
+            "--map cityscapes makes those 19 of them, with their names; --map FILE.csv makes "
+            "others; --map numbers takes all 34",
         )

@@ -98,8 +98,8 @@ def _nothing_in(path: Path, source: Source) -> SegkeyError:
             f"{path}: none of {len(source.problems)} images can be used; {first.name}: {first.why}",
             *likely[:1]
             or [
-                "masks are found by the image's name; give their folder with --masks, or what their "
-                "names end with as --mask-suffix"
+                "masks are found by the image's name; give their folder with --masks, or what "
+                "their names end with as --mask-suffix"
             ],
         )
     return SegkeyError(

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segkey.data.decode import DEEP, decode, header, upright_size
+from segkey.data.decode import DEEP, decode
 from segkey.data.deep_colours import deep_values
+from segkey.data.file_header import header, upright_size
 from segkey.data.items import Item, Source
 from segkey.data.masks import (
     COLOUR,

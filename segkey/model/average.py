@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from segkey.model import data_parallel
 from segkey.model.networks import Segmenter
-from segkey.system import distributed
 
 
 class MovingAverage:
@@ -40,7 +40,7 @@ class MovingAverage:
 
     def gather(self) -> None:
         """Make buffers equal on all ranks, before the average is validated."""
-        distributed.average_buffers(self.model)
+        data_parallel.average_buffers(self.model)
 
     def state(self) -> dict:
         """What `restore` takes."""

@@ -18,7 +18,7 @@ def fold_run(run: runs.Run, name: str | None = None, recipients: Sequence[str] =
     """Write a run whose batch normalisation is folded into its convolutions.
 
     Args:
-        run: trained; of a sealed one, which has been given its key (`segkey.model.runs.Run.unlock`),
+        run: trained; a sealed one has been given its key (`segkey.model.runs.Run.unlock`),
             the new run is sealed for the same recipients unless others are given.
         name: of the new run, in the same folder; by default the run's with ``-folded``.
         recipients: public texts ``age1…``; seal the new run for these, so that its weights are
@@ -31,7 +31,7 @@ def fold_run(run: runs.Run, name: str | None = None, recipients: Sequence[str] =
     if run.configuration.model.folded:
         raise SegkeyError(f"{run.path} is folded already", "use it as it is")
     run.require_weights()
-    path = run.folder / (name or runs.free_name(run.folder, f"{run.name}-folded"))
+    path = run.folder / (name or run_names.free_name(run.folder, f"{run.name}-folded"))
     run_names.check_name(path.name)
     runs.check_free(path)
     seal = sealed.sealed_as_made_of(run, recipients)

@@ -14,6 +14,7 @@ from torch import Tensor
 from segkey.errors import SegkeyError
 from segkey.model import network_registry, run_names, runs, starting_weights
 from segkey.model.networks import Segmenter
+from segkey.model.versions import now, versions
 from segkey.model.weights import file_digest, read_weights
 from segkey.shards import open_splits
 from segkey.system.files import make_folder
@@ -129,7 +130,7 @@ def import_weights(
     model = Segmenter(network, len(classes), channels, mean, std)
     model.check_size(*size)
     notes = load_foreign(model, read_weights(file), str(file))
-    name = run_names.check_name(name) if name else runs.free_name(folder, _name_of(file))
+    name = run_names.check_name(name) if name else run_names.free_name(folder, _name_of(file))
     runs.check_free(folder / name)
     make_folder(folder / name)
     config = _configuration(model, classes, size, ignore_index, shards)
@@ -191,8 +192,8 @@ def _configuration(
 ) -> dict:
     """``run.json`` of a model that was trained on plain images, by others."""
     return {
-        "created": runs.now(),
-        "versions": runs.versions(),
+        "created": now(),
+        "versions": versions(),
         "precise": False,
         "model": model.description,
         "data": {

@@ -16,6 +16,7 @@ from segkey.model.configuration import Configuration, Lock, Sealed
 from segkey.model.lock import SignedPermutation, lock_network
 from segkey.model.locked_conv import LockedConv
 from segkey.model.stem import find_stem
+from segkey.model.versions import now, versions
 from segkey.system import distributed
 from segkey.system.progress import SILENT, Progress
 
@@ -105,7 +106,7 @@ def _lock_runs(
     check_size(*run.size, block_size)
     folder, default = run.folder, default_name(run, method, block_size)
     paths = {
-        folder / (name or runs.free_name(folder, default)): chosen
+        folder / (name or run_names.free_name(folder, default)): chosen
         for name, chosen in by_name.items()
     }
     of_path = {}
@@ -156,8 +157,8 @@ def _lock_of(run: runs.Run, layer: LockedConv, stem: str, cipher: Cipher) -> Loc
         block_size=cipher.block_size,
         whole_blocks=layer.rows.whole,
         original=run.weights_checksum,
-        created=runs.now(),
-        versions=runs.versions(),
+        created=now(),
+        versions=versions(),
     )
 
 

@@ -107,7 +107,7 @@ class Segmenter(nn.Module):
 
     @property
     def state_bytes(self) -> int:
-        """The most bytes a checkpoint takes: weights, best and averaged ones, optimizer, history."""
+        """Upper limit of a checkpoint: weights, best and averaged ones, optimizer, history."""
         return 6 * self.bytes + (16 << 20)
 
     def weights(self) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
-"""The file that ``segkey export`` makes, ``segkey-onnx-v1``: an ONNX graph, and what it was made of.
+"""The file that ``segkey export`` makes, ``segkey-onnx-v1``: a graph, and what it was made of.
 
 Read without the package onnx: of an ONNX file only its list of metadata is looked at, before the
-file is given to ONNX Runtime. A sealed file is the same bytes in an age file. See segkey/FORMATS.md.
+file is given to ONNX Runtime. A sealed file is the same bytes in an age file. See
+segkey/FORMATS.md.
 """
 
 import io

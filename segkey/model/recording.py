@@ -15,6 +15,7 @@ from segkey.model.batches import SHUFFLE_BUFFER
 from segkey.model.configuration import Configuration, Data, Network, Segment, Training
 from segkey.model.recipes import RECIPES
 from segkey.model.trainer import Settings, Trainer
+from segkey.model.versions import now, versions
 from segkey.system import devices, distributed
 
 _MATTERS = ("segkey", "torch", "torchvision", "numpy")  # their versions may change the weights
@@ -31,8 +32,8 @@ def configuration(trainer: Trainer, shards: list[Path]) -> Configuration:
     buffer = trainer.train_loader.shuffle_buffer
     training = _training_of(trainer)
     return Configuration(
-        created=runs.now(),
-        versions=runs.versions(),
+        created=now(),
+        versions=versions(),
         device=_describe(trainer.device),
         segments=(_segment(trainer, 0),),
         job=distributed.job_id(),
@@ -151,7 +152,7 @@ def _segment(trainer: Trainer, epoch: int) -> Segment:
     """What the part of a training is made with that begins after ``epoch`` epochs."""
     return Segment(
         epoch=epoch,
-        versions=runs.versions(),
+        versions=versions(),
         device=_describe(trainer.device),
         dtype=_dtype_of(trainer),
         world_size=distributed.world_size(),

@@ -1,21 +1,12 @@
 """A run: one training in one folder, with its weights, configuration, history and results."""
 
-import difflib
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-import h5py
-import numpy as np
 import torch
-import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import save
 
-from segkey.crypto import age
 from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
@@ -27,6 +18,7 @@ from segkey.model import (
     results,
     run_checks,
     run_names,
+    run_weights,
     sealed,
     weights,
 )
@@ -34,21 +26,13 @@ from segkey.model.authenticity import authenticated
 from segkey.model.configuration import FORMAT, Configuration
 from segkey.shards import Header
 from segkey.shards.unlock import cipher_for
-from segkey.system import distributed, records
-from segkey.system.files import (
-    is_folder_there,
-    is_held,
-    is_there,
-    make_folder,
-    written_whole,
-)
+from segkey.system import distributed
+from segkey.system.files import is_held, is_there, make_folder
 from segkey.system.json_files import read_json, write_json
 from segkey.system.records import Misfit
 from segkey.system.shell import word
-from segkey.version import VERSION
 
 R = TypeVar("R", bound=results.Result)
-
 
 NAMES = (  # of all files that segkey reads or writes in a run
     "run.json",
@@ -92,23 +76,10 @@ class Run:
         Raises:
             SegkeyError: no run there, or one of another version; one of `NAMES` is no regular file.
         """
-        path = Path(path)
-        if (
-            path.name == "latest"
-            and (path.is_symlink() or not path.is_dir())
-            and os.path.lexists(path)
-        ):
-            path = path.parent / run_names.named_by(path)
-            is_folder_there(path)
+        path = run_names.resolved(Path(path))
         there = {name: is_there(path / name) for name in NAMES}
         if not there["run.json"]:
-            there = [found.name for found in run_names.folders(path.parent)]
-            near = difflib.get_close_matches(path.name, there, 1)
-            hint = "train one with 'segkey train', or give a folder of runs/"
-            raise SegkeyError(
-                f"there is no run at {path}",
-                f"did you mean {word(path.parent / near[0])}?" if near else hint,
-            )
+            raise run_names.no_run_at(path)
         document = read_json(path / "run.json", "the description of a run")
         if document.get("format") != FORMAT:
             raise SegkeyError(
@@ -116,15 +87,7 @@ class Run:
                 f"{FORMAT!r}",
                 "upgrade segkey: pip install --upgrade segkey",
             )
-        # Under its own name, which 'latest' is not; and as a relative path, where it was given as
-        # one.
-        path = path.parent / path.readlink() if path.is_symlink() else path
-        name = path.name or path.absolute().name
-        if not run_names.NAME.fullmatch(name):
-            raise SegkeyError(
-                f"{path}: a run cannot be called {name!r}",
-                "rename the folder; use letters, digits, '.', '_' and '-'",
-            )
+        path = run_names.under_its_own_name(path)
         try:
             run = cls(path, configuration.read(document))
         except Misfit as misfit:
@@ -290,53 +253,19 @@ class Run:
             self.configuration = sealed.expect(self.configuration)
             self.save()
         if distributed.is_main():
-            self.write_weights(state)
+            run_weights.write(self, state)
         self.configuration = sealed.settle(self.configuration)
-
-    def write_weights(self, state: dict[str, torch.Tensor]) -> None:
-        """Write the weights, and nothing else; `save_weights` is what a training does."""
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        stated = {"sha256": weights.checksum(state)}
-        if self.is_sealed:
-            stated["header"] = sealed.header_digest(self.configuration.document)
-        data = save(state, stated)
-        if self.is_sealed:
-            data = age.encrypted(data, self.recipients)
-        with written_whole(self.weights_file) as file:
-            file.write(data)
 
     def load_model(self, device: torch.device) -> networks.Segmenter:
         """The trained network, in evaluation mode.
 
         Raises:
             SegkeyError: the weights are missing, damaged, or do not fit the run's network; or
-                they are sealed, and `unlock` was not given their key. They are compared with the checksum in their own file, not with that in run.json, from
-                which a kill between two writes may leave them apart.
+                they are sealed, and `unlock` was not given their key. They are compared with the
+                checksum in their own file, not with that in run.json, from which a kill between two
+                writes may leave them apart.
         """
-        self.require_weights()
-        if self.is_sealed:
-            sealed.require(self)  # before the network is built, which takes a second
-        model = self._network()
-        limit = 2 * model.bytes + (1 << 20)
-        state = sealed.read(self, limit) if self.is_sealed else self._read_weights(limit)
-        model.load_weights(state, str(self.weights_file))
-        return model.to(device, memory_format=torch.channels_last).eval()
-
-    def _network(self) -> networks.Segmenter:
-        """Its network, with random weights."""
-        return networks.described(records.as_json(self.configuration.model), self.header.classes)
-
-    def _read_weights(self, limit: int) -> dict[str, torch.Tensor]:
-        try:
-            state, expected = weights.read_safetensors(self.weights_file, limit)
-        except (SafetensorError, OSError, ValueError):
-            state, expected = {}, None
-        if weights.checksum(state) != expected:
-            raise SegkeyError(
-                f"{self.weights_file} is damaged: it does not match its checksum",
-                "restore it from a backup, or train again",
-            )
-        return state
+        return run_weights.load(self, device)
 
     def read_state(self, device: torch.device | str = "cpu") -> dict:
         """What a training goes on from.
@@ -344,12 +273,7 @@ class Run:
         Raises:
             SegkeyError: it is damaged, or sealed, and `unlock` was not given its key.
         """
-        if self.is_sealed:
-            sealed.require(self)
-        model = self._network()
-        limit = model.state_bytes + age.MOST_HEADER_BYTES * self.is_sealed
-        identity = self.identity if self.is_sealed else None
-        return weights.read_archive(self.state_file, device, limit, identity)
+        return run_weights.read_state(self, device)
 
     def require_weights(self) -> None:
         """Raise `SegkeyError` unless there are weights; it says why there are none, and what to do.
@@ -423,23 +347,3 @@ def _can_go_on(path: Path) -> bool:
         return Run.open(path).epochs_missing > 0
     except SegkeyError:
         return False
-
-
-def free_name(folder: Path, wanted: str) -> str:
-    """``wanted``, or ``wanted-2`` and so on where that is taken."""
-    number, name = 1, wanted
-    while run_names.is_taken(folder / name):
-        number += 1
-        name = f"{wanted}-{number}"
-    return name
-
-
-def versions() -> dict[str, str]:
-    """What could make a difference to a result."""
-    modules = {"torch": torch, "torchvision": torchvision, "numpy": np, "h5py": h5py}
-    return {"segkey": VERSION} | {name: str(module.__version__) for name, module in modules.items()}
-
-
-def now() -> str:
-    """ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

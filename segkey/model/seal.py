@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from segkey.errors import SegkeyError
-from segkey.model import runs, sealed, weights
+from segkey.model import run_weights, runs, sealed, weights
 from segkey.system.files import is_there, remove, sole_writer
 
 _PLAIN = "model.safetensors"
@@ -33,7 +33,7 @@ def seal(run: runs.Run, recipients: Sequence[str]) -> runs.Run:
         state = _finished_weights(run)
         promised = replace(promised, sha256=weights.checksum(state))
         run.configuration = replace(run.configuration, sealed=promised)
-        run.write_weights(state)
+        run_weights.write(run, state)
         run.save()
         remove(run.path / _PLAIN)
     return run
@@ -76,7 +76,7 @@ def unseal(run: runs.Run) -> runs.Run:
     with sole_writer(run.path):
         state, age_file = _finished_weights(run), run.weights_file
         run.configuration = replace(run.configuration, sealed=None)
-        run.write_weights(state)
+        run_weights.write(run, state)
         run.save()
         remove(age_file)
     return run

@@ -108,7 +108,8 @@ def require(run: "Run") -> None:
 def read(run: "Run", limit: int) -> dict[str, Tensor]:
     """The weights of a sealed run, opened in memory, and compared with ``run.json``.
 
-    The file that a kill left of a training may be the one before; ``run.configuration`` then states that.
+    The file that a kill left of a training may be the one before; ``run.configuration`` then states
+    that.
 
     Args:
         run: has been given its key.
@@ -159,7 +160,7 @@ def damage_of_form(run: "Run") -> list[str]:
 
 
 def left_plain(run: "Run") -> list[Path]:
-    """Unencrypted files of a sealed run that lie beside it, as a sealing that was cut off leaves."""
+    """Unencrypted files beside a sealed run, as a sealing that was cut off leaves."""
     return [
         path
         for path in (run.path / n for n in ("model.safetensors", "resume.pt"))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.model import logs, network_registry, networks, runs
+from segkey.model import data_parallel, logs, network_registry, networks, runs
 from segkey.model.average import MovingAverage
 from segkey.model.batches import SHUFFLE_BUFFER, BatchLoader, as_pixels, fits
 from segkey.model.checkpoint import Checkpoint, Saver, copied
@@ -25,7 +25,7 @@ from segkey.model.forecast import Forecast
 from segkey.model.losses import Loss, class_weights
 from segkey.model.recipes import Recipe
 from segkey.shards import Split
-from segkey.system import devices, distributed, interrupts
+from segkey.system import devices, distributed, interrupts, torchrun
 from segkey.system.progress import SILENT, Progress
 from segkey.system.seeds import seeded
 from segkey.system.words import duration
@@ -134,12 +134,12 @@ class Trainer:
             encoder_weights=self.recipe.encoder_weights,
         )
         model.check_size(*split.size)
-        model = distributed.same_weights(model)
+        model = data_parallel.same_weights(model)
         model.to(self.device, memory_format=torch.channels_last)
-        self.model = distributed.sync_batchnorm(model, self.device)
+        self.model = data_parallel.sync_batchnorm(model, self.device)
         # Validation goes through `network`; training through `parallel`, which averages gradients.
         self.network = torch.compile(self.model) if self.settings.compiled else self.model
-        self.parallel = distributed.data_parallel(self.network, self.device)
+        self.parallel = data_parallel.parallel(self.network, self.device)
         self.optimizer = self.recipe.build_optimizer(self.model)
         self.average = MovingAverage(self.model, self.recipe.ema) if self.recipe.ema else None
 
@@ -186,7 +186,7 @@ class Trainer:
                         break
             except BaseException:  # Ctrl-C, a rank that is gone, a training that diverged, ...
                 stops.held = True
-                with distributed.saving:
+                with torchrun.saving:
                     saver.save()
                 raise
             finally:
@@ -215,7 +215,7 @@ class Trainer:
         # The only wait for the device in an epoch.
         loss = float(distributed.all_reduce_sum(total)) / images
         rate = round(images / (time.monotonic() - began), 2)
-        distributed.average_buffers(self.model)
+        data_parallel.average_buffers(self.model)
         if self.average:
             self.average.gather()
         line = {"epoch": epoch + 1, "loss": loss, "val_loss": self.validate(), "lr": lr}

@@ -29,6 +29,7 @@ from segkey.model.checkpoint import Checkpoint, restore
 from segkey.model.configuration import Data
 from segkey.model.recipes import Recipe
 from segkey.model.trainer import Settings, Trainer
+from segkey.model.versions import versions
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
 from segkey.system import devices, distributed
@@ -192,7 +193,7 @@ def _trainer(
     fingerprints = {f"the split '{name}'": split.fingerprint for name, split in splits.items()}
     distributed.require_same(fingerprints, shown=False)
     dtype = devices.computes_in(device, settings.precise)
-    distributed.require_same(runs.versions() | {"the type that it computes in": dtype})
+    distributed.require_same(versions() | {"the type that it computes in": dtype})
     return Trainer(splits, settings, device, cipher, progress)
 
 
@@ -202,7 +203,7 @@ def _make_folder(folder: Path, name: str | None, data: Data) -> Path:
         run_names.check_name(name)
     else:
         default = run_names.of_method(data.method, data.block_size)
-        name = distributed.broadcast(runs.free_name(folder, default))
+        name = distributed.broadcast(run_names.free_name(folder, default))
     distributed.barrier()  # no rank looks for a run that the first one has made since
     runs.check_free(folder / name)
     distributed.barrier()

@@ -11,12 +11,13 @@ cut off goes on. The grid may grow.
 
 from segkey.paper.estimate import estimate
 from segkey.paper.example import Example, example
-from segkey.paper.findings import Model, examine, models_of
+from segkey.paper.findings import examine
 from segkey.paper.grid import Cell, grid, locks_that_fit
 from segkey.paper.metering import Watch
 from segkey.paper.results import CellResult, Results, read_results
 from segkey.paper.running import Experiment
 from segkey.paper.settings import FORMAT, Settings, check_folder, is_full_voc, key_for, open_data
+from segkey.paper.variant_scores import VariantScores, models_of
 
 __all__ = [
     "FORMAT",
@@ -24,9 +25,9 @@ __all__ = [
     "CellResult",
     "Example",
     "Experiment",
-    "Model",
     "Results",
     "Settings",
+    "VariantScores",
     "Watch",
     "check_folder",
     "estimate",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from segkey.paper import Example, Model, Results
+    from segkey.paper import Example, Results, VariantScores
 
 _GAP = 1 / 32  # between images, as a part of one
 _MOST_PANELS = 4  # side by side
@@ -171,7 +171,7 @@ def key_charts(results: Results) -> Figure:
     """
     from matplotlib.lines import Line2D
 
-    from segkey.paper.findings import models_of  # imports torch
+    from segkey.paper.variant_scores import models_of  # imports torch
     from segkey.paper.variants import in_order, variant_name
 
     models = {place: several[0] for place, several in models_of(results.cells).items()}
@@ -216,7 +216,7 @@ def key_charts(results: Results) -> Figure:
     return figure
 
 
-def _unlike(models: list[Model], usual: str) -> str:
+def _unlike(models: list[VariantScores], usual: str) -> str:
     """In what some models differ from most, in the few words that a legend has room for."""
     names = comparability.varying([model.conditions for model in models])
     if set(names) <= {"trained on", "tested on"}:
@@ -225,7 +225,9 @@ def _unlike(models: list[Model], usual: str) -> str:
     return "other " + comparability.joined(names, 3)
 
 
-def _panel(axes: Axes, line: list[Model], baseline: Model | None, usual: str) -> None:
+def _panel(
+    axes: Axes, line: list[VariantScores], baseline: VariantScores | None, usual: str
+) -> None:
     """One method of `key_charts`."""
     places = np.arange(len(line))
     lower, upper = [min(m.wrong) for m in line], [max(m.wrong) for m in line]

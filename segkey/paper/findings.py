@@ -6,94 +6,20 @@ be told if the grid has no pair.
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
-from statistics import fmean, stdev
+from statistics import fmean
 
 from segkey.crypto.ciphers import METHODS, method_name
 from segkey.model import comparability
 from segkey.paper.results import CellResult
-from segkey.paper.variants import variant_label, variant_of
+from segkey.paper.variant_scores import VariantScores, models_of
 
 HOLDS, PARTLY, FAILS, UNKNOWN = "holds", "holds partly", "does not hold", "cannot be told"
 
 SMALL_BLOCKS = 4  # "small M" are those up to here; from M = 8 on, the paper's order changes
 WORKS_WELL = 0.5  # a model still works well without its key if this part of it is left
-LEARNED = 1.5  # a model has learned something if it reaches this many times the baseline
-
-
-@dataclass(frozen=True)
-class Model:
-    """Scores of a method and block size under the same conditions, over all seeds.
-
-    Attributes:
-        method, block_size, device: which; the method is that of `variant_of`.
-        correct: mean IoU with the correct key, one value per seed.
-        plain: with plain images, one value per seed; empty for the baseline.
-        wrong: with wrong keys, all of them of all seeds; empty for the baseline.
-        majority_class: mean IoU of the majority-class baseline.
-        conditions: under which it was trained and tested, see `segkey.model.comparability`.
-    """
-
-    method: str
-    block_size: int
-    device: str
-    correct: tuple[float, ...]
-    plain: tuple[float, ...]
-    wrong: tuple[float, ...]
-    majority_class: float
-    conditions: dict = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """The label of the method and block size; "baseline" for a plain model."""
-        return "baseline" if self.method == "none" else variant_label(self.method, self.block_size)
-
-    @property
-    def accuracy(self) -> float:
-        """Mean IoU with the correct key."""
-        return fmean(self.correct)
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation of `accuracy` over the seeds; None for a single seed."""
-        return stdev(self.correct) if len(self.correct) > 1 else None
-
-    @property
-    def with_plain(self) -> float:
-        """Mean IoU with plain images."""
-        return fmean(self.plain)
-
-    @property
-    def with_wrong(self) -> float:
-        """Mean IoU with a wrong key, on average."""
-        return fmean(self.wrong)
-
-    @property
-    def without_key(self) -> float:
-        """Without it: the better of plain images and the mean wrong key."""
-        return max(self.with_plain, self.with_wrong)
-
-    @property
-    def gap(self) -> float:
-        """How much of the accuracy is lost without the key."""
-        return self.accuracy - self.without_key
-
-    @property
-    def left(self) -> float:
-        """Share of the margin over the majority-class baseline that is left without a key.
-
-        At least 0.
-        """
-        above = self.accuracy - self.majority_class
-        return max(0.0, self.without_key - self.majority_class) / above if above > 0 else 0.0
-
-    @property
-    def has_learned(self) -> bool:
-        """Whether it reaches `LEARNED` times the majority-class baseline."""
-        return self.accuracy >= LEARNED * self.majority_class
 
 
 @dataclass(frozen=True)
@@ -152,53 +78,6 @@ class Claim:
         }
 
 
-def models_of(cells: Iterable[CellResult]) -> dict[tuple[str, int], list[Model]]:
-    """Cells by variant and block size and then by their conditions.
-
-    Seeds are put together.
-
-    Where a method and block size was trained or tested under several conditions, those with the
-    most seeds are first, and of as many seeds those that most cells have. Cells that have no score,
-    as every pixel of their test masks was void, are passed over.
-    """
-    cells = list(cells)
-    usual = Counter(comparability.key(cell.made_under) for cell in cells)
-    groups: dict[tuple, list[CellResult]] = {}
-    for cell in cells:
-        if cell.has_score:
-            alike = comparability.key(cell.made_under)
-            groups.setdefault((variant_of(cell), cell.block_size, alike), []).append(cell)
-    models: dict[tuple[str, int], list[Model]] = {}
-    for (method, block_size, _), group in groups.items():
-        models.setdefault((method, block_size), []).append(
-            Model(
-                method,
-                block_size,
-                group[0].device,
-                tuple(cell.correct.mean_iou for cell in group),
-                _plain_scores(group),
-                tuple(value for cell in group if cell.incorrect for value in cell.incorrect.values),
-                fmean(cell.majority_class.mean_iou for cell in group),
-                group[0].made_under,
-            )
-        )
-    for several in models.values():
-        several.sort(
-            key=lambda model: (-len(model.correct), -usual[comparability.key(model.conditions)])
-        )
-    return models
-
-
-def _plain_scores(group: list[CellResult]) -> tuple[float, ...]:
-    """Scores with plain images, divided in the better way.
-
-    Earlier versions tried one way, which counts only if all did.
-    """
-    scores = [cell.plain for cell in group if cell.plain]
-    both = [plain for plain in scores if plain.by_divisor]
-    return tuple(plain.mean_iou for plain in both or scores)
-
-
 def examine(cells: Iterable[CellResult]) -> list[dict]:
     """The four findings, as ``results.json`` keeps them, from its cells but for the locked ones."""
     cells = [cell for cell in cells if not cell.locked]
@@ -233,7 +112,7 @@ def _finding(number: int, text: str, claims: list[Claim]) -> dict:
 class _Grid:
     """Protected models by method and block size."""
 
-    def __init__(self, models: dict[tuple[str, int], Model]):
+    def __init__(self, models: dict[tuple[str, int], VariantScores]):
         self.models = models
         present = {method for method, _ in models}
         self.methods = [method for method in METHODS if method in present] + sorted(
@@ -241,11 +120,11 @@ class _Grid:
         )
         self.block_sizes = sorted({block_size for _, block_size in models})
 
-    def of_method(self, method: str) -> list[Model]:
+    def of_method(self, method: str) -> list[VariantScores]:
         """Small blocks first."""
         return [self.models[method, m] for m in self.block_sizes if (method, m) in self.models]
 
-    def at(self, block_size: int, methods: Sequence[str]) -> list[Model]:
+    def at(self, block_size: int, methods: Sequence[str]) -> list[VariantScores]:
         """Those of some methods that the grid has, in that order."""
         return [
             self.models[method, block_size]
@@ -257,7 +136,7 @@ class _Grid:
         return iter(self.models.values())
 
 
-def _higher(a: Model, b: Model) -> Pair:
+def _higher(a: VariantScores, b: VariantScores) -> Pair:
     """The claim that ``a`` is more accurate than ``b``."""
     by, within = a.accuracy - b.accuracy, None
     if a.spread is not None and b.spread is not None:
@@ -267,20 +146,20 @@ def _higher(a: Model, b: Model) -> Pair:
     )
 
 
-def _wider(a: Model, b: Model) -> Pair:
+def _wider(a: VariantScores, b: VariantScores) -> Pair:
     """The claim that ``a`` has the wider gap between the correct key and none."""
     what = f"{a.label} {a.gap:.4f}, {b.label} {b.gap:.4f}"
     return Pair(what, a.gap - b.gap, **_apart(a, b))
 
 
-def _keeps_more(a: Model, b: Model) -> Pair:
+def _keeps_more(a: VariantScores, b: VariantScores) -> Pair:
     """The claim that ``a`` keeps a larger part without the key than ``b``."""
     first, second = (f"{each.label} ({each.accuracy:.4f})" for each in (a, b))
     what = f"{first} keeps {a.left:.0%}, {second} {b.left:.0%}"
     return Pair(what, a.left - b.left, **_apart(a, b))
 
 
-def _apart(*models: Model) -> dict:
+def _apart(*models: VariantScores) -> dict:
     """What a pair must say if its models were not trained and tested alike."""
     first, *others = models
     differing = [
@@ -332,7 +211,7 @@ def _order(grid: _Grid) -> list[Claim]:
     return [small, large]
 
 
-def _below(grid: _Grid, baseline: Model | None) -> Claim:
+def _below(grid: _Grid, baseline: VariantScores | None) -> Claim:
     claim = Claim("each is below it")
     if baseline:
         claim.pairs = [_higher(baseline, model) for model in grid]

@@ -1,20 +1,14 @@
 """What is kept of a cell: its result, whether that counts, and whether its run can be used."""
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
-from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import authenticity, comparability, locked_runs, runs
+from segkey.model import comparability
 from segkey.model.results import Incorrect, MajorityClass, Plain, Score
 from segkey.paper.grid import Cell
 from segkey.paper.settings import FORMAT
-from segkey.shards import Split
 from segkey.system import records
-from segkey.system.files import is_there
 from segkey.system.json_files import read_json
 from segkey.system.records import Maybe, Misfit, Several, stated
 from segkey.system.validators import (
@@ -29,7 +23,6 @@ from segkey.system.validators import (
     text,
     whole,
 )
-from segkey.version import VERSION
 
 _OBJECT = or_none(OBJECT)
 
@@ -149,50 +142,6 @@ class Results:
         }
 
 
-class BrokenRunError(SegkeyError):
-    """A cell's run that was begun cannot be used."""
-
-
-def damage(path: Path, key: Key) -> str:
-    """Why a run that was begun cannot be gone on with; empty if it can, or if there is none."""
-    if not os.path.lexists(path / "run.json"):
-        return ""
-    try:
-        run = runs.Run.open(path).unlock(key)
-        if run.configuration.epochs_done:
-            run.history()
-            run.load_model(torch.device("cpu"))
-            if run.state_file.is_file():
-                run.read_state()
-        return ""
-    except SegkeyError as error:
-        return error.what
-
-
-def locked(path: Path, original: Path, key: Key, cell: Cell) -> runs.Run:
-    """The run of a locked cell: made now, if it is not there.
-
-    Args:
-        path: of the run.
-        original: the baseline of the same seed.
-        key, cell: what it is locked with.
-
-    Raises:
-        BrokenRunError: the baseline cannot be used, or the run was made of other weights.
-    """
-    try:
-        baseline = runs.Run.open(original).unlock(key)
-        if os.path.lexists(path / "run.json"):
-            run = runs.Run.open(path)
-            lock = run.configuration.model.lock
-            if not lock or lock.original != baseline.weights_checksum:
-                raise SegkeyError(f"{path} was locked from other weights than those of {original}")
-            return run
-        return locked_runs.lock_run(baseline, key, cell.method, cell.block_size, path.name)
-    except SegkeyError as error:
-        raise BrokenRunError(error.what, error.hint) from None
-
-
 def read_cell(file: Path) -> CellResult:
     """The result of a cell.
 
@@ -222,24 +171,3 @@ def read_results(file: Path) -> Results:
         raise SegkeyError(
             f"{file} is damaged: {misfit}", "run 'segkey reproduce' again: it writes it anew"
         ) from None
-
-
-def why_stale(folder: Path, cell: CellResult, splits: dict[str, Split], key: Key) -> str:
-    """Why the result of a cell does not count; empty if it does."""
-    if not authenticity.is_authentic("cell", cell.source or {}, key):
-        return f"it was not made with key {key.id}"
-    try:
-        run = runs.Run.open(folder)
-    except SegkeyError as error:
-        return error.what
-    tested = cell.tested
-    # Weights that were removed to save space leave an authentic result as it is.
-    weights_now = run.weights_checksum if is_there(run.weights_file) else tested["weights_sha256"]
-    pairs = {
-        "the weights": (tested["weights_sha256"], weights_now),
-        "the test images or masks": (tested["fingerprint"], splits["test"].fingerprint),
-        "the training images or masks": (cell.trained_on, splits["train"].fingerprint),
-        "the version of segkey": (tested["versions"]["segkey"], VERSION),
-    }
-    changed = [name for name, (before, now) in pairs.items() if before != now]
-    return f"since it was made, {' and '.join(changed)} changed" if changed else ""

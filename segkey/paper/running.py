@@ -5,7 +5,6 @@ import shutil
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,20 +14,20 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.model import authenticity, comparability, evaluation, run_names, runs, training
-from segkey.model.results import Attack, Evaluation, Result
+from segkey.model import authenticity, evaluation, run_names, runs, training
+from segkey.model.versions import now, versions
+from segkey.paper.cells import (
+    BrokenRunError,
+    check_training,
+    damage,
+    describe,
+    locked,
+    why_stale,
+)
 from segkey.paper.findings import examine
 from segkey.paper.grid import Cell
 from segkey.paper.metering import Watch
-from segkey.paper.results import (
-    BrokenRunError,
-    CellResult,
-    Results,
-    damage,
-    locked,
-    read_cell,
-    why_stale,
-)
+from segkey.paper.results import CellResult, Results, read_cell
 from segkey.paper.settings import (
     LEAST,
     PASSWORD,
@@ -224,7 +223,7 @@ class Experiment:
             if resumed
             else round(time.monotonic() - started_at, 3),  # a part of it was measured before
         }
-        return self._describe(cell, run, result, seconds)
+        return describe(cell, run, result, seconds)
 
     def cipher(self, cell: Cell) -> ciphers.Cipher:
         """A cell's cipher under the owner's key."""
@@ -248,7 +247,7 @@ class Experiment:
         done = begun.configuration.epochs_done if begun else 0
         self.watch.begin(cell.name, "training", self._training_passes(), done * images)
         if begun and done == recipe.epochs:
-            self._check_training(begun, splits)
+            check_training(begun, splits, self.out / "plain")
             return begun
         how = {
             "device": self.device,
@@ -273,48 +272,6 @@ class Experiment:
             **how,
         )
 
-    def _check_training(self, run: runs.Run, splits: dict[str, Split]) -> None:
-        """Raise `SegkeyError` if a finished run was trained on other images.
-
-        A run that is not finished reports that itself.
-        """
-        trained_on = run.configuration.data.fingerprint
-        if trained_on and trained_on != splits["train"].fingerprint:
-            raise SegkeyError(
-                f"{run.path} was trained on other images or masks than those in "
-                f"{self.out / 'plain'}",
-                "remove its folder to train it again, or choose another folder with --out",
-            )
-
-    def _describe(
-        self, cell: Cell, run: runs.Run, result: Evaluation | Attack, seconds: dict
-    ) -> CellResult:
-        """All that is known of a finished cell."""
-        made, tested_on = run.configuration, result.device
-        attacked = isinstance(result, Attack)
-        return CellResult(
-            **asdict(cell),
-            run=run.name,
-            device=made.device
-            if made.device == tested_on
-            else f"{made.device}, tested on {tested_on}",
-            versions=made.versions,
-            created=made.created,
-            seconds=seconds,
-            epochs=made.epochs_done,
-            best=as_json(made.best),
-            weights_sha256=result.tested["weights_sha256"],
-            trained_on=made.data.fingerprint,
-            tested=result.tested,
-            images=result.images,
-            conditions=_conditions(run, result),
-            correct=result.correct,
-            plain=result.plain if attacked else None,
-            incorrect=result.incorrect if attacked else None,
-            majority_class=result.majority_class,
-            key_space_bits=result.key_space_bits if attacked else None,
-        )
-
     def write(self, splits: dict[str, Split]) -> Results:
         """Write ``results.json`` from all finished cells, and return it."""
         order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
@@ -324,8 +281,8 @@ class Experiment:
         )
         stated = read_json(self.out / "settings.json", "the settings of an experiment")
         results = Results(
-            written=runs.now(),
-            versions=runs.versions(),
+            written=now(),
+            versions=versions(),
             settings=stated["settings"],
             full_voc=is_full_voc(stated["settings"]),
             diverged=tuple(self.diverged),
@@ -361,9 +318,3 @@ class Experiment:
         if cell.method == "none":
             return 1
         return 1 + attacks.ways_of_plain(self.cipher(cell)) + self.settings.wrong_keys
-
-
-def _conditions(run: runs.Run, result: Result) -> dict:
-    """Under which a cell was made; its classes are those of the settings."""
-    found = comparability.of_run(run.configuration, result)
-    return {name: value for name, value in found.items() if name != "classes"}

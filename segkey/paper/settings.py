@@ -11,9 +11,9 @@ from segkey.crypto.keys import Key
 from segkey.data import intake, voc
 from segkey.data.items import Item, Source
 from segkey.errors import SegkeyError
-from segkey.model import runs
 from segkey.model.network_registry import canonical
 from segkey.model.recipes import Recipe
+from segkey.model.versions import now, versions
 from segkey.system import distributed
 from segkey.system.files import is_folder_there, is_there, open_regular
 from segkey.system.json_files import read_json, write_json
@@ -211,8 +211,8 @@ def claim(out: Path, wanted: dict, say: Callable[[str], None]) -> None:
     else:
         document = {
             "format": FORMAT,
-            "created": runs.now(),
-            "versions": runs.versions(),
+            "created": now(),
+            "versions": versions(),
             "settings": wanted,
         }
         write_json(file, document)

@@ -7,9 +7,9 @@ from segkey.crypto import BLOCK_SIZES, PROTECTED
 from segkey.model import comparability
 from segkey.model.recipes import RECIPES
 from segkey.model.results import NOTHING_TO_MEASURE
-from segkey.paper.findings import Model, models_of
 from segkey.paper.results import Results
 from segkey.paper.settings import upgraded
+from segkey.paper.variant_scores import VariantScores, models_of
 from segkey.paper.variants import in_order, variant_name
 from segkey.reports.text import Shown, TextTable, number
 
@@ -67,7 +67,7 @@ def lines_of(results: Results) -> list[Line]:
     several = variants_of(results)
     usual = usual_of(results)
 
-    def line(model: Model) -> Line:
+    def line(model: VariantScores) -> Line:
         paper = papers_value(model.method, model.block_size)
         difference = model.accuracy - paper if results.full_voc and paper is not None else None
         return Line(

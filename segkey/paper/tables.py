@@ -9,9 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 
 from segkey.model.results import NOTHING_TO_MEASURE
-from segkey.paper.findings import models_of
 from segkey.paper.results import CellResult, Results
 from segkey.paper.table1 import Table1, weights_in_words
+from segkey.paper.variant_scores import models_of
 from segkey.paper.variants import variant_label, variant_name, variant_of
 from segkey.reports.text import facts_of, number, plain_text, table_of
 from segkey.reports.verdicts import plain_one_way

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segkey.paper.drawing import COLOURS, COLUMN, new_figure, save, styled
-from segkey.paper.findings import Model, models_of
+from segkey.paper.variant_scores import VariantScores, models_of
 from segkey.paper.variants import LOCKED, in_order, variant_name
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segkey.paper.results import Results
 
 
-def places_of(results: Results) -> dict[str, list[Model]]:
+def places_of(results: Results) -> dict[str, list[VariantScores]]:
     """The points of `chart`: protected models by variant, small blocks first.
 
     Of a variant and block size that was made under several conditions, those with the most seeds.

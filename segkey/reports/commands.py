@@ -29,13 +29,13 @@ from segkey.system.shell import word
 from segkey.system.words import in_bytes, per_cent
 
 KEY_SPACE_ADVICE = (
-    "A key is an obstacle, not encryption: whoever has the weights of a model and a few photographs "
-    "computes the keys of NP and FFX at M = 4 in seconds (segkey attack --statistics). Against the "
-    "theft of a file, seal it (segkey seal). Among keys, take FFX with M = 4 and the password "
-    "derived from the key (segkey encrypt --method ffx -M 4). At M = 2, NP has only "
-    f"{selections(2)} keys, and so has FFX if its password is fixed (segkey attack --exhaustive). "
-    "No key space protects any method from an attacker with encrypted images (segkey attack "
-    "--ciphertext-only) or one image plain and encrypted (--known-pair)."
+    "A key is an obstacle, not encryption: whoever has the weights of a model and a few "
+    "photographs computes the keys of NP and FFX at M = 4 in seconds (segkey attack "
+    "--statistics). Against the theft of a file, seal it (segkey seal). Among keys, take FFX with "
+    "M = 4 and the password derived from the key (segkey encrypt --method ffx -M 4). At M = 2, NP "
+    f"has only {selections(2)} keys, and so has FFX if its password is fixed (segkey attack "
+    "--exhaustive). No key space protects any method from an attacker with encrypted images "
+    "(segkey attack --ciphertext-only) or one image plain and encrypted (--known-pair)."
 )
 
 

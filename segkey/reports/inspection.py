@@ -203,7 +203,7 @@ def _run(path: Path, verify: bool, identity: Identity | None) -> dict:
 
 
 def _verified(run, identity: Identity | None) -> dict:
-    """The ``damage`` of a run, and what could not be ``checked`` without the key of a sealed one."""
+    """The ``damage`` of a run, and what could not be ``checked`` without a sealed run's key."""
     found = {}
     if run.is_sealed:
         try:

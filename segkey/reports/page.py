@@ -13,7 +13,7 @@ from PIL import Image
 from segkey.crypto.ciphers import METHODS, Cipher, key_space_bits, method_label
 from segkey.data.items import Problem
 from segkey.data.palette import palette_mask, palette_of
-from segkey.model.results import Attack, AttackLine, Evaluation, Suite
+from segkey.model.results import Attack, AttackLine, Evaluation
 from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
 from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
 from segkey.reports.provenance import NOT_CHECKED, tested_on
@@ -159,7 +159,7 @@ def _part(row: Row, run, samples) -> Part:
         method_label(row.method, row.block_size) + row.how,
         _how(run.header),
         _facts(run) + _provenance(row),
-        _verdict(attacked, row.suite, run.result("evaluate")),
+        _verdict(row, run.result("evaluate")),
         attack_rows(attacked) if attacked else [],
         attack_notes(attacked) if attacked else [],
         by_required_access(row.suite) if row.suite else [],
@@ -245,12 +245,12 @@ def _last(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 
-def _verdict(attacked: Attack | None, suite: Suite | None, evaluated: Evaluation | None) -> str:
+def _verdict(row: Row, evaluated: Evaluation | None) -> str:
     """The suite's, if there is one: it knows more."""
-    if suite:
-        return suite_verdict(suite)
-    if attacked:
-        return attack_sentence(attacked)
+    if row.suite:
+        return suite_verdict(row.suite, row.sealed, row.locked)
+    if row.attack:
+        return attack_sentence(row.attack)
     if evaluated and not evaluated.is_measured:
         return nothing_to_judge(evaluated)
     return "How much the key is worth has not been measured yet."

@@ -33,7 +33,7 @@ class Row:
     run: str
     method: str
     block_size: int
-    # conditions that must agree for two runs to stand in one table, see `segkey.model.comparability`
+    # conditions that must agree in one table, see `segkey.model.comparability`
     data: dict
     classes: tuple[str, ...]
     correct: float | None
@@ -52,6 +52,7 @@ class Row:
     password_fixed: bool = False
     plain_note: str = ""  # where plain images were fed in one way only
     locked: bool = False  # after a plain training
+    sealed: bool = False  # its weights are encrypted at rest
 
     @property
     def variant(self) -> str:
@@ -105,6 +106,7 @@ def collect(runs, key: Key | None = None) -> list[Row]:
                 password_fixed=bool(header.password_hash),
                 plain_note=plain_one_way(header.method, attacked and attacked.plain),
                 locked=run.is_locked,
+                sealed=run.is_sealed,
             )
         )
     return rows
@@ -134,7 +136,8 @@ def tables(
             made.append(_per_class(group, name).as_rich())
         for row in group:
             if row.suite:
-                made += [suite_table(row.suite), suite_verdict(row.suite)]
+                verdict = suite_verdict(row.suite, row.sealed, row.locked)
+                made += [suite_table(row.suite), verdict]
     if left_out:
         made.append(
             f"{len(left_out)} left out: {', '.join(visible(problem.name) for problem in left_out)}"
@@ -309,8 +312,8 @@ def demo_sentence(rows: list[Row]) -> str:
     return (
         "What this shows, in mean IoU: "
         + "; ".join(parts)
-        + f". Of these attempts, {method_name(strongest.method)} withstands the most here. Stronger "
-        "attacks are not among them: from the weights and a few photographs, "
+        + f". Of these attempts, {method_name(strongest.method)} withstands the most here. "
+        "Stronger attacks are not among them: from the weights and a few photographs, "
         "'segkey attack RUN --statistics' computes what these keys keep secret in seconds. "
         "The scenes are simple and the training short: measure on your own images before you rely "
         "on it."

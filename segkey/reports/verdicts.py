@@ -5,8 +5,12 @@ from rich.table import Table
 from segkey.crypto.ciphers import METHODS, Cipher, method_label, method_name
 from segkey.model.results import (
     ACCESS,
+    ENCRYPTED,
     KEY_PART,
+    MODEL,
     NOTHING_TO_MEASURE,
+    PAIR,
+    UNLABELLED,
     Attack,
     AttackLine,
     Plain,
@@ -151,11 +155,17 @@ def nothing_to_judge(result: Attack | Suite) -> str:
     return ""
 
 
-def suite_verdict(suite: Suite) -> str:
+def suite_verdict(suite: Suite, sealed: bool = False, locked: bool = False) -> str:
     """What the key is worth: a sentence, and a line for what each kind of attacker holds.
 
     The model alone comes first, then the other classes of `ACCESS`; an attacker with more
     can also do what needs less. Lines are separated by newlines.
+
+    Args:
+        suite: what the attacks found.
+        sealed: the run's weights are encrypted at rest.
+        locked: the run was locked after a plain training. Of a run that is sealed or locked, what
+            thieves of the file, of the process and of encrypted images get is told, too.
     """
     correct, without = suite.correct.mean_iou, suite.no_key_baseline.mean_iou
     if nothing := nothing_to_judge(suite):
@@ -176,7 +186,32 @@ def suite_verdict(suite: Suite) -> str:
     del by_access[KEY_PART]
     lines += filter(None, [_weakest_access(by_access)])
     lines += [_against(f"With {access}", tried) for access, tried in by_access.items() if tried]
-    return "\n".join(lines)
+    return "\n".join(lines + (_thieves(suite, sealed) if sealed or locked else []))
+
+
+def _thieves(suite: Suite, sealed: bool) -> list[str]:
+    """What thieves get of a run that was sealed or locked, by what they can read."""
+    of_memory = f"{_best_of(suite, MODEL)}; {_best_of(suite, UNLABELLED)}"
+    return [
+        "A thief of the file gets "
+        + (
+            "nothing: its weights are encrypted."
+            if sealed
+            else "the weights, as they are not sealed, and so what a thief of the process gets."
+        ),
+        f"A thief of the process reads the weights in memory: {of_memory}.",
+        "A thief of encrypted images who has the weights, too: "
+        f"{_best_of(suite, ENCRYPTED)}; {_best_of(suite, PAIR)}.",
+    ]
+
+
+def _best_of(suite: Suite, access: str) -> str:
+    """The share that the strongest attack with this access recovers."""
+    tried = [line for line in suite.attacks if line.required_access == access]
+    best = max(tried, key=lambda line: line.mean_iou, default=None)
+    if not best:
+        return f"with {access}, not measured"
+    return f"with {access}, {per_cent(best.recovered)} of the key's worth ({best.attack})"
 
 
 def _strongest(suite: Suite) -> str:
@@ -194,7 +229,10 @@ def _weakest_access(by_access: dict[str, list[AttackLine]]) -> str:
     for access, tried in by_access.items():
         best = max(tried, key=lambda line: line.recovered or 0.0, default=None)
         if best and (best.recovered or 0.0) > _HALF:
-            return f"More than half of the key's worth falls to an attacker with {access} ({best.attack})."
+            return (
+                f"More than half of the key's worth falls to an attacker with {access} "
+                f"({best.attack})."
+            )
     return "No attack that was run recovers more than half of the key's worth."
 
 

@@ -307,7 +307,9 @@ class _Production:
     def _write(self, task: _Task, outcomes: list[_Encrypted | Problem]) -> None:
         for position, outcome in enumerate(outcomes, task.start):
             if isinstance(outcome, _Encrypted):
-                self.writers[task.shard].write(position, outcome.original_size, outcome.rows)
+                writer = self.writers[task.shard]
+                writer.write(position, outcome.original_size, outcome.rows)
+                writer.scaled_images += "scaled" in outcome.peculiar
                 header, name = self.plans[task.shard].header, task.items[position - task.start].name
                 self.result.see(header.split, name, outcome, header.ignore_index)
             elif self.strict:

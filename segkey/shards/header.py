@@ -53,9 +53,10 @@ _KINDS = {
     "source_id": text(128),
     "reading": READING,
     "pixel_range": PIXEL_RANGE,
+    "scaled_images": whole(0, 1 << 40),
 }
 # Absent where they say nothing, so that shards are the same bytes as those of earlier versions.
-OPTIONAL = {"reading", "pixel_range"}
+OPTIONAL = {"reading", "pixel_range", "scaled_images"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Header:
             writes it; empty if they were class numbers.
         pixel_range: ``LOW:HIGH``, the values of 16-bit images that became black and white; empty
             for 0:65535.
+        scaled_images: how many images libjpeg decoded at a fraction of their size, but to at least
+            twice the size that is stored; the views of an image count once.
     """
 
     split: str
@@ -100,6 +103,7 @@ class Header:
     source_id: str = ""
     reading: str = ""
     pixel_range: str = ""
+    scaled_images: int = 0
 
     def complaint(self) -> str:
         """The first field with an impossible value, and what was expected; empty if there is none.

@@ -27,8 +27,8 @@ class MemorySplit:
 
     Attributes:
         problems: images that could not be used; the others are there.
-        origin: where it came from and who named it, as `segkey.model.evaluation_splits.open_test_split`
-            found out.
+        origin: where it came from and who named it, as
+            `segkey.model.evaluation_splits.open_test_split` found out.
     """
 
     def __init__(self, items: list[Item], preparation: Preparation, header: Header):

@@ -46,7 +46,12 @@ class Plan:
         """Whether the file is there, whole, and made from the same names in the same way."""
         try:
             with Shard(self.path) as shard:
-                return shard.header == self.header and shard.size == self.preparation.size
+                made, scaled = shard.header, shard.header.scaled_images
+                return (
+                    replace(made, scaled_images=0) == self.header
+                    and shard.size == self.preparation.size
+                    and not (scaled and self.preparation.exact)
+                )
         except SegkeyError:
             return False
 
@@ -75,6 +80,7 @@ def plan_shards(
     seed: int = 0,
     crop_scale: float = 0.25,
     shard_bytes: float = 10**9,
+    exact_decode: bool = False,
 ) -> list[Plan]:
     """Lay out the shards that `segkey.shards.encryption.encrypt` makes.
 
@@ -88,6 +94,7 @@ def plan_shards(
         seed: of the augmentation.
         crop_scale: smallest area of a copy, as a fraction.
         shard_bytes: the largest size of a shard.
+        exact_decode: decode every pixel of a JPEG, even if a fraction would do.
 
     Raises:
         SegkeyError: the block size does not divide the size, or a number is out of its range.
@@ -116,6 +123,7 @@ def plan_shards(
             reading=source.reading,
             pixel_range=source.pixel_range,
             channels=cipher.channels,
+            exact=exact_decode,
         )
         said = {"reading": source.reading.as_text(), "pixel_range": _as_text(source.pixel_range)}
         header = _header(

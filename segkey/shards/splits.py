@@ -97,8 +97,8 @@ class Split:
         shards: in order.
 
     Attributes:
-        origin: where it came from and who named it, as `segkey.model.evaluation_splits.open_test_split`
-            found out.
+        origin: where it came from and who named it, as
+            `segkey.model.evaluation_splits.open_test_split` found out.
     """
 
     def __init__(self, shards: Shards):

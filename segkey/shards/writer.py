@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -57,6 +57,7 @@ class ShardWriter:
             with explain_os_errors(self.partial):
                 raise error
         self.region = self._region(rows)
+        self.scaled_images = 0  # that were decoded at a fraction of their size
         self.kinds = ("images", "masks") if masks else ("images",)
         self._crc = {kind: np.zeros(rows, "<u4") for kind in self.kinds}
 
@@ -168,7 +169,7 @@ class ShardWriter:
         } | {f"{kind}_crc32": self._crc[kind] for kind in self.kinds}
         for name, table in tables.items():
             self.file.create_dataset(name, data=table)
-        attributes = self.header.attributes()
+        attributes = replace(self.header, scaled_images=self.scaled_images).attributes()
         for name, value in attributes.items():
             self._set(name, value)
         checksums = {name: sha256(table.tobytes()) for name, table in tables.items()}

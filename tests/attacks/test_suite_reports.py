@@ -396,3 +396,21 @@ def test_an_attack_of_ones_own(ready, monkeypatch):
     assert "there is no attack 'prayer'" in segkey("attack", ready, "--attack", "prayer").stderr
     with pytest.raises(ValueError, match="already"):
         attacks.attack("plain", "nothing")(lambda target, budget, seed: None)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_of_a_sealed_or_locked_run_the_verdict_tells_what_each_thief_gets(sealed):
+    """Of the file, of the process, and of encrypted images."""
+    found = suite(
+        line("stem", 0.5, "the model alone"),
+        line("wrong-keys", 0.12, "the model alone"),
+        line("known-pair", 0.3, "a plain/encrypted pair"),
+    )
+    file, process, images = reports.suite_verdict(found, sealed, True).splitlines()[-3:]
+    assert file.startswith("A thief of the file gets")
+    assert ("nothing" in file) == sealed
+    assert "with the model alone, 100 % of the key's worth (stem)" in process
+    assert "with the model and unlabelled images, not measured" in process
+    assert "with encrypted images, not measured" in images
+    assert "with a plain/encrypted pair, 50 % of the key's worth (known-pair)" in images
+    assert "thief" not in reports.suite_verdict(found)

@@ -1,4 +1,4 @@
-"""Models that were trained elsewhere become runs, with the scores that their own script computed."""
+"""Models that were trained elsewhere become runs, with the scores their own script computed."""
 
 import json
 

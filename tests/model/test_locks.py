@@ -16,7 +16,14 @@ from segkey.cli import app
 from segkey.crypto import ciphers
 from segkey.crypto.age import Identity
 from segkey.data import scenes
-from segkey.model import evaluation, evaluation_splits, locked_runs, runs, seal, training
+from segkey.model import (
+    evaluation,
+    evaluation_splits,
+    locked_runs,
+    run_weights,
+    seal,
+    training,
+)
 from segkey.model.batches import BatchLoader, as_pixels
 from segkey.model.lock import lock_network
 from segkey.model.locked_conv import LockedConv
@@ -438,9 +445,9 @@ def recipients(*keys: Key) -> list[str]:
 @pytest.fixture
 def written(monkeypatch):
     """The names of all files that are written whole."""
-    names, really = [], runs.written_whole
+    names, really = [], run_weights.written_whole
     monkeypatch.setattr(
-        runs,
+        run_weights,
         "written_whole",
         lambda path, *a, **k: names.append(path.name) or really(path, *a, **k),
     )

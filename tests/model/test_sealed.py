@@ -14,7 +14,7 @@ import segkey
 from segkey.crypto import age
 from segkey.crypto.age import Identity
 from segkey.errors import SegkeyError
-from segkey.model import networks, runs, seal, sealed, weights
+from segkey.model import networks, run_weights, runs, seal, sealed, weights
 from segkey.model.runs import Run
 from segkey.system.json_files import read_json, write_json
 
@@ -227,12 +227,12 @@ def killed_at(monkeypatch, step: int):
 
         return act
 
-    for module, name in ((runs, "written_whole"), (runs, "write_json"), (seal, "remove")):
+    for module, name in ((run_weights, "written_whole"), (runs, "write_json"), (seal, "remove")):
         monkeypatch.setattr(module, name, stopping(getattr(module, name)))
 
 
 def until_it_ends(monkeypatch, act):
-    """Kill an action at each of its steps in turn; yields after each, and ends when none is left."""
+    """Kill an action at each of its steps in turn; yields after each, ends when none is left."""
     for step in range(20):
         with monkeypatch.context() as patched:
             killed_at(patched, step)
@@ -352,7 +352,8 @@ def test_a_header_that_cannot_be_is_refused(sealed_run, value):
                 b'{"a": {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}}',
                 b'{"a": {"dtype": "F99", "shape": [4], "data_offsets": [0, 16]}}',
                 b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [-8, 8]}}',
-                b'{"a": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 64]}}',
+                b'{"a": {"dtype": "F32", "shape": [4294967296, 4294967296], '
+                b'"data_offsets": [0, 64]}}',
                 b'{"a": {"shape": [4], "data_offsets": [0, 16]}}',
                 b'{"a": 7}',
             )

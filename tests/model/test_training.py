@@ -27,6 +27,7 @@ from segkey.model.configuration import Best
 from segkey.model.runs import Run
 from segkey.model.survey import find, survey
 from segkey.model.trainer import Settings, Trainer
+from segkey.model.versions import versions
 from segkey.shards import Header, encryption, open_splits
 from segkey.system import devices, interrupts, records
 from segkey.system.json_files import read_json
@@ -611,7 +612,7 @@ def test_fixed_views_are_not_the_papers_recipe(tmp_path, shards_folder, name, to
 def test_resuming_under_other_versions_warns_and_records_them(tmp_path, monkeypatch, shards_folder):
     with pytest.raises(Stop):
         train(shards_folder, tmp_path, Stopping(31))
-    ours = runs.versions()
+    ours = versions()
     monkeypatch.setattr(
         runs, "versions", lambda: ours | {"torch": "99.1", "segkey": "99.2", "h5py": "99.3"}
     )

@@ -27,7 +27,7 @@ from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import authenticity, recipes, training
 from segkey.model.runs import Run
 from segkey.model.trainer import Trainer
-from segkey.paper import results as cell_files
+from segkey.paper import cells as cell_runs
 from segkey.paper import tables
 from segkey.paper.settings import PASSWORD, differences
 from segkey.reports import preview
@@ -460,7 +460,7 @@ def test_results_on_other_weights_or_of_another_version_are_measured_again(
     )
     assert after["correct"] != before["correct"]
     assert after["weights_sha256"] == run.weights_checksum
-    monkeypatch.setattr(cell_files, "VERSION", "9.9.9")
+    monkeypatch.setattr(cell_runs, "VERSION", "9.9.9")
     monkeypatch.setattr(paper.Experiment, "_train_and_attack", lambda self, cell, splits: None)
     said = reproduce(scenes_folder, out, key_file, "--methods", "shf")
     assert "since it was made, the version of segkey changed" in " ".join(said.split())

@@ -567,3 +567,30 @@ def test_void_counted_as_a_class_is_noticed(tmp_path, scenes_folder):
     assert len(take_in(copy).source.classes) == 5
     with pytest.raises(SegkeyError, match="masks hold 255, which is void unless"):
         take_in(copy, choices=parse_choices(ignore="0")).require()
+
+
+@pytest.fixture
+def large_photos(tmp_path):
+    """Two JPEGs large enough to be decoded at a fraction, and a small one."""
+    (tmp_path / "photos").mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    for name, size in (("a", (240, 160)), ("b", (120, 80)), ("c", (30, 20))):
+        Image.fromarray(values).resize(size).save(tmp_path / f"photos/{name}.jpg")
+    return sources.find(tmp_path / "photos")
+
+
+def test_a_shard_says_how_many_images_were_not_decoded_whole(large_photos, tmp_path, key):
+    """It is made again if every pixel is to be decoded, and only then."""
+    out = tmp_path / "out"
+    made = make(large_photos, out, key, views=1)
+    assert made.peculiar["scaled"] == 2
+    with Shard(next(out.glob("*.h5"))) as shard:
+        assert shard.header.scaled_images == 2
+    with pytest.raises(SegkeyError, match=r"already exists\nchoose"):
+        make(large_photos, out, key, views=1)
+    with pytest.raises(SegkeyError, match="made in another way"):
+        make(large_photos, out, key, views=1, exact_decode=True)
+    make(large_photos, out, key, views=1, exact_decode=True, force=True)
+    with Shard(next(out.glob("*.h5"))) as shard:
+        assert shard.header.scaled_images == 0
+        assert "scaled_images" not in shard.header.attributes()

@@ -335,7 +335,7 @@ def test_refused_on_opening(copy, whole, complaint, change):
 
 def test_names_that_would_take_all_memory(whole, monkeypatch):
     """A file of holes can be as large as its names say."""
-    monkeypatch.setattr("segkey.shards.reader._MAX_TABLE", 10)
+    monkeypatch.setattr("segkey.shards.form_check._MAX_TABLE", 10)
     with pytest.raises(SegkeyError, match="'(names|sizes)' is larger than 512 MB"):
         Shard(whole)
 

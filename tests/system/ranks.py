@@ -23,7 +23,7 @@ from segkey.cli import main
 from segkey.model import runs
 from segkey.model.trainer import Trainer
 from segkey.shards import encryption
-from segkey.system import distributed
+from segkey.system import distributed, torchrun
 
 RANK = distributed.rank()
 
@@ -99,15 +99,15 @@ def run(step: dict, place: Path, number: int) -> None:
         except SystemExit as leave:
             status.write_text(str(leave.code or 0))
     if "interrupt" in step:
-        distributed.leave(int(status.read_text()))
+        torchrun.leave(int(status.read_text()))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    distributed._GRACE = 0
+    torchrun._GRACE = 0
     independent_batches()
-    distributed.join()  # for all commands, also after those that fail
+    torchrun.join()  # for all commands, also after those that fail
     plan = Path(sys.argv[1])
     for number, step in enumerate(json.loads(plan.read_text())):
         run(step, plan.parent, number)
-    distributed.leave(0)
+    torchrun.leave(0)

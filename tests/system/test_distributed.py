@@ -21,7 +21,7 @@ from segkey.model import recipes
 from segkey.model.runs import Run
 from segkey.model.trainer import Settings, Trainer
 from segkey.shards import Shard, open_splits
-from segkey.system import distributed
+from segkey.system import distributed, torchrun
 
 CPU, HERE = torch.device("cpu"), Path(__file__).parent
 TRAIN = [
@@ -425,15 +425,15 @@ def test_without_torchrun_nothing_is_done(tmp_path):
     assert distributed.all_gather("a") == ["a"]
     assert distributed.broadcast("a") == "a"
     assert distributed.my_share([1, 2]) == [1, 2]
-    with distributed.sole_writer(tmp_path), distributed.job("keygen", {}):
+    with distributed.sole_writer(tmp_path), torchrun.job("keygen", {}):
         assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(("status", "code"), [(None, 0), (0, 0), (2, 2), ("words", 1)])
 def test_a_rank_leaves_with_its_status_and_all_it_printed(status, code):
     program = (
-        "import atexit, sys; from segkey.system import distributed; atexit.register(print, "
-        f"'bye');print('result'); distributed.leave({status!r})"
+        "import atexit, sys; from segkey.system import torchrun; atexit.register(print, "
+        f"'bye');print('result'); torchrun.leave({status!r})"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (code, "result\nbye\n")

@@ -5,7 +5,8 @@
 
 The host is not given the key, so it cannot at once use the model on images of its own. It sees the
 masks, and whoever keeps the encrypted images can compute the key from them in under a minute: this
-rests on trust (examples/attacks.md). Put TLS and authentication in front before others reach it.
+rests on trust (examples/attacks.md). Put TLS and authentication in front before others can reach
+it.
 """
 
 import argparse

@@ -90,9 +90,9 @@ def is_folded(stem: Stem) -> bool:
 )
 def statistics(target: Target, budget: Budget, seed: int) -> Result:
     """Take the key under which the attacker's images give the statistics that the model stores."""
-    own, loader = target.cipher, target.images_of("val", budget.images)
+    own, loader = target.cipher, target.unlabelled(budget.images)
     images = torch.cat([images for images, _ in loader.batches(_BATCH)])
-    name = f"statistics/{seed}/{len(loader)}"
+    name = f"statistics/{loader.split.header.split}/{seed}/{len(loader)}"
     with target.task("statistics", len(target.loader)):
         if secret_parts(own):
             found = target.cached(name, lambda: _search(target, images, seed).document)

@@ -107,6 +107,14 @@ class Spending:
     attacker_images: Annotated[
         int, _spend("--attacker-images", "N", "Give the attacker N images.", min=2)
     ] = 32
+    photographs: Annotated[
+        Path | None,
+        _spend(
+            "--photographs",
+            "PATH",
+            "Give the attacker these images, of any kind and without masks, for --statistics.",
+        ),
+    ] = None
     epochs: Annotated[int, _spend("--epochs", "N", "Fine-tune for N epochs.", min=1)] = 10
     steps: Annotated[
         int, _spend("--steps", "N", "Fine-tune for at least N steps (batches of 16 images).", min=1)
@@ -124,6 +132,16 @@ class Spending:
             min=1,
         ),
     ] = 3
+
+    def photographs_for(self, run) -> dict:
+        """The attacker's own images as a split, by its name, if there are any."""
+        from segkey.model import evaluation_splits
+
+        if not self.photographs:
+            return {}
+        split = evaluation_splits.photographs(run, self.photographs, self.attacker_images)
+        console.left_out(split.problems)
+        return {evaluation_splits.PHOTOGRAPHS: split}
 
     def budget(self, percents: list[float] | None):
         """The `segkey.attacks.Budget`; ``percents`` of the training images, if they were given."""
@@ -189,7 +207,8 @@ def attack(
             cipher,
             where,
             data.limit,
-            splits=evaluation_splits.attackers_splits(opened, data.shards),
+            splits=evaluation_splits.attackers_splits(opened, data.shards)
+            | spending.photographs_for(opened),
             precise=machine.precise,
             batch_size=machine.batch_size or 32,
             keep=opened.path / "attack.partial.jsonl",

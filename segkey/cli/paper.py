@@ -67,7 +67,8 @@ class Making:
         option(
             "--recipe",
             metavar="NAME",
-            help="Train by the recipe paper (from COCO weights) or scratch (from random weights).",
+            help="Train by the recipe paper (from COCO weights), scratch (from random weights) or "
+            "laptop (a small network).",
         ),
     ] = "paper"
     weights: Annotated[
@@ -91,8 +92,9 @@ class Making:
     def settings(self):
         """The `segkey.paper.Settings`."""
         from segkey import paper
-        from segkey.model import network_registry, recipes
+        from segkey.model import recipes
 
+        recipe, network = recipes.choose(self.recipe, self.network, starts=True, has_gpu=True)
         values = {
             "weights": self.weights,
             "encoder_weights": self.encoder_weights,
@@ -101,8 +103,8 @@ class Making:
         }
         return paper.Settings(
             parsing.parse_size(self.size),
-            recipes.recipe(self.recipe, **values),
-            self.network or network_registry.DEFAULT,
+            recipes.recipe(recipe, **values),
+            network,
             self.wrong_keys,
             self.limit,
         )

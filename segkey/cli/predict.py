@@ -73,7 +73,8 @@ def predict(
         Path,
         typer.Argument(
             metavar="IMAGES",
-            help="Segment this image, folder of images, or text file with one image per line.",
+            help="Segment this image, folder of images, text file with one image per line, or "
+            "video.",
         ),
     ],
     secret: options.RunKeyGiven,
@@ -106,27 +107,36 @@ def predict(
     from segkey import reports
     from segkey.data import sources
     from segkey.data.items import ALL
-    from segkey.model import predicting, prediction
+    from segkey.model import predicting, prediction, video
 
-    source = sources.find_pictures(images, leave_out=out)
-    for finding in source.findings:
+    is_video = video.is_video(images)
+    source = None if is_video else sources.find_pictures(images, leave_out=out)
+    for finding in source.findings if source else ():
         console.finding(finding)
     opened = prediction.opened(run) if run.is_file() else opening.open_run(run)
     loaded = opening.unlock_and_load_key(opened, secret)
     model = prediction.model_of(opened, machine.device, machine.precise)
-    result = predicting.predict_files(
-        model,
-        model.cipher(loaded, opening.encode(secret.ffx_password)),
-        source.splits[ALL],
-        out,
-        overlay,
-        strict,
-        force,
-        machine.batch_size or 32,
-        workers,
-        console.TerminalProgress(),
-        _manner(model, tiles),
-    )
+    cipher = model.cipher(loaded, opening.encode(secret.ffx_password))
+    manner = _manner(model, tiles)
+    progress, at_once = console.TerminalProgress(), machine.batch_size or 32
+    if is_video:
+        result = video.predict_video(
+            model, cipher, images, out, overlay, force, at_once, progress, manner
+        )
+    else:
+        result = predicting.predict_files(
+            model,
+            cipher,
+            source.splits[ALL],
+            out,
+            overlay,
+            strict,
+            force,
+            at_once,
+            workers,
+            progress,
+            manner,
+        )
     console.left_out(result.problems)
     for finding in result.findings():
         console.finding(finding)

@@ -23,8 +23,8 @@ class NewRun:
         option(
             "--recipe",
             metavar="NAME",
-            help="Train by the recipe paper (the default; from COCO weights) or scratch (from "
-            "random weights).",
+            help="Train by the recipe paper (from COCO weights), scratch (from random weights) or "
+            "laptop (a small network); by default, laptop without a GPU, else paper.",
         ),
     ] = None
     network: options.Network = None
@@ -71,7 +71,8 @@ class DeviceKey(options.NewCipherGiven):
 
 
 @app.command(
-    epilog="Example: segkey train   (the paper's recipe, from COCO weights)\n\n"
+    epilog="Example: segkey train\n\n"
+    "Example: segkey train --recipe paper   (from COCO weights)\n\n"
     "Example: segkey train --recipe scratch --network resnet14 --epochs 30\n\n"
     "Example: segkey train plain/ --key keys/segkey.key --method ffx -M 4\n\n"
     "Example: segkey train --resume",
@@ -137,11 +138,22 @@ def _header(shards):
 
 def _begin(shards, runs, name, new: NewRun, values: RecipeValues, secret: DeviceKey, device):
     """Train a new run."""
-    from segkey.model import network_registry, recipes, training
+    from segkey.model import recipes, training
     from segkey.shards import open_splits
 
     chosen = values.overrides(lambda: _header(shards).classes)
-    recipe, cipher = recipes.recipe(new.recipe or "paper", **chosen), _cipher(secret, shards)
+    name_of_recipe, network = recipes.choose(
+        new.recipe or recipes.AUTO,
+        new.network,
+        bool(values.weights or values.encoder_weights),
+        device.type != "cpu",
+    )
+    if not new.recipe and name_of_recipe == "laptop":
+        console.note(
+            f"There is no GPU here: {network} is trained from random weights (--recipe laptop). "
+            "For the paper's recipe give --recipe paper"
+        )
+    recipe, cipher = recipes.recipe(name_of_recipe, **chosen), _cipher(secret, shards)
     sealed_for = opening.read_recipients(secret.seal, secret.passphrase_file)
     splits = open_splits(shards, ("train", "val"))
     if values.crop_scale is not None and not training.on_the_fly(splits, cipher):
@@ -153,7 +165,7 @@ def _begin(shards, runs, name, new: NewRun, values: RecipeValues, secret: Device
         shards=shards,
         name=name,
         cipher=cipher,
-        network=new.network or network_registry.DEFAULT,
+        network=network,
         device=device,
         seed=new.seed or 0,
         precise=new.precise,

@@ -19,6 +19,8 @@ UNREAD |= {".hdr", ".dcm", ".nii", ".nrrd", ".mha", ".npy", ".npz", ".mat", ".sv
 # Lossless, so that a mask can be in it; of two files for one mask these are taken.
 LOSSLESS = {".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
 
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"}
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 
 

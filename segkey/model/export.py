@@ -19,7 +19,7 @@ from segkey.crypto.ciphers import Cipher
 from segkey.data import augment, decode, scenes, sources
 from segkey.data.items import ALL
 from segkey.errors import SegkeyError
-from segkey.model import leakage, runs, sealed, tiling
+from segkey.model import leakage, sealed, tiling, versions
 from segkey.model.batches import as_pixels
 from segkey.model.network_registry import in_a_line
 from segkey.model.networks import Segmenter
@@ -209,8 +209,8 @@ def _described(run: Run, network: Segmenter, any_size: bool) -> Exported:
     header = run.header
     return Exported(
         run=run.name,
-        created=runs.now(),
-        versions=runs.versions(),
+        created=versions.now(),
+        versions=versions.versions(),
         network=network.name,
         method=header.method,
         block_size=header.block_size,

@@ -12,13 +12,13 @@ from typing import TypeVar
 import numpy as np
 
 from segkey.crypto.ciphers import Cipher
-from segkey.data import decode, peculiarities
+from segkey.data import augment, decode, peculiarities
 from segkey.data.items import Finding, Item, Problem
 from segkey.data.palette import overlay, palette_mask
 from segkey.errors import SegkeyError
 from segkey.model.outputs import Outputs
 from segkey.model.prediction import Model
-from segkey.model.tiling import SQUEEZED, Manner
+from segkey.model.tiling import SQUEEZED, Manner, Size
 from segkey.system.files import make_folder, written_whole
 from segkey.system.progress import SILENT, Progress
 
@@ -238,11 +238,15 @@ def _ahead(
 
 
 def _load(model: Model, item: Item, manner: Manner) -> _Loaded | Problem:
+    def least(height: int, width: int) -> Size:
+        return augment.least_size(model.target((height, width), manner), [None], (height, width))
+
     try:
         header, peculiar = model.header, set[str]()
-        picture = decode.load_image(item.image, header.range_of_pixels, peculiar, header.channels)
-        size, seen = (picture.height, picture.width), peculiarities.summed_up(peculiar)
-        return _Loaded(item, model.prepared(picture, manner), size, seen)
+        pixel_range = header.range_of_pixels
+        picture = decode.load_image(item.image, pixel_range, peculiar, header.channels, least)
+        seen = peculiarities.summed_up(peculiar)
+        return _Loaded(item, model.prepared(picture, manner), decode.whole_size(picture), seen)
     except SegkeyError as error:
         return Problem(item.name, error.what.removeprefix(f"{item.image}: "))
 

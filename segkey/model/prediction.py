@@ -22,7 +22,7 @@ from segkey.crypto import ciphers
 from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
-from segkey.data import augment
+from segkey.data import augment, decode
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import enlarging, tiling
 from segkey.model.onnx_file import OnnxFile
@@ -277,9 +277,13 @@ class Model(ABC):
         bands = self._tiled(image, cipher, manner, batch_size)
         return enlarging.classes_of_bands(bands, image.shape[1], size)
 
+    def target(self, whole: Size, manner: Manner) -> Size:
+        """(H, W) that an image of some size is brought to: the network's own, or scaled."""
+        return self.size if manner.squeezes else manner.scaled(whole)
+
     def prepared(self, picture: Image.Image, manner: Manner = SQUEEZED) -> np.ndarray:
-        """An upright image as uint8 (C, h, w), of the network's size or scaled for tiles."""
-        size = self.size if manner.squeezes else manner.scaled((picture.height, picture.width))
+        """An upright image as uint8 (C, h, w), of the size that it is brought to."""
+        size = self.target(decode.whole_size(picture), manner)
         return augment.as_array(picture, size, is_image=True)
 
     @property

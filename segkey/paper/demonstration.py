@@ -16,7 +16,7 @@ from segkey.shards import encryption, open_splits
 from segkey.system.files import is_folder_there, is_there, make_folder
 from segkey.system.progress import SILENT, Progress
 
-SIZE = (64, 64)  # a network that a laptop trains in a minute
+NETWORK, SIZE = "resnet14", (64, 64)  # a laptop trains it in a minute
 SCENES = {"train": 200, "val": 30, "test": 60}
 _MADE = ("scenes", "shards", "runs", "keys")
 _KEY = "keys/demo.key"
@@ -123,7 +123,7 @@ def _train(
             shards=[shards],
             device=device,
             name=path.name,
-            network="resnet14",
+            network=NETWORK,
             progress=progress,
         )
     begun = runs.Run.open(path)

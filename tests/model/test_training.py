@@ -86,6 +86,22 @@ def test_the_scratch_recipe_warms_up_and_ends_near_nothing():
 
 
 @pytest.mark.parametrize(
+    "name, network, starts, has_gpu, chosen",
+    [
+        ("auto", None, False, False, ("laptop", "resnet14")),
+        ("auto", None, False, True, ("paper", "fcn_resnet50")),
+        ("auto", "resnet14", False, False, ("paper", "resnet14")),
+        ("auto", None, True, False, ("paper", "fcn_resnet50")),
+        ("laptop", None, False, True, ("laptop", "resnet14")),
+        ("laptop", "fcn_resnet50", False, False, ("laptop", "fcn_resnet50")),
+        ("scratch", None, False, False, ("scratch", "fcn_resnet50")),
+    ],
+)
+def test_the_recipe_fits_the_machine_unless_the_user_chose(name, network, starts, has_gpu, chosen):
+    assert recipes.choose(name, network, starts, has_gpu) == chosen
+
+
+@pytest.mark.parametrize(
     ("name", "overrides", "error"),
     [
         ("fast", {}, "no recipe 'fast'"),

@@ -13,7 +13,7 @@ from segkey.model import evaluation, networks, recipes
 from segkey.model.batches import BatchLoader
 from segkey.model.trainer import Settings, Trainer
 from segkey.shards import open_splits
-from segkey.system import devices
+from segkey.system import out_of_memory
 from segkey.system.progress import Progress
 
 CPU = torch.device("cpu")
@@ -126,7 +126,7 @@ def test_what_filled_the_memory_is_let_go_before_the_next_try():
             raise torch.OutOfMemoryError
         return len(micro_batches)
 
-    assert devices.MicroBatches("", lambda text: None).run(work, batch, batch) == 4
+    assert out_of_memory.MicroBatches("", lambda text: None).run(work, batch, batch) == 4
     assert len(alive) == 3
 
 
@@ -141,7 +141,9 @@ def test_memory_errors_that_are_only_words(text):
         if len(micro_batches) == 1:
             raise RuntimeError(text)
 
-    devices.MicroBatches("", tried.append).run(work, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1))
+    out_of_memory.MicroBatches("", tried.append).run(
+        work, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1)
+    )
     assert (tried[0], tried[2]) == (1, 2)
 
 
@@ -150,4 +152,4 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        devices.MicroBatches("").run(work, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1))
+        out_of_memory.MicroBatches("").run(work, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1))

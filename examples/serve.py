@@ -3,9 +3,10 @@
     python examples/serve.py host runs/np-m4                 (or a file of 'segkey export')
     python examples/serve.py ask photo.jpg mask.png --key keys/segkey.key
 
-The host cannot use the model on images of its own, and does not get the key. It does see the masks,
-and as much of an image as its encryption leaves visible: see examples/attacks.md. Put TLS and
-authentication in front before others can reach it.
+The host is not given the key, so it cannot at once use the model on images of its own. It sees the
+masks, and whoever keeps the encrypted images can compute the key from them in under a minute: this
+rests on trust (examples/attacks.md). Put TLS and authentication in front before others can reach
+it.
 """
 
 import argparse

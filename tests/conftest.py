@@ -1,8 +1,10 @@
 """Fixtures that several test files share; whoever changes files works on a copy of them."""
 
+import os
 from pathlib import Path
 
 import pytest
+import thin  # registers a small network  # noqa: F401
 from hypothesis import settings
 
 from segkey.crypto import ciphers
@@ -13,6 +15,8 @@ from segkey.shards import encryption
 
 settings.register_profile("segkey", derandomize=True, deadline=None, max_examples=25)
 settings.load_profile("segkey")
+
+os.environ["SEGKEY_PLUGINS"] = str(Path(__file__).with_name("thin.py"))  # for real processes
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -60,7 +64,7 @@ def shards_folder(tmp_path_factory, scenes_source, key) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory, shards_folder):
-    """Two epochs of resnet14 on `shards_folder`; enough to have weights and results, not to be
+    """Two epochs of `thin` on `shards_folder`; enough to have weights and results, not to be
     good."""
     from making import trained  # imports torch, which many tests do without
 
@@ -78,7 +82,7 @@ def plain_shards(tmp_path_factory, scenes_source) -> Path:
 
 @pytest.fixture(scope="session")
 def plain_run(tmp_path_factory, plain_shards):
-    """Eight epochs of resnet14 on `plain_shards`, to be locked; whoever locks it copies it."""
+    """Eight epochs of `thin` on `plain_shards`, to be locked; whoever locks it copies it."""
     from making import trained
 
     return trained(plain_shards, tmp_path_factory.mktemp("runs"), epochs=8, name="plain")
@@ -133,3 +137,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(here).as_posix().startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+    # First what takes long, so that no worker is left with it when the other has nothing to do.
+    items.sort(key=lambda item: "slow" not in item.keywords)

@@ -5,8 +5,15 @@ from collections.abc import Sequence
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from click.testing import Result
+from typer.testing import CliRunner
 
+from segkey.cli import app
+from segkey.crypto.age import Identity
+from segkey.crypto.keys import Key
+from segkey.data import scenes
 from segkey.model import network_registry, recipes, training
 from segkey.model.networks import Segmenter
 from segkey.model.results import Incorrect
@@ -16,14 +23,40 @@ from segkey.shards import open_splits
 CPU = torch.device("cpu")
 
 # Options of `segkey train` for the smallest network from random weights; epochs and batch follow.
-SMALL_NETWORK = ("--recipe", "scratch", "--backbone", "resnet14")
+SMALL_NETWORK = ("--recipe", "scratch", "--network", "thin")
+
+
+def segkey(*arguments: object) -> Result:
+    """Run a command in this process; what is no exit is raised."""
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def told(*arguments: object, code: int = 0) -> str:
+    """What a command that must exit with ``code`` shows, or if that is not 0 says, in one line."""
+    result = segkey(*arguments)
+    assert result.exit_code == code, result.output
+    return " ".join((result.stdout if code == 0 else result.stderr).split())
+
+
+def recipients(*keys: Key) -> list[str]:
+    """The public texts of keys."""
+    return [each for key in keys for each in Identity.of(key).recipients]
+
+
+def unseen_scenes(run: Run, count: int = 24) -> torch.Tensor:
+    """Scenes, uint8 (N, 3, H, W), that no training has seen."""
+    drawn = [scenes.draw(99, number, run.size[0])[0] for number in range(count)]
+    return torch.from_numpy(np.stack(drawn).transpose(0, 3, 1, 2).copy())
 
 
 def trained(
     shards: Path, folder: Path, epochs: int = 2, batch_size: int = 4, lr: float | None = None, **how
 ) -> Run:
-    """A run of resnet14 on the shards in a folder; ``how`` goes to `training.train`."""
-    how = {"network": "resnet14", "device": CPU, "shards": [shards]} | how
+    """A run of `thin` on the shards in a folder; ``how`` goes to `training.train`."""
+    how = {"network": "thin", "device": CPU, "shards": [shards]} | how
     recipe = recipes.recipe("scratch", epochs=epochs, batch_size=batch_size, lr=lr)
     return training.train(open_splits([shards], ("train", "val")), folder, recipe, **how)
 
@@ -85,7 +118,7 @@ class Tiny(Segmenter):
 
     def __init__(self, classes: int):
         torch.nn.Module.__init__(self)
-        self.name, self.classes, self.channels = "resnet14", classes, 3
+        self.name, self.classes, self.channels = "thin", classes, 3
         self.entry = network_registry.find(self.name)
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.ones(1, 3, 1, 1), persistent=False)

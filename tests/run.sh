@@ -8,6 +8,6 @@ cd "$(dirname "$0")/.."
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 case "${1:-}" in
 # Many of them: two files at a time, with a thread each, as small networks use two threads badly.
-"" | -m) OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@" ;;
+"" | -m) OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" ;;
 *) exec .venv/bin/python -m pytest "$@" ;;
 esac

@@ -112,7 +112,7 @@ def test_python_runs(source, workplace):
 
 SMALLER = {  # what makes a command of a page quick
     "encrypt": "--size 32 --workers 1",
-    "train": "--network resnet14 --epochs 1 --batch-size 4 --device cpu",
+    "train": "--network thin --epochs 1 --batch-size 4 --device cpu",
     "predict": "--device cpu",
 }
 

@@ -5,16 +5,16 @@ torch.
 """
 
 import functools
-import inspect
 import os
 import signal
 from collections.abc import Callable
+from inspect import Parameter, Signature, cleandoc
 from typing import Annotated, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from segkey.cli import console, options
+from segkey.cli import console, option_groups, options
 from segkey.errors import SegkeyError
 from segkey.system import ctrl_c, distributed, plugins, torchrun
 from segkey.version import VERSION
@@ -75,25 +75,23 @@ class _App(typer.Typer):
 
 def _unwrapped(docstring: str) -> str:
     """A docstring with one line per paragraph: only the terminal breaks the lines of a help."""
-    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    paragraphs = cleandoc(docstring).split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _as_job(function: Callable[..., None]) -> Callable[..., None]:
     """A command with ``--quiet``, one option per field of its groups, shared among ranks."""
-    groups = options.groups(function)
+    groups = option_groups.groups(function)
 
     @functools.wraps(function)
     def command(*, quiet: bool, **given) -> None:
         console.be_quiet(quiet)
         with torchrun.job(function.__name__, given):
-            function(**options.gathered(groups, given))
+            function(**option_groups.gathered(groups, given))
 
-    quiet = inspect.Parameter(
-        "quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=options.Quiet
-    )
-    parameters = [*options.flattened(function), quiet]
-    command.__signature__ = inspect.Signature(parameters)
+    quiet = Parameter("quiet", Parameter.KEYWORD_ONLY, default=False, annotation=options.Quiet)
+    parameters = [*option_groups.flattened(function), quiet]
+    command.__signature__ = Signature(parameters)
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
 
@@ -142,7 +140,9 @@ from segkey.cli import (
     demo,
     keys,
     data,
-    model,
+    inspect,
+    train,
+    evaluate,
     predict,
     networks,
     lock,
@@ -150,4 +150,4 @@ from segkey.cli import (
     attack,
     report,
     paper,
-)  # noqa: E402, F401, I001, isort: skip
+)  # noqa: E402, E501, F401, I001, isort: skip

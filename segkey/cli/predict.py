@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options, recipients
-from segkey.cli.lock import Seal
+from segkey.cli import app, console, opening, options
+from segkey.cli.completion import complete_runs
 from segkey.cli.options import flag, option
+from segkey.cli.parsing import parse_size
 
 _LARGE = "Large images"
 
@@ -64,12 +65,13 @@ class Tiles:
     rich_help_panel="Model",
 )
 def predict(
+    *,
     run: Annotated[
         Path,
         typer.Argument(
             metavar="RUN",
             help="Use the run in this folder, or a file that 'segkey export' made.",
-            autocompletion=options.complete_runs,
+            autocompletion=complete_runs,
         ),
     ],
     images: Annotated[
@@ -80,13 +82,10 @@ def predict(
             "video.",
         ),
     ],
-    key: options.KeyFile = None,
-    passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.KnownFFXPassword = None,
-    identity: options.IdentityFile = None,
+    secret: options.RunKeyGiven,
     out: Annotated[
         Path,
-        option("--out", "-o", metavar="FOLDER", help="Write masks here.", panel=options.OUTPUT),
+        options.out_option("Write masks here."),
     ] = Path("predicted"),
     overlay: Annotated[
         bool,
@@ -96,10 +95,8 @@ def predict(
             panel=options.OUTPUT,
         ),
     ] = False,
-    tiles: Tiles = Tiles(),  # noqa: B008 - frozen
-    batch_size: options.BatchSize = None,
-    device: options.Device = "auto",
-    precise: options.Precise = False,
+    tiles: Tiles,
+    machine: options.Machine,
     workers: Annotated[
         int | None,
         option(
@@ -124,11 +121,12 @@ def predict(
     source = None if is_video else sources.find_pictures(images, leave_out=out)
     for finding in source.findings if source else ():
         console.finding(finding)
-    opened = prediction.opened(run) if run.is_file() else options.open_run(run)
-    loaded = recipients.unlock_and_load_key(opened, key, passphrase_file, identity)
-    model = prediction.model_of(opened, device, precise)
-    cipher, manner = model.cipher(loaded, options.encode(ffx_password)), _manner(model, tiles)
-    progress, at_once = console.TerminalProgress(), batch_size or 32
+    opened = prediction.opened(run) if run.is_file() else opening.open_run(run)
+    loaded = opening.unlock_and_load_key(opened, secret)
+    model = prediction.model_of(opened, machine.device, machine.precise)
+    cipher = model.cipher(loaded, opening.encode(secret.ffx_password))
+    manner = _manner(model, tiles)
+    progress, at_once = console.TerminalProgress(), machine.batch_size or 32
     if is_video:
         result = video.predict_video(
             model, cipher, images, out, overlay, force, at_once, progress, manner
@@ -162,7 +160,7 @@ def predict(
 
 def _manner(model, tiles: Tiles):
     """How images are to be brought to a model's network."""
-    tile = options.parse_size(tiles.tile, "--tile") if tiles.tile else None
+    tile = parse_size(tiles.tile, "--tile") if tiles.tile else None
     return model.manner(tile, tiles.overlap, tiles.scale, tiles.tta)
 
 
@@ -172,6 +170,7 @@ def _manner(model, tiles: Tiles):
     rich_help_panel="Model",
 )
 def export(
+    *,
     run: options.RunFolder,
     onnx: Annotated[
         bool, flag("--onnx", help="Write ONNX, which is the default and the only format yet.")
@@ -184,11 +183,8 @@ def export(
             help="Compare with PyTorch on these images instead of some of the run's own shards.",
         ),
     ] = None,
-    seal: Seal = None,
-    key: options.KeyFile = None,
-    passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.KnownFFXPassword = None,
-    identity: options.IdentityFile = None,
+    seal: options.Seal = None,
+    secret: options.RunKeyGiven,
     out: Annotated[
         Path | None,
         option(
@@ -211,13 +207,13 @@ def export(
     from segkey import reports
     from segkey.model import export as exporting
 
-    opened = options.open_run(run)
-    chosen = recipients.read_recipients(seal, passphrase_file) if seal else ()
-    unlocked_by = recipients.unlock(opened, key, passphrase_file, identity)
+    opened = opening.open_run(run)
+    chosen = opening.read_recipients(seal, secret.passphrase_file) if seal else ()
+    unlocked_by = opening.unlock(opened, secret)
     cipher = None
-    if key or (unlocked_by and unlocked_by.id == opened.header.key_id):
-        loaded = unlocked_by or options.load_key_for(opened.header, key, passphrase_file)
-        cipher = opened.cipher(loaded, options.encode(ffx_password))
+    if secret.key or (unlocked_by and unlocked_by.id == opened.header.key_id):
+        loaded = unlocked_by or opening.load_key_for(opened.header, secret)
+        cipher = opened.cipher(loaded, opening.encode(secret.ffx_password))
     made = exporting.export(opened, out, images, cipher, chosen, force)
     if not made.compared.real:
         console.warn(

@@ -1,4 +1,4 @@
-"""The file that ``segkey export`` makes, ``segkey-onnx-v1``: a graph, and what it was made of.
+"""The file that ``segkey export`` makes, ``segkey-onnx-v1``: an ONNX graph and its origin.
 
 Read without the package onnx: of an ONNX file only its list of metadata is looked at, before the
 file is given to ONNX Runtime. A sealed file is the same bytes in an age file. See

@@ -6,9 +6,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from making import SMALL_NETWORK, reconfigure, trained, weights
+from making import reconfigure, trained, weights
 
 from segkey.crypto import ciphers
 from segkey.data.augment import random_crops
@@ -89,6 +86,22 @@ def test_the_scratch_recipe_warms_up_and_ends_near_nothing():
 
 
 @pytest.mark.parametrize(
+    "name, network, starts, has_gpu, chosen",
+    [
+        ("auto", None, False, False, ("laptop", "resnet14")),
+        ("auto", None, False, True, ("paper", "fcn_resnet50")),
+        ("auto", "resnet14", False, False, ("paper", "resnet14")),
+        ("auto", None, True, False, ("paper", "fcn_resnet50")),
+        ("laptop", None, False, True, ("laptop", "resnet14")),
+        ("laptop", "fcn_resnet50", False, False, ("laptop", "fcn_resnet50")),
+        ("scratch", None, False, False, ("scratch", "fcn_resnet50")),
+    ],
+)
+def test_the_recipe_fits_the_machine_unless_the_user_chose(name, network, starts, has_gpu, chosen):
+    assert recipes.choose(name, network, starts, has_gpu) == chosen
+
+
+@pytest.mark.parametrize(
     ("name", "overrides", "error"),
     [
         ("fast", {}, "no recipe 'fast'"),
@@ -130,7 +143,7 @@ def test_training_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(tmp_p
         )
     assert float(loss) == pytest.approx(
         lowest["val_loss"], rel=0.03
-    )  # trained in bfloat16 where there is
+    )  # trained in bfloat16 if the CPU has it
 
 
 def test_the_estimate_is_told_after_a_few_steps(tmp_path, shards_folder):
@@ -144,7 +157,7 @@ def test_the_estimate_is_told_after_a_few_steps(tmp_path, shards_folder):
         recipe,
         shards=[shards_folder],
         device=CPU,
-        network="resnet14",
+        network="thin",
         progress=listener,
     )
     assert "1 epochs will take about" in said[0]
@@ -221,50 +234,6 @@ def test_a_training_that_was_cut_off_ends_where_the_uninterrupted_one_ends(
     assert not (run.path / "resume.pt").exists()
 
 
-def test_sigkill_and_resume_from_the_command_line(tmp_path, shards_folder, monkeypatch):
-    """A real process, killed without a chance to clean up; the weights end equal."""
-    monkeypatch.setenv("SEGKEY_SAVE_EVERY", "0")
-    command = [
-        sys.executable,
-        "-m",
-        "segkey",
-        "train",
-        "--runs",
-        str(tmp_path / "runs"),
-        "--device",
-        "cpu",
-    ]
-    settings = [
-        str(shards_folder),
-        *SMALL_NETWORK,
-        "--epochs",
-        "4",
-        "--batch-size",
-        "4",
-    ]
-    subprocess.run([*command, *settings, "--name", "whole"], check=True, capture_output=True)
-    process = subprocess.Popen(
-        [*command, *settings, "--name", "cut"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stderr:
-        if "epoch   1/4" in line or "epoch   2/4" in line:
-            time.sleep(0.2)
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    resumed = subprocess.run(
-        [*command, "--resume", "--name", "cut"], capture_output=True, text=True
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert equal(
-        weights(Run.open(tmp_path / "runs/cut")), weights(Run.open(tmp_path / "runs/whole"))
-    )
-
-
 def test_resume_refuses_other_data_another_key_and_a_finished_run(
     tmp_path, trained_run, shards_folder, plain_folder, key, other_key
 ):
@@ -327,7 +296,7 @@ def test_a_diverging_training_says_so(tmp_path, shards_folder):
             recipe,
             shards=[shards_folder],
             device=CPU,
-            network="resnet14",
+            network="thin",
             precise=True,
         )
 
@@ -466,7 +435,7 @@ def broken_runs(tmp_path, trained_run):
 def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatch, broken_runs):
     from typer.testing import CliRunner
 
-    from segkey.cli import app, options
+    from segkey.cli import app, completion
 
     folder, told = broken_runs
     monkeypatch.chdir(tmp_path)
@@ -498,7 +467,7 @@ def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatc
     page = (tmp_path / "page.html").read_text()
     assert "whole" in page
     assert all(f"<strong>{name}</strong>" in page for name in told)
-    assert "runs/latest" in options.complete_runs("runs/")
+    assert "runs/latest" in completion.complete_runs("runs/")
     result = CliRunner().invoke(app, ["inspect", "runs", "--json"])
     documents = json.loads(result.stdout)
     assert {Path(each["path"]).name for each in documents if "damage" in each} == told.keys()
@@ -600,7 +569,7 @@ def test_fixed_views_are_not_the_papers_recipe(tmp_path, shards_folder, name, to
             shards=[shards_folder],
             device=CPU,
             name="run",
-            network="resnet14",
+            network="thin",
             progress=said,
         )
     recorded = Run.open(tmp_path / "run").configuration.differs_from_paper
@@ -761,7 +730,7 @@ def test_training_starts_from_the_weights_of_the_recipe(tmp_path, shards_folder)
     file = tmp_path / "first/run/model.safetensors"
     recipe = recipes.recipe("scratch", weights=str(file))
     splits = open_splits([shards_folder], ("train", "val"))
-    trainer = Trainer(splits, Settings(recipe, "resnet14", seed=1), CPU)
+    trainer = Trainer(splits, Settings(recipe, "thin", seed=1), CPU)
     assert equal(trainer.model.weights(), start)
 
 
@@ -774,7 +743,7 @@ def test_a_compiled_network_trains_the_same_weights(tmp_path, shards_folder, mon
     )
     recipe = recipes.recipe("scratch", epochs=1, batch_size=4)
     splits = open_splits([shards_folder], ("train", "val"))
-    how = {"shards": [shards_folder], "device": torch.device("cpu"), "network": "resnet14"}
+    how = {"shards": [shards_folder], "device": torch.device("cpu"), "network": "thin"}
     eager = training.train(splits, tmp_path, recipe, name="eager", **how)
     compiled = training.train(splits, tmp_path, recipe, name="compiled", compiled=True, **how)
     assert len(seen) == 1

@@ -84,9 +84,10 @@ def test_every_stage_has_a_row_and_what_fails_is_left_out_by_name(monkeypatch):
     assert "goal" not in shown
 
 
-def test_encrypt_is_measured_end_to_end(tmp_path, scenes_folder):
+def test_encrypt_is_measured_end_to_end(tmp_path, scenes_folder, monkeypatch):
+    monkeypatch.setattr(benchmark, "PROTECTED", ("np",))  # each starts eight processes
     rows = list(benchmark.encrypt(tmp_path, scenes_folder, count=96))
-    assert [row.stage.split(",")[1].strip() for row in rows] == ["shf M=4", "np M=4", "ffx M=4"]
+    assert [row.stage.split(",")[1].strip() for row in rows] == ["np M=4"]
     assert all(row.rate > 0 and row.limit > 0 for row in rows)
     assert not list(tmp_path.rglob("*.h5"))
 

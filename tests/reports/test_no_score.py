@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import making
 import numpy as np
 import pytest
 import torch
@@ -81,9 +82,7 @@ def ready(tmp_path, monkeypatch, trained_run, void_shards, key):
 
 
 def segkey(*arguments: object) -> str:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
+    result = making.segkey(*arguments)
     assert result.exit_code == 0, result.stderr
     return result.stdout
 
@@ -282,7 +281,7 @@ def test_void_masks_are_no_divergence(tmp_path, scenes_folder, key, split, says)
     with pytest.raises(
         SegkeyError, match=f"every pixel of the masks of the '{split}' split is void"
     ) as refusal:
-        training.train(splits, tmp_path / "runs", recipe, shards=[], device=CPU, network="resnet14")
+        training.train(splits, tmp_path / "runs", recipe, shards=[], device=CPU, network="thin")
     assert says in refusal.value.what
     assert "--lr" not in str(refusal.value)
     assert not (tmp_path / "runs").exists()
@@ -298,9 +297,7 @@ def test_masks_of_which_some_are_void_and_a_class_that_never_occurs(
         Image.fromarray(np.zeros_like(np.asarray(mask))).save(file)  # of class 0 alone
     splits = open_splits([shards_of(folder, tmp_path / "shards", key)])
     recipe = recipes.recipe("scratch", epochs=1, batch_size=1)  # steps whose batch holds void alone
-    run = training.train(
-        splits, tmp_path / "runs", recipe, shards=[], device=CPU, network="resnet14"
-    )
+    run = training.train(splits, tmp_path / "runs", recipe, shards=[], device=CPU, network="thin")
     assert all(math.isfinite(line["loss"] + line["val_loss"]) for line in run.history())
     document = evaluation.evaluate(trained_run, splits["test"], None, CPU).document
     assert [value is None for value in document["correct"]["iou"].values()] == [

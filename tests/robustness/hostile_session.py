@@ -33,6 +33,7 @@ def peak() -> int:
 for module in sys.argv[1:]:
     importlib.import_module(module)
 before = peak() if sys.argv[1:] else 0
+gc.freeze()  # modules are not looked through for garbage again and again
 for folder, arguments in json.load(sys.stdin):
     os.chdir(folder)
     gc.collect()

@@ -22,6 +22,7 @@ from segkey.cli import app
 from segkey.model.runs import Run
 
 KILLS = amount("SEGKEY_KILLS", 2)
+EPOCHS = 20
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and locks")
 
@@ -61,7 +62,7 @@ class EncryptWithWorkers(Encrypt):
 
 
 class Train:
-    """A few epochs, saved after each."""
+    """Some epochs, saved after each."""
 
     locked, again = "runs/cut", ("train", "--resume", "--name", "cut", "--device", "cpu")
 
@@ -69,7 +70,7 @@ class Train:
         how = (
             *SMALL_NETWORK,
             "--epochs",
-            3,
+            EPOCHS,
             "--batch-size",
             6,
             "--device",
@@ -94,14 +95,14 @@ class Train:
 
 
 class Attack:
-    """A few wrong keys."""
+    """Some wrong keys."""
 
     locked, again = "run", ()
 
     def __init__(self, trained_run, **_):
         self.trained, self.first = (
             trained_run,
-            ("attack", "run", "--wrong-keys", 12, "--device", "cpu"),
+            ("attack", "run", "--wrong-keys", 60, "--device", "cpu"),
         )
 
     def prepare(self, folder, key):
@@ -238,7 +239,7 @@ def test_killed_at_random_moments_and_started_again(
 
 def finished(stderr: str) -> bool:
     """Whether the work was done when the kill came, so that starting again had nothing to do."""
-    return any(words in stderr for words in ("already exists", "has all its 3 epochs"))
+    return any(words in stderr for words in ("already exists", f"has all its {EPOCHS} epochs"))
 
 
 def children(process: int) -> list[int]:
@@ -317,7 +318,7 @@ def test_a_second_process_is_refused_while_the_first_lives_and_goes_on_after_it_
 # ------------------------------------------------------------------ a full disk, a read-only one
 
 
-LIMITS = {"only the weights fit": 100_000_000} | ({"nothing fits": 1_000} if KILLS > 2 else {})
+LIMITS = {"only the weights fit": 600_000} | ({"nothing fits": 1_000} if KILLS > 2 else {})
 
 
 @pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)

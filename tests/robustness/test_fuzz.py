@@ -277,7 +277,7 @@ def command_lines(draw) -> list[str]:
         "80/10/10",
         "16x32",
         "scratch",
-        "resnet14",
+        "thin",
         "test",
     ]
     given_values = st.sampled_from(things) | st.sampled_from(sensible) | numbers.map(str) | texts

@@ -100,7 +100,7 @@ def test_training_for_many_epochs(tmp_path, monkeypatch, shards_folder):
         recipe,
         shards=[shards_folder],
         device=torch.device("cpu"),
-        network="resnet14",
+        network="thin",
         save_every=1,  # so that there is much saving, too
         progress=Watched(growth, "epoch "),
     )

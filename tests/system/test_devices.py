@@ -76,7 +76,7 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(shards_folder, 
     evaluation."""
     splits = open_splits([shards_folder], ("train", "val"))
     recipe = recipes.recipe("scratch", batch_size=8)
-    trainer = Trainer(splits, Settings(recipe, "resnet14", precise=True), CPU)
+    trainer = Trainer(splits, Settings(recipe, "thin", precise=True), CPU)
     trainer.model.eval()
     ((images, masks),) = list(trainer.train_loader.batches(12))
     losses, gradients = [], []

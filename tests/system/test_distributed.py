@@ -110,20 +110,43 @@ def place(tmp_path_factory, scenes_folder, shards_folder, trained_run, key):
 
 
 @pytest.fixture(scope="module")
-def two(place, scenes_folder, shards_folder):
+def refused(place, scenes_folder, shards_folder) -> list[tuple[dict, str]]:
+    """Steps in which ranks differ or have nothing to do, and what is said of each."""
+    homes = [place / "a", place / "b"]
+    for home in homes:
+        home.mkdir()
+        shutil.copy(place / "k.key", home)
+        shutil.copytree(shards_folder, home / "shards")
+    shutil.copytree(place / "few", homes[0] / "scenes")
+    shutil.copytree(scenes_folder, homes[1] / "scenes")
+    train = ["train", "shards", *TRAIN]
+    seeds = [[*train, "--seed", seed] for seed in "12"]
+    other = ["encrypt", scenes_folder, "--out", "x", *ENCRYPT]
+    return [
+        ({"argv": other, "version": "2"}, "in segkey: 2, not 1"),
+        ({"argvs": seeds, "folders": homes}, "in --seed"),
+        ({"argv": train, "folders": homes, "cuda": [0]}, "in its device: cpu, not cuda"),
+        ({"argv": train, "folders": homes}, "does not see what rank 0 wrote to runs"),
+        (
+            {"argv": ["encrypt", "scenes", "--out", "x", *ENCRYPT], "folders": homes},
+            "in the images",
+        ),
+        (
+            {"argv": ["train", shards_folder, *TRAIN, "--batch-size", "1"]},
+            "2 ranks have nothing to do with batches of 1",
+        ),
+    ]
+
+
+ENCRYPT_ALL = [*ENCRYPT, "--shard-size", "0.00004"]
+
+
+@pytest.fixture(scope="module")
+def two(place, scenes_folder, shards_folder, refused):
+    """All that two ranks do undisturbed: a launch imports torch three times."""
     return ranks(
         place,
-        {
-            "argv": [
-                "encrypt",
-                scenes_folder,
-                "--out",
-                "shards",
-                *ENCRYPT,
-                "--shard-size",
-                "0.00004",
-            ]
-        },
+        {"argv": ["encrypt", scenes_folder, "--out", "shards", *ENCRYPT_ALL]},
         {"argv": ["encrypt", "few", "--out", "one-image", *ENCRYPT]},
         {"argv": ["evaluate", "two/small", "--json", "--batch-size", "2"]},
         {"argv": ["evaluate", "two/small", "--json", "--limit", "1"]},
@@ -131,6 +154,7 @@ def two(place, scenes_folder, shards_folder):
         {"argv": ["attack", "two/small", *ATTACK, "--search", "--queries", "12", "--few", "4"]},
         {"argv": ["train", shards_folder, *TRAIN, "--runs", "runs", "--name", "whole"]},
         {"argv": ["keygen", "another"]},
+        *(step for step, _ in refused),
     )
 
 
@@ -205,7 +229,7 @@ def test_two_ranks_train_nearly_the_same_weights(two, place, one, shards_folder,
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-3)
     splits = open_splits([shards_folder], ("train", "val"))
-    settings = Settings(recipes.recipe("scratch"), "resnet14")
+    settings = Settings(recipes.recipe("scratch"), "thin")
     start = Trainer(splits, settings, CPU).model.weights()
     moved = furthest(weights(alone.path), start)
     assert furthest(weights(alone.path), weights(whole.path)) < moved / 50
@@ -215,9 +239,9 @@ def test_two_ranks_train_nearly_the_same_weights(two, place, one, shards_folder,
 # Rank, function of the trainer, which call of it, if torchrun hears nothing, how many epochs all
 # ranks have finished.
 MOMENTS = [
-    (1, "step", 5, False, 1),
     (0, "validate", 2, False, 1),
     (1, "step", 8, True, 2),
+    (1, "step", 5, False, 1),
     (0, "step", 2, False, 0),
     (0, "report", 2, False, 2),
     (1, "step", 1, True, 0),
@@ -228,40 +252,61 @@ MOMENTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def interrupts(place, shards_folder) -> list[tuple[dict, int, Path, Outcome]]:
+    """How each training was interrupted, the epochs it had then finished, its folder, what it
+    said."""
+    found = []
+    for number in range(int(os.environ.get("SEGKEY_INTERRUPTS", 2))):
+        rank, function, chosen, alone, finished = MOMENTS[number % len(MOMENTS)]
+        (folder := place / f"interrupted{number}").mkdir()
+        how = {"rank": rank, "function": function, "chosen": chosen, "alone": alone}
+        argv = ["train", shards_folder, *TRAIN, "--runs", "runs"]
+        found.append((how, finished, folder, ranks(folder, {"argv": argv, "interrupt": how})))
+    return found
+
+
+@pytest.fixture(scope="module")
+def cut(place, scenes_folder) -> Outcome:
+    """An encryption in which a rank was killed."""
+    (folder := place / "cut").mkdir()
+    shutil.copy(place / "k.key", folder)
+    argv = ["encrypt", scenes_folder, "--out", "shards", *ENCRYPT_ALL]
+    return ranks(folder, {"argv": argv, "die": 2})
+
+
+@pytest.fixture(scope="module")
+def gone_on(place, scenes_folder, interrupts, cut) -> Outcome:
+    """Copies of what was interrupted and of what was cut, gone on with in one launch."""
+    (folder := place / "on").mkdir()
+    shutil.copy(place / "k.key", folder)
+    for each in (*(each for _, _, each, _ in interrupts), cut.folder):
+        shutil.copytree(each, folder / each.name, symlinks=True)
+    resume = [["train", "--resume", "--runs", f"{f.name}/runs"] for _, _, f, _ in interrupts]
+    encrypt = ["encrypt", scenes_folder, "--out", "cut/shards", *ENCRYPT_ALL]
+    return ranks(folder, *({"argv": argv} for argv in (*resume, encrypt)))
+
+
 def test_two_ranks_are_interrupted_and_end_where_the_uninterrupted_ones_end(
-    two, place, shards_folder
+    two, interrupts, gone_on
 ):
     """Ctrl-C at different moments (10 with SEGKEY_INTERRUPTS=10), each followed by more signals
     while the run is saved."""
-    moments = [
-        MOMENTS[n % len(MOMENTS)] for n in range(int(os.environ.get("SEGKEY_INTERRUPTS", 3)))
-    ]
-    folder = place / "interrupted"
-    for number, (rank, function, chosen, alone, finished) in enumerate(moments):
-        (place := folder / str(number)).mkdir(parents=True)
-        how = {"rank": rank, "function": function, "chosen": chosen, "alone": alone}
-        outcome = ranks(
-            place, {"argv": ["train", shards_folder, *TRAIN, "--runs", "runs"], "interrupt": how}
-        )
-        run = Run.open(place / "runs/latest")  # whole, and not of another format
+    assert gone_on.status == 0, gone_on.summary
+    whole = Run.open(two.folder / "runs/whole")
+    for how, finished, folder, outcome in interrupts:
+        run = Run.open(folder / "runs/latest")  # whole, and not of another format
         assert run.configuration.epochs_done == len(run.history()) == finished, (
             how,
             outcome.read(0, "err"),
         )
         assert not list(run.path.glob(".*.partial"))
-        if not alone:
+        if not how["alone"]:
             assert outcome.read(0, "status") == outcome.read(0, "status", 1) == "130"
             assert outcome.read(0, "err").count("go on with: segkey train --resume") == 1
             assert not outcome.read(0, "err", 1)
             assert not outcome.read(0, "out", 1)
-    resumed = ranks(
-        folder,
-        *({"argv": ["train", "--resume", "--runs", f"{n}/runs"]} for n in range(len(moments))),
-    )
-    assert resumed.status == 0, resumed.summary
-    whole = Run.open(two.folder / "runs/whole")
-    for number, how in enumerate(moments):
-        run = Run.open(folder / str(number) / "runs/latest")
+        run = Run.open(gone_on.folder / folder.name / "runs/latest")
         assert furthest(weights(run.path), weights(whole.path)) == 0, how
         assert [*map(without_rate, run.history())] == [*map(without_rate, whole.history())], how
 
@@ -301,69 +346,27 @@ def test_a_killed_rank_is_named_and_the_training_goes_on_after_the_last_epoch(
     assert furthest(weights(run), weights(place / "runs/whole")) == 0
 
 
-def test_a_killed_rank_ends_the_job_and_a_restart_makes_what_is_missing(two, place, scenes_folder):
-    folder = place / "cut"
-    folder.mkdir()
-    (folder / "k.key").write_bytes((place / "k.key").read_bytes())
-    argv = ["encrypt", scenes_folder, "--out", "shards", *ENCRYPT, "--shard-size", "0.00004"]
-    killed = ranks(folder, {"argv": argv, "die": 2})
-    assert killed.status == 1
-    assert killed.seconds < 60
-    assert "Signal 9 (SIGKILL)" in killed.summary
-    assert "rank      : 1" in killed.summary
-    kept = {file: file.stat().st_mtime_ns for file in (folder / "shards").glob("*.h5")}
+def test_a_killed_rank_ends_the_job_and_a_restart_makes_what_is_missing(two, cut, gone_on):
+    assert cut.status == 1
+    assert cut.seconds < 60
+    assert "Signal 9 (SIGKILL)" in cut.summary
+    assert "rank      : 1" in cut.summary
+    kept = list((cut.folder / "shards").glob("*.h5"))
     assert kept, "at least the first shard of rank 1"
     for file in kept:
         Shard(file).close()
-    again = ranks(folder, {"argv": argv})
-    assert again.status == 0, again.summary
-    assert images(folder / "shards") == images(place / "shards")
-    assert all(file.stat().st_mtime_ns == made for file, made in kept.items())
+    assert gone_on.status == 0, gone_on.summary
+    again = gone_on.folder / "cut/shards"
+    assert images(again) == images(two.folder / "shards")
+    assert all((again / f.name).stat().st_mtime_ns == f.stat().st_mtime_ns for f in kept)
 
 
-def test_ranks_that_differ_are_told_in_what(place, scenes_folder, shards_folder, tmp_path):
-    homes = [tmp_path / "a", tmp_path / "b"]
-    for home in homes:
-        home.mkdir()
-        shutil.copy(place / "k.key", home)
-        shutil.copytree(shards_folder, home / "shards")
-    shutil.copytree(place / "few", homes[0] / "scenes")
-    shutil.copytree(scenes_folder, homes[1] / "scenes")
-    refused = [
-        (
-            {"argv": ["encrypt", scenes_folder, "--out", "x", *ENCRYPT], "version": "2"},
-            "in segkey: 2, not 1",
-        ),
-        (
-            {
-                "argvs": [["train", "shards", *TRAIN, "--seed", seed] for seed in "12"],
-                "folders": homes,
-            },
-            "in --seed",
-        ),
-        (
-            {"argv": ["train", "shards", *TRAIN], "folders": homes, "cuda": [0]},
-            "in its device: cpu, not cuda",
-        ),
-        (
-            {"argv": ["train", "shards", *TRAIN], "folders": homes},
-            "does not see what rank 0 wrote to runs",
-        ),
-        (
-            {"argv": ["encrypt", "scenes", "--out", "x", *ENCRYPT], "folders": homes},
-            "in the images",
-        ),
-        (
-            {"argv": ["train", shards_folder, *TRAIN, "--batch-size", "1"]},
-            "2 ranks have nothing to do with batches of 1",
-        ),
-    ]
-    outcome = ranks(tmp_path, *(step for step, _ in refused))
-    for number, (_, complaint) in enumerate(refused):
-        told = " ".join(outcome.read(number, "err").split())
+def test_ranks_that_differ_are_told_in_what(two, refused):
+    for number, (_, complaint) in enumerate(refused, start=8):
+        told = " ".join(two.read(number, "err").split())
         assert complaint in told, (number, told)
         assert "segkey: hint:" in told, (number, told)
-        assert outcome.read(number, "status") == outcome.read(number, "status", 1) == "1"
+        assert two.read(number, "status") == two.read(number, "status", 1) == "1"
 
 
 # ------------------------------------------------------------------ one process

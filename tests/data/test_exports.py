@@ -1,4 +1,4 @@
-"""Exports and archives as their tools lay them: right splits and masks, or a sentence that cures."""
+"""Exports as their tools lay them: right splits and masks, or a sentence that cures."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def supervisely(at: Path) -> None:
 
 
 def drive(at: Path) -> None:
-    """Fields of view in ``mask``, vessels in ``1st_manual``; masks of the test images are elsewhere."""
+    """Fields of view in ``mask``, vessels in ``1st_manual``, which the test images do not have."""
     for split, names in (("training", (21, 22)), ("val", (31,)), ("test", (1, 2))):
         for name in names:
             photo(at / f"{split}/images/{name}_training.tif")

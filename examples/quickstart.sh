@@ -6,6 +6,6 @@ cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] || python3 -m venv .venv
 echo "Installing segkey and what it needs into .venv (the first time takes some minutes: PyTorch is large) …"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -e .
-.venv/bin/segkey demo --force "$@"
+.venv/bin/segkey demo "$@"
 echo
 echo "From here on: . .venv/bin/activate; segkey --help"

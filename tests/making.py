@@ -5,8 +5,15 @@ from collections.abc import Sequence
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from click.testing import Result
+from typer.testing import CliRunner
 
+from segkey.cli import app
+from segkey.crypto.age import Identity
+from segkey.crypto.keys import Key
+from segkey.data import scenes
 from segkey.model import network_registry, recipes, training
 from segkey.model.networks import Segmenter
 from segkey.model.results import Incorrect
@@ -17,6 +24,32 @@ CPU = torch.device("cpu")
 
 # Options of `segkey train` for the smallest network from random weights; epochs and batch follow.
 SMALL_NETWORK = ("--recipe", "scratch", "--network", "thin")
+
+
+def segkey(*arguments: object) -> Result:
+    """Run a command in this process; what is no exit is raised."""
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def told(*arguments: object, code: int = 0) -> str:
+    """What a command that must exit with ``code`` shows, or if that is not 0 says, in one line."""
+    result = segkey(*arguments)
+    assert result.exit_code == code, result.output
+    return " ".join((result.stdout if code == 0 else result.stderr).split())
+
+
+def recipients(*keys: Key) -> list[str]:
+    """The public texts of keys."""
+    return [each for key in keys for each in Identity.of(key).recipients]
+
+
+def unseen_scenes(run: Run, count: int = 24) -> torch.Tensor:
+    """Scenes, uint8 (N, 3, H, W), that no training has seen."""
+    drawn = [scenes.draw(99, number, run.size[0])[0] for number in range(count)]
+    return torch.from_numpy(np.stack(drawn).transpose(0, 3, 1, 2).copy())
 
 
 def trained(

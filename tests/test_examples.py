@@ -162,10 +162,17 @@ def test_the_picture_of_the_readme_is_drawn_from_a_demo(
     shutil.copytree(scenes_folder, demo / "scenes")
     shutil.copytree(trained_run.path, demo / "runs/np-m4")
     key.save(demo / "keys/demo.key")
+    spread = dict.fromkeys(("mean", "min", "max"), 0.1)
     scores = {
+        "run": "np-m4",
+        "method": "np",
+        "block_size": 4,
+        "key_space_bits": 9.9,
+        "images": 6,
         "correct": {"mean_iou": 0.7},
         "plain": {"mean_iou": 0.2},
-        "incorrect": {"keys": 20, "mean": 0.1},
+        "incorrect": {"keys": 20, "std": 0.0} | spread,
+        "majority_class": {"class": None, "mean_iou": 0.1},
     }
     (demo / "runs/np-m4/attack.json").write_text(json.dumps(scores))
     run_example(sys.executable, EXAMPLES / "pictures.py", "demo", "np-m4", "overlay.png")

@@ -39,10 +39,11 @@ class LayerStatistics:
         depth: look at so many normalisations, in the order in which they are used; all, if None.
             If the network has none with statistics, convolutions with a bias take their place, as
             they are after folding; but not the last one, which gives the logits.
+        first: the weight of the first one; that of others is 1.
     """
 
-    def __init__(self, model: Segmenter, depth: int | None = None):
-        self.model, self.depth = model, depth
+    def __init__(self, model: Segmenter, depth: int | None = None, first: float = 1.0):
+        self.model, self.depth, self.first = model, depth, first
         self.folded = not any(map(has_statistics, model.modules()))
 
     def divergence(self, pixels: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class LayerStatistics:
                 need a gradient.
 
         Returns:
-            A scalar, the sum over layers of the mean over their channels.
+            A scalar, the weighted sum over layers of the mean over their channels.
         """
         losses: list[Tensor] = []
 
@@ -73,7 +74,9 @@ class LayerStatistics:
             for hook in hooks:
                 hook.remove()
         losses = losses[:-1] if self.folded and len(losses) != self.depth else losses
-        return torch.stack(losses).sum() if losses else pixels.new_tensor(math.nan)
+        if not losses:
+            return pixels.new_tensor(math.nan)
+        return torch.stack(losses).sum() + (self.first - 1) * losses[0]
 
     def _before_norms(self, look: Callable) -> list:
         """Let ``look`` see the input of every normalisation, beside what it stores."""

@@ -20,7 +20,7 @@ class Budget:
         epochs: of fine-tuning.
         steps: fine-tuning makes at least so many; who has few images goes over them more often.
         percents: parts of the training images a fine-tuner has.
-        public_weights: a file of weights that anybody can have, to fine-tune from, too.
+        public_weights: a file of public weights, to fine-tune from, too.
         pairs: numbers of plain images with their encrypted twins.
         per_level: wrong keys for each part of the key that they share with the right one.
 
@@ -75,7 +75,7 @@ _LEAST = {  # and how a user gives it
 
 @dataclass
 class Result:
-    """What an attack won.
+    """What an attack achieved.
 
     Attributes:
         mean_iou: on all test images, with the best that the attack has found.

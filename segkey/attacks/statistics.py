@@ -24,7 +24,9 @@ from torch import Tensor
 from segkey.attacks.cipher_parts import agreement, random_key, secret_parts
 from segkey.attacks.fitted_permutation import fitted_permutations
 from segkey.attacks.layer_statistics import LayerStatistics
+from segkey.attacks.locked_statistics import locked_candidates
 from segkey.attacks.registry import Budget, Result, attack
+from segkey.attacks.stem import why_lock_tells_nothing
 from segkey.attacks.stem_moments import StemMoments, stride_within
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher
@@ -51,7 +53,7 @@ def _obstacle(target: Target) -> str:
         return ""
     if unknown := set(target.cipher.PARTS) - {"selected", "permutation", "values"}:
         return f"this does not know how to guess a part of a key like {', '.join(sorted(unknown))}"
-    return why_no_statistics(target)
+    return why_no_statistics(target) or why_lock_tells_nothing(target)
 
 
 def why_no_statistics(target: Target) -> str:
@@ -60,11 +62,6 @@ def why_no_statistics(target: Target) -> str:
         stem = find_stem(target.model)
     except SegkeyError as error:
         return error.what
-    if isinstance(stem.convolution, LockedConv):
-        return (
-            "this does not know how the statistics of a locked layer follow from plain images; "
-            "the attack 'stem' reads its weights instead"
-        )
     if is_folded(stem):
         return ""
     if stem.normalisation is None:
@@ -80,6 +77,8 @@ def is_folded(stem: Stem) -> bool:
     Then its outputs have a mean of about 0 and a variance of about 1, as the scale and offset of a
     normalisation stay near 1 and 0, where training begins.
     """
+    if isinstance(stem.convolution, LockedConv):
+        return stem.normalisation is None and bool(stem.convolution.offset.any())
     return stem.normalisation is None and stem.convolution.bias is not None
 
 
@@ -91,9 +90,9 @@ def is_folded(stem: Stem) -> bool:
 )
 def statistics(target: Target, budget: Budget, seed: int) -> Result:
     """Take the key under which the attacker's images give the statistics that the model stores."""
-    own, loader = target.cipher, target.images_of("val", budget.images)
+    own, loader = target.cipher, target.unlabelled(budget.images)
     images = torch.cat([images for images, _ in loader.batches(_BATCH)])
-    name = f"statistics/{seed}/{len(loader)}"
+    name = f"statistics/{loader.split.header.split}/{seed}/{len(loader)}"
     with target.task("statistics", len(target.loader)):
         if secret_parts(own):
             found = target.cached(name, lambda: _search(target, images, seed).document)
@@ -148,7 +147,9 @@ def _search(target: Target, images: Tensor, seed: int) -> _Guess:
     generator = seeded("statistics", seed)
     unknown = _unknown(target.cipher, seed)
     with _frozen(target.model):
-        if "permutation" in unknown.PARTS:
+        if isinstance(find_stem(target.model).convolution, LockedConv):
+            candidates = locked_candidates(target, images, unknown, generator)
+        elif "permutation" in unknown.PARTS:
             candidates = fitted_permutations(target, images, unknown, generator)
         else:
             candidates = _selections(target, images, unknown, generator)

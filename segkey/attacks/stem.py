@@ -38,6 +38,7 @@ from segkey.model.stem import Stem, find_stem
 from segkey.system.seeds import seeded
 
 _MOST_CHANNELS = 4  # all orders of which are tried
+_TOO_MANY = f"this tries all orders of up to {_MOST_CHANNELS} channels"
 _CLEAR = 0.3  # cosine of the stored mean and the sums of filters
 
 
@@ -66,15 +67,24 @@ def why_stem_tells_nothing(model: Segmenter, cipher: Cipher) -> str:
 def _obstacle(target: Target) -> str:
     if why := why_stem_tells_nothing(target.model, target.cipher):
         return why
-    stem = find_stem(target.model)
     if target.cipher.channels > _MOST_CHANNELS:
-        return f"this tries all orders of up to {_MOST_CHANNELS} channels"
+        return _TOO_MANY
     if "permutation" not in target.cipher.PARTS:
         return ""
-    if not isinstance(stem.convolution, LockedConv):
+    if not isinstance(find_stem(target.model).convolution, LockedConv):
         return "finding a permutation from trained weights alone, by their smoothness, is not built"
+    return why_lock_tells_nothing(target)
+
+
+def why_lock_tells_nothing(target: Target) -> str:
+    """Why a locked first layer does not tell positions apart; empty if it may, or is not locked."""
+    stem = find_stem(target.model)
+    if not isinstance(stem.convolution, LockedConv):
+        return ""
+    if target.cipher.channels > _MOST_CHANNELS:
+        return _TOO_MANY
     try:
-        _taps(stem, target.cipher)
+        taps_of(stem, target.cipher)
     except SegkeyError as error:
         return error.what
     return ""
@@ -134,7 +144,7 @@ def recovered_key(model: Segmenter, own: Cipher, seed: int) -> Found:
         SegkeyError: the stem's geometry does not tell places of shuffled values apart.
     """
     layer, moves, inverts = find_stem(model), "permutation" in own.PARTS, "selected" in own.PARTS
-    taps = _taps(layer, own)
+    taps = taps_of(layer, own)
     stored = _stored_mean(model, layer, taps)
     known, source = _solved(model, layer, taps, stored, (moves, inverts))
     solution = known
@@ -149,10 +159,19 @@ def recovered_key(model: Segmenter, own: Cipher, seed: int) -> Found:
     if moves and known.channels.max() < 0:  # all may be in another order
         solutions = [other for each in solutions for other in _all_orders(each)]
     unknown = own.rekeyed(random_key("segkey-stem", seed))
-    return Found([_cipher(unknown, taps, each) for each in solutions], source)
+    return Found([cipher_of(unknown, taps, each) for each in solutions], source)
 
 
-def _taps(stem: Stem, cipher: Cipher) -> Taps:
+def taps_of(stem: Stem, cipher: Cipher) -> Taps:
+    """What the weights of a stem say about each position of a block.
+
+    Args:
+        stem: locked, or with a stride that is a multiple of M.
+        cipher: gives the method and M only.
+
+    Raises:
+        SegkeyError: as `segkey.attacks.stem_taps.locked_taps`.
+    """
     layer = stem.convolution
     if not isinstance(layer, LockedConv):
         return aligned_taps(layer, cipher.block_size)
@@ -183,19 +202,25 @@ def _solved(
     does: tuple[bool, bool],
 ) -> tuple[Solution, str]:
     """What linear equations tell, and which; ``does`` is whether values are moved and inverted."""
+    found = told_by_border(model, stem, taps, does)
+    if found.known.any():
+        return found, "the stored border"
+    if stored is not None and does[1]:
+        coefficients = mean_coefficients(taps, stored)
+        if coefficients is not None:
+            return by_mean(coefficients, *does), "the stored mean"
+    return found, ""
+
+
+def told_by_border(model: Segmenter, stem: Stem, taps: Taps, does: tuple[bool, bool]) -> Solution:
+    """What a locked layer's stored border tells; ``does`` is whether values move and invert."""
     channels = taps.filters.shape[1]
     if isinstance(stem.convolution, LockedConv):
         coefficients = border_coefficients(taps, stem.convolution)
         if coefficients is not None:
             colour = (CENTRE - np.array(model.entry.normalisation(channels)[0])) / SCALE
-            found = by_border(coefficients, colour, *does)
-            if found.known.any():
-                return found, "the stored border"
-    if stored is not None and does[1]:
-        coefficients = mean_coefficients(taps, stored)
-        if coefficients is not None:
-            return by_mean(coefficients, *does), "the stored mean"
-    return nothing_known((taps.count, channels), *does), ""
+            return by_border(coefficients, colour, *does)
+    return nothing_known((taps.count, channels), *does)
 
 
 def _both_signs(taps: Taps, solution: Solution, stored: Stored | None) -> list[Solution]:
@@ -216,7 +241,7 @@ def _all_orders(solution: Solution) -> list[Solution]:
     return [Solution(solution.signs, order[solution.channels]) for order in orders]
 
 
-def _cipher(unknown: Cipher, taps: Taps, solution: Solution) -> Cipher:
+def cipher_of(unknown: Cipher, taps: Taps, solution: Solution) -> Cipher:
     """The cipher of a solution: y[i] = signs[i] · x[permutation[i]] for centred values."""
     residues, m, parts = taps.residues_of_positions, unknown.block_size, {}
     if "permutation" in unknown.PARTS:

@@ -175,11 +175,7 @@ class _Smoothness:
     def __init__(self, taps: Taps, known: Solution):
         self.residues, self.slots = known.signs.shape
         self.between, self.within = self._similarities(taps)
-        permutations = _signed_permutations(self.slots)
-        self.allowed = [
-            permutations[self._fits(permutations, known, residue)]
-            for residue in range(self.residues)
-        ]
+        self.allowed = allowed_permutations(known)
 
     def _similarities(self, taps: Taps) -> tuple[np.ndarray, np.ndarray]:
         """Of neighbouring residues (R, C, R, C), and of the channels of each (R, C, C)."""
@@ -197,13 +193,6 @@ class _Smoothness:
         alike = torch.einsum("fihw,fjhw->hwij", filters, filters).flatten(0, 1)
         within.index_add_(0, residues.flatten(), alike)
         return between.permute(0, 2, 1, 3).contiguous().numpy(), within.numpy()
-
-    @staticmethod
-    def _fits(permutations: np.ndarray, known: Solution, residue: int) -> np.ndarray:
-        signs, channels = permutations.sum(1), np.abs(permutations).argmax(1)
-        right = (known.signs[residue] == 0) | (signs == known.signs[residue])
-        placed = (known.channels[residue] < 0) | (channels == known.channels[residue])
-        return (right & placed).all(1)
 
     def _field(self, state: np.ndarray, residue: int) -> np.ndarray:
         """What each slot as each channel would agree with its neighbours: (channels, slots)."""
@@ -238,6 +227,17 @@ class _Smoothness:
         pairs = np.einsum("rci,risj,scj->", state, self.between, state, optimize=True) / 2
         among = np.einsum("rci,rij,rdj->", state, self.within, state, optimize=True) / 2
         return float(pairs + among)
+
+
+def allowed_permutations(known: Solution) -> list[np.ndarray]:
+    """For each residue, the signed permutations that fit: float64 (A, channels, slots)."""
+    permutations = _signed_permutations(known.signs.shape[1])
+    signs, channels = permutations.sum(1), np.abs(permutations).argmax(1)
+    fitting = []
+    for sign, channel in zip(known.signs, known.channels, strict=True):
+        right, placed = (sign == 0) | (signs == sign), (channel < 0) | (channels == channel)
+        fitting.append(permutations[(right & placed).all(1)])
+    return fitting
 
 
 def _signed_permutations(count: int) -> np.ndarray:

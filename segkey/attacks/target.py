@@ -13,7 +13,7 @@ import torch
 from segkey.attacks.journal import Cost, Journal
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
-from segkey.model import evaluation
+from segkey.model import evaluation, evaluation_splits
 from segkey.model.batches import BatchLoader
 from segkey.model.networks import Segmenter
 from segkey.model.results import MajorityClass, Measured, Score
@@ -37,7 +37,7 @@ class Target:
         loader: plain test images with masks, on the device; attacks are scored on all of them.
         cipher: the owner's.
         splits: the run's ``train`` and ``val``, if they are at hand: for attackers who have
-            images of that kind.
+            images of that kind; and ``photographs``, if they have images of their own.
         precise: float32 even if the device computes in bfloat16.
         batch_size: images per batch.
         pair: a plain image, uint8 (1, C, H, W), and its encrypted twin, for `known_pair`.
@@ -130,6 +130,11 @@ class Target:
             source = self.splits.get(split, self.loader.split)
             self._feeds[split, count] = plain_loader(source, self.cipher, self.device, count)
         return self._feeds[split, count]
+
+    def unlabelled(self, count: int | None = None) -> BatchLoader:
+        """The first ``count`` of the attacker's own photographs; without, validation images."""
+        own = evaluation_splits.PHOTOGRAPHS
+        return self.images_of(own if own in self.splits else "val", count)
 
     def is_judged_on(self, loader: BatchLoader) -> bool:
         """Whether a loader shares images with the test split: choosing there flatters."""

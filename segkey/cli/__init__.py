@@ -5,19 +5,22 @@ torch.
 """
 
 import functools
-import inspect
 import os
 import signal
 from collections.abc import Callable
+from inspect import Parameter, Signature, cleandoc
 from typing import Annotated, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from segkey.cli import console, options
+from segkey.cli import console, option_groups, options
 from segkey.errors import SegkeyError
 from segkey.system import ctrl_c, distributed, plugins, torchrun
 from segkey.version import VERSION
+
+
+_NOT_IN_RUNTIME = ("h5py", "jinja2", "matplotlib", "safetensors", "scipy", "torch", "torchvision")
 
 
 class _Commands(TyperGroup):
@@ -37,6 +40,15 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except SegkeyError as error:
             self._fail(error)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _NOT_IN_RUNTIME:
+                raise
+            self._fail(
+                SegkeyError(
+                    f"this needs the package {error.name}, which is not installed",
+                    "pip install segkey; segkey-runtime alone predicts with exported models",
+                )
+            )
         except OSError as error:  # of a path that was given, such as a name that is too long
             if error.filename is None:
                 raise
@@ -63,25 +75,23 @@ class _App(typer.Typer):
 
 def _unwrapped(docstring: str) -> str:
     """A docstring with one line per paragraph: only the terminal breaks the lines of a help."""
-    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    paragraphs = cleandoc(docstring).split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _as_job(function: Callable[..., None]) -> Callable[..., None]:
     """A command with ``--quiet``, one option per field of its groups, shared among ranks."""
-    groups = options.groups(function)
+    groups = option_groups.groups(function)
 
     @functools.wraps(function)
     def command(*, quiet: bool, **given) -> None:
         console.be_quiet(quiet)
         with torchrun.job(function.__name__, given):
-            function(**options.gathered(groups, given))
+            function(**option_groups.gathered(groups, given))
 
-    quiet = inspect.Parameter(
-        "quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=options.Quiet
-    )
-    parameters = [*options.flattened(function), quiet]
-    command.__signature__ = inspect.Signature(parameters)
+    quiet = Parameter("quiet", Parameter.KEYWORD_ONLY, default=False, annotation=options.Quiet)
+    parameters = [*option_groups.flattened(function), quiet]
+    command.__signature__ = Signature(parameters)
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
 
@@ -126,4 +136,18 @@ def main() -> None:
 
 
 # They add their commands to app, in the order of the panels of --help.
-from segkey.cli import demo, keys, data, model, networks, lock, protect, attack, report, paper  # noqa: E402, F401, I001, isort: skip
+from segkey.cli import (
+    demo,
+    keys,
+    data,
+    inspect,
+    train,
+    evaluate,
+    predict,
+    networks,
+    lock,
+    protect,
+    attack,
+    report,
+    paper,
+)  # noqa: E402, E501, F401, I001, isort: skip

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options, recipients
+from segkey.cli import app, console, opening, options, paths
 from segkey.cli.options import flag, option
 
 _ATTACKS = "Attacks"
@@ -134,6 +134,15 @@ class Spending:
             panel=_BUDGET,
         ),
     ] = 32
+    photographs: Annotated[
+        Path | None,
+        option(
+            "--photographs",
+            metavar="PATH",
+            help="Give the attacker these images, of any kind and without masks, for --statistics.",
+            panel=_BUDGET,
+        ),
+    ] = None
     epochs: Annotated[
         int, option("--epochs", min=1, metavar="N", help="Fine-tune for N epochs.", panel=_BUDGET)
     ] = 10
@@ -167,6 +176,16 @@ class Spending:
         ),
     ] = 3
 
+    def photographs_for(self, run) -> dict:
+        """The attacker's own images as a split, by its name, if there are any."""
+        from segkey.model import evaluation_splits
+
+        if not self.photographs:
+            return {}
+        split = evaluation_splits.photographs(run, self.photographs, self.attacker_images)
+        console.left_out(split.problems)
+        return {evaluation_splits.PHOTOGRAPHS: split}
+
     def budget(self, percents: list[float] | None):
         """The `segkey.attacks.Budget`; ``percents`` of the training images, if they were given."""
         from segkey import attacks
@@ -194,11 +213,11 @@ class Spending:
 )
 def attack(
     *,
-    run: options.RunFolder = options.LATEST,
+    run: options.RunFolder = paths.LATEST,
     chosen: Chosen,
     spending: Spending,
     data: options.TestData,
-    secret: options.KeyGiven,
+    secret: options.RunKeyGiven,
     machine: options.Machine,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
@@ -215,20 +234,14 @@ def attack(
 
     suite, names = chosen.suite, chosen.names()
     budget = spending.budget(chosen.fine_tune)
-    where, opened = devices.choose(machine.device), options.open_run(run)
-    loaded = recipients.unlock_and_load_key(
-        opened, secret.key, secret.passphrase_file, secret.identity
-    )
-    tested = evaluation_splits.open_test_split(
-        opened, data.shards, data.images, data.masks, data.split
-    )
-    cipher = opened.cipher(loaded, options.encode(secret.ffx_password))
-    console.left_out(getattr(tested, "problems", []))
+    where, opened = devices.choose(machine.device), opening.open_run(run)
+    loaded = opening.unlock_and_load_key(opened, secret)
+    tested, own = opening.open_tested(opened, data)
+    cipher = opened.cipher(loaded, opening.encode(secret.ffx_password))
     kept = "what was finished is kept; run the same command again to go on"
     console.on_interrupt(
         kept if loaded else "nothing is kept of an attack on a model without a key"
     )
-    own = evaluation_splits.is_own_test(tested, data.split, data.shards, data.images, data.limit)
     plan = attacks.Plan(tuple(names), suite, budget, seed, keep=own)
     with distributed.sole_writer(opened.path):
         target = attacks.Target.create(
@@ -237,7 +250,8 @@ def attack(
             cipher,
             where,
             data.limit,
-            splits=evaluation_splits.attackers_splits(opened, data.shards),
+            splits=evaluation_splits.attackers_splits(opened, data.shards)
+            | spending.photographs_for(opened),
             precise=machine.precise,
             batch_size=machine.batch_size or 32,
             keep=opened.path / "attack.partial.jsonl",
@@ -247,10 +261,7 @@ def attack(
         )
         result = attacks.attack_and_keep(target, plan)
     if not own:
-        console.note(
-            "This is not kept with the run: segkey report shows results on all of its own test "
-            "split."
-        )
+        console.not_kept()
     if as_json:
         console.show_json(result.document)
     elif suite or names:

@@ -67,6 +67,11 @@ def note(text: str) -> None:
         err.print(printable(text, keep="\n"), soft_wrap=not err.is_terminal)
 
 
+def not_kept() -> None:
+    """Say that a result was not measured on all of the run's own test split."""
+    note("This is not kept with the run: segkey report shows results on all of its own test split.")
+
+
 def finding(found) -> None:
     """A `segkey.data.items.Finding`, with its cure on the same line."""
     text = f"{found.text}; {found.cure}" if found.cure else found.text

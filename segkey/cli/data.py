@@ -1,18 +1,17 @@
-"""Commands ``segkey encrypt``, ``check``, ``decrypt``, ``preview`` and ``inspect``."""
+"""Commands ``segkey encrypt``, ``check``, ``decrypt`` and ``preview``."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segkey.cli import app, console, options, recipients
-from segkey.cli.options import flag, key_option, option
-from segkey.errors import SegkeyError
+from segkey.cli import app, console, opening, options, parsing, paths
+from segkey.cli.data_options import DataGiven, DataSheet, Storing
+from segkey.cli.options import key_option
 
 if TYPE_CHECKING:
-    from segkey.crypto.ciphers import Cipher
     from segkey.data.items import Source
-    from segkey.shards import Split
 
 
 @app.command(
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     rich_help_panel="Data",
 )
 def encrypt(
+    *,
     images: Annotated[
         Path,
         typer.Argument(
@@ -31,60 +31,17 @@ def encrypt(
             "image, or a text file with one image per line and, after a tab, its mask.",
         ),
     ],
-    data: options.DataGiven,
+    data: DataGiven,
     method: options.Method = "np",
     block_size: options.BlockSize = 4,
-    size: options.Size = "256",
-    views: Annotated[
-        int | None,
-        option(
-            "--views",
-            min=1,
-            metavar="N",
-            help="Store N augmented copies (random crop and flip) per training image, or the image "
-            "itself if N is 1; by default 4 if images are encrypted and have masks, otherwise 1.",
-        ),
-    ] = None,
-    key: options.KeyFile = None,
-    passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.FFXPassword = None,
+    storing: Storing,
+    secret: options.NewCipherGiven,
     out: Annotated[
         Path,
-        option("--out", "-o", metavar="FOLDER", help="Write shards here.", panel=options.OUTPUT),
-    ] = options.DEFAULT_SHARDS,
-    crop_scale: Annotated[
-        float,
-        option(
-            "--crop-scale",
-            metavar="X",
-            help="Crop augmented copies to at least this fraction of the image's area.",
-        ),
-    ] = 0.25,
-    exact_decode: Annotated[
-        bool,
-        flag(
-            "--exact-decode",
-            help="Decode every pixel of large JPEGs, which takes three times as long, instead of "
-            "at least twice the wanted size.",
-        ),
-    ] = False,
-    seed: options.Seed = 0,
+        options.out_option("Write shards here."),
+    ] = paths.DEFAULT_SHARDS,
     workers: options.Workers = None,
-    shard_size: Annotated[
-        float,
-        option("--shard-size", metavar="GB", help="Cut shards at this size.", panel=options.OUTPUT),
-    ] = 1.0,
-    channels: Annotated[
-        int,
-        option(
-            "--channels",
-            min=1,
-            metavar="N",
-            help="Read images as 3 channels (RGB), 1 (grey), or 4 (files of four bands, such as "
-            "RGB and near infrared).",
-        ),
-    ] = 3,
-    sheet: options.DataSheet = None,
+    sheet: DataSheet = None,
     strict: options.Strict = False,
     force: options.Force = False,
 ) -> None:
@@ -100,25 +57,14 @@ def encrypt(
     from segkey.crypto import ciphers
     from segkey.shards import encryption
 
-    height_width = options.parse_size(size)
-    loaded = None if method == "none" else options.load_key(key, passphrase_file)
-    cipher = ciphers.from_key(
-        method, loaded, block_size, channels, password=options.encode(ffx_password)
-    )
-    taken = options.take_in(images, data, workers)
+    parsing.parse_size(storing.size)  # before a passphrase is asked for
+    loaded = None if method == "none" else opening.load_key(secret)
+    password = opening.encode(secret.ffx_password)
+    cipher = ciphers.from_key(method, loaded, block_size, storing.channels, password=password)
+    taken = _take_in(images, data, workers)
     taken.require()
     source = taken.source
-    plans = encryption.plan_shards(
-        source,
-        out,
-        cipher,
-        height_width,
-        views,
-        seed,
-        crop_scale,
-        shard_size * 10**9,
-        exact_decode,
-    )
+    plans = storing.plan(source, out, cipher)
     console.note(reports.describe_plan(source, plans, cipher, encryption.bytes_needed(plans)))
     if sheet:
         _draw_data(source, sheet, force)
@@ -146,8 +92,8 @@ def check(
             help="Look at this folder, devkit, image or list, as 'encrypt' takes it.",
         ),
     ],
-    data: options.DataGiven,
-    sheet: options.DataSheet = None,
+    data: DataGiven,
+    sheet: DataSheet = None,
     workers: options.Workers = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
@@ -160,7 +106,7 @@ def check(
     from segkey import reports
     from segkey.data.class_table import class_table
 
-    taken = options.take_in(images, data, workers, every=True)
+    taken = _take_in(images, data, workers, every=True)
     source, table = taken.source, class_table(taken.source, taken.survey)
     console.left_out(source.problems)
     if as_json:
@@ -172,6 +118,29 @@ def check(
     if sheet:
         _draw_data(source, sheet, force)
     taken.require()
+
+
+def _take_in(images: Path, given: DataGiven, workers: int | None, every: bool = False):
+    """Look at data (`segkey.data.intake.take_in`), and show what is to be said about it."""
+    from segkey.data import intake
+    from segkey.data.choices import parse_choices
+    from segkey.data.items import Severity
+
+    choices = parse_choices(
+        given.classes, given.colours, given.mapping, given.ignore_index, given.pixel_range
+    )
+    progress = console.TerminalProgress()
+    taken = intake.take_in(
+        images, given.masks, choices, given.split, given.mask_suffix, None, every, workers, progress
+    )
+    refused = [each for each in taken.findings if each.severity is Severity.REFUSE]
+    for finding in taken.findings:
+        later = finding.named_later and not every and finding not in refused
+        if (
+            finding not in refused[:1] and not later
+        ):  # which is the error that the command ends with
+            console.finding(finding)
+    return taken
 
 
 def _draw_data(source: "Source", sheet: Path, force: bool) -> None:
@@ -191,17 +160,16 @@ def _draw_data(source: "Source", sheet: Path, force: bool) -> None:
     rich_help_panel="Data",
 )
 def decrypt(
+    *,
     shards: Annotated[
         list[Path],
         typer.Argument(metavar="SHARDS", help="Decrypt these shards, or folders of shards."),
     ],
     out: Annotated[
         Path,
-        option("--out", "-o", metavar="FOLDER", help="Write images here.", panel=options.OUTPUT),
+        options.out_option("Write images here."),
     ] = Path("decrypted"),
-    key: options.KeyFile = None,
-    passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.KnownFFXPassword = None,
+    secret: options.CipherGiven,
     workers: options.Workers = None,
     force: options.Force = False,
 ) -> None:
@@ -210,9 +178,22 @@ def decrypt(
 
     splits = open_splits(shards)
     header = next(iter(splits.values())).header
-    cipher = options.load_cipher(header, key, passphrase_file, ffx_password, shards[0])
+    cipher = opening.load_cipher(header, secret, shards[0])
     count = decryption.decrypt(splits, cipher, out, force, workers, console.TerminalProgress())
     console.show(f"{count} images written to {out}")
+
+
+@dataclass(frozen=True)
+class _DrawingKey(options.NewCipherGiven):
+    """The key that a sheet is drawn with."""
+
+    key: Annotated[
+        Path | None,
+        key_option(
+            "Draw with this key instead of a public throw-away key, for your eyes only: the sheet "
+            "reveals the key."
+        ),
+    ] = None
 
 
 @app.command(
@@ -221,24 +202,15 @@ def decrypt(
     rich_help_panel="Data",
 )
 def preview(
+    *,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Draw this image file.")],
     methods: options.Methods = None,
     block_sizes: options.BlockSizes = None,
     size: options.Size = "256",
-    key: Annotated[
-        Path | None,
-        key_option(
-            "Draw with this key instead of a public throw-away key, for your eyes only: the sheet "
-            "reveals the key."
-        ),
-    ] = None,
-    passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.FFXPassword = None,
+    secret: _DrawingKey,
     out: Annotated[
         Path,
-        option(
-            "--out", "-o", metavar="FILE", help="Write the PNG sheet here.", panel=options.OUTPUT
-        ),
+        options.out_option("Write the PNG sheet here.", "FILE"),
     ] = Path("preview.png"),
     force: options.Force = False,
 ) -> None:
@@ -249,20 +221,21 @@ def preview(
     from segkey.reports import preview
     from segkey.system.files import written_whole
 
-    height, width = options.parse_size(size)
-    chosen = options.parse_block_sizes(block_sizes) or preview.default_block_sizes(height, width)
-    loaded = preview.throwaway_key() if key is None else options.load_key(key, passphrase_file)
+    height, width = parsing.parse_size(size)
+    chosen = parsing.parse_block_sizes(block_sizes) or preview.default_block_sizes(height, width)
+    loaded = preview.throwaway_key() if secret.key is None else opening.load_key(secret)
     plain = augment.as_array(decode.load_image(image), (height, width))
     encrypted = preview.encrypted_pictures(
         plain,
         loaded,
-        options.parse_methods(methods) or PROTECTED,
+        parsing.parse_methods(methods) or PROTECTED,
         chosen,
-        options.encode(ffx_password),
+        opening.encode(secret.ffx_password),
     )
     shows = {
-        "the key": key is not None and any(method != "none" for method in encrypted),
-        "the FFX password": ffx_password is not None and any(map(ciphers.has_password, encrypted)),
+        "the key": secret.key is not None and any(method != "none" for method in encrypted),
+        "the FFX password": secret.ffx_password is not None
+        and any(map(ciphers.has_password, encrypted)),
     }
     told = " and ".join(what for what, shown in shows.items() if shown)
     with written_whole(out, permissions=0o600 if told else 0o666, replace=force) as file:
@@ -275,103 +248,3 @@ def preview(
         )
     else:
         console.note("Drawn with a public throw-away key: the sheet reveals no key.")
-
-
-@app.command(
-    epilog="Example: segkey inspect shards/ keys/segkey.key runs/latest\n\n"
-    "Example: segkey inspect --verify shards/train.h5\n\n"
-    "Example: segkey inspect shards/test.h5 --sheet test.png --key keys/segkey.key",
-    rich_help_panel="Data",
-)
-def inspect(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PATH", help="Describe these keys, shards and runs, or folders of them."
-        ),
-    ],
-    verify: Annotated[
-        bool, flag("--verify", help="Read everything and compare it with its checksums.")
-    ] = False,
-    sheet: Annotated[
-        Path | None,
-        option(
-            "--sheet",
-            metavar="FILE",
-            help="Draw the first images of the first shard, as stored and with masks, as PNG.",
-        ),
-    ] = None,
-    key: Annotated[
-        Path | None,
-        key_option(
-            "Draw the images of --sheet decrypted with this key, too; open sealed runs with it, to "
-            "--verify their weights."
-        ),
-    ] = None,
-    passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.KnownFFXPassword = None,
-    identity: options.IdentityFile = None,
-    force: options.Force = False,
-    as_json: options.AsJson = False,
-) -> None:
-    """Describe keys, shards and runs without printing a secret."""
-    from segkey import reports
-    from segkey.reports import inspection
-
-    if key and not (sheet or verify):
-        raise typer.BadParameter("--key belongs to --sheet or --verify: nothing else needs one")
-    opener = identity or (key if verify else None)
-    how = {
-        "identity": recipients.read_identity(opener, passphrase_file) if opener else None,
-        "passphrase": options.read_passphrase(passphrase_file) if passphrase_file else None,
-        "progress": console.TerminalProgress(),
-    }
-    documents = [each for file in files for each in inspection.describe(file, verify, **how)]
-    if as_json:
-        console.show_json(documents)
-    else:
-        console.show(*(reports.inspection_table(document) for document in documents))
-    if sheet:
-        split, cipher = _first_split(documents), None
-        if key:
-            shard = split.shards.paths[0]
-            cipher = options.load_cipher(split.header, key, passphrase_file, ffx_password, shard)
-        _draw_sheet(split, cipher, sheet, force)
-    damaged = [document for document in documents if document.get("damage")]
-    if damaged:
-        raise SegkeyError(
-            f"{len(damaged)} of {len(documents)} files are damaged",
-            "restore them, or make them again",
-        )
-
-
-def _first_split(documents: list[dict]) -> "Split":
-    """The first shard of those that ``segkey inspect`` describes, as a split of its own."""
-    from segkey.shards import Shards, Split
-
-    for document in documents:
-        if document["kind"] == "shard":
-            return Split(Shards([Path(document["path"])]))
-    raise SegkeyError(
-        "there is no shard to draw", "give a shard, or a folder of shards, with --sheet"
-    )
-
-
-def _draw_sheet(split: "Split", cipher: "Cipher | None", sheet: Path, force: bool) -> None:
-    """The contact sheet of ``segkey inspect --sheet``."""
-    from segkey.reports import inspection
-    from segkey.reports.sheets import shard_sheet
-    from segkey.system.files import written_whole
-
-    shard, protected = split.shards.paths[0], split.header.method != "none"
-    picture = shard_sheet(str(shard), split.header, inspection.first_images(split, cipher))
-    permissions = 0o600 if cipher and protected else 0o666
-    with written_whole(sheet, permissions=permissions, replace=force) as file:
-        picture.save(file, "PNG")
-    console.note(f"{sheet}: the first images of {shard}")
-    if cipher and protected:
-        console.warn(
-            f"keep {sheet} to yourself: an image beside its encrypted twin gives the key away"
-        )
-    elif protected:
-        console.note("It shows encrypted images, from which their key can be estimated.")

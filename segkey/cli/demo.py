@@ -15,19 +15,11 @@ from segkey.system.shell import word
 def demo(
     out: Annotated[
         Path,
-        option(
-            "--out", "-o", metavar="FOLDER", help="Write everything here.", panel=options.OUTPUT
-        ),
+        options.out_option("Write everything here."),
     ] = Path("demo"),
     method: Annotated[
         list[str] | None,
-        option(
-            "--method",
-            "-m",
-            metavar="NAME",
-            help="Show only this method instead of ffx, np and shf.",
-            autocompletion=options.complete_methods,
-        ),
+        options.method_option("Show only this method instead of ffx, np and shf."),
     ] = None,
     block_size: options.BlockSize = 4,
     wrong_keys: Annotated[
@@ -39,17 +31,20 @@ def demo(
 ) -> None:
     """Show every step on built-in scenes, from a key to the report, in a few minutes.
 
-    It needs no images and no key of yours.
+    It needs no images and no key of yours. What an earlier demo finished is kept; --force begins
+    again.
     """
     from segkey import reports
     from segkey.crypto.keys import Key
-    from segkey.paper import demonstration
+    from segkey.paper import demo_picture, demonstration
+    from segkey.reports import gallery
+    from segkey.reports.page import write_page
     from segkey.system.devices import choose
 
+    where = choose(device)
     progress = console.TerminalProgress()
     console.on_interrupt(
-        "begin again with: segkey demo --force"
-        + (f" --out {word(out)}" if out != Path("demo") else "")
+        "go on with: segkey demo" + (f" --out {word(out)}" if out != Path("demo") else "")
     )
     runs = demonstration.run(
         out,
@@ -57,13 +52,19 @@ def demo(
         block_size,
         wrong_keys,
         epochs,
-        choose(device),
+        where,
         force,
         progress,
     )
-    rows = reports.collect(runs, Key.load(out / "keys" / "demo.key"))
+    key = Key.load(out / "keys" / "demo.key")
+    rows = reports.collect(runs, key)
     console.show(*reports.tables(rows), reports.demo_sentence(rows))
-    console.note(
-        f"Everything is in {word(out)}. Now with your own images: segkey keygen, then segkey "
-        "encrypt --help"
+    picture, page = out / "overlay.png", out / "report.html"
+    demo_picture.write(picture, runs[0], key, out / "scenes")
+    write_page(page, runs, gallery.of_runs(runs, key, None, where, progress=progress), key=key)
+    console.show(
+        f"{word(picture)} shows what {runs[0].name} makes of two scenes with the key, without it, "
+        "and with a wrong one.",
+        f"{word(page)} is all of it on one page: open it in a browser.",
     )
+    console.note("Now with your own images: segkey keygen, then segkey encrypt --help")

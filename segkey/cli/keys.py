@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options
+from segkey.cli import app, console, opening, options, paths
 from segkey.cli.options import flag, option
 
 
@@ -38,12 +38,12 @@ def keygen(
     from segkey import reports
     from segkey.crypto.keys import Key
 
-    path = Path(name) if name.endswith(".key") else options.DEFAULT_KEY.parent / f"{name}.key"
+    path = Path(name) if name.endswith(".key") else paths.DEFAULT_KEY.parent / f"{name}.key"
     words = None
     if passphrase_file:
-        words = options.read_passphrase(passphrase_file)
+        words = opening.read_passphrase(passphrase_file)
     elif passphrase:
-        words = options.ask_passphrase("Passphrase", twice=True)
+        words = opening.ask_passphrase("Passphrase", twice=True)
     key = Key.generate()
     key.save(path, words, force)
     console.show(f"key {key.id} written to {path}" + (", sealed" if words is not None else ""))

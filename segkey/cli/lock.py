@@ -5,20 +5,9 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options, recipients
+from segkey.cli import app, completion, console, opening, options
 from segkey.cli.options import flag, option
 from segkey.errors import SegkeyError
-
-Seal = Annotated[
-    list[str] | None,
-    option(
-        "--seal",
-        metavar="RECIPIENT",
-        help="Write weights sealed for this key file or public age1… text, never unencrypted; may "
-        "be given several times.",
-        panel=options.KEY,
-    ),
-]
 
 
 @app.command(
@@ -27,13 +16,10 @@ Seal = Annotated[
     rich_help_panel="Model",
 )
 def lock(
+    *,
     run: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUN",
-            help="Lock the plainly trained run in this folder; it stays as it is.",
-            autocompletion=options.complete_runs,
-        ),
+        options.run_argument("Lock the plainly trained run in this folder; it stays as it is."),
     ],
     keys: Annotated[
         list[Path] | None,
@@ -43,38 +29,17 @@ def lock(
         bool, flag("--customers", help="Make one locked run for each of the key files KEYS.")
     ] = False,
     method: Annotated[
-        str,
-        option(
-            "--method",
-            "-m",
-            metavar="NAME",
-            help="Lock for images encrypted with np, shf or shf+np.",
-            autocompletion=options.complete_methods,
-        ),
+        str, options.method_option("Lock for images encrypted with np, shf or shf+np.")
     ] = "np",
-    block_size: Annotated[
-        int,
-        option(
-            "--block-size",
-            "-M",
-            min=1,
-            max=4096,
-            metavar="M",
-            help="Lock for blocks of M x M pixels.",
-        ),
-    ] = 4,
+    block_size: Annotated[int, options.block_size_option("Lock for blocks of M x M pixels.")] = 4,
     name: Annotated[
         str | None,
-        option(
-            "--name",
-            metavar="NAME",
-            help="Name the locked run; with --customers, begin the names of all with NAME.",
+        options.name_option(
+            "Name the locked run; with --customers, begin the names of all with NAME."
         ),
     ] = None,
-    seal: Seal = None,
-    key: options.KeyFile = None,
-    passphrase_file: options.PassphraseFile = None,
-    identity: options.IdentityFile = None,
+    seal: options.Seal = None,
+    secret: options.OpenerGiven,
 ) -> None:
     """Lock a trained model with a key, without training and without loss.
 
@@ -86,24 +51,24 @@ def lock(
     from segkey import reports
     from segkey.model import locked_runs
 
-    opened, progress = options.open_run(run), console.TerminalProgress()
+    opened, progress = opening.open_run(run), console.TerminalProgress()
     if customers and not keys:
         raise typer.BadParameter("--customers takes key files after it")
-    if customers and key and not opened.is_sealed:
+    if customers and secret.key and not opened.is_sealed:
         raise typer.BadParameter(
             "with --customers, --key only opens a sealed RUN; give the keys to lock with after it"
         )
     if keys and not customers:
         raise typer.BadParameter("several key files belong to --customers; give one with --key")
-    chosen = recipients.read_recipients(seal, passphrase_file) if seal else ()
-    unlocked_by = recipients.unlock(opened, key, passphrase_file, identity)
+    chosen = opening.read_recipients(seal, secret.passphrase_file)
+    unlocked_by = opening.unlock(opened, secret)
     if customers:
-        of_customer = _by_name(keys, passphrase_file)
+        of_customer = _by_name(keys, secret.passphrase_file)
         made = locked_runs.lock_for_customers(
             opened, of_customer, method, block_size, name, progress, chosen
         )
     else:
-        loaded = unlocked_by or options.load_key(key, passphrase_file)
+        loaded = unlocked_by or opening.load_key(secret)
         made = [locked_runs.lock_run(opened, loaded, method, block_size, name, progress, chosen)]
     console.show(reports.locked_table(opened, made))
 
@@ -116,11 +81,7 @@ def lock(
 def whose(
     model: Annotated[
         Path,
-        typer.Argument(
-            metavar="MODEL",
-            help="Look into this run, or this file of weights.",
-            autocompletion=options.complete_runs,
-        ),
+        options.run_argument("Look into this run, or this file of weights.", "MODEL"),
     ],
     keys: Annotated[
         list[Path],
@@ -132,7 +93,7 @@ def whose(
             "--original",
             metavar="RUN",
             help="Compare with the run that was locked, which tells keys apart for every M.",
-            autocompletion=options.complete_runs,
+            autocompletion=completion.complete_runs,
         ),
     ] = None,
     passphrase_file: options.PassphraseFile = None,
@@ -146,7 +107,7 @@ def whose(
     from segkey.model import whose as search
 
     of_customer = _by_name(_key_files(keys), passphrase_file)
-    plain = options.open_run(original) if original else None
+    plain = opening.open_run(original) if original else None
     found = search.whose(model, of_customer, plain)
     if as_json:
         console.show_json(reports.whose_document(model, found))
@@ -156,14 +117,11 @@ def whose(
 
 @app.command(epilog="Example: segkey fold runs/np-m4", rich_help_panel="Model")
 def fold(
+    *,
     run: options.RunFolder,
-    name: Annotated[
-        str | None, option("--name", metavar="NAME", help="Name the folded run.")
-    ] = None,
-    seal: Seal = None,
-    key: options.KeyFile = None,
-    passphrase_file: options.PassphraseFile = None,
-    identity: options.IdentityFile = None,
+    name: Annotated[str | None, options.name_option("Name the folded run.")] = None,
+    seal: options.Seal = None,
+    secret: options.OpenerGiven,
 ) -> None:
     """Fold batch normalisation into the convolutions before it.
 
@@ -174,9 +132,9 @@ def fold(
     from segkey import reports
     from segkey.model import folded_runs
 
-    opened = options.open_run(run)
-    chosen = recipients.read_recipients(seal, passphrase_file) if seal else ()
-    recipients.unlock(opened, key, passphrase_file, identity)
+    opened = opening.open_run(run)
+    chosen = opening.read_recipients(seal, secret.passphrase_file)
+    opening.unlock(opened, secret)
     made = folded_runs.fold_run(opened, name, chosen)
     console.show(reports.folded_sentence(opened, made))
 
@@ -193,5 +151,7 @@ def _key_files(given):
 
 
 def _by_name(files, passphrase_file):
-    """Keys with the name of whoever has them, which is that of their file."""
-    return [(file.stem, options.load_key(file, passphrase_file)) for file in files]
+    """Keys with their owners' names, which are those of the files."""
+    return [
+        (file.stem, opening.load_key(options.KeyGiven(file, passphrase_file))) for file in files
+    ]

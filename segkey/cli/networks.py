@@ -1,11 +1,12 @@
 """Commands ``segkey networks`` and ``segkey import``."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options
+from segkey.cli import app, completion, console, options, parsing, paths
 from segkey.cli.options import option
 from segkey.errors import SegkeyError
 
@@ -20,7 +21,7 @@ def networks(
         typer.Argument(
             metavar="TEXT",
             help="List the networks whose names begin with TEXT, such as smp:Unet/ or timm:mobile.",
-            autocompletion=options.complete_networks,
+            autocompletion=completion.complete_networks,
         ),
     ] = "",
     as_json: options.AsJson = False,
@@ -40,6 +41,72 @@ def networks(
         console.show(*reports.network_table(found))
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What weights do not say of their training."""
+
+    classes: Annotated[
+        Path | None,
+        option(
+            "--classes",
+            metavar="FILE",
+            help="Read class names from this file, one per line, class 0 first.",
+        ),
+    ] = None
+    normalise: Annotated[
+        str | None,
+        option(
+            "--normalise",
+            metavar="HOW",
+            help="Normalise pixels as in the training: imagenet, none (pixels 0 … 1), or MEAN/STD; "
+            "by default, as the network's authors do.",
+        ),
+    ] = None
+    size: Annotated[
+        str | None,
+        option("--size", metavar="SIZE", help="Resize images to N x N or HEIGHTxWIDTH."),
+    ] = None
+    channels: Annotated[
+        int, option("--channels", min=1, max=16, metavar="N", help="Take images of N channels.")
+    ] = 3
+    ignore_index: Annotated[
+        int,
+        option(
+            "--ignore-index", min=0, max=255, metavar="N", help="Treat this mask value as void."
+        ),
+    ] = 255
+    shards: Annotated[
+        list[Path] | None,
+        option(
+            "--shards",
+            metavar="PATH",
+            help="Test it on these plain shards; they also give the classes and the size.",
+        ),
+    ] = None
+
+    def known(self) -> dict:
+        """Facts by name for `segkey.model.importing.import_weights`, those of shards too.
+
+        Raises:
+            SegkeyError: nothing tells the classes or the size.
+        """
+        from segkey.data.labels import read_classes
+        from segkey.model import importing
+
+        what = importing.facts_of_shards(self.shards) if self.shards else {}
+        if self.classes:
+            what["classes"] = read_classes(self.classes, given=True)
+        if self.size:
+            what["size"] = parsing.parse_size(self.size)
+        if missing := [each for each in ("classes", "size") if each not in what]:
+            options_missing = " and ".join(f"--{each}" for each in missing)
+            raise SegkeyError(
+                f"the weights do not say the {' and the '.join(missing)}",
+                f"give {options_missing}, or --shards with plain shards",
+            )
+        return {"channels": self.channels, "ignore_index": self.ignore_index} | what
+
+
 @app.command(
     "import",
     epilog="Example: segkey import unet.pth --network smp:Unet/resnet34 --classes classes.txt "
@@ -48,6 +115,7 @@ def networks(
     rich_help_panel="Model",
 )
 def import_(
+    *,
     weights: Annotated[
         Path,
         typer.Argument(
@@ -61,81 +129,32 @@ def import_(
             "--network",
             metavar="NAME",
             help="Name the network that the weights are of; 'segkey networks' lists them.",
-            autocompletion=options.complete_networks,
+            autocompletion=completion.complete_networks,
         ),
     ],
-    classes: Annotated[
-        Path | None,
-        option(
-            "--classes",
-            metavar="FILE",
-            help="Read class names from this file, one per line, class 0 first.",
-        ),
-    ] = None,
-    normalise: Annotated[
-        str | None,
-        option(
-            "--normalise",
-            metavar="HOW",
-            help="Normalise pixels as in the training: imagenet, none (pixels 0 … 1), or MEAN/STD; "
-            "by default, as the network's authors do.",
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        option("--size", metavar="SIZE", help="Resize images to N x N or HEIGHTxWIDTH."),
-    ] = None,
-    channels: Annotated[
-        int, option("--channels", min=1, max=16, metavar="N", help="Take images of N channels.")
-    ] = 3,
-    ignore_index: Annotated[
-        int,
-        option(
-            "--ignore-index", min=0, max=255, metavar="N", help="Treat this mask value as void."
-        ),
-    ] = 255,
-    shards: Annotated[
-        list[Path] | None,
-        option(
-            "--shards",
-            metavar="PATH",
-            help="Test it on these plain shards; they also give the classes and the size.",
-        ),
-    ] = None,
+    facts: Facts,
     name: Annotated[
         str | None,
-        option("--name", metavar="NAME", help="Name the run; by default after the file."),
+        options.name_option("Name the run; by default after the file."),
     ] = None,
-    runs: Annotated[
-        Path, option("--runs", metavar="FOLDER", help="Keep runs in this folder.")
-    ] = options.DEFAULT_RUNS,
+    runs: options.RunsFolder = paths.DEFAULT_RUNS,
 ) -> None:
     """Make a run of a model that was trained elsewhere, to evaluate, attack, lock or seal it.
 
     Nothing in the file is run: a pickle that holds code is refused.
     """
     from segkey import reports
-    from segkey.data.labels import read_classes
     from segkey.model import importing
 
-    what = importing.facts_of_shards(shards) if shards else {}
-    if classes:
-        what["classes"] = read_classes(classes, given=True)
-    if size:
-        what["size"] = options.parse_size(size)
-    if missing := [each for each in ("classes", "size") if each not in what]:
-        raise SegkeyError(
-            f"the weights do not say the {' and the '.join(missing)}",
-            f"give {' and '.join(f'--{each}' for each in missing)}, or --shards with plain shards",
-        )
-    how = {"channels": channels, "ignore_index": ignore_index} | what
+    known = facts.known()
+    normalise, channels = facts.normalise, known["channels"]
     made = importing.import_weights(
         weights,
         runs,
         network=network,
-        normalisation=normalise and importing.parse_normalisation(normalise, how["channels"]),
+        normalisation=normalise and importing.parse_normalisation(normalise, channels),
         name=name,
-        shards=shards or (),
-        **how,
+        shards=facts.shards or (),
+        **known,
     )
     console.show(reports.import_table(made))

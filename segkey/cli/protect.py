@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from segkey.cli import app, console, options, recipients
+from segkey.cli import app, console, opening, options
 from segkey.cli.options import flag, option
 from segkey.errors import SegkeyError
 
@@ -13,6 +13,7 @@ from segkey.errors import SegkeyError
     rich_help_panel="Security",
 )
 def seal(
+    *,
     run: options.RunFolder,
     to: Annotated[
         list[str],
@@ -25,7 +26,7 @@ def seal(
     ],
     name: Annotated[
         str | None,
-        option("--name", metavar="NAME", help="Seal a copy as a run of this name instead."),
+        options.name_option("Seal a copy as a run of this name instead."),
     ] = None,
     without_me: Annotated[
         bool,
@@ -34,9 +35,7 @@ def seal(
             help="Seal in place even if no --to is a key file, so that only others can open it.",
         ),
     ] = False,
-    key: options.KeyFile = None,
-    passphrase_file: options.PassphraseFile = None,
-    identity: options.IdentityFile = None,
+    secret: options.OpenerGiven,
 ) -> None:
     """Encrypt a run's weights for recipients, so that a stolen file is worthless.
 
@@ -47,14 +46,14 @@ def seal(
     """
     from segkey.model import seal as sealing
 
-    opened = options.open_run(run)
-    if not (name or without_me) and all(map(recipients.is_recipient, to)):
+    opened = opening.open_run(run)
+    if not (name or without_me) and all(map(opening.is_recipient, to)):
         raise SegkeyError(
             f"none of the recipients is a key file: you could not open {opened.path} again",
             "add --to keys/segkey.key, or seal a copy with --name, or add --without-me",
         )
-    chosen = recipients.read_recipients(to, passphrase_file)
-    recipients.unlock(opened, key, passphrase_file, identity)
+    chosen = opening.read_recipients(to, secret.passphrase_file)
+    opening.unlock(opened, secret)
     before = set(opened.recipients) - set(chosen)
     if name:
         opened = sealing.sealed_copy(opened, chosen, name)
@@ -76,16 +75,15 @@ def seal(
     rich_help_panel="Security",
 )
 def unseal(
+    *,
     run: options.RunFolder,
-    key: options.KeyFile = None,
-    passphrase_file: options.PassphraseFile = None,
-    identity: options.IdentityFile = None,
+    secret: options.OpenerGiven,
 ) -> None:
     """Decrypt a sealed run's weights, so that it opens without a key."""
     from segkey.model import seal as sealing
 
-    opened = options.open_run(run)
-    recipients.unlock(opened, key, passphrase_file, identity)
+    opened = opening.open_run(run)
+    opening.unlock(opened, secret)
     sealing.unseal(opened)
     console.show(
         f"run {opened.path} is not sealed any more: its weights lie in {opened.weights_file}"

@@ -1,14 +1,23 @@
 """Commands ``segkey report`` and ``segkey bench``."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, options
+from segkey.cli import app, console, opening, options, paths
 from segkey.cli.options import flag, key_option, option
 
-_KEY_HELP = "With --html, show test images encrypted and segmented with this key."
+
+@dataclass(frozen=True)
+class _PageKey(options.CipherGiven):
+    """The key of the images on the page."""
+
+    key: Annotated[
+        Path | None,
+        key_option("With --html, show test images encrypted and segmented with this key."),
+    ] = None
 
 
 @app.command(
@@ -18,14 +27,11 @@ _KEY_HELP = "With --html, show test images encrypted and segmented with this key
     rich_help_panel="Reports",
 )
 def report(
+    *,
     runs: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUNS",
-            help="Report on the runs in this folder, or on one run.",
-            autocompletion=options.complete_runs,
-        ),
-    ] = options.DEFAULT_RUNS,
+        options.run_argument("Report on the runs in this folder, or on one run.", "RUNS"),
+    ] = paths.DEFAULT_RUNS,
     per_class: Annotated[
         bool, flag("--per-class", help="Also show the IoU of each class.")
     ] = False,
@@ -46,9 +52,7 @@ def report(
             panel=options.OUTPUT,
         ),
     ] = None,
-    key: Annotated[Path | None, key_option(_KEY_HELP)] = None,
-    passphrase_file: options.PassphraseFile = None,
-    ffx_password: options.KnownFFXPassword = None,
+    secret: _PageKey,
     shards: options.TestShards = None,
     device: options.Device = "auto",
 ) -> None:
@@ -62,14 +66,12 @@ def report(
 
     if as_json + as_csv + as_latex + bool(html) > 1:
         raise typer.BadParameter("choose one of --html, --json, --csv and --latex")
-    if not html and (key or shards):
+    if not html and (secret.key or shards):
         raise typer.BadParameter("--key and --shards belong to --html")
     found, broken = survey(runs)
     console.left_out(broken)
     if html:
-        _write_page(
-            found, broken, html, key, passphrase_file, options.encode(ffx_password), shards, device
-        )
+        _write_page(found, broken, html, secret, shards, device)
         return
     rows = reports.collect(found)
     if as_json:
@@ -82,20 +84,18 @@ def report(
         console.show(*reports.tables(rows, per_class, broken))
 
 
-def _write_page(
-    runs, broken, html: Path, key: Path | None, passphrase_file, password, shards, device: str
-) -> None:
+def _write_page(runs, broken, html: Path, secret: _PageKey, shards, device: str) -> None:
     """Write the page, with test images if a key was given."""
     from segkey import reports
     from segkey.reports import gallery
-    from segkey.reports.page import html_page
+    from segkey.reports.page import write_page
     from segkey.system import devices
-    from segkey.system.files import is_there, written_whole
+    from segkey.system.files import is_there
 
     is_there(html)  # nothing but a file is replaced; said before the work is done
     shown = loaded = None
-    if key:
-        loaded = options.load_key(key, passphrase_file)
+    if secret.key:
+        loaded, password = opening.load_key(secret), opening.encode(secret.ffx_password)
         shown = gallery.of_runs(
             runs, loaded, shards, devices.choose(device), password, console.TerminalProgress()
         )
@@ -103,11 +103,9 @@ def _write_page(
             console.warn(f"{name}: {why}")
     else:
         console.note("No test images are shown: they need the model's key, --key FILE.")
-    page = html_page(runs, shown, broken, loaded).encode("utf-8", "replace")
-    with written_whole(html) as file:
-        file.write(page)
+    size = write_page(html, runs, shown, broken, loaded)
     console.show(
-        f"{html}: {len(runs)} run{'s' * (len(runs) != 1)}, {reports.in_bytes(len(page))}; open it "
+        f"{html}: {len(runs)} run{'s' * (len(runs) != 1)}, {reports.in_bytes(size)}; open it "
         "in a browser"
     )
 

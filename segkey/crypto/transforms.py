@@ -77,7 +77,7 @@ class BlockTransform(v2.Transform):
     """A cipher as a v2 transform without parameters; calling it encrypts.
 
     Of a nested sample, images are encrypted (`tv_tensors.Image`, `tv_tensors.Video`, Pillow images;
-    where there is none, the first tensor), and everything else is returned as it is: masks, boxes,
+    if there are none, the first tensor), and everything else is returned as it is: masks, boxes,
     labels. What was a tv_tensor stays one. A Pillow image becomes one again, or a
     `tv_tensors.Image` where its values do not fit. Threads may share a transform.
 

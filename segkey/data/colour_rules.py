@@ -72,6 +72,7 @@ def palettes(case: Case) -> None:
 
 
 def transparent(case: Case) -> None:
+    """Transparent pixels in masks."""
     seen = case.survey.transparent
     if seen.count:
         case.say(

@@ -21,6 +21,8 @@ ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".tgz", ".gz"}  # that may hold image
 # Lossless, so that a mask can be in it; of two files for one mask these are taken.
 LOSSLESS = {".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
 
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"}
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM")
 
 

@@ -7,6 +7,7 @@ NOTE, WARN, REFUSE = Severity.NOTE, Severity.WARN, Severity.REFUSE
 
 
 def turned(case: Case) -> None:
+    """Images and masks that EXIF data turns differently."""
     told = {
         "image": "images are turned by their EXIF data where their masks are not",
         "mask": "masks are turned by their EXIF data where their images are not",

@@ -1,4 +1,4 @@
-"""Take in somebody's data: find it, look at it, conclude how it is read, say what is odd."""
+"""Take in a user's data: find it, look at it, conclude how it is read, say what is odd."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

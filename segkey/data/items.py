@@ -47,7 +47,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was noticed about somebody's data.
+    """What was noticed about a user's data.
 
     Attributes:
         severity: whether it is said, warned of, or stops.

@@ -53,6 +53,11 @@ def palette_mask(mask: np.ndarray, classes: Sequence[str] = ()) -> Image.Image:
     return picture
 
 
+def blended(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> Image.Image:
+    """An RGB image under its classes' colours, in its own size and without a legend."""
+    return Image.blend(picture, palette_mask(mask, classes).convert("RGB"), _STRENGTH)
+
+
 def overlay(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> Image.Image:
     """An image under its classes' colours, with a legend of those that occur below it.
 
@@ -65,7 +70,7 @@ def overlay(picture: Image.Image, mask: np.ndarray, classes: Sequence[str]) -> I
         RGB, as high as the image and the legend together. A small image is enlarged by a whole
         number.
     """
-    coloured = Image.blend(picture, palette_mask(mask, classes).convert("RGB"), _STRENGTH)
+    coloured = blended(picture, mask, classes)
     times = max(1, math.ceil(_LEAST_SIDE / max(picture.size)))
     coloured = coloured.resize(
         (times * picture.width, times * picture.height), Image.Resampling.NEAREST

@@ -21,7 +21,10 @@ from segkey.model.leakage import (
 )
 from segkey.model.runs import Run
 from segkey.shards import Split, find_splits, open_splits
+from segkey.shards.header import Header
 from segkey.shards.memory import MemorySplit
+
+PHOTOGRAPHS = "photographs"  # the name of an attacker's own images, as a split
 
 
 def open_test_split(
@@ -81,6 +84,39 @@ def attackers_splits(run: Run, shards: list[Path] | None = None) -> dict[str, Sp
             "named_by": "user" if shards else "run",
         }
     return splits
+
+
+def photographs(run: Run, path: Path, count: int) -> MemorySplit:
+    """The first plain images in a folder or list, of any kind and without masks, as a split.
+
+    Args:
+        run: says to which size they are brought.
+        path: as for `segkey.data.sources.find_pictures`.
+        count: at most so many; of these, unreadable ones are among the split's ``problems``.
+
+    Raises:
+        SegkeyError: no images there, or none that can be read.
+    """
+    items = sources.find_pictures(path).splits[ALL][:count]
+    preparation = Preparation(
+        run.size, pixel_range=run.header.range_of_pixels, channels=run.header.channels
+    )
+    split = MemorySplit(items, preparation, _plain_header(run, PHOTOGRAPHS))
+    split.origin = {"source": [str(path)], "named_by": "user"}
+    return split
+
+
+def _plain_header(run: Run, split: str) -> Header:
+    """That of plain images for a run."""
+    return replace(
+        run.header,
+        split=split,
+        method="none",
+        block_size=1,
+        max_value=255,
+        key_id="",
+        password_hash="",
+    )
 
 
 def read_pair(run: Run, image: Path, shard: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -184,13 +220,7 @@ def split_from_images(
         channels=run.header.channels,
     )
     header = replace(
-        run.header,
-        split=name if name in source.splits else ALL,
-        method="none",
-        block_size=1,
-        max_value=255,
-        key_id="",
-        password_hash="",
+        _plain_header(run, name if name in source.splits else ALL),
         ignore_index=source.ignore_index,
     )
     split = MemorySplit(items, preparation, header)

@@ -12,8 +12,8 @@ they tell which positions belong together, and leave of NP's key one sign per ch
 a stride. Where the network pads with a mean colour other than grey 127.5, the response at the
 border differs from that inside of the image by known sums of the original filters. These are
 linear equations for the key, and solve NP's exactly. Both are properties of the function that is
-computed: grey 127.5 is its own encryption, so that anybody can compute the response to it, and no
-exact way of writing the layer down could hide them. A tested lower bound, and no claim that other
+computed: grey 127.5 is its own encryption, so that the response to it needs no key, and no exact
+way of writing the layer down could hide them. A tested lower bound, and no claim that other
 methods withstand it.
 """
 

@@ -12,6 +12,7 @@ from segkey.model.locked_conv import put_in_place
 from segkey.model.network_registry import in_a_line, recorded
 
 _KNOWN_TO_WORK = ("torchvision", "segkey")  # with images of any size
+_USUAL_STRIDE = 32  # other encoders halve the image five times
 
 
 class Segmenter(nn.Module):
@@ -58,6 +59,11 @@ class Segmenter(nn.Module):
         """float (N, C, H, W) in 0 … 1 to logits (N, classes, H, W)."""
         made = self.fcn((pixels - self.mean) / self.std)
         return made["out"] if isinstance(made, dict) else made
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of images should be multiples of, besides the block size."""
+        return 1 if self.entry.origin in _KNOWN_TO_WORK else _USUAL_STRIDE
 
     def check_size(self, height: int, width: int) -> None:
         """Raise `SegkeyError` unless an image of that size becomes logits of that size."""

@@ -86,7 +86,7 @@ class Outputs:
                 file.write(f"\t{visible(path)}\t\n")
 
     def _read(self) -> set[str]:
-        """What an earlier run made; the list may come from anybody, and is not trusted."""
+        """What an earlier run made; the list is untrusted input."""
         if not is_there(self.out / NAME):
             return set()
         try:

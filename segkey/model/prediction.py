@@ -4,101 +4,118 @@
 >>> model = segkey.load("runs/latest")                      # doctest: +SKIP
 >>> key = segkey.Key.load("keys/segkey.key")                # doctest: +SKIP
 >>> mask = model.predict("photo.jpg", key)                  # doctest: +SKIP
+
+What is here works on NumPy arrays, without PyTorch: `segkey.model.run_model` computes with a run's
+network, `segkey.model.onnx_model` with an exported one.
 """
 
-import os
-import time
 import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
 from segkey.crypto import ciphers
 from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
-from segkey.data import augment, decode, peculiarities
-from segkey.data.items import Finding, Item, Problem
-from segkey.data.palette import overlay, palette_mask
+from segkey.data import augment, decode
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model.batches import as_pixels
-from segkey.model.networks import Segmenter
-from segkey.model.outputs import Outputs
-from segkey.model.runs import Run
-from segkey.system import devices
-from segkey.system.files import make_folder, written_whole
-from segkey.system.progress import SILENT, Progress
+from segkey.model import enlarging, tiling
+from segkey.model.onnx_file import OnnxFile
+from segkey.model.pictures import Picture, are_many, upright
+from segkey.model.tiling import SQUEEZED, Manner, Size
+from segkey.shards.header import Header
+from segkey.shards.unlock import cipher_for
 
-Picture = str | Path | Image.Image | np.ndarray | Tensor
-_BAND = 1 << 24  # logits enlarged at a time: 64 MB, whatever the size of the photograph
-_In, _Out = TypeVar("_In"), TypeVar("_Out")
+if TYPE_CHECKING:  # a customer's machine has no torch
+    import torch
+
+    from segkey.model.runs import Run
 
 
 def load(
     run: str | Path,
     key: Key | Identity | None = None,
-    device: str | torch.device = "auto",
+    device: "str | torch.device" = "auto",
     precise: bool = False,
 ) -> "Model":
-    """The model of a run, ready to predict.
+    """The model of a run, or of a file that ``segkey export`` made, ready to predict.
 
     Args:
-        run: the run's folder, or ``runs/latest``.
-        key: opens a sealed run, in memory only; others need none here. What images are encrypted
-            with is given to `Model.predict`.
+        run: the run's folder, ``runs/latest``, or an ONNX file, which needs no PyTorch.
+        key: opens a sealed run or file, in memory only; others need none here. What images are
+            encrypted with is given to `Model.predict`.
         device: ``auto``, ``cuda``, ``cuda:1``, ``mps`` or ``cpu``.
         precise: float32 even where the device computes in bfloat16.
 
     Raises:
-        SegkeyError: no run there, damaged weights, no such device, or a sealed run of another key.
+        SegkeyError: no run there, damaged weights, no such device, a sealed run of another key, or
+            a file that segkey did not export.
     """
-    if isinstance(key, str | torch.device):  # the device once stood second
+    if key is not None and not isinstance(key, Key | Identity):  # the device once stood second
         key, device = None, key
-    where = device if isinstance(device, torch.device) else devices.choose(device)
-    return Model(Run.open(run).unlock(key), where, precise)
+    return model_of(opened(run).unlock(key), device, precise)
 
 
-class Model:
+def opened(path: str | Path) -> "Run | OnnxFile":
+    """A run, or an exported file, which may have to be unlocked.
+
+    Raises:
+        SegkeyError: it is neither.
+    """
+    if Path(path).is_file():
+        return OnnxFile.open(path)
+    try:
+        from segkey.model.runs import Run
+    except ModuleNotFoundError as error:
+        raise SegkeyError(
+            f"{path} is no file that segkey exported, and a run needs {error.name}, which is not "
+            "installed",
+            "pip install segkey, or let the owner export the run: segkey export RUN --onnx",
+        ) from None
+    return Run.open(path)
+
+
+def model_of(
+    source: "Run | OnnxFile", device: "str | torch.device" = "auto", precise: bool = False
+) -> "Model":
+    """The model of what was opened and unlocked; ``device`` and ``precise`` as for `load`."""
+    if isinstance(source, OnnxFile):
+        from segkey.model.onnx_model import OnnxModel
+
+        return OnnxModel(source, str(device))
+    from segkey.model.run_model import RunModel
+    from segkey.system import devices
+
+    where = devices.choose(device) if isinstance(device, str) else device
+    return RunModel(source, where, precise)
+
+
+class Model(ABC):
     """A trained network with what it was trained on.
 
     Attributes:
-        run: where it came from; ``run.header`` names its method, block size, key and classes.
-        device: where it computes.
-        precise: float32 even where the device computes in bfloat16.
+        name: of the run that it comes from.
+        header: its method, block size, key and classes, as a shard would say them.
+        size: (H, W) of the images it was trained on.
+        multiple: what the sides of its input must be multiples of.
+        fixed: the only size that it takes; None if it takes others.
     """
 
-    def __init__(self, run: Run, device: torch.device, precise: bool = False):
-        self.run, self.device, self.precise = run, device, precise
-        self._network = run.load_model(device)
-
-    def __repr__(self) -> str:
-        header, (height, width) = self.run.header, self.run.size
-        label = ciphers.method_label(header.method, header.block_size)
-        key = f", key {header.key_id}" if header.key_id else ""
-        return (
-            f"<segkey model {self.run.name}: {self._network.name}, {height}x{width}, "
-            f"{len(self.classes)} classes, {label}{key}, on {self.device}>"
-        )
-
-    @property
-    def network(self) -> Segmenter:
-        """The network, in evaluation mode: float (N, C, H, W) in 0 … 1, encrypted, to logits."""
-        return self._network
+    name: str
+    header: Header
+    size: Size
+    multiple: int
+    fixed: Size | None
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names; a mask holds their numbers."""
-        return self.run.header.classes
+        return self.header.classes
 
     def predict(
         self,
@@ -106,6 +123,11 @@ class Model:
         key: Key | None = None,
         password: bytes | None = None,
         batch_size: int = 32,
+        *,
+        tile: int | Size | None = None,
+        overlap: int | None = None,
+        scale: float | None = None,
+        flip: bool = False,
     ) -> np.ndarray | list[np.ndarray]:
         """Segment images: resize as in training, encrypt, predict, and resize the masks back.
 
@@ -115,51 +137,58 @@ class Model:
                 (N, 3, H, W).
             key: the model's key. With another one, or none, segkey warns, and the masks are poor.
             password: the FFX password, if the model was trained with a fixed one.
-            batch_size: images per batch.
+            batch_size: images, or tiles of one image, per batch.
+            tile: instead of squeezing an image to the size of training, cut it into windows of
+                this side, or (H, W), in pixels.
+            overlap: of neighbouring tiles; 64, or a quarter of a smaller tile, if not given.
+            scale: resize an image by this before it is cut; 1 for its own size. Without a tile the
+                image goes through the network as a whole.
+            flip: average the scores with those of the mirrored image.
 
         Returns:
             uint8 (H, W) of class numbers, of the image's own size (upright, as its EXIF data says);
             a list for a list.
 
         Raises:
-            SegkeyError: an image that cannot be read, or the right key without the right password.
+            SegkeyError: an image that cannot be read, the right key without the right password, or
+                a tile that does not fit the blocks or the network.
         """
-        if not _are_many(images):
-            return self.predict([images], key, password, batch_size)[0]
+        many, manner = are_many(images), self.manner(tile, overlap, scale, flip)
         cipher, masks = self.cipher(key, password), []
-        for start in range(0, len(images), batch_size):
-            batch, pixels = self._prepared(images[start : start + batch_size])
-            masks += self.masks(
-                pixels, [(picture.height, picture.width) for picture in batch], cipher
-            )
-        return masks
+        for pictures in _batches(images if many else [images], batch_size):
+            masks += self._masks_of(pictures, cipher, manner, batch_size)
+        return masks if many else masks[0]
 
-    @torch.inference_mode()
     def probabilities(
         self,
         images: Picture | list[Picture],
         key: Key | None = None,
         password: bytes | None = None,
         batch_size: int = 32,
+        *,
+        tile: int | Size | None = None,
+        overlap: int | None = None,
+        scale: float | None = None,
+        flip: bool = False,
     ) -> np.ndarray | list[np.ndarray]:
         """How likely each class is at each pixel: the softmax of the enlarged logits.
 
         Args:
-            images, key, password, batch_size: as for `predict`, whose masks hold the likeliest.
+            images, key, password, batch_size, tile, overlap, scale, flip: as for `predict`, whose
+                masks hold the likeliest.
 
         Returns:
             float32 (classes, H, W), of the image's own size; a list for a list.
         """
-        if not _are_many(images):
-            return self.probabilities([images], key, password, batch_size)[0]
+        many, manner = are_many(images), self.manner(tile, overlap, scale, flip)
         cipher, found = self.cipher(key, password), []
-        for start in range(0, len(images), batch_size):
-            batch, pixels = self._prepared(images[start : start + batch_size])
-            for each, picture in zip(self._logits(pixels, cipher, 255), batch, strict=True):
-                size = (picture.height, picture.width)
-                logits = F.interpolate(each[None], size, mode="bilinear", align_corners=False)
-                found.append(logits[0].softmax(0).cpu().numpy())
-        return found
+        for each in images if many else [images]:
+            picture = self._upright(each)
+            bands = self._bands(picture, cipher, manner, batch_size)
+            size = (picture.height, picture.width)
+            logits = enlarging.enlarged(np.concatenate(list(bands), 1), size)
+            found.append(enlarging.softmax(logits))
+        return found if many else found[0]
 
     def cipher(self, key: Key | None, password: bytes | None = None) -> Cipher | None:
         """What images are encrypted with before prediction; None if they stay plain.
@@ -169,374 +198,176 @@ class Model:
         Raises:
             SegkeyError: the right key, but not the FFX password that goes with it.
         """
-        header = self.run.header
+        header = self.header
         if header.method == "none":
             return None
         if key is None:
             _warn(
-                f"no key was given: run {self.run.name} needs key {header.key_id}, so its masks "
+                f"no key was given: run {self.name} needs key {header.key_id}, so its masks "
                 f"will be poor"
             )
             return None
         if key.id == header.key_id:
-            return self.run.cipher(key, password)
+            return cipher_for(header, key, password, self.path)
         _warn(
-            f"key {key.id} is not the key of run {self.run.name}, which is {header.key_id}: its "
+            f"key {key.id} is not the key of run {self.name}, which is {header.key_id}: its "
             f"masks will be poor"
         )
         return ciphers.from_key(header.method, key, header.block_size, header.channels, password)
 
-    @torch.inference_mode()
+    def manner(
+        self,
+        tile: int | Size | None = None,
+        overlap: int | None = None,
+        scale: float | None = None,
+        flip: bool = False,
+    ) -> Manner:
+        """How to bring images to the network, checked; arguments are those of `predict`.
+
+        Raises:
+            SegkeyError: a tile, an overlap or a scale that is not possible with this network.
+        """
+        sides = (tile, tile) if isinstance(tile, int) else tile
+        asked = Manner(sides, overlap, scale, flip)
+        return tiling.check(asked, self.multiple, self.header.block_size, self.fixed)
+
     def masks(
         self,
         pixels: np.ndarray,
-        sizes: list[tuple[int, int]],
+        sizes: list[Size],
         cipher: Cipher | None,
         divided_by: int = 255,
+        flip: bool = False,
     ) -> list[np.ndarray]:
         """Masks of some images of the network's size.
 
         Args:
-            pixels: uint8 (N, 3, h, w), plain.
+            pixels: uint8 (N, C, h, w), plain.
             sizes: (H, W) of each mask.
             cipher: from `cipher`, or an attacker's; None feeds the images as they are.
             divided_by: what images are divided by that are fed as they are.
+            flip: average with the mirrored images.
 
         Returns:
             uint8 (H, W) each.
         """
-        logits = self._logits(pixels, cipher, divided_by)
+        logits = self._scores(pixels, cipher, divided_by, flip)
+        return [self._classes_at(each, size) for each, size in zip(logits, sizes, strict=True)]
+
+    def mask_of_tiles(
+        self,
+        image: np.ndarray,
+        size: Size,
+        cipher: Cipher | None,
+        manner: Manner,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """The mask of one image that is not squeezed.
+
+        Args:
+            image: uint8 (C, h, w), plain, scaled as ``manner`` says.
+            size: (H, W) of the mask.
+            cipher: as for `masks`.
+            manner: from `manner`.
+            batch_size: tiles per batch.
+
+        Returns:
+            uint8 (H, W).
+        """
+        bands = self._tiled(image, cipher, manner, batch_size)
+        return enlarging.classes_of_bands(bands, image.shape[1], size)
+
+    def target(self, whole: Size, manner: Manner) -> Size:
+        """(H, W) that an image of some size is brought to: the network's own, or scaled."""
+        return self.size if manner.squeezes else manner.scaled(whole)
+
+    def prepared(self, picture: Image.Image, manner: Manner = SQUEEZED) -> np.ndarray:
+        """An upright image as uint8 (C, h, w), of the size that it is brought to."""
+        size = self.target(decode.whole_size(picture), manner)
+        return augment.as_array(picture, size, is_image=True)
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """Of the run or the file, for messages."""
+
+    @abstractmethod
+    def logits(self, images: np.ndarray, divided_by: int | None = None) -> np.ndarray:
+        """The network's answer to images that are encrypted already, as a host without the key
+        gets them.
+
+        Args:
+            images: uint8 or uint16 (N, C, h, w).
+            divided_by: what makes them 0 … 1; the method's largest value, if not given.
+
+        Returns:
+            float32 (N, classes, h, w).
+        """
+
+    @abstractmethod
+    def _logits(self, pixels: np.ndarray, cipher: Cipher | None, divided_by: int) -> Any:
+        """The network's answer, float32 (N, classes, h, w), of plain images uint8 (N, C, h, w)."""
+
+    @abstractmethod
+    def _mirrored(self, logits: Any) -> Any:
+        """Logits turned left to right."""
+
+    @abstractmethod
+    def _as_array(self, logits: Any) -> np.ndarray:
+        """Logits as a NumPy array."""
+
+    @abstractmethod
+    def _classes_at(self, logits: Any, size: Size) -> np.ndarray:
+        """The likeliest class after resizing, uint8 (H, W), of logits (classes, h, w)."""
+
+    def _scores(
+        self, pixels: np.ndarray, cipher: Cipher | None, divided_by: int = 255, flip: bool = False
+    ) -> Any:
+        made = self._logits(pixels, cipher, divided_by)
+        if not flip:
+            return made
+        turned = np.ascontiguousarray(pixels[..., ::-1])  # before it is encrypted
+        return (made + self._mirrored(self._logits(turned, cipher, divided_by))) / 2
+
+    def _masks_of(
+        self, images: list[Picture], cipher: Cipher | None, manner: Manner, batch_size: int
+    ) -> list[np.ndarray]:
+        pictures = [self._upright(each) for each in images]
+        sizes = [(each.height, each.width) for each in pictures]
+        pixels = [self.prepared(each, manner) for each in pictures]
+        if manner.squeezes:
+            return self.masks(np.stack(pixels), sizes, cipher, flip=manner.flip)
         return [
-            classes_at(each, size).cpu().numpy() for each, size in zip(logits, sizes, strict=True)
+            self.mask_of_tiles(each, size, cipher, manner, batch_size)
+            for each, size in zip(pixels, sizes, strict=True)
         ]
 
-    def _prepared(self, images: Sequence[Picture]) -> tuple[list[Image.Image], np.ndarray]:
-        """Images upright, and uint8 (N, C, h, w) of the network's size."""
-        header = self.run.header
-        batch = [_upright(image, header.range_of_pixels, header.channels) for image in images]
-        arrays = [augment.as_array(each, self.run.size, is_image=True) for each in batch]
-        return batch, np.stack(arrays)
+    def _upright(self, image: Picture) -> Image.Image:
+        return upright(image, self.header.range_of_pixels, self.header.channels)
 
-    def _logits(self, pixels: np.ndarray, cipher: Cipher | None, divided_by: int) -> Tensor:
-        """float32 (N, classes, h, w), of plain images of the network's size."""
-        images = torch.from_numpy(pixels).to(self.device)
-        images, max_value = (
-            (cipher.encrypt(images), cipher.max_value) if cipher else (images, divided_by)
-        )
-        with devices.mixed_precision(self.device, not self.precise):
-            return self._network(as_pixels(images, max_value)).float()
+    def _bands(
+        self, picture: Image.Image, cipher: Cipher | None, manner: Manner, batch_size: int
+    ) -> Iterator[np.ndarray]:
+        pixels = self.prepared(picture, manner)
+        if manner.squeezes:
+            yield self._as_array(self._scores(pixels[None], cipher, flip=manner.flip)[0])
+        else:
+            yield from self._tiled(pixels, cipher, manner, batch_size)
+
+    def _tiled(
+        self, image: np.ndarray, cipher: Cipher | None, manner: Manner, batch_size: int
+    ) -> Iterator[np.ndarray]:
+        def scores(windows: np.ndarray) -> np.ndarray:
+            return self._as_array(self._scores(windows, cipher, flip=manner.flip))
+
+        needs = self.multiple, self.header.block_size, self.fixed
+        return tiling.bands(image, manner, *needs, scores, batch_size)
 
 
-def _are_many(images: object) -> bool:
-    """Whether these are several images: a list, or a batch in one tensor."""
-    return isinstance(images, list | tuple) or (isinstance(images, Tensor) and images.ndim == 4)
-
-
-def _as_image_array(image: Tensor) -> np.ndarray:
-    """A tensor (C, H, W) as uint8 (H, W, C).
-
-    Raises:
-        SegkeyError: another shape, or values beyond 0 … 1 of a floating-point tensor.
-    """
-    image = image.detach().cpu().as_subclass(Tensor)
-    if image.ndim != 3 or len(image) not in (1, 3, 4):
-        raise SegkeyError(
-            f"a tensor of shape {tuple(image.shape)} is not an image",
-            "give (3, H, W) or (1, H, W), or (N, 3, H, W) for several",
-        )
-    if image.is_floating_point():
-        if not (image.min() >= 0 and image.max() <= 1):
-            raise SegkeyError(
-                f"a floating-point image has values from {image.min():.3g} to {image.max():.3g}",
-                "give pixels from 0 to 1, not normalised: the network does that itself",
-            )
-        image = (image * 255).round().to(torch.uint8)
-    array = image.permute(1, 2, 0).numpy()
-    return array[..., 0] if array.shape[2] == 1 else array
+def _batches(images: Any, size: int) -> Iterator[list[Picture]]:
+    for start in range(0, len(images), size):
+        yield list(images[start : start + size])
 
 
 def _warn(text: str) -> None:
     warnings.warn(text, SegkeyWarning, stacklevel=4)
-
-
-def _upright(
-    image: Picture, pixel_range: tuple[int, int] | None = None, channels: int = 3
-) -> Image.Image:
-    """Anything that is an image, upright, with the channels of the network."""
-    if isinstance(image, str | Path):
-        return decode.load_image(Path(image), pixel_range, channels=channels)
-    if isinstance(image, Tensor):
-        image = _as_image_array(image)
-    if isinstance(image, np.ndarray):
-        if (
-            image.dtype != np.uint8
-            or image.ndim not in (2, 3)
-            or (image.ndim == 3 and image.shape[2] not in (3, channels))
-        ):
-            raise SegkeyError(
-                f"an array of type {image.dtype} and shape {image.shape} is not an image",
-                "give uint8 of shape (H, W, 3), or (H, W) for grey",
-            )
-        image = Image.fromarray(np.ascontiguousarray(image))
-    if not isinstance(image, Image.Image) or not image.width * image.height:
-        raise SegkeyError(
-            f"a {type(image).__name__} is not an image",
-            "give a path, a Pillow image, or a uint8 array (H, W, 3)",
-        )
-    return decode.with_channels(image, channels, "the image", pixel_range)
-
-
-def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """The likeliest class of each pixel after resizing to another size.
-
-    Logits are resized, bilinearly as the network itself enlarges them from an eighth of its input,
-    and not the
-    finished classes: enlarged to the nearest, those would show every pixel of the network's input
-    as a stair. A band of rows at a time, as 21 classes of a 12-megapixel photograph would take a
-    gigabyte.
-
-    Args:
-        logits: float (classes, h, w).
-        size: (H, W).
-
-    Returns:
-        uint8 (H, W).
-    """
-    classes, h, w = logits.shape
-    height, width = size
-    if (h, w) == (height, width):
-        return _likeliest(logits)
-    out = torch.empty(size, dtype=torch.uint8, device=logits.device)
-    rows = max(1, _BAND // (classes * width))
-    for top in range(0, height, rows):
-        y = torch.arange(top, min(top + rows, height), device=logits.device)
-        y = ((y + 0.5) * (h / height) - 0.5).clamp(
-            0, h - 1
-        )  # where pixels' centres fall, as F.interpolate has it
-        above = y.long()
-        below = (above + 1).clamp(max=h - 1)
-        rows_of = logits.index_select(1, above), logits.index_select(1, below)
-        band = torch.lerp(*rows_of, (y - above)[:, None].to(logits.dtype))
-        band = F.interpolate(band[None], (len(y), width), mode="bilinear", align_corners=False)[0]
-        out[top : top + len(y)] = _likeliest(band)
-    return out
-
-
-def _likeliest(logits: Tensor) -> Tensor:
-    """argmax over the first dimension, uint8; on the CPU, `max` is 5 times as fast as `argmax`."""
-    return logits.max(0).indices.byte()
-
-
-@dataclass
-class Predicted:
-    """What came of predicting many images.
-
-    Attributes:
-        images: how many masks were written.
-        pixels: class name to how many pixels, over all images.
-        seen: class name to how many images it occurs in.
-        problems: images that were left out, with reasons.
-        animated: names of images of which only the first frame was used.
-        files: for each image its ``image``, ``mask`` and, with overlays, ``overlay``, the latter
-            two below the folder.
-        peculiar, examples: images by what is unusual about them (`segkey.data.peculiarities`), and
-            the name of one.
-        seconds: how long it took, without loading the model.
-    """
-
-    images: int = 0
-    pixels: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    animated: list[str] = field(default_factory=list)
-    files: list[dict[str, str]] = field(default_factory=list)
-    peculiar: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def see(self, name: str, peculiar: set[str]) -> None:
-        """Take what is unusual about an image into account."""
-        self.animated += [name] if "frames" in peculiar else []
-        for kind in peculiar:
-            self.peculiar[kind] += 1
-            self.examples.setdefault(kind, name)
-
-    def findings(self) -> list[Finding]:
-        """What is to be said of the images."""
-        return list(peculiarities.lines(self.peculiar, self.examples, self.images))
-
-    def count(self, mask: np.ndarray, classes: tuple[str, ...]) -> None:
-        """Take a mask into account."""
-        self.images += 1
-        counts = np.bincount(mask.reshape(-1), minlength=len(classes))
-        for name, pixels in zip(classes, counts.tolist(), strict=True):
-            self.pixels[name] = self.pixels.get(name, 0) + pixels
-            self.seen[name] = self.seen.get(name, 0) + (pixels > 0)
-
-    def summary(self, run: str) -> dict:
-        """The document of ``segkey predict --json``."""
-        total = sum(self.pixels.values())
-        return {
-            "run": run,
-            "images": self.images,
-            "left_out": [{"name": problem.name, "why": problem.why} for problem in self.problems],
-            "animated": self.animated,
-            "files": self.files,
-            "seconds": round(self.seconds, 3),
-            "classes": {
-                name: {"images": self.seen[name], "share": self.pixels[name] / total}
-                for name in self.pixels
-            },
-        }
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """An image on its way to the network."""
-
-    item: Item
-    pixels: np.ndarray
-    size: tuple[int, int]
-    peculiar: set[str]
-
-
-def predict_files(
-    model: Model,
-    cipher: Cipher | None,
-    items: list[Item],
-    out: Path,
-    overlays: bool = False,
-    strict: bool = False,
-    force: bool = False,
-    batch_size: int = 32,
-    workers: int | None = None,
-    progress: Progress = SILENT,
-) -> Predicted:
-    """Write a palette PNG mask for each image below ``out/masks``, under the image's own name.
-
-    Threads decode ahead of the network and write behind it, so that it never waits for files.
-
-    Args:
-        model: from `load`.
-        cipher: from `Model.cipher`.
-        items: from `segkey.data.sources.find_pictures`.
-        out: the folder; no name leads out of it.
-        overlays: also write each image under its classes' colours, with a legend, below
-            ``out/overlays``.
-        strict: stop at the first image that cannot be used; the others are predicted otherwise.
-        force: write into a folder that is not empty, replacing files.
-        batch_size: images per batch.
-        workers: threads.
-        progress: hears of every image.
-
-    Raises:
-        SegkeyError: ``out`` is not empty, no image can be used, or (``strict``) one cannot.
-    """
-    if not force and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SegkeyError(
-            f"{out} already exists and is not empty",
-            "choose another --out, or use --force, which replaces what an earlier run made",
-        )
-    result, began = Predicted(), time.monotonic()
-    pixel_range = model.run.header.range_of_pixels
-    outputs = Outputs(out, items, overlays)
-
-    def load(item: Item) -> _Loaded | Problem:
-        return _load(item, model.run.size, pixel_range, model.run.header.channels)
-
-    with (
-        progress.task("predict", len(items)) as advance,
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-    ):
-        ahead, writing = max(2 * batch_size, 8), deque()
-        waiting: list[_Loaded] = []
-
-        def flush() -> None:
-            masks = model.masks(
-                np.stack([each.pixels for each in waiting]), [each.size for each in waiting], cipher
-            )
-            for each, mask in zip(waiting, masks, strict=True):
-                result.count(mask, model.classes)
-                path, beside = outputs.files_of(each.item)
-                result.files.append(outputs.line(each.item))
-                for file in filter(None, (path, beside)):
-                    make_folder(file.parent, below=out)
-                arguments = (each.item, mask, path, beside, model.classes, pixel_range)
-                writing.append(pool.submit(_write, *arguments))
-            advance(len(waiting))
-            waiting.clear()
-            while len(writing) > ahead:
-                writing.popleft().result()
-
-        for loaded in _ahead(pool, load, items, ahead):
-            if isinstance(loaded, Problem):
-                if strict:
-                    raise SegkeyError(
-                        f"{loaded.name}: {loaded.why}", "mend or remove it, or leave --strict out"
-                    )
-                result.problems.append(loaded)
-                advance(1)
-                continue
-            result.see(loaded.item.name, loaded.peculiar)
-            waiting.append(loaded)
-            if len(waiting) == batch_size:
-                flush()
-        if waiting:
-            flush()
-        for each in writing:
-            each.result()
-    if not result.images:
-        first = result.problems[0]
-        raise SegkeyError(f"none of {len(items)} images can be used; {first.name}: {first.why}")
-    outputs.finish(result.files)
-    result.seconds = time.monotonic() - began
-    return result
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[_In], _Out], inputs: Iterable[_In], count: int
-) -> Iterator[_Out]:
-    """Results in order, computed in threads at most ``count`` inputs ahead."""
-    waiting: deque = deque()
-    for each in inputs:
-        waiting.append(pool.submit(function, each))
-        if len(waiting) > count:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _load(
-    item: Item, size: tuple[int, int], pixel_range: tuple[int, int] | None, channels: int = 3
-) -> _Loaded | Problem:
-    try:
-        peculiar: set[str] = set()
-        least = partial(_least_size, size)
-        picture = decode.load_image(item.image, pixel_range, peculiar, channels, least)
-        seen = peculiarities.summed_up(peculiar)
-        pixels = augment.as_array(picture, size, is_image=True)
-        return _Loaded(item, pixels, decode.whole_size(picture), seen)
-    except SegkeyError as error:
-        return Problem(item.name, error.what.removeprefix(f"{item.image}: "))
-
-
-def _least_size(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    return augment.least_size(size, [None], (height, width))
-
-
-def _write(
-    item: Item,
-    mask: np.ndarray,
-    path: Path,
-    beside: Path | None,
-    classes: tuple[str, ...],
-    pixel_range: tuple[int, int] | None,
-) -> None:
-    with written_whole(path) as file:
-        palette_mask(mask, classes).save(file, format="PNG")
-    if beside:
-        # Decoded once more: keeping every photograph until its mask is there would take far more
-        # memory.
-        picture = overlay(decode.load_image(item.image, pixel_range), mask, classes)
-        with written_whole(beside) as file:
-            picture.save(file, format="JPEG", quality=90)

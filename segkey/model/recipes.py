@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from segkey.errors import SegkeyError
+from segkey.model.network_registry import DEFAULT
 from segkey.system.records import stated
 from segkey.system.validators import PATH, Kind, many, number, one_of, or_none, whole
 
@@ -116,22 +117,48 @@ class Recipe:
         return self
 
 
+_SCRATCH = Recipe(
+    optimizer="adamw",
+    lr=0.001,
+    lr_min=0.0,
+    restart=0,
+    weight_decay=0.01,
+    epochs=100,
+    batch_size=16,
+    weights="none",
+    crop_scale=0.25,
+)
+AUTO = "auto"  # `choose` decides
 RECIPES = {
     # The paper's table (section 4.1); the starting weights follow from its baseline, see
     # examples/results/README.md.
     "paper": Recipe(),
-    "scratch": Recipe(
-        optimizer="adamw",
-        lr=0.001,
-        lr_min=0.0,
-        restart=0,
-        weight_decay=0.01,
-        epochs=100,
-        batch_size=16,
-        weights="none",
-        crop_scale=0.25,
-    ),
+    "scratch": _SCRATCH,
+    # What a laptop finishes: hundreds of images of 128 pixels in under an hour.
+    "laptop": replace(_SCRATCH, epochs=30, batch_size=8),
 }
+_NETWORKS = {"laptop": "resnet14"}  # of recipes that are made for one
+
+
+def choose(name: str, network: str | None, starts: bool, has_gpu: bool) -> tuple[str, str]:
+    """The recipe and the network of a training.
+
+    Without a GPU the paper's recipe takes weeks, and its weights are a download that may fail, so
+    `AUTO` is ``laptop`` there, and ``paper`` with a GPU; also if the user named a network or
+    weights, which belong to a training that they have thought about.
+
+    Args:
+        name: of a recipe, or `AUTO`.
+        network: that the user named, or None.
+        starts: whether the user named weights to start from.
+        has_gpu: whether the device is one.
+
+    Returns:
+        Both names.
+    """
+    if name == AUTO:
+        name = "paper" if has_gpu or network or starts else "laptop"
+    return name, network or _NETWORKS.get(name, DEFAULT)
 
 
 def recipe(name: str, **overrides: object) -> Recipe:
@@ -141,7 +168,8 @@ def recipe(name: str, **overrides: object) -> Recipe:
         SegkeyError: an unknown name, or a value that is not possible.
     """
     if name not in RECIPES:
-        raise SegkeyError(f"there is no recipe '{name}'", f"recipes: {', '.join(RECIPES)}")
+        listed = ", ".join((AUTO, *RECIPES))
+        raise SegkeyError(f"there is no recipe '{name}'", f"recipes: {listed}")
     given = {key: value for key, value in overrides.items() if value is not None}
     if given.get("encoder_weights"):  # they take the place of the recipe's own
         given = {"weights": "none"} | given

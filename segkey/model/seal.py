@@ -17,7 +17,7 @@ _PLAIN = "model.safetensors"
 
 
 def seal(run: runs.Run, recipients: Sequence[str]) -> runs.Run:
-    """Encrypt a run's weights in place, for these recipients and nobody else.
+    """Encrypt a run's weights in place, for exactly these recipients.
 
     Args:
         run: finished; one that is sealed already has been given its key (`runs.Run.unlock`), and is

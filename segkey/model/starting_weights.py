@@ -247,7 +247,7 @@ def _from_torchvision(network: Network, weights: str) -> tuple[State, str]:
                 f"the {weights} weights {file.name} are neither cached nor reachable "
                 f"({type(error).__name__})",
                 f"download {url} and put it at {file}, or give it with --weights FILE, or train "
-                f"with --recipe scratch",
+                f"from random weights with --recipe scratch (--recipe laptop without a GPU)",
             ) from None
         finally:
             socket.setdefaulttimeout(patience)

@@ -3,7 +3,7 @@
 A block has several outputs of the same filter if M is larger than the stride, so that the weights
 of a locked model are a convolution's once the right key undoes the lock, and not with another key.
 How much of them is one is the evidence: 1 for the right key, and for others what chance gives,
-which is measured with keys of nobody. With M = stride there is little to see, or nothing; the
+which is measured with random keys. With M = stride there is little to see, or nothing; the
 original's weights tell it in any case.
 """
 
@@ -26,7 +26,7 @@ from segkey.model.weights import read_weights
 from segkey.shards.header import MAX_BLOCK
 from segkey.system.shell import word
 
-_STRANGERS = 10  # keys of nobody that chance is measured with
+_STRANGERS = 10  # random keys that chance is measured with
 _SAYS_NOTHING = 0.95  # chance so high that the right key could not be told
 _MOST = 1 << 10  # of a kernel, its stride, padding and dilation, in a file from elsewhere
 
@@ -40,7 +40,7 @@ class Match:
         key_id: of the key.
         method: with which it explains it best.
         explained: share of the weights, up to 1.
-        by_chance: the largest share with keys of nobody.
+        by_chance: the largest share with random keys.
     """
 
     customer: str
@@ -65,7 +65,7 @@ def whose(model: Path, keys: Iterable[tuple[str, Key]], original: Run | None = N
 
     Args:
         model: a run's folder, or a bare file of weights; nothing that ``run.json`` says is used.
-        keys: with the name of whoever has each.
+        keys: with the name of each one's owner.
         original: the run that was locked: tells keys apart where the weights alone do not.
 
     Raises:
@@ -82,7 +82,7 @@ def whose(model: Path, keys: Iterable[tuple[str, Key]], original: Run | None = N
     def explained(method: str, key: Key) -> float:
         transform = SignedPermutation.of(ciphers.from_key(method, key, m, channels))
         weight = transform_weight(layer, transform.inverse)
-        return _likeness(weight, plain) if plain is not None else _convolution_in(layer, weight)
+        return _similarity(weight, plain) if plain is not None else _convolution_in(layer, weight)
 
     methods = ("shf", "shf+np") if layer.rows.whole else ("np",)
     for method in methods:
@@ -196,7 +196,7 @@ def _convolution_in(layer: LockedConv, weight: Tensor) -> float:
     return float(len(phases) * same.square().sum() / total) if total > 0 else 0.0
 
 
-def _likeness(weight: Tensor, plain: Tensor) -> float:
+def _similarity(weight: Tensor, plain: Tensor) -> float:
     """The cosine of two weights, at least 0."""
     sizes = weight.norm() * plain.norm()
     return max(0.0, float((weight * plain).sum() / sizes)) if sizes > 0 else 0.0

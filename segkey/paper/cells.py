@@ -107,7 +107,14 @@ def _conditions(run: runs.Run, result: Result) -> dict:
     return {name: value for name, value in found.items() if name != "classes"}
 
 
-def why_stale(folder: Path, cell: CellResult, splits: dict[str, Split], key: Key) -> str:
+def needed(cell: Cell) -> list[str]:
+    """The names of the cells that nobody else may work on while this one is made."""
+    return [cell.name, *([Cell("none", 1, cell.seed).name] if cell.locked else [])]
+
+
+def why_stale(
+    folder: Path, cell: CellResult, splits: dict[str, Split], key: Key, wrong_keys: int
+) -> str:
     """Why the result of a cell does not count; empty if it does."""
     if not authenticity.is_authentic("cell", cell.source or {}, key):
         return f"it was not made with key {key.id}"
@@ -124,5 +131,7 @@ def why_stale(folder: Path, cell: CellResult, splits: dict[str, Split], key: Key
         "the training images or masks": (cell.trained_on, splits["train"].fingerprint),
         "the version of segkey": (tested["versions"]["segkey"], VERSION),
     }
+    if cell.has_score and cell.incorrect and cell.incorrect.keys < wrong_keys:
+        return f"{cell.incorrect.keys} wrong keys were tried, and {wrong_keys} are wanted"
     changed = [name for name, (before, now) in pairs.items() if before != now]
     return f"since it was made, {' and '.join(changed)} changed" if changed else ""

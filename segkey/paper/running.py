@@ -1,5 +1,6 @@
 """Run the grid: train and attack one cell after another, and keep each when it is finished."""
 
+import contextlib
 import os
 import shutil
 import time
@@ -22,6 +23,7 @@ from segkey.paper.cells import (
     damage,
     describe,
     locked,
+    needed,
     why_stale,
 )
 from segkey.paper.findings import examine
@@ -31,6 +33,7 @@ from segkey.paper.results import CellResult, Results, read_cell
 from segkey.paper.settings import (
     LEAST,
     PASSWORD,
+    WORKING,
     Settings,
     check_folder,
     claim,
@@ -48,6 +51,9 @@ _TRAIN_PASSES = 3.0  # a training image takes about three times as long as one t
 
 class Experiment:
     """A folder of cells that are all made alike; under torchrun all ranks work on each.
+
+    Several processes may work in one folder: each takes cells that no other is making. The folder
+    itself is held only while settings, plain shards and ``results.json`` are written.
 
     Args:
         source: from `open_data`.
@@ -73,6 +79,7 @@ class Experiment:
         self.device, self.watch, self.workers = device, watch or Watch(), workers
         self.diverged: list[str] = []  # cells whose training did, in this run
         self.left_out: dict[str, str] = {}  # cells that cannot be used, and why
+        self.elsewhere: list[str] = []  # cells that another process was making at the end
         self._said: set[str] = set()
 
     def run(self, cells: Sequence[Cell]) -> Results:
@@ -87,13 +94,14 @@ class Experiment:
         """
         check_folder(self.out)
         make_folder(self.out)
-        with distributed.sole_writer(self.out), warnings.catch_warnings():
-            warnings.simplefilter(
-                "once", SegkeyWarning
-            )  # what is said of one cell's weights is true of all
-            if distributed.is_main():
-                claim(self.out, self.settings.document(self.source, self.key.id), self.watch.say)
-            splits = self._open_plain_shards()
+        with warnings.catch_warnings():
+            # What is said of one cell's weights is true of all.
+            warnings.simplefilter("once", SegkeyWarning)
+            with distributed.sole_writer(self.out, wait=True):
+                if distributed.is_main():
+                    wanted = self.settings.document(self.source, self.key.id)
+                    claim(self.out, wanted, self.watch.say)
+                splits = self._open_plain_shards()
             names = {cell.name for cell in cells}
             known = distributed.broadcast(self._finished(splits))
             finished = {name: result for name, result in known.items() if name in names}
@@ -106,9 +114,7 @@ class Experiment:
                     f"{name} is {'measured again' if name in names else 'left out'}: {why}"
                 )
             with self.watch.grid(len(missing), self._passes(missing)):
-                for number, cell in enumerate(missing, len(cells) - len(missing) + 1):
-                    self.watch.say(f"{number}/{len(cells)}  {cell.name}")
-                    self._make(cell, splits)
+                self._make_all(missing, len(cells), splits)
             results = self.write(splits)
             if self.left_out and not results.cells:
                 name, why = next(iter(self.left_out.items()))
@@ -117,6 +123,35 @@ class Experiment:
                     "restore its folder, or remove it to begin anew",
                 )
             return results
+
+    def _make_all(self, missing: list[Cell], total: int, splits: dict[str, Split]) -> None:
+        """Make the cells that no other process is making."""
+        number, waiting = total - len(missing), missing
+        for _ in range(2):  # the second time, those that another process may have let go of
+            held = []
+            for cell in waiting:
+                with contextlib.ExitStack() as stack:
+                    if not all([stack.enter_context(self._hold(name)) for name in needed(cell)]):
+                        held.append(cell)
+                        continue
+                    number += 1
+                    if cell.name in distributed.broadcast(self._finished(splits)):
+                        continue  # another process was faster
+                    self.watch.say(f"{number}/{total}  {cell.name}")
+                    self._make(cell, splits)
+            waiting = held
+        self.elsewhere = [cell.name for cell in waiting]
+        if self.elsewhere:
+            self.watch.say(
+                f"{', '.join(self.elsewhere)}: another process is making this; give the command "
+                "again when it has ended"
+            )
+
+    def _hold(self, name: str) -> contextlib.AbstractContextManager[bool]:
+        """Keep other processes from making the cell of this name."""
+        folder = self.out / WORKING / name
+        make_folder(folder)
+        return distributed.writer_if_free(folder)
 
     def _make(self, cell: Cell, splits: dict[str, Split]) -> None:
         """Train and attack a cell, or report why it is left out; overwrites nothing finished."""
@@ -168,7 +203,7 @@ class Experiment:
             except SegkeyError as error:
                 self.left_out[folder.name] = error.what
                 continue
-            if why := why_stale(folder, cell, splits, self.key):
+            if why := why_stale(folder, cell, splits, self.key, self.settings.wrong_keys):
                 self._say_once(f"{file} does not count: {why}")
             else:
                 results[folder.name] = cell
@@ -274,6 +309,10 @@ class Experiment:
 
     def write(self, splits: dict[str, Split]) -> Results:
         """Write ``results.json`` from all finished cells, and return it."""
+        with distributed.sole_writer(self.out, wait=True):
+            return self._write(splits)
+
+    def _write(self, splits: dict[str, Split]) -> Results:
         order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
         cells = sorted(
             self._finished(splits).values(),

@@ -19,6 +19,7 @@ from segkey.reports.commands import (
     prediction_table,
 )
 from segkey.reports.data_tables import class_table, describe_source
+from segkey.reports.exports import export_document, export_table
 from segkey.reports.locks import (
     folded_sentence,
     locked_table,
@@ -50,6 +51,8 @@ __all__ = [
     "describe_prediction",
     "describe_training",
     "evaluation_table",
+    "export_document",
+    "export_table",
     "files_table",
     "import_table",
     "in_bytes",

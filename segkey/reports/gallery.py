@@ -13,7 +13,7 @@ from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 from segkey.model.batches import BatchLoader
 from segkey.model.evaluation_splits import open_test_split
-from segkey.model.prediction import Model
+from segkey.model.run_model import RunModel
 from segkey.model.runs import Run
 from segkey.reports import preview
 from segkey.shards import Split
@@ -43,7 +43,7 @@ class Sample:
 
 
 def take(
-    model: Model,
+    model: RunModel,
     split: Split | MemorySplit,
     cipher: Cipher,
     count: int,
@@ -129,7 +129,7 @@ def of_runs(
             try:
                 cipher = run.cipher(key, password)
                 split = open_test_split(run, shards)
-                model = Model(run.unlock(key), device)
+                model = RunModel(run.unlock(key), device)
                 found.taken[run.name] = take(model, split, cipher, count)
             except SegkeyError as error:
                 found.notes[run.name] = f"No test images are shown: {error.what}."

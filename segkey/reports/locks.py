@@ -68,8 +68,8 @@ def whose_table(model: Path, found: list) -> Table:
         )
     table.footnote = (
         "explained: how much of the locked weights is a convolution (with --original: how like the "
-        "original's they are) once the key has undone the lock; by chance: the most that a key of "
-        "nobody explains"
+        "original's they are) once the key has undone the lock; by chance: the most that a "
+        "random key explains"
     )
     return table
 

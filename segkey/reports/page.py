@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
+from pathlib import Path
 
 import jinja2
 import numpy as np
@@ -35,6 +36,7 @@ from segkey.reports.verdicts import (
     nothing_to_judge,
     suite_verdict,
 )
+from segkey.system.files import written_whole
 from segkey.system.shell import option, word
 from segkey.system.words import duration, per_cent
 from segkey.version import VERSION
@@ -91,6 +93,16 @@ class Group:
     baseline: str
     chart: KeyChart | None
     classes: tuple[str, ...]
+
+
+def write_page(
+    path: Path, runs: list, samples=None, left_out: Sequence[Problem] = (), key=None
+) -> int:
+    """Write `html_page` to a file; returns its size in bytes."""
+    page = html_page(runs, samples, left_out, key).encode("utf-8", "replace")
+    with written_whole(path) as file:
+        file.write(page)
+    return len(page)
 
 
 def html_page(runs: list, samples=None, left_out: Sequence[Problem] = (), key=None) -> str:

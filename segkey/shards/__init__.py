@@ -14,10 +14,21 @@ every row is checked when it is read, and an error names the row.
 """
 
 from segkey.shards.header import FORMAT, Header
-from segkey.shards.index import index_path, write_index
-from segkey.shards.reader import Shard, is_shard
-from segkey.shards.splits import Shards, Split, check_alike, find_splits, open_splits
-from segkey.shards.writer import Packed, Placed, ShardWriter
+
+_LAZY = {  # these import h5py, which prediction without PyTorch does without
+    "Packed": "writer",
+    "Placed": "writer",
+    "Shard": "reader",
+    "ShardWriter": "writer",
+    "Shards": "splits",
+    "Split": "splits",
+    "check_alike": "splits",
+    "find_splits": "splits",
+    "index_path": "index",
+    "is_shard": "reader",
+    "open_splits": "splits",
+    "write_index": "index",
+}
 
 __all__ = [
     "FORMAT",
@@ -35,3 +46,11 @@ __all__ = [
     "open_splits",
     "write_index",
 ]
+
+
+def __getattr__(name: str):
+    import importlib
+
+    if name not in _LAZY:
+        raise AttributeError(f"module 'segkey.shards' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"segkey.shards.{_LAZY[name]}"), name)

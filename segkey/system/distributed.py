@@ -165,11 +165,25 @@ def check_shared(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, wait: bool = False) -> Iterator[None]:
     """`segkey.system.files.sole_writer` for all ranks: the main rank locks until all are done."""
-    with files.sole_writer(folder) if is_main() else contextlib.nullcontext():
+    with files.sole_writer(folder, wait) if is_main() else contextlib.nullcontext():
         check_shared(folder)
         yield
+        barrier()
+
+
+@contextlib.contextmanager
+def writer_if_free(folder: Path) -> Iterator[bool]:
+    """`sole_writer`, where a folder that another process holds is no error: False on all ranks."""
+    with contextlib.ExitStack() as held:
+        free = True
+        if is_main():
+            try:
+                held.enter_context(files.sole_writer(folder))
+            except files.HeldError:
+                free = False
+        yield broadcast(free)
         barrier()
 
 

@@ -298,9 +298,15 @@ def _text(path: Path, file: IO[bytes], limit: int) -> str:
     return data.decode("utf-8-sig")
 
 
+class HeldError(SegkeyError):
+    """Another process holds a folder."""
+
+
 @contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold ``folder`` for this process; a second writer is refused while the first lives.
+
+    With ``wait``, the second waits instead; so only for work that ends soon.
 
     The lock goes with the open file, so a process that was killed leaves no lock to clean up
     (children that it forked keep it until they end; segkey's own workers are spawned, and do not).
@@ -315,9 +321,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
     with file:
         if fcntl:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
-                raise SegkeyError(
+                raise HeldError(
                     f"another segkey process is writing to {folder}",
                     "wait until it ends, or choose another folder",
                 ) from None

@@ -25,7 +25,7 @@ from segkey.system.distributed import barrier, is_main, is_single, rank, require
 from segkey.version import VERSION
 
 COMMANDS = ("encrypt", "train", "evaluate", "attack", "reproduce")
-_GRACE = 2.0  # seconds in which torchrun ends a rank after another one failed
+GRACE = 2.0  # seconds in which torchrun ends a rank after another one failed
 saving = threading.Lock()  # held while an interrupted rank saves: it ends with torchrun only then
 _LOST = re.compile(
     r"connection (closed|reset|refused)|broken pipe|gloo|nccl|process group|store", re.IGNORECASE
@@ -127,7 +127,7 @@ def last_words(error: SegkeyError) -> None:
                 encoding="utf-8",
             )
     if not is_single() and (not is_main() or isinstance(error, LostRankError)):
-        time.sleep(_GRACE)
+        time.sleep(GRACE)
 
 
 def leave(status: int | str | None) -> NoReturn:

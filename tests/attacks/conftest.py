@@ -35,12 +35,12 @@ def train(folder, source, key, method, block_size, password=None, epochs=10):
 def attacked(key):
     """Makes the subject of an attack of a run."""
 
-    def make(run, password=None, **how):
-        cipher = run.cipher(key, password)
+    def make(run, password=None, photographs=None, **how):
+        cipher, splits = run.cipher(key, password), evaluation_splits.attackers_splits(run)
+        if photographs:
+            splits |= {evaluation_splits.PHOTOGRAPHS: photographs}
         tested = evaluation_splits.open_test_split(run)
-        return attacks.Target.create(
-            run, tested, cipher, CPU, splits=evaluation_splits.attackers_splits(run), **how
-        )
+        return attacks.Target.create(run, tested, cipher, CPU, splits=splits, **how)
 
     return make
 

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from segkey import attacks
-from segkey.attacks import fitted_permutation, statistics
+from segkey.attacks import fitted_permutation, fitted_selection, statistics
 from segkey.attacks.layer_statistics import LayerStatistics
 from segkey.attacks.stem_moments import StemMoments
 from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.data import scenes, sources
+from segkey.model import evaluation_splits
 from segkey.model.batches import as_pixels
 from segkey.model.folding import fold_batchnorm
 from segkey.model.networks import Segmenter
@@ -40,6 +41,7 @@ class Planted:
     model: Segmenter
     cipher: Cipher
     device: torch.device = CPU
+    precise: bool = False
     looked_at: int = 0
 
     def spend(self, images: int) -> None:
@@ -154,6 +156,40 @@ def test_a_fixed_password_is_used_and_the_key_itself_is_found(plain, key):
     assert statistics._search(target, plain[12:], seed=0).cipher.same_as(cipher)
 
 
+def test_a_selection_is_fitted_to_the_first_layers(plain, key, monkeypatch):
+    """From other images than those of the training; FFX's table is unknown."""
+    monkeypatch.setattr(fitted_selection, "_STEPS", 40)
+    monkeypatch.setattr(fitted_selection, "_LAYERS", 3)
+    cipher = ciphers.from_key("ffx", key, 2, 3)
+    target = planted(cipher, plain[:12])
+    unknown = statistics._unknown(cipher, 0)
+    with statistics._frozen(target.model):
+        found = fitted_selection.fitted_selection(
+            target, plain[12:], unknown, np.random.default_rng(0)
+        )
+    assert np.array_equal(found.selected, cipher.selected)
+    assert target.looked_at == 40 * 4
+
+
+def test_half_of_the_positions_are_chosen_with_the_gradient_of_a_sigmoid():
+    scores = torch.tensor([0.0, 2.0, -1.0, 1.0], requires_grad=True)
+    chosen = fitted_selection.halved(scores)
+    (chosen * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
+    assert chosen.tolist() == [0, 1, 0, 1]
+    soft = scores.detach().sigmoid()
+    torch.testing.assert_close(scores.grad, torch.tensor([1.0, 2, 3, 4]) * soft * (1 - soft))
+
+
+def test_positions_lie_over_an_image_as_the_cipher_takes_them(plain, key):
+    cipher = ciphers.from_key("np", key, 4, 3)
+    pixels = as_pixels(plain[:1], 255)
+    selected = torch.from_numpy(cipher.selected.astype(np.float32))
+    over = fitted_selection.over_blocks(selected, cipher, pixels)
+    torch.testing.assert_close(
+        pixels + over * (1 - 2 * pixels), as_pixels(cipher.encrypt(plain[:1]), 255)
+    )
+
+
 def test_a_permutation_is_fitted_to_the_first_layers(plain, key):
     """No random one comes as near; the key itself is not found."""
     cipher = ciphers.from_key("shf", key, 4, 3)
@@ -225,6 +261,24 @@ def test_the_attack_scores_what_it_found_and_keeps_no_key(target):
     assert "parts" not in result.details
     if result.details["found"]:
         assert result.mean_iou == target.correct().mean_iou
+
+
+def test_photographs_of_another_kind_take_the_place_of_validation_images(
+    target, attacked, tmp_path, photographs
+):
+    from PIL import Image
+
+    for number, image in enumerate(photographs[:4]):
+        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    (tmp_path / "4.png").write_bytes(b"not among the first four")
+    split = evaluation_splits.photographs(target.run, tmp_path, 4)
+    assert [problem.name for problem in split.problems] == ["3.png"]
+    own = attacked(target.run, photographs=split)
+    result = statistics.statistics(own, attacks.Budget(images=4), 0)
+    assert (result.details["split"], result.details["images"]) == ("photographs", 3)
+    assert not result.chosen_on_test
+    assert own.settings["attackers_images"]["photographs"] == split.fingerprint
 
 
 def test_a_folded_network_is_attacked_by_what_is_usual(plain, key):

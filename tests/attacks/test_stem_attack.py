@@ -1,6 +1,7 @@
 """The weights of a locked stem give its key away: on locked models, whose truth is known."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from torch import nn
 from segkey import Key, SegkeyError, attacks
 from segkey.attacks import stem
 from segkey.attacks.cipher_parts import agreement
+from segkey.attacks.locked_statistics import locked_candidates
+from segkey.attacks.statistics import is_folded
 from segkey.crypto import ciphers
 from segkey.data import scenes
 from segkey.model import locked_runs
+from segkey.model.folding import fold_batchnorm
 from segkey.model.lock import lock_network
 from segkey.model.networks import Segmenter
 from segkey.model.runs import Run
@@ -136,11 +140,50 @@ def test_the_stored_mean_tells_all_signs_of_filters_that_are_not_smooth(key):
     assert only.same_as(cipher)
 
 
+def told_by_statistics(model: Segmenter, cipher) -> list:
+    """Candidates of the attack on statistics, from other scenes than the model remembers."""
+    images = np.stack([scenes.draw(6, number, 64)[0] for number in range(8)])
+    plain = torch.from_numpy((images.transpose(0, 3, 1, 2) * 0.8).astype(np.uint8))
+    target, unknown = SimpleNamespace(model=model), cipher.rekeyed(Key(bytes(32)))
+    return locked_candidates(target, plain, unknown, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("method", "block_size"), [("np", 4), ("np", 16), ("shf", 4), ("shf+np", 4)], ids=str
+)
+@pytest.mark.parametrize("folded", [False, True])
+def test_without_a_telling_border_stored_statistics_give_the_key(key, method, block_size, folded):
+    model = remembering(network(grey=True, norm=True))
+    cipher = ciphers.from_key(method, key, block_size)
+    locked = lock_network(model, cipher)
+    if folded:
+        locked = fold_batchnorm(locked)
+    assert is_folded(find_stem(locked)) == folded
+    assert not find_stem(locked).convolution.border.any()
+    assert told_by_statistics(locked, cipher)[0].same_as(cipher)
+
+
+def test_what_the_border_tells_needs_no_statistics(key):
+    cipher = ciphers.from_key("shf+np", key, 4)
+    locked = lock_network(network(norm=True), cipher)  # which stores a mean of 0, a variance of 1
+    (only,) = told_by_statistics(locked, cipher)
+    assert only.same_as(cipher)
+
+
+def test_without_a_border_and_where_nothing_was_stored_nothing_is_told(key):
+    cipher = ciphers.from_key("np", key, 4)
+    candidates = told_by_statistics(lock_network(network(grey=True, norm=True), cipher), cipher)
+    assert not any(each.same_as(cipher) for each in candidates)
+
+
 def test_shuffled_patches_are_refused_by_name(key):
     cipher = ciphers.from_key("shf", key, 4)
     locked = lock_network(network(4, 4, 0, smooth=True), cipher)
-    with pytest.raises(SegkeyError, match="kernel 4 and stride 4 let several pixels"):
+    why = "kernel 4 and stride 4 let several pixels"
+    with pytest.raises(SegkeyError, match=why):
         found(locked, cipher)
+    target = SimpleNamespace(model=locked, cipher=cipher)
+    assert why in stem.why_lock_tells_nothing(target)
 
 
 def test_where_it_does_not_fit(key):
@@ -162,7 +205,9 @@ def test_the_attack_on_a_locked_run_reaches_the_score_of_the_key(
 ):
     run = Run.open(shutil.copytree(plain_run.path, tmp_path / "plain"))
     target = attacked(locked_runs.lock_run(run, key, method, 4))
-    (line,) = attacks.run_attacks(target, ["stem"]).attacks
+    line, other = attacks.run_attacks(target, ["stem", "statistics"]).attacks
+    assert other.details["found"]
+    assert other.mean_iou == line.mean_iou
     assert line.details["found"]
     assert line.details["source"] == "the stored border"
     assert line.mean_iou == target.correct().mean_iou

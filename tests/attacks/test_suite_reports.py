@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from making import segkey
 from rich.console import Console
-from typer.testing import CliRunner
 
 from segkey import attacks, reports
-from segkey.cli import app
 from segkey.model.results import read
 from segkey.model.runs import Run
 from segkey.model.survey import find
@@ -256,13 +255,6 @@ def ready(np_run, key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     return folder
-
-
-def segkey(*arguments):
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def test_attacks_by_name_are_kept_and_reported(ready):

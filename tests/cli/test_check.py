@@ -2,11 +2,10 @@
 
 import json
 
+import making
 import pytest
 from laying import few_bits, mask, pairs, photo
-from typer.testing import CliRunner
 
-from segkey.cli import app
 from segkey.shards import Shard, open_splits
 
 
@@ -16,9 +15,7 @@ def segkey(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
     def run(*arguments):
-        result = CliRunner().invoke(app, list(map(str, arguments)))
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
+        result = making.segkey(*arguments)
         return result.exit_code, result.stdout, result.stderr
 
     return run

@@ -10,11 +10,13 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 import typer
 from making import SMALL_NETWORK
 from PIL import Image
@@ -23,6 +25,7 @@ from typer.testing import CliRunner
 from segkey.cli import app, console
 from segkey.crypto.keys import Key
 from segkey.data import scenes
+from segkey.model import recipes
 from segkey.shards import Shard
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
@@ -251,6 +254,24 @@ def test_keygen_force_over_a_hostile_key_file_answers_in_words(segkey, tmp_path)
     assert status == 0
     assert "warning: the earlier file is kept as mine-earlier.key" in stderr
     assert refused(segkey("inspect", "mine-earlier.key"), "mine-earlier.key is not a segkey key")
+
+
+@pytest.mark.slow
+def test_the_four_lines_of_the_card_work_on_any_machine(segkey, tmp_path, monkeypatch):
+    """Without a GPU and without reachable weights; another small network, for one epoch."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(recipes._NETWORKS, "laptop", "thin")
+    short = replace(recipes.RECIPES["laptop"], epochs=1)
+    monkeypatch.setitem(recipes.RECIPES, "laptop", short)
+    scenes.write(tmp_path / "images", 4, 1, 1, size=64)
+    assert segkey("keygen")[0] == 0
+    assert segkey("encrypt", "images/", "--method", "np", "-M", 4)[0] == 0
+    status, _, stderr = segkey("train")
+    assert status == 0
+    assert "There is no GPU here: thin is trained" in stderr
+    status, stdout, _ = segkey("attack", "--wrong-keys", 100)
+    assert status == 0
+    assert "100" in stdout
 
 
 # ------------------------------------------------------------------ bad input
@@ -650,7 +671,8 @@ def test_version(segkey):
 # ------------------------------------------------------------------ the demo
 
 
-def test_demo_goes_the_whole_way_and_refuses_to_overwrite(segkey, tmp_path, monkeypatch):
+def test_demo_goes_the_whole_way_and_keeps_what_it_has_finished(segkey, tmp_path, monkeypatch):
+    from segkey.model import training
     from segkey.paper import demonstration
 
     monkeypatch.setattr(demonstration, "SIZE", (32, 32))
@@ -661,15 +683,22 @@ def test_demo_goes_the_whole_way_and_refuses_to_overwrite(segkey, tmp_path, monk
     assert status == 0
     assert "What the key is worth" in stdout
     assert "What this shows, in mean IoU: FFX:" in stdout
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
-        "scenes",
-        "shards",
-        "runs",
-        "keys",
-    }
+    made = {"scenes", "shards", "runs", "keys", "overlay.png", "report.html"}
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == made
     assert len(list((tmp_path / "demo/scenes/images").rglob("*.jpg"))) == 22
-    assert refused(segkey(*quick), "demo/scenes already exists", "--force")
-    assert segkey(*quick, "--force")[0] == 0
+    assert len(Image.open(tmp_path / "demo/overlay.png").convert("RGB").getcolors(1 << 20)) > 20
+    assert "ffx-m4" in (tmp_path / "demo/report.html").read_text()
+    (tmp_path / "demo/runs/ffx-m4/attack.json").unlink()  # as if it had been stopped there
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", None)
+        again = segkey(*quick)
+    assert (again[0], again[1].splitlines()[-3:]) == (0, stdout.splitlines()[-3:])
+    assert refused(segkey(*quick, "--epochs", 2), "begun with other settings", "--force")
+
+
+def test_demo_leaves_folders_that_no_demo_made(segkey, tmp_path):
+    (tmp_path / "demo/runs").mkdir(parents=True)
+    assert refused(segkey("demo"), "demo/runs already exists, and no demo made it", "--force")
 
 
 def test_every_value_of_a_recipe_can_be_chosen(segkey, tmp_path, shards_folder):

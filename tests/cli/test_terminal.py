@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from segkey.cli import app, console, main, model, options
+from segkey.cli import app, completion, console, main, option_groups, train
 from segkey.crypto.ciphers import METHODS
 from segkey.data import palette, scenes
 from segkey.shards import Shard
@@ -191,9 +191,9 @@ def test_every_option_of_attack_reaches_it(monkeypatch):
             ],
         )
     )
-    groups = options.groups(module.attack.__wrapped__)
+    groups = option_groups.groups(module.attack.__wrapped__)
     given = {name: value for name, value in context.params.items() if name != "quiet"}
-    found = options.gathered(groups, given)
+    found = option_groups.gathered(groups, given)
     assert found["chosen"].names() == ["fine-tune", "search", "search-unlabelled"]
     assert found["spending"].budget(found["chosen"].fine_tune).percents == (5.0,)
     assert found["spending"].queries == 20
@@ -242,7 +242,7 @@ def test_the_shell_completes_networks(tmp_path):
 
 
 def test_completion_knows_every_method():
-    assert set(options.KNOWN_METHODS) == {
+    assert set(completion.KNOWN_METHODS) == {
         name for name, cipher in METHODS.items() if cipher.__module__.startswith("segkey.")
     }
 
@@ -348,7 +348,7 @@ def test_after_ctrl_c_behind_the_last_epoch_nothing_is_to_be_resumed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["segkey", "train", "--device", "cpu", "--name", "mine"])
     monkeypatch.setattr(console, "_interrupt_hint", console.RUN_AGAIN)
-    monkeypatch.setattr(model, "_begin", finish)
+    monkeypatch.setattr(train, "_begin", finish)
     with pytest.raises(SystemExit):
         main()
     told = "segkey: stopped; all 2 epochs are saved; next: segkey evaluate runs/mine\n"
@@ -385,7 +385,7 @@ def test_after_ctrl_c_only_a_run_that_was_begun_is_to_be_resumed(
         (stop, console.RUN_AGAIN),
         (begin, "go on with: segkey train --resume" + (f" --name {name}" if name else "")),
     ):
-        monkeypatch.setattr(model, "_begin", work)
+        monkeypatch.setattr(train, "_begin", work)
         with pytest.raises(SystemExit):
             main()
         assert capsys.readouterr().err.endswith(f"segkey: stopped; {hint}\n")

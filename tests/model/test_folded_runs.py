@@ -2,20 +2,25 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from making import CPU, copy_of, files, held, reconfigure, same
+from making import (
+    CPU,
+    copy_of,
+    files,
+    held,
+    recipients,
+    reconfigure,
+    same,
+    told,
+    unseen_scenes,
+)
 from safetensors import safe_open
 from torch import nn
-from typer.testing import CliRunner
 
 from segkey import SegkeyError
 from segkey.attacks import Target
 from segkey.attacks.statistics import is_folded, why_no_statistics
-from segkey.cli import app
-from segkey.crypto.age import Identity
-from segkey.data import scenes
 from segkey.model import evaluation_splits, folded_runs, locked_runs, seal, training
 from segkey.model.runs import Run
 from segkey.model.stem import find_stem
@@ -28,29 +33,13 @@ def run(tmp_path, plain_run) -> Run:
     return Run.open(tmp_path / "runs" / "plain")
 
 
-def command(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
-    assert result.exit_code == code, result.output
-    return " ".join((result.stdout if code == 0 else result.stderr).split())
-
-
 def predictions(run: Run, images: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
         return run.load_model(CPU)(images.float() / 255).argmax(1)
 
 
-def pictures(run: Run, count: int = 24) -> torch.Tensor:
-    """Scenes, uint8 (N, 3, H, W), that no training has seen."""
-    drawn = [scenes.draw(99, number, run.size[0])[0] for number in range(count)]
-    return torch.from_numpy(np.stack(drawn).transpose(0, 3, 1, 2).copy())
-
-
-def recipients(key) -> list[str]:
-    return list(Identity.of(key).recipients)
-
-
 def test_predictions_are_the_originals_and_no_statistics_are_left(run):
-    before, images = files(run.path), pictures(run)
+    before, images = files(run.path), unseen_scenes(run)
     made = folded_runs.fold_run(run)
     expected = predictions(run, images)
     assert len(expected.unique()) > 1
@@ -70,7 +59,7 @@ def test_predictions_are_the_originals_and_no_statistics_are_left(run):
 
 
 def test_a_locked_run_can_be_folded_and_stays_locked(run, key):
-    locked, images = locked_runs.lock_run(run, key, "shf+np", 4), pictures(run)
+    locked, images = locked_runs.lock_run(run, key, "shf+np", 4), unseen_scenes(run)
     made, encrypted = folded_runs.fold_run(locked), locked.cipher(key).encrypt(images)
     assert made.is_locked
     same_pixels = predictions(made, encrypted) == predictions(run, images)
@@ -90,15 +79,15 @@ def test_the_attack_on_statistics_takes_a_folded_run_by_what_is_usual(
 
 
 def test_commands_show_and_take_a_folded_run(run, tmp_path, key):
-    shown = command("fold", run.path, "--name", "mine")
+    shown = told("fold", run.path, "--name", "mine")
     assert "batch normalisations of plain are folded" in shown
     made = Run.open(run.path.parent / "mine")
-    (document,) = json.loads(command("inspect", made.path, "--json"))
+    (document,) = json.loads(told("inspect", made.path, "--json"))
     assert document["model"]["folded"] == [list(pair) for pair in made.configuration.model.folded]
-    assert "folded" in command("inspect", made.path)
-    assert command("inspect", "--verify", made.path)
-    assert "mean IoU" in command("evaluate", made.path, "--device", "cpu")
-    assert "is folded already" in command("fold", made.path, code=1)
+    assert "folded" in told("inspect", made.path)
+    assert told("inspect", "--verify", made.path)
+    assert "mean IoU" in told("evaluate", made.path, "--device", "cpu")
+    assert "is folded already" in told("fold", made.path, code=1)
 
 
 def test_what_cannot_be_is_refused_and_nothing_written(run, key, monkeypatch):

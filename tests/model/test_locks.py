@@ -6,16 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from making import CPU, files, held, reconfigure, same
+from making import CPU, files, held, recipients, reconfigure, same, told, unseen_scenes
 from torch import nn
-from typer.testing import CliRunner
 
 from segkey import Key, SegkeyError
 from segkey.attacks import Target, correct_plain_incorrect
-from segkey.cli import app
 from segkey.crypto import ciphers
-from segkey.crypto.age import Identity
-from segkey.data import scenes
 from segkey.model import (
     evaluation,
     evaluation_splits,
@@ -41,18 +37,6 @@ def run(tmp_path, plain_run) -> Run:
     return Run.open(shutil.copytree(plain_run.path, tmp_path / "runs" / "plain"))
 
 
-def command(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
-    assert result.exit_code == code, result.output
-    return " ".join((result.stdout if code == 0 else result.stderr).split())
-
-
-def pictures(run: Run, count: int = 24) -> torch.Tensor:
-    """Scenes, uint8 (N, 3, H, W), that no training has seen."""
-    drawn = [scenes.draw(99, number, run.size[0])[0] for number in range(count)]
-    return torch.from_numpy(np.stack(drawn).transpose(0, 3, 1, 2).copy())
-
-
 def predictions(network, images, cipher=None, kind=torch.float32, autocast=False):
     encrypted = cipher.encrypt(images) if cipher else images
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -70,7 +54,7 @@ def apart(predicted, expected) -> float:
 @pytest.mark.parametrize("method", METHODS)
 def test_confusion_matrices_are_equal_in_float64(run, key, method):
     made = locked_runs.lock_run(run, key, method, 4)
-    original, locked, images = run.load_model(CPU), made.load_model(CPU), pictures(run)
+    original, locked, images = run.load_model(CPU), made.load_model(CPU), unseen_scenes(run)
     expected = predictions(original, images, kind=torch.float64)
     assert len(expected.unique()) > 1
     assert torch.equal(predictions(locked, images, made.cipher(key), torch.float64), expected)
@@ -81,7 +65,7 @@ def test_confusion_matrices_are_equal_in_float64(run, key, method):
 def test_bfloat16_costs_a_locked_model_no_more_than_the_original(run, key, method):
     """The two round elsewhere, so that they agree as well as each does with float32."""
     made = locked_runs.lock_run(run, key, method, 4)
-    original, locked, images = run.load_model(CPU), made.load_model(CPU), pictures(run)
+    original, locked, images = run.load_model(CPU), made.load_model(CPU), unseen_scenes(run)
     exact, rounded = (
         predictions(original, images, autocast=autocast) for autocast in (False, True)
     )
@@ -228,25 +212,25 @@ def test_an_ordinary_run_can_be_attacked(run, key, plain_shards):
 
 def test_commands_take_a_locked_run(run, key, tmp_path, scenes_folder):
     key_file = key.save(tmp_path / "keys" / "own.key")
-    shown = command("lock", run.path, "--key", key_file, "--name", "mine", "-M", 8)
+    shown = told("lock", run.path, "--key", key_file, "--name", "mine", "-M", 8)
     assert "NP M=8" in shown
     assert key.id in shown
     made = run.path.parent / "mine"
-    assert "mean IoU" in command("evaluate", made, "--key", key_file, "--device", "cpu")
+    assert "mean IoU" in told("evaluate", made, "--key", key_file, "--device", "cpu")
     out = tmp_path / "masks"
     picture = sorted((scenes_folder / "images/test").iterdir())[0]
-    command("predict", made, picture, "-k", key_file, "--out", out, "--device", "cpu")
+    told("predict", made, picture, "-k", key_file, "--out", out, "--device", "cpu")
     assert len(list((out / "masks").iterdir())) == 1
-    assert "locked" in command("inspect", made)
-    command("attack", made, "-k", key_file, "--wrong-keys", 2, "--device", "cpu")
-    report = command("report", run.path.parent)
+    assert "locked" in told("inspect", made)
+    told("attack", made, "-k", key_file, "--wrong-keys", 2, "--device", "cpu")
+    report = told("report", run.path.parent)
     assert "NP, locked" in report
 
 
 def test_the_key_of_another_run_is_refused(run, key, other_key, tmp_path):
     made = locked_runs.lock_run(run, key, "np", 4)
     other = other_key.save(tmp_path / "other.key")
-    message = command("evaluate", made.path, "--key", other, "--device", "cpu", code=1)
+    message = told("evaluate", made.path, "--key", other, "--device", "cpu", code=1)
     assert f"was made with key {key.id}, not with key {other_key.id}" in message
 
 
@@ -352,7 +336,7 @@ def keys(tmp_path):
 
 @pytest.mark.parametrize("method, block_size", [("np", 4), ("np", 8), ("shf", 4), ("shf+np", 4)])
 def test_a_run_for_each_customer_and_whose_it_is(run, keys, method, block_size):
-    shown = command(
+    shown = told(
         *("lock", run.path, "--customers", *keys.values(), "-m", method, "-M", block_size),
         *("--name", "for"),
     )
@@ -369,11 +353,11 @@ def test_the_weights_are_the_evidence_and_not_what_run_json_says(run, keys, tmp_
     made = locked_runs.lock_run(run, Key.load(keys["b"]), "np", 4, name="found")
     reconfigure(made, data={"key_id": Key.load(keys["a"]).id}).save()
     folder = keys["a"].parent
-    assert "locked with the key of b" in command("whose", made.path, folder)
+    assert "locked with the key of b" in told("whose", made.path, folder)
     bare = shutil.copy(made.weights_file, tmp_path / "stolen.safetensors")
-    told = json.loads(command("whose", bare, folder, "--json"))
-    assert [each["customer"] for each in told["keys"] if each["is_the_locks"]] == ["b"]
-    assert "none of these keys" in command("whose", bare, keys["a"], keys["c"])
+    found = json.loads(told("whose", bare, folder, "--json"))
+    assert [each["customer"] for each in found["keys"] if each["is_the_locks"]] == ["b"]
+    assert "none of these keys" in told("whose", bare, keys["a"], keys["c"])
 
 
 def test_a_model_that_was_trained_on_is_still_known(run, keys):
@@ -391,17 +375,17 @@ def test_a_model_that_was_trained_on_is_still_known(run, keys):
 def test_where_the_weights_alone_say_nothing_the_original_does(run, keys):
     made = locked_runs.lock_run(run, Key.load(keys["b"]), "np", 2, name="found")
     arguments = ("whose", made.path, keys["b"].parent)
-    assert "The weights alone cannot tell" in command(*arguments)
-    assert "locked with the key of b" in command(*arguments, "--original", run.path)
+    assert "The weights alone cannot tell" in told(*arguments)
+    assert "locked with the key of b" in told(*arguments, "--original", run.path)
 
 
 def test_what_has_no_lock_is_said_to_have_none(run, keys):
-    assert "holds no locked layer" in command("whose", run.path, keys["a"], code=1)
+    assert "holds no locked layer" in told("whose", run.path, keys["a"], code=1)
 
 
 def test_a_folder_without_keys_is_refused(run, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "there are no keys in" in command("whose", run.path, tmp_path / "empty", code=1)
+    assert "there are no keys in" in told("whose", run.path, tmp_path / "empty", code=1)
 
 
 @pytest.mark.parametrize("damage", ["shape", "negative", "huge", "missing", "uneven"])
@@ -426,20 +410,16 @@ def test_customers_need_names_and_keys_of_their_own(run, keys, tmp_path):
     twin = shutil.copy(keys["a"], tmp_path / "keys" / "twin.key")
     before = files(run.path.parent)
     start = ("lock", run.path, "--customers")
-    assert "have the same key" in command(*start, keys["a"], twin, code=1)
+    assert "have the same key" in told(*start, keys["a"], twin, code=1)
     (tmp_path / "other").mkdir()
     same = Key(bytes([7]) * 32).save(tmp_path / "other" / "a.key")
-    assert "two customers' runs would be called" in command(*start, keys["a"], same, code=1)
-    command("lock", run.path, keys["a"], code=2)
-    command("lock", run.path, "--customers", code=2)
+    assert "two customers' runs would be called" in told(*start, keys["a"], same, code=1)
+    told("lock", run.path, keys["a"], code=2)
+    told("lock", run.path, "--customers", code=2)
     assert files(run.path.parent) == before
 
 
 # ------------------------------------------------------------------ sealed
-
-
-def recipients(*keys: Key) -> list[str]:
-    return [each for key in keys for each in Identity.of(key).recipients]
 
 
 @pytest.fixture
@@ -492,12 +472,12 @@ def test_each_customer_opens_their_own_run_and_the_owner_all(run, key, keys, tmp
     """``lock --customers --seal``, and what was locked of a sealed original without ``--seal``."""
     owner = key.save(tmp_path / "owner" / "owner.key")
     start = ("lock", run.path, "--customers", keys["a"], keys["b"])
-    shown = command(*start, "--seal", owner, "--name", "one")
+    shown = told(*start, "--seal", owner, "--name", "one")
     assert recipients(key)[0][:16] in shown
     customers = {name: Key.load(keys[name]) for name in "ab"}
     seal.seal(run, recipients(key))
-    assert "is not sealed for" in command(*start, "--identity", keys["c"], code=1)
-    command(*start, "--key", owner, "--name", "two")
+    assert "is not sealed for" in told(*start, "--identity", keys["c"], code=1)
+    told(*start, "--key", owner, "--name", "two")
     for base in ("one", "two"):
         for name, customer in customers.items():
             made = Run.open(run.path.parent / f"{base}-{name}")
@@ -507,14 +487,14 @@ def test_each_customer_opens_their_own_run_and_the_owner_all(run, key, keys, tmp
             assert same(Run.open(made.path).unlock(key).load_model(CPU).weights(), state)
             with pytest.raises(SegkeyError, match="not sealed for"):
                 Run.open(made.path).unlock(Key.load(keys["c"]))
-    assert "locked with the key of b" in command(
+    assert "locked with the key of b" in told(
         "whose", run.path.parent / "two-b", owner.parent, keys["b"]
     )
-    assert "locked with the key of a" in command(
+    assert "locked with the key of a" in told(
         *("whose", run.path.parent / "one-a", keys["a"], owner, "--original", run.path)
     )
-    assert "not for any of these" in command("whose", run.path.parent / "one-a", keys["c"], code=1)
+    assert "not for any of these" in told("whose", run.path.parent / "one-a", keys["c"], code=1)
 
 
 def test_a_key_that_opens_nothing_is_refused_with_customers(run, keys):
-    command("lock", run.path, "--customers", keys["a"], "--key", keys["b"], code=2)
+    told("lock", run.path, "--customers", keys["a"], "--key", keys["b"], code=2)

@@ -20,7 +20,7 @@ from segkey.crypto import ciphers
 from segkey.data import augment, decode, palette, scenes, sources
 from segkey.data.items import ALL, Item
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import prediction
+from segkey.model import enlarging, predicting, run_model, tiling
 from segkey.model.batches import as_pixels
 from segkey.system.names import free_path
 
@@ -42,7 +42,7 @@ def photos(tmp_path) -> Path:
 
 def predict(model, key, folder, out, **how):
     items = sources.find_pictures(folder).splits[ALL]
-    return prediction.predict_files(model, model.cipher(key), items, out, **how)
+    return predicting.predict_files(model, model.cipher(key), items, out, **how)
 
 
 # ------------------------------------------------------------------ masks
@@ -71,16 +71,24 @@ def test_at_the_network_s_own_size_the_mask_is_what_evaluation_counts(model, key
     st.integers(0, 99),
 )
 def test_resizing_in_bands_is_resizing_at_once(h, w, height, width, classes, seed):
-    logits = torch.randn(
-        classes, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
+    logits = torch.randn(classes, h, w, generator=torch.Generator().manual_seed(seed))
     whole = F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=False)[0]
+    assert np.allclose(enlarging.enlarged(logits.numpy(), (height, width)), whole, atol=1e-5)
+    cut = [logits.numpy()[:, :1], logits.numpy()[:, 1:3], logits.numpy()[:, 3:]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, "_BAND", classes * width * 3)  # three rows at a time
-        got = prediction.classes_at(logits, (height, width)).long()
-    lost = whole.max(0).values - whole.gather(0, got[None])[0]
-    assert got.shape == (height, width)
-    assert lost.max() < 1e-5  # the same class, or one that is as likely
+        for module in (run_model, enlarging):
+            patch.setattr(module, "BAND", classes * width * 3)  # three rows at a time
+        found = (
+            run_model.classes_at(logits, (height, width)),
+            torch.from_numpy(enlarging.classes_at(logits.numpy(), (height, width))),
+            torch.from_numpy(
+                enlarging.classes_of_bands((c for c in cut if c.size), h, (height, width))
+            ),
+        )
+    for got in found:
+        lost = whole.max(0).values - whole.gather(0, got[None].long())[0]
+        assert got.shape == (height, width)
+        assert lost.max() < 1e-5  # the same class, or one that is as likely
 
 
 def test_paths_pictures_and_arrays_give_the_same_and_a_list_gives_a_list(model, key, photos):
@@ -346,7 +354,7 @@ def test_a_second_run_replaces_what_the_first_made_and_nothing_else(model, key, 
     assert listed[1] == f"{first.files[0]['image']}\t{first.files[0]['mask']}\t"
     (out / "masks/mine.png").write_bytes(b"mine")
     one = sources.find_pictures(photos).splits[ALL][:1]
-    second = prediction.predict_files(model, model.cipher(key), one, out, force=True)
+    second = predicting.predict_files(model, model.cipher(key), one, out, force=True)
     there = {path.name for path in (out / "masks").rglob("*.png")}
     assert there == {"mine.png", Path(second.files[0]["mask"]).name}
     assert (out / "masks/mine.png").read_bytes() == b"mine"
@@ -378,11 +386,10 @@ def test_the_range_of_training_is_used_in_prediction(trained_run, tmp_path):
 
     dark = np.full((32, 32), 4095, np.uint16)
     Image.fromarray(dark).save(tmp_path / "a.png")
-    header = replace(trained_run.header, pixel_range="0:4095")
-    loaded = prediction._load(
-        Item("a.png", tmp_path / "a.png", None), (32, 32), header.range_of_pixels
-    )
-    assert (loaded.pixels == 255).all()
-    whole = prediction._load(Item("a.png", tmp_path / "a.png", None), (32, 32), None)
+    model = segkey.load(trained_run.path, device="cpu", precise=True)
+    item = Item("a.png", tmp_path / "a.png", None)
+    whole = predicting._load(model, item, tiling.SQUEEZED)
     assert (whole.pixels == 15).all()
     assert whole.peculiar == {"dark"}
+    model.header = replace(trained_run.header, pixel_range="0:4095")
+    assert (predicting._load(model, item, tiling.SQUEEZED).pixels == 255).all()

@@ -7,12 +7,11 @@ import numpy as np
 import pyrage
 import pytest
 import torch
-from making import CPU, Tiny, files, held, same
+from making import CPU, Tiny, files, held, recipients, same
 from safetensors.torch import load, load_file, save
 
 import segkey
 from segkey.crypto import age
-from segkey.crypto.age import Identity
 from segkey.errors import SegkeyError
 from segkey.model import networks, run_weights, runs, seal, sealed, weights
 from segkey.model.runs import Run
@@ -35,10 +34,6 @@ def run(tmp_path, trained_run, monkeypatch) -> Run:
 @pytest.fixture
 def sealed_run(run, key) -> Run:
     return seal.seal(run, recipients(key)).unlock(key)
-
-
-def recipients(*keys) -> list[str]:
-    return [each for key in keys for each in Identity.of(key).recipients]
 
 
 def reopened(run: Run, key=None) -> Run:

@@ -86,6 +86,22 @@ def test_the_scratch_recipe_warms_up_and_ends_near_nothing():
 
 
 @pytest.mark.parametrize(
+    "name, network, starts, has_gpu, chosen",
+    [
+        ("auto", None, False, False, ("laptop", "resnet14")),
+        ("auto", None, False, True, ("paper", "fcn_resnet50")),
+        ("auto", "resnet14", False, False, ("paper", "resnet14")),
+        ("auto", None, True, False, ("paper", "fcn_resnet50")),
+        ("laptop", None, False, True, ("laptop", "resnet14")),
+        ("laptop", "fcn_resnet50", False, False, ("laptop", "fcn_resnet50")),
+        ("scratch", None, False, False, ("scratch", "fcn_resnet50")),
+    ],
+)
+def test_the_recipe_fits_the_machine_unless_the_user_chose(name, network, starts, has_gpu, chosen):
+    assert recipes.choose(name, network, starts, has_gpu) == chosen
+
+
+@pytest.mark.parametrize(
     ("name", "overrides", "error"),
     [
         ("fast", {}, "no recipe 'fast'"),
@@ -127,7 +143,7 @@ def test_training_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(tmp_p
         )
     assert float(loss) == pytest.approx(
         lowest["val_loss"], rel=0.03
-    )  # trained in bfloat16 where there is
+    )  # trained in bfloat16 if the CPU has it
 
 
 def test_the_estimate_is_told_after_a_few_steps(tmp_path, shards_folder):
@@ -419,7 +435,7 @@ def broken_runs(tmp_path, trained_run):
 def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatch, broken_runs):
     from typer.testing import CliRunner
 
-    from segkey.cli import app, options
+    from segkey.cli import app, completion
 
     folder, told = broken_runs
     monkeypatch.chdir(tmp_path)
@@ -451,7 +467,7 @@ def test_broken_runs_are_named_and_left_out_of_every_report(tmp_path, monkeypatc
     page = (tmp_path / "page.html").read_text()
     assert "whole" in page
     assert all(f"<strong>{name}</strong>" in page for name in told)
-    assert "runs/latest" in options.complete_runs("runs/")
+    assert "runs/latest" in completion.complete_runs("runs/")
     result = CliRunner().invoke(app, ["inspect", "runs", "--json"])
     documents = json.loads(result.stdout)
     assert {Path(each["path"]).name for each in documents if "damage" in each} == told.keys()

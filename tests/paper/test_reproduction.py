@@ -1,5 +1,6 @@
 """``segkey reproduce`` on the built-in scenes: whole, killed and gone on with, refused."""
 
+import contextlib
 import json
 import math
 import os
@@ -31,6 +32,7 @@ from segkey.paper import tables
 from segkey.paper.settings import PASSWORD, differences
 from segkey.reports import preview
 from segkey.shards import encryption
+from segkey.system.files import sole_writer
 from segkey.system.json_files import read_json, write_json
 from segkey.system.progress import Progress
 
@@ -366,6 +368,76 @@ def test_a_model_that_cannot_be_loaded_is_left_out_of_the_figures(
     (out / "runs/plain/model.safetensors").unlink()
     assert "plain is left out of the figures" in reproduce(scenes_folder, out, key_file)
     assert numbers(out) == numbers(whole)
+
+
+def small_experiment(scenes_folder, out, key, keys=2):
+    """The experiment of `GRID`, its cells, and what it says."""
+    settings = paper.Settings(
+        (32, 32), recipes.recipe("scratch", epochs=2, batch_size=6), "resnet14", keys
+    )
+    said, watch = [], paper.Watch()
+    watch.say = said.append
+    source, cells = paper.open_data(scenes_folder, 1), paper.grid(["shf", "ffx"], [4], (32, 32))
+    return paper.Experiment(source, settings, key, out, torch.device("cpu"), watch), cells, said
+
+
+@pytest.mark.parametrize("lets_go", [True, False])
+def test_a_cell_that_another_process_makes_is_left_to_it(
+    tmp_path, monkeypatch, whole, scenes_folder, key, lets_go
+):
+    """The other cells are made; this one too, if the other process has let go of it by then."""
+    out = copied(whole, tmp_path, monkeypatch)
+    for name in ("shf-m4", "ffx-m4"):
+        (out / "runs" / name / "cell.json").unlink()
+    experiment, cells, said = small_experiment(scenes_folder, out, key)
+    (out / "working/shf-m4").mkdir(parents=True, exist_ok=True)
+    make, other = experiment._make, contextlib.ExitStack()
+
+    def make_and_let_go(cell, splits):
+        make(cell, splits)
+        if lets_go:
+            other.close()
+
+    monkeypatch.setattr(experiment, "_make", make_and_let_go)
+    with other:
+        other.enter_context(sole_writer(out / "working/shf-m4"))
+        results = experiment.run(cells)
+    assert [cell.run for cell in results.cells] == (CELLS if lets_go else ["plain", "ffx-m4"])
+    assert experiment.elsewhere == ([] if lets_go else ["shf-m4"])
+    assert any("another process is making this" in line for line in said) == (not lets_go)
+
+
+def test_a_cell_that_another_process_has_finished_meanwhile_is_not_made_again(
+    tmp_path, monkeypatch, whole, scenes_folder, key
+):
+    out = copied(whole, tmp_path, monkeypatch)
+    taken = out / "runs/ffx-m4/cell.json"
+    document = taken.read_text()
+    taken.unlink()
+    experiment, cells, _ = small_experiment(scenes_folder, out, key)
+    hold = experiment._hold
+
+    def finish_and_hold(name):
+        taken.write_text(document)
+        return hold(name)
+
+    monkeypatch.setattr(experiment, "_hold", finish_and_hold)
+    monkeypatch.setattr(experiment, "_make", None)
+    assert [cell.run for cell in experiment.run(cells).cells] == CELLS
+
+
+def test_there_may_be_more_wrong_keys_later(tmp_path, monkeypatch, whole, scenes_folder, key):
+    """Models are attacked again, not trained; fewer keys are other settings."""
+    out = copied(whole, tmp_path, monkeypatch)
+    experiment, cells, _ = small_experiment(scenes_folder, out, key, keys=3)
+    made = {cell.run: cell for cell in experiment.run(cells).cells}
+    before = {cell["run"]: cell for cell in numbers(whole)}
+    assert [made[name].incorrect.keys for name in ("shf-m4", "ffx-m4")] == [3, 3]
+    for name in ("shf-m4", "ffx-m4"):
+        assert set(before[name]["incorrect"]["values"]) <= set(made[name].incorrect.values)
+    assert read_json(out / "settings.json", "settings")["settings"]["wrong_keys"] == 3
+    with pytest.raises(SegkeyError, match="wrong keys 2, not 3"):
+        small_experiment(scenes_folder, out, key, keys=2)[0].run(cells)
 
 
 class Killed(BaseException):

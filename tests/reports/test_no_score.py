@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import making
 import numpy as np
 import pytest
 import torch
@@ -81,9 +82,7 @@ def ready(tmp_path, monkeypatch, trained_run, void_shards, key):
 
 
 def segkey(*arguments: object) -> str:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
+    result = making.segkey(*arguments)
     assert result.exit_code == 0, result.stderr
     return result.stdout
 

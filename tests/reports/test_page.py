@@ -19,7 +19,7 @@ from segkey import reports
 from segkey.cli import app
 from segkey.crypto import ciphers
 from segkey.model import evaluation, evaluation_splits
-from segkey.model.prediction import Model
+from segkey.model.run_model import RunModel
 from segkey.model.runs import Run
 from segkey.model.survey import find
 from segkey.paper import table1
@@ -286,7 +286,7 @@ def test_names_are_text_not_markup(page):
 def test_samples_are_what_evaluation_counts(runs, key):
     run = runs[0]
     model, split = (
-        Model(run, torch.device("cpu"), precise=True),
+        RunModel(run, torch.device("cpu"), precise=True),
         evaluation_splits.open_test_split(run),
     )
     taken = gallery.take(model, split, run.cipher(key), 6)
@@ -309,7 +309,7 @@ def test_the_encrypted_pictures_shown_do_not_give_the_key_away(runs, key):
     run = runs[0]
     cipher = run.cipher(key)
     split = evaluation_splits.open_test_split(run)
-    for sample in gallery.take(Model(run, torch.device("cpu")), split, cipher, 2):
+    for sample in gallery.take(RunModel(run, torch.device("cpu")), split, cipher, 2):
         assert not np.array_equal(sample.encrypted, cipher.encrypt(sample.image))
         turned = (sample.encrypted != sample.image)[:, :4, :4].reshape(-1)
         assert 0 < np.mean(turned == cipher.selected) < 1
@@ -501,6 +501,6 @@ def test_the_plain_image_is_fed_in_the_way_that_the_attack_found_better(runs, ke
         assert gallery._better_divisor(run, cipher) == divisor
     run.write_result("attack", document)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32)).astype(np.uint8)
-    model = Model(run, torch.device("cpu"), precise=True)
+    model = RunModel(run, torch.device("cpu"), precise=True)
     half = model.masks(pixels // 2 * 2, [(32, 32)], None, 510)[0]
     assert np.array_equal(half, model.masks(pixels // 2, [(32, 32)], None)[0])

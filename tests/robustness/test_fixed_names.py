@@ -577,7 +577,7 @@ def test_links_that_a_user_names_are_followed(tmp_path, world):
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
 def test_a_passphrase_comes_through_a_pipe_and_never_from_an_endless_file(tmp_path):
-    from segkey.cli.options import read_passphrase
+    from segkey.cli.opening import read_passphrase
 
     read, write = os.pipe()
     os.write(write, b"correct horse\n")

@@ -83,7 +83,7 @@ def run(step: dict, place: Path, number: int) -> None:
         die_at(encryption._Production, "_finish", step["die"])
     if "interrupt" in step:
         interrupt(**step["interrupt"])
-    distributed.VERSION = step.get("version", "1") if RANK == 1 else "1"
+    torchrun.VERSION = step.get("version", "1") if RANK == 1 else "1"
     torch.cuda.is_available = lambda: RANK in step.get("cuda", ())
     os.chdir(step["folders"][RANK] if "folders" in step else place)
     sys.argv = ["segkey", *(step["argvs"][RANK] if "argvs" in step else step["argv"])]
@@ -104,7 +104,7 @@ def run(step: dict, place: Path, number: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    torchrun._GRACE = 0
+    torchrun.GRACE = 0
     independent_batches()
     torchrun.join()  # for all commands, also after those that fail
     plan = Path(sys.argv[1])

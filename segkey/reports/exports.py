@@ -1,0 +1,62 @@
+"""What ``segkey export`` made, as a table and as JSON."""
+
+from rich.table import Table
+
+from segkey.reports.text import facts_of
+from segkey.system.words import in_bytes
+
+
+def export_table(made) -> Table:
+    """An exported file: what it takes, and how it compares with PyTorch."""
+    header, (height, width) = made.exported.header, made.exported.size
+    images = f"{height}x{width}"
+    if made.exported.any_size:
+        images += f", or any multiple of {made.exported.multiple}"
+    facts = [
+        ("file", f"{made.path}, {in_bytes(made.bytes)}"),
+        ("ONNX opset", made.exported.opset),
+        ("network", f"{made.exported.network}, {len(header.classes)} classes"),
+        ("images", f"{images}, any number per batch"),
+        ("needs", _needs(header)),
+        ("same class as PyTorch", f"{made.equal:.3%} of pixels, {_compared(made)}"),
+    ]
+    if made.recipients:
+        facts.append(("sealed for", ", ".join(made.recipients)))
+    return facts_of(f"Exported run {made.exported.run}", facts)
+
+
+def _needs(header) -> str:
+    if header.method == "none":
+        return "plain images"
+    return f"images encrypted with {header.method}, M = {header.block_size}, key {header.key_id}"
+
+
+def _compared(made) -> str:
+    count = len(made.compared.pixels)
+    return f"on {count} images ({made.compared.origin})"
+
+
+def export_document(made) -> dict:
+    """The document of ``segkey export --json``."""
+    exported = made.exported
+    return {
+        "file": str(made.path),
+        "bytes": made.bytes,
+        "format": exported.format,
+        "opset": exported.opset,
+        "network": exported.network,
+        "classes": list(exported.classes),
+        "size": list(exported.size),
+        "any_size": exported.any_size,
+        "multiple": exported.multiple,
+        "method": exported.method,
+        "block_size": exported.block_size,
+        "key_id": exported.key_id,
+        "recipients": list(made.recipients),
+        "same_class_as_pytorch": made.equal,
+        "compared": {
+            "images": len(made.compared.pixels),
+            "origin": made.compared.origin,
+            "real": made.compared.real,
+        },
+    }

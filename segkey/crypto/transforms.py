@@ -12,6 +12,8 @@ what every v2 transform takes, nested as a dataset gives it, and encrypts the im
     True
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from PIL import Image
@@ -32,8 +34,10 @@ class EncryptedImage(tv_tensors.Image):
     It is a `tv_tensors.Image`, and v2's transforms keep it one. ``ToDtype(…, scale=True)`` divides
     by `max_value`, where it would divide a plain uint16 image by 65535.
 
+    What torch makes of it and is uint16 again, such as a batch or a part, is one, too.
+
     Attributes:
-        max_value: what stands for 1; None if an operation lost it.
+        max_value: what stands for 1; None if images of different ones were joined.
     """
 
     max_value: int | None = None
@@ -56,6 +60,39 @@ class EncryptedImage(tv_tensors.Image):
         if isinstance(made, cls) and isinstance(args[0], cls):
             made.max_value = args[0].max_value
         return made
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        # torch cannot rebuild a subclass of uint16 in another process, as a DataLoader asks.
+        return EncryptedImage.of, (self.as_subclass(Tensor), self.max_value)
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        made = super().__torch_function__(func, types, args, kwargs)
+        return made if func is Tensor.as_subclass else _kept(made, args)
+
+
+def _kept(made: object, given: object) -> object:
+    """What torch made of encrypted images: uint16 still stands for them, in a batch, say.
+
+    torchvision makes plain tensors of what is stacked or indexed; of these, nobody would know what
+    to divide by.
+    """
+    if isinstance(made, tuple | list):
+        return (
+            type(made)(_kept(each, given) for each in made) if type(made) in (tuple, list) else made
+        )
+    if not isinstance(made, Tensor) or made.dtype != torch.uint16:
+        return made
+    values = {image.max_value for image in _encrypted(given)}
+    return EncryptedImage.of(made, values.pop() if len(values) == 1 else None)
+
+
+def _encrypted(given: object) -> Iterator[EncryptedImage]:
+    if isinstance(given, EncryptedImage):
+        yield given
+    elif isinstance(given, tuple | list):
+        for each in given:
+            yield from _encrypted(each)
 
 
 @F.register_kernel(F.to_dtype, EncryptedImage)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from segkey.data import formats
 from segkey.data.found import Found
 from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
-from segkey.data.others import Others
+from segkey.data.not_images import Others
 from segkey.data.pairing import Masks, masks_among, say_masks_elsewhere, say_twins
 from segkey.data.roles import ASIDE, IMAGE, MASK, Place, place_of, understood
 from segkey.data.unpaired import say_unpaired

@@ -16,15 +16,7 @@ from segkey.data.decode import DEEP, decode
 from segkey.data.deep_colours import deep_values
 from segkey.data.file_header import header, upright_size
 from segkey.data.items import Item, Source
-from segkey.data.masks import (
-    COLOUR,
-    PALETTE,
-    RawMask,
-    grey_of,
-    kind_of,
-    palette_colours,
-    raw_mask,
-)
+from segkey.data.masks import COLOUR, PALETTE, RawMask, grey_of, kind_of, palette_colours, raw_mask
 from segkey.data.preparation import why_sizes_differ
 from segkey.errors import SegkeyError
 from segkey.system import distributed

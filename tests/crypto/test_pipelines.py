@@ -139,6 +139,27 @@ def test_an_image_of_ffx_is_never_scaled_by_a_wrong_value():
     assert same(whole, image)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_of_a_loader_know_what_to_be_divided_by(workers):
+    data = Images(transforms.from_key("ffx", KEY, 4))
+    cipher = ciphers.from_key("ffx", KEY, 4)
+    expected = ciphers.signed(cipher.encrypt(data.images)).float() / cipher.max_value
+    start = "fork" if workers else None
+    loader = DataLoader(data, batch_size=8, num_workers=workers, multiprocessing_context=start)
+    (batch,) = loader
+    scaled = v2.ToDtype(torch.float32, scale=True)
+    for part in (slice(None), slice(2, 4), 3):
+        made = scaled(batch["image"][part])
+        assert type(made) is tv_tensors.Image
+        assert torch.allclose(made.as_subclass(torch.Tensor), expected[part])
+    for part, wanted in zip(batch["image"].flip(-1), expected.flip(-1), strict=True):
+        assert torch.allclose(scaled(part).as_subclass(torch.Tensor), wanted)
+    other = transforms.EncryptedImage.of(batch["image"].as_subclass(torch.Tensor), 77)
+    with pytest.raises(ValueError, match="an unknown maximum"):
+        scaled(torch.cat([batch["image"], other]))
+    assert type(batch["image"].float()) is torch.Tensor
+
+
 def test_whole_types_are_no_float_output():
     with pytest.raises(TypeError, match="floating-point type, not torch.int64"):
         transforms.from_key("ffx", KEY, 4, dtype=torch.int64)

@@ -6,7 +6,7 @@ from pathlib import Path
 from segkey.data.roles import Place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Found:
     """A file below the folder that was given, and what its path says.
 

@@ -72,8 +72,9 @@ def _found(file: Path, folder: Path, top: Path | None = None) -> Found:
 
 def _wrappers(files: list[Path], folder: Path) -> list[str]:
     """Folders that hold all images and say nothing, as archives have them at their top."""
-    images = [f.relative_to(folder).parts[:-1] for f in files if formats.is_image(f.suffix)]
-    shared = os.path.commonprefix(images) if images else ()
+    holding = {file.parent for file in files if formats.is_image(file.suffix)}
+    inside = [each.relative_to(folder).parts for each in holding]
+    shared = os.path.commonprefix(inside) if inside else ()
     return list(itertools.takewhile(lambda part: understood(part) is None, shared))
 
 

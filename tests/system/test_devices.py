@@ -109,7 +109,7 @@ def test_scores_are_the_same_in_micro_batches_and_it_is_said_once(
 def test_one_image_that_does_not_fit_is_an_error_with_advice(tmp_path, shards_folder, small_memory):
     small_memory(0)
     with pytest.raises(SegkeyError, match="does not hold one image of 32x32 .*\n.*--network"):
-        train(shards_folder, tmp_path, Listening())
+        train(shards_folder, tmp_path, Listening(), network="resnet14")  # not tried beforehand
 
 
 def test_what_filled_the_memory_is_let_go_before_the_next_try():

@@ -1,13 +1,15 @@
-"""Selections that explain the statistics of the first layers, where the stem's do not suffice.
+"""Selections that explain the statistics of all layers, where the stem's do not suffice.
 
 With large blocks, the means and variances of a stem's filters are fewer numbers than a block has
 positions, and other selections than the key's fit them better. Those of the next layers are more.
 They follow from no closed form: half of the positions are selected, the network is run, and a
 latent score for each position descends by the gradient with respect to the selection, as if the
-choice of the best half were a sigmoid (a straight-through estimator).
+choice of the best half were a sigmoid (a straight-through estimator). The first layers take a
+tenth of the time of all; so they come first.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,17 +21,32 @@ from segkey.crypto.ciphers import Cipher
 from segkey.model.batches import as_pixels
 from segkey.system import devices
 
-_LAYERS = 9  # normalisations that a selection is fitted to
-_FIRST = 5.0  # the weight of the first one, whose statistics depend least on the images
-_STEPS = 500
-_RATE = 0.1  # falls to 0 along a half cosine
+_FIRST = 5.0  # the weight of the first layer, whose statistics depend least on the images
 _BATCH = 4
+
+
+@dataclass(frozen=True)
+class Descent:
+    """One descent.
+
+    Attributes:
+        layers: so many normalisations; all, if None.
+        steps: of Adam.
+        rate: falls to 0 along a half cosine.
+    """
+
+    layers: int | None
+    steps: int
+    rate: float
+
+
+_DESCENTS = Descent(9, 400, 0.1), Descent(None, 60, 0.03)
 
 
 def fitted_selection(
     target: Target, images: Tensor, unknown: Cipher, generator: np.random.Generator
 ) -> Cipher:
-    """A selection that the first layers' statistics lead to.
+    """A selection that the statistics of the first layers, then of all, lead to.
 
     Args:
         target: the model, its parameters without gradients.
@@ -40,24 +57,28 @@ def fitted_selection(
     n = unknown.channels * unknown.block_size**2
     start = torch.from_numpy(generator.normal(0, 0.5, n).astype(np.float32))
     scores = start.to(target.device).requires_grad_()
-    optimizer = torch.optim.Adam([scores], lr=_RATE)
-    layers = LayerStatistics(target.model, _LAYERS, _FIRST)
     everything = unknown.with_parts(selected=np.ones(n, bool))
-    for step in range(_STEPS):
-        optimizer.param_groups[0]["lr"] = _RATE * (1 + math.cos(math.pi * step / _STEPS)) / 2
-        chosen = generator.permutation(len(images))[:_BATCH]
-        plain, changed = (
-            as_pixels(each, unknown.max_value)
-            for each in (images[chosen], everything.encrypt(images[chosen]))
-        )
-        with devices.mixed_precision(target.device, not target.precise):
-            mixed = plain + over_blocks(halved(scores), unknown, plain) * (changed - plain)
-            loss = layers.divergence(mixed)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        target.spend(len(chosen))
+    for descent in _DESCENTS:
+        layers = LayerStatistics(target.model, descent.layers, _FIRST)
+        optimizer = torch.optim.Adam([scores], lr=descent.rate)
+        for step in range(descent.steps):
+            falling = (1 + math.cos(math.pi * step / descent.steps)) / 2
+            optimizer.param_groups[0]["lr"] = descent.rate * falling
+            some = images[generator.permutation(len(images))[:_BATCH]]
+            optimizer.zero_grad()
+            with devices.mixed_precision(target.device, not target.precise):
+                layers.divergence(_encrypted(some, everything, halved(scores))).backward()
+            optimizer.step()
+            target.spend(len(some))
     return unknown.with_parts(selected=halved(scores).detach().cpu().numpy() > 0.5)
+
+
+def _encrypted(images: Tensor, everything: Cipher, selection: Tensor) -> Tensor:
+    """Pixels under a selection, (c·M·M,), of a cipher that changes every position."""
+    plain, changed = (
+        as_pixels(each, everything.max_value) for each in (images, everything.encrypt(images))
+    )
+    return plain + over_blocks(selection, everything, plain) * (changed - plain)
 
 
 def halved(scores: Tensor) -> Tensor:

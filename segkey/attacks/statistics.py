@@ -7,8 +7,11 @@ and takes the one under which they give the stored values.
 A selection (NP, FFX) is found in closed form at the stem, see `segkey.attacks.stem_moments`: by
 gradient descent on a relaxed selection from several random starts, then by swaps of two positions.
 Shifts of the selection by the stem's stride give the stem nearly the same values; all layers decide
-among them. A permutation (SHF) is relaxed to a doubly stochastic matrix (Sinkhorn's
-normalisation) and fitted to the first layers; rounding is a linear assignment.
+among them. Large blocks have more positions than the stem's statistics determine; there a selection
+descends through all layers, see `segkey.attacks.fitted_selection`. A permutation (SHF) is relaxed
+to a doubly stochastic matrix (Sinkhorn's normalisation) and fitted to the first layers; rounding is
+a linear assignment. A locked model's key is read off its weights, but for a few signs, see
+`segkey.attacks.locked_statistics`.
 
 FFX's table need not be known: any other table maps values as arbitrarily.
 """
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from segkey.attacks.cipher_parts import agreement, random_key, secret_parts
 from segkey.attacks.fitted_permutation import fitted_permutations
+from segkey.attacks.fitted_selection import fitted_selection
 from segkey.attacks.layer_statistics import LayerStatistics
 from segkey.attacks.locked_statistics import locked_candidates
 from segkey.attacks.registry import Budget, Result, attack
@@ -37,8 +41,8 @@ from segkey.model.results import UNLABELLED
 from segkey.model.stem import Stem, find_stem
 from segkey.system.seeds import seeded
 
-_STARTS = 24  # random selections to descend from; fewer from this many positions on:
-_MANY_POSITIONS = 192
+_STARTS = 24  # random selections to descend from
+_MANY_POSITIONS = 192  # more than the stem's statistics determine
 _STEPS = 120  # of gradient descent on a selection
 _BEST = 3  # local optima that all layers judge
 _TABLES = 4  # random tables to choose from, where FFX's is unknown
@@ -211,6 +215,18 @@ def _with_tables(
 def _selections(
     target: Target, images: Tensor, unknown: Cipher, generator: np.random.Generator
 ) -> list[Cipher]:
+    """In closed form, unless a block has too many positions; by descent, if it has many."""
+    positions, found = len(unknown.selected), []
+    if positions <= _MANY_POSITIONS:
+        found += _at_the_stem(target, images, unknown, generator)
+    if positions >= _MANY_POSITIONS:
+        found.append(fitted_selection(target, images, unknown, generator))
+    return found
+
+
+def _at_the_stem(
+    target: Target, images: Tensor, unknown: Cipher, generator: np.random.Generator
+) -> list[Cipher]:
     """Local optima at the stem, and their shifts by its stride."""
     model, stem = target.model, find_stem(target.model)
     everything = unknown.with_parts(selected=np.ones_like(unknown.selected))
@@ -220,8 +236,7 @@ def _selections(
     )
     moments = StemMoments(stem, plain.cpu(), changed.cpu(), unknown.block_size)
     optima: dict[bytes, tuple[float, Tensor]] = {}
-    starts = max(4, round(_STARTS * min(1, (_MANY_POSITIONS / moments.positions) ** 2)))
-    for start in descend(moments, starts, _STEPS, generator):
+    for start in descend(moments, _STARTS, _STEPS, generator):
         loss, selection = climb(moments, start)
         optima[selection.numpy().tobytes()] = loss, selection
     best = sorted(optima.values(), key=lambda found: found[0])[:_BEST]
@@ -266,37 +281,14 @@ def descend(
 def climb(moments: StemMoments, selection: Tensor) -> tuple[float, Tensor]:
     """The local optimum that swaps lead to: its loss, and the selection.
 
-    In every round all swaps are judged and the best is taken; with many positions the best 1, 2,
-    4, … are tried together, which is faster and ends in slightly worse optima.
+    In every round all swaps are judged and the best is taken.
     """
     best = float(moments.loss(selection[None]))
     for _ in range(_MOST_ROUNDS):
-        tried = _swapped(moments, selection, best)
-        if tried is None:
+        selected, others, losses = moments.after_swaps(selection)
+        if not losses.numel() or float(losses.min()) >= best - 1e-6:
             break
-        losses = moments.loss(tried)
-        place = int(losses.argmin())
-        if float(losses[place]) >= best - 1e-6:
-            break
-        best, selection = float(losses[place]), tried[place]
+        i, j = divmod(int(losses.argmin()), len(others))
+        best, selection = float(losses[i, j]), selection.clone()
+        selection[selected[i]], selection[others[j]] = 0, 1
     return best, selection
-
-
-def _swapped(moments: StemMoments, selection: Tensor, best: float) -> Tensor | None:
-    """Selections (B, positions) after the best 1, 2, 4, … swaps, no position in two of them."""
-    selected, others, losses = moments.after_swaps(selection)
-    used, found, current = set(), [], selection.clone()
-    count = min(losses.numel(), 4 * len(selection) if len(selection) > _MANY_POSITIONS else 1)
-    ranked = losses.flatten().topk(count, largest=False).indices.tolist() if count else []
-    for place in ranked:
-        i, j = divmod(place, len(others))
-        if float(losses[i, j]) >= best - 1e-6:
-            break
-        off, on = int(selected[i]), int(others[j])
-        if used.isdisjoint((off, on)):
-            used |= {off, on}
-            current[off], current[on] = 0, 1
-            swaps = len(used) // 2
-            if swaps & (swaps - 1) == 0:
-                found.append(current.clone())
-    return torch.stack(found) if found else None

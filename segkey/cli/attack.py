@@ -10,30 +10,28 @@ from segkey.cli import app, console, opening, options, paths
 from segkey.cli.options import flag, option
 
 _ATTACKS = "Attacks"
-_BUDGET = "The attacker's budget"
+
+
+def _attack(name: str, help: str):
+    """The option that asks for an attack."""
+    return flag(name, help=help, panel=_ATTACKS)
+
+
+def _spend(name: str, metavar: str, help: str, **settings):
+    """An option of the attacker's budget."""
+    return option(name, metavar=metavar, help=help, panel="The attacker's budget", **settings)
 
 
 @dataclass(frozen=True)
 class Chosen:
     """The attacks that were asked for."""
 
-    suite: Annotated[
-        bool, flag("--suite", help="Run every attack that fits the run.", panel=_ATTACKS)
-    ] = False
-    plain: Annotated[
-        bool, flag("--plain", help="Feed plain images, scaled in two ways.", panel=_ATTACKS)
-    ] = False
+    suite: Annotated[bool, _attack("--suite", "Run every attack that fits the run.")] = False
+    plain: Annotated[bool, _attack("--plain", "Feed plain images, scaled in two ways.")] = False
     search: Annotated[
-        bool,
-        flag(
-            "--search",
-            help="Improve wrong keys step by step, with labels and without.",
-            panel=_ATTACKS,
-        ),
+        bool, _attack("--search", "Improve wrong keys step by step, with labels and without.")
     ] = False
-    exhaustive: Annotated[
-        bool, flag("--exhaustive", help="Try every key, if they are few.", panel=_ATTACKS)
-    ] = False
+    exhaustive: Annotated[bool, _attack("--exhaustive", "Try every key, if they are few.")] = False
     fine_tune: Annotated[
         list[float] | None,
         option(
@@ -45,26 +43,18 @@ class Chosen:
     ] = None
     statistics: Annotated[
         bool,
-        flag(
+        _attack(
             "--statistics",
-            help="Compute the key from what batch normalisation stores and unlabelled images.",
-            panel=_ATTACKS,
+            "Compute the key from what batch normalisation stores and unlabelled images.",
         ),
     ] = False
     ciphertext_only: Annotated[
-        bool,
-        flag(
-            "--ciphertext-only",
-            help="Estimate the key from encrypted images alone.",
-            panel=_ATTACKS,
-        ),
+        bool, _attack("--ciphertext-only", "Estimate the key from encrypted images alone.")
     ] = False
     known_pair: Annotated[
         bool,
-        flag(
-            "--known-pair",
-            help="Solve for the key from plain images and their encrypted versions.",
-            panel=_ATTACKS,
+        _attack(
+            "--known-pair", "Solve for the key from plain images and their encrypted versions."
         ),
     ] = False
     pair: Annotated[
@@ -77,12 +67,7 @@ class Chosen:
         ),
     ] = None
     partial_key: Annotated[
-        bool,
-        flag(
-            "--partial-key",
-            help="Try keys that share 0, 10, … 100 % of the correct one.",
-            panel=_ATTACKS,
-        ),
+        bool, _attack("--partial-key", "Try keys that share 0, 10, … 100 % of the correct one.")
     ] = False
     more: Annotated[
         list[str] | None,
@@ -117,62 +102,34 @@ class Chosen:
 class Spending:
     """What attackers may spend: `segkey.attacks.Budget` as options."""
 
-    wrong_keys: Annotated[
-        int, option("--wrong-keys", min=1, metavar="N", help="Try N random keys.", panel=_BUDGET)
-    ] = 100
-    queries: Annotated[
-        int,
-        option("--queries", min=10, metavar="N", help="Try N keys per search.", panel=_BUDGET),
-    ] = 500
+    wrong_keys: Annotated[int, _spend("--wrong-keys", "N", "Try N random keys.", min=1)] = 100
+    queries: Annotated[int, _spend("--queries", "N", "Try N keys per search.", min=10)] = 500
     attacker_images: Annotated[
-        int,
-        option(
-            "--attacker-images",
-            min=2,
-            metavar="N",
-            help="Give the attacker N images.",
-            panel=_BUDGET,
-        ),
+        int, _spend("--attacker-images", "N", "Give the attacker N images.", min=2)
     ] = 32
     photographs: Annotated[
         Path | None,
-        option(
+        _spend(
             "--photographs",
-            metavar="PATH",
-            help="Give the attacker these images, of any kind and without masks, for --statistics.",
-            panel=_BUDGET,
+            "PATH",
+            "Give the attacker these images, of any kind and without masks, for --statistics.",
         ),
     ] = None
-    epochs: Annotated[
-        int, option("--epochs", min=1, metavar="N", help="Fine-tune for N epochs.", panel=_BUDGET)
-    ] = 10
+    epochs: Annotated[int, _spend("--epochs", "N", "Fine-tune for N epochs.", min=1)] = 10
     steps: Annotated[
-        int,
-        option(
-            "--steps",
-            min=1,
-            metavar="N",
-            help="Fine-tune for at least N steps (batches of 16 images).",
-            panel=_BUDGET,
-        ),
+        int, _spend("--steps", "N", "Fine-tune for at least N steps (batches of 16 images).", min=1)
     ] = 100
     public_weights: Annotated[
         Path | None,
-        option(
-            "--public-weights",
-            metavar="FILE",
-            help="Fine-tune from these weights, too, for comparison.",
-            panel=_BUDGET,
-        ),
+        _spend("--public-weights", "FILE", "Fine-tune from these weights, too, for comparison."),
     ] = None
     per_level: Annotated[
         int,
-        option(
+        _spend(
             "--per-level",
+            "N",
+            "Try N keys per share of the correct key, with --partial-key.",
             min=1,
-            metavar="N",
-            help="Try N keys per share of the correct key, with --partial-key.",
-            panel=_BUDGET,
         ),
     ] = 3
 

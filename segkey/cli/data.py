@@ -36,10 +36,7 @@ def encrypt(
     block_size: options.BlockSize = 4,
     storing: Storing,
     secret: options.NewCipherGiven,
-    out: Annotated[
-        Path,
-        options.out_option("Write shards here."),
-    ] = paths.DEFAULT_SHARDS,
+    out: Annotated[Path, options.out_option("Write shards here.")] = paths.DEFAULT_SHARDS,
     workers: options.Workers = None,
     sheet: DataSheet = None,
     strict: options.Strict = False,
@@ -165,10 +162,7 @@ def decrypt(
         list[Path],
         typer.Argument(metavar="SHARDS", help="Decrypt these shards, or folders of shards."),
     ],
-    out: Annotated[
-        Path,
-        options.out_option("Write images here."),
-    ] = Path("decrypted"),
+    out: Annotated[Path, options.out_option("Write images here.")] = Path("decrypted"),
     secret: options.CipherGiven,
     workers: options.Workers = None,
     force: options.Force = False,
@@ -208,10 +202,9 @@ def preview(
     block_sizes: options.BlockSizes = None,
     size: options.Size = "256",
     secret: _DrawingKey,
-    out: Annotated[
-        Path,
-        options.out_option("Write the PNG sheet here.", "FILE"),
-    ] = Path("preview.png"),
+    out: Annotated[Path, options.out_option("Write the PNG sheet here.", "FILE")] = Path(
+        "preview.png"
+    ),
     force: options.Force = False,
 ) -> None:
     """Draw one image under each method and block size, like the paper's Figure 4."""

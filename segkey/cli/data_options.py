@@ -141,8 +141,7 @@ class Storing:
     ] = False
     seed: options.Seed = 0
     shard_size: Annotated[
-        float,
-        option("--shard-size", metavar="GB", help="Cut shards at this size.", panel=OUTPUT),
+        float, option("--shard-size", metavar="GB", help="Cut shards at this size.", panel=OUTPUT)
     ] = 1.0
     channels: Annotated[
         int,

@@ -13,13 +13,9 @@ from segkey.system.shell import word
     rich_help_panel="Start here",
 )
 def demo(
-    out: Annotated[
-        Path,
-        options.out_option("Write everything here."),
-    ] = Path("demo"),
+    out: Annotated[Path, options.out_option("Write everything here.")] = Path("demo"),
     method: Annotated[
-        list[str] | None,
-        options.method_option("Show only this method instead of ffx, np and shf."),
+        list[str] | None, options.method_option("Show only this method instead of ffx, np and shf.")
     ] = None,
     block_size: options.BlockSize = 4,
     wrong_keys: Annotated[

@@ -63,8 +63,7 @@ class Facts:
         ),
     ] = None
     size: Annotated[
-        str | None,
-        option("--size", metavar="SIZE", help="Resize images to N x N or HEIGHTxWIDTH."),
+        str | None, option("--size", metavar="SIZE", help="Resize images to N x N or HEIGHTxWIDTH.")
     ] = None
     channels: Annotated[
         int, option("--channels", min=1, max=16, metavar="N", help="Take images of N channels.")
@@ -134,8 +133,7 @@ def import_(
     ],
     facts: Facts,
     name: Annotated[
-        str | None,
-        options.name_option("Name the run; by default after the file."),
+        str | None, options.name_option("Name the run; by default after the file.")
     ] = None,
     runs: options.RunsFolder = paths.DEFAULT_RUNS,
 ) -> None:

@@ -170,8 +170,7 @@ Workers = Annotated[
     ),
 ]
 Seed = Annotated[
-    int,
-    option("--seed", help="Seed all random choices.", parser=parse_seed, metavar="N"),
+    int, option("--seed", help="Seed all random choices.", parser=parse_seed, metavar="N")
 ]
 SeedIfGiven = Annotated[
     int | None,
@@ -207,8 +206,7 @@ Strict = Annotated[bool, flag("--strict", help="Stop at the first image that can
 Force = Annotated[bool, flag("--force", "-f", help="Replace existing files.", panel=OUTPUT)]
 AsJson = Annotated[bool, flag("--json", help="Print one JSON document.", panel=OUTPUT)]
 Quiet = Annotated[
-    bool,
-    flag("--quiet", "-q", help="Print only results, warnings and errors.", panel=OUTPUT),
+    bool, flag("--quiet", "-q", help="Print only results, warnings and errors.", panel=OUTPUT)
 ]
 RunFolder = Annotated[Path, run_argument("Use the run in this folder.")]
 RunsFolder = Annotated[Path, option("--runs", metavar="FOLDER", help="Keep runs in this folder.")]

@@ -83,12 +83,10 @@ class Making:
     batch_size: options.BatchSize = None
     size: options.Size = "256"
     wrong_keys: Annotated[
-        int,
-        option("--wrong-keys", min=1, metavar="N", help="Try N random wrong keys per model."),
+        int, option("--wrong-keys", min=1, metavar="N", help="Try N random wrong keys per model.")
     ] = 100
     limit: Annotated[
-        int | None,
-        option("--limit", min=1, metavar="N", help="Use only the first N test images."),
+        int | None, option("--limit", min=1, metavar="N", help="Use only the first N test images.")
     ] = None
 
     def settings(self):
@@ -117,8 +115,7 @@ class ExperimentKey(options.KeyGiven):
     """The key that models are protected with."""
 
     key: Annotated[
-        Path | None,
-        key_option("Protect with this key instead of one made for this experiment."),
+        Path | None, key_option("Protect with this key instead of one made for this experiment.")
     ] = None
 
     def load(self, out: Path, dry_run: bool):
@@ -153,10 +150,7 @@ def reproduce(
             metavar="DATA", help="Use this VOC devkit, or this folder of images with masks."
         ),
     ],
-    out: Annotated[
-        Path,
-        options.out_option("Write everything here."),
-    ] = Path("results"),
+    out: Annotated[Path, options.out_option("Write everything here.")] = Path("results"),
     grid: Grid,
     making: Making,
     secret: ExperimentKey,

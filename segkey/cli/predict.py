@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from segkey.cli import app, console, opening, options
-from segkey.cli.completion import complete_runs
 from segkey.cli.options import flag, option
 from segkey.cli.parsing import parse_size
 
@@ -68,11 +67,7 @@ def predict(
     *,
     run: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUN",
-            help="Use the run in this folder, or a file that 'segkey export' made.",
-            autocompletion=complete_runs,
-        ),
+        options.run_argument("Use the run in this folder, or a file that 'segkey export' made."),
     ],
     images: Annotated[
         Path,
@@ -83,10 +78,7 @@ def predict(
         ),
     ],
     secret: options.RunKeyGiven,
-    out: Annotated[
-        Path,
-        options.out_option("Write masks here."),
-    ] = Path("predicted"),
+    out: Annotated[Path, options.out_option("Write masks here.")] = Path("predicted"),
     overlay: Annotated[
         bool,
         flag(
@@ -208,7 +200,7 @@ def export(
     from segkey.model import export as exporting
 
     opened = opening.open_run(run)
-    chosen = opening.read_recipients(seal, secret.passphrase_file) if seal else ()
+    chosen = opening.read_recipients(seal, secret.passphrase_file)
     unlocked_by = opening.unlock(opened, secret)
     cipher = None
     if secret.key or (unlocked_by and unlocked_by.id == opened.header.key_id):

@@ -25,8 +25,7 @@ def seal(
         ),
     ],
     name: Annotated[
-        str | None,
-        options.name_option("Seal a copy as a run of this name instead."),
+        str | None, options.name_option("Seal a copy as a run of this name instead.")
     ] = None,
     without_me: Annotated[
         bool,

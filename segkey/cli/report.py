@@ -29,8 +29,7 @@ class _PageKey(options.CipherGiven):
 def report(
     *,
     runs: Annotated[
-        Path,
-        options.run_argument("Report on the runs in this folder, or on one run.", "RUNS"),
+        Path, options.run_argument("Report on the runs in this folder, or on one run.", "RUNS")
     ] = paths.DEFAULT_RUNS,
     per_class: Annotated[
         bool, flag("--per-class", help="Also show the IoU of each class.")

@@ -7,16 +7,20 @@ from typing import Annotated
 
 from segkey.cli.options import option
 
-RECIPE = "Values of the recipe"
+
+def _value(name: str, metavar: str, help: str, **settings):
+    """The option of a value of the recipe."""
+    panel = "Values of the recipe"
+    return option(name, metavar=metavar, help=help, panel=panel, **settings)
+
 
 EncoderWeights = Annotated[
     str | None,
-    option(
+    _value(
         "--encoder-weights",
-        metavar="FILE",
-        help="Start the encoder from the weights in this file, such as a classifier's, and the "
+        "FILE",
+        "Start the encoder from the weights in this file, such as a classifier's, and the "
         "rest from random ones.",
-        panel=RECIPE,
     ),
 ]
 
@@ -27,92 +31,59 @@ class RecipeValues:
 
     weights: Annotated[
         str | None,
-        option(
-            "--weights",
-            metavar="NAME",
-            help="Start from coco, imagenet, none, or a file of weights.",
-            panel=RECIPE,
-        ),
+        _value("--weights", "NAME", "Start from coco, imagenet, none, or a file of weights."),
     ] = None
-    epochs: Annotated[
-        int | None,
-        option("--epochs", min=1, metavar="N", help="Train for N epochs.", panel=RECIPE),
-    ] = None
+    epochs: Annotated[int | None, _value("--epochs", "N", "Train for N epochs.", min=1)] = None
     batch_size: Annotated[
-        int | None,
-        option("--batch-size", min=1, metavar="N", help="Use N images per batch.", panel=RECIPE),
+        int | None, _value("--batch-size", "N", "Use N images per batch.", min=1)
     ] = None
-    lr: Annotated[
-        float | None,
-        option("--lr", metavar="X", help="Set the highest learning rate.", panel=RECIPE),
-    ] = None
-    lr_min: Annotated[
-        float | None,
-        option("--lr-min", metavar="X", help="Set the lowest learning rate.", panel=RECIPE),
-    ] = None
+    lr: Annotated[float | None, _value("--lr", "X", "Set the highest learning rate.")] = None
+    lr_min: Annotated[float | None, _value("--lr-min", "X", "Set the lowest learning rate.")] = None
     restart: Annotated[
         int | None,
-        option(
+        _value(
             "--restart",
+            "N",
+            "Restart the cosine of the learning rate every N epochs; 0 never restarts it.",
             min=0,
-            metavar="N",
-            help="Restart the cosine of the learning rate every N epochs; 0 never restarts it.",
-            panel=RECIPE,
         ),
     ] = None
-    optimizer: Annotated[
-        str | None,
-        option("--optimizer", metavar="NAME", help="Optimize by sgd or adamw.", panel=RECIPE),
-    ] = None
-    momentum: Annotated[
-        float | None,
-        option("--momentum", metavar="X", help="Set the momentum of SGD.", panel=RECIPE),
-    ] = None
+    optimizer: Annotated[str | None, _value("--optimizer", "NAME", "Optimize by sgd or adamw.")] = (
+        None
+    )
+    momentum: Annotated[float | None, _value("--momentum", "X", "Set the momentum of SGD.")] = None
     weight_decay: Annotated[
-        float | None,
-        option("--weight-decay", metavar="X", help="Set the weight decay.", panel=RECIPE),
+        float | None, _value("--weight-decay", "X", "Set the weight decay.")
     ] = None
     crop_scale: Annotated[
         float | None,
-        option(
-            "--crop-scale",
-            metavar="X",
-            help="Crop plain shards to at least this fraction of an image's area.",
-            panel=RECIPE,
+        _value(
+            "--crop-scale", "X", "Crop plain shards to at least this fraction of an image's area."
         ),
     ] = None
     loss: Annotated[
-        str | None,
-        option("--loss", metavar="NAME", help="Minimise ce, dice, ce+dice or focal.", panel=RECIPE),
+        str | None, _value("--loss", "NAME", "Minimise ce, dice, ce+dice or focal.")
     ] = None
     class_weights: Annotated[
         str | None,
-        option(
+        _value(
             "--class-weights",
-            metavar="FILE",
-            help="Weight classes by auto (rare ones more), or by the numbers in this file, one "
+            "FILE",
+            "Weight classes by auto (rare ones more), or by the numbers in this file, one "
             "per line or behind a class's name.",
-            panel=RECIPE,
         ),
     ] = None
     patience: Annotated[
         int | None,
-        option(
-            "--patience",
-            min=1,
-            metavar="N",
-            help="Stop after N epochs without a lower validation loss.",
-            panel=RECIPE,
-        ),
+        _value("--patience", "N", "Stop after N epochs without a lower validation loss.", min=1),
     ] = None
     ema: Annotated[
         float | None,
-        option(
+        _value(
             "--ema",
-            metavar="X",
-            help="Keep a moving average of the weights, of which each step leaves the part X, such "
+            "X",
+            "Keep a moving average of the weights, of which each step leaves the part X, such "
             "as 0.999.",
-            panel=RECIPE,
         ),
     ] = None
     encoder_weights: EncoderWeights = None

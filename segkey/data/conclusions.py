@@ -1,8 +1,8 @@
 """What follows from a survey: how masks are read, which classes there are, and what is odd.
 
 `conclude` decides the reading first, from what the user gave and then from what was seen; each rule
-of `segkey.data.rules` then judges the survey under that reading. Where the data leaves two readings
-open, it is refused with the option that decides.
+of `segkey.data.mask_rules` then judges the survey under that reading. Where the data leaves two
+readings open, it is refused with the option that decides.
 """
 
 from collections import Counter
@@ -120,7 +120,7 @@ def conclude(source: Source, survey: Survey, choices: Choices) -> list[Finding]:
     Raises:
         SegkeyError: a file of classes that is none, or a mapping to a class that nothing names.
     """
-    from segkey.data import image_rules, rules
+    from segkey.data import image_rules, mask_rules
 
     case = Case(source, survey, choices, void=choices.void)
     if source.has_masks:
@@ -131,7 +131,7 @@ def conclude(source: Source, survey: Survey, choices: Choices) -> list[Finding]:
         _decide_binary(case)
         if case.names is None:
             _count(case)
-        rules.judge(case)
+        mask_rules.judge(case)
         _settle(case)
     image_rules.judge_images(case)
     return case.findings

@@ -16,6 +16,8 @@ PLUGINS = {".heic": "pillow_heif", ".heif": "pillow_heif", ".hif": "pillow_heif"
 UNREAD = {".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".psd", ".exr"}
 UNREAD |= {".hdr", ".dcm", ".nii", ".nrrd", ".mha", ".npy", ".npz", ".mat", ".svg", ".pdf", ".eps"}
 
+ARCHIVES = {".zip", ".rar", ".7z", ".tar", ".tgz", ".gz"}  # that may hold images
+
 # Lossless, so that a mask can be in it; of two files for one mask these are taken.
 LOSSLESS = {".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
 

@@ -30,10 +30,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Problem:
-    """An image that is left out, and why."""
+    """An image that is left out, why, and what to do if that is special to its kind."""
 
     name: str
     why: str
+    cure: str = ""
 
 
 class Severity(IntEnum):

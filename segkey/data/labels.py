@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkey.data.reading import VOID
+from segkey.data.roles import understood
 from segkey.errors import SegkeyError
 from segkey.system.files import read_given_text, read_text
 from segkey.system.validators import NAME
@@ -91,6 +92,19 @@ def labels_beside(path: Path) -> Path | None:
         for name in FILES:
             if os.path.lexists(folder / name):
                 return folder / name
+    return None
+
+
+def differing(path: Path, chosen: Path) -> Path | None:
+    """A file in another folder of a split that names other classes than the chosen one does."""
+    if not path.is_dir():
+        return None
+    said = read_labels(chosen)
+    for other in sorted(each / chosen.name for each in path.iterdir() if understood(each.name)):
+        if other != chosen and other.is_file():
+            told = read_labels(other)
+            if (told.names, told.values, told.colours) != (said.names, said.values, said.colours):
+                return other
     return None
 
 

@@ -9,13 +9,16 @@ import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from segkey.data import formats
+from segkey.data.found import Found
 from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
-from segkey.data.others import Others
-from segkey.data.pairing import Found, Masks, masks_among, say_masks_elsewhere, say_twins
+from segkey.data.not_images import Others
+from segkey.data.pairing import Masks, masks_among, say_masks_elsewhere, say_twins
 from segkey.data.roles import ASIDE, IMAGE, MASK, Place, place_of, understood
+from segkey.data.unpaired import say_unpaired
 from segkey.data.walking import Walk
 from segkey.errors import SegkeyError
 
@@ -99,6 +102,9 @@ class _Search:
         if not (self.masks or self.given or self.pictures_only):
             say_twins(self.images, source)
             say_masks_elsewhere(self.images, source)
+            say_unpaired(self.images, source)
+            if not self.others.holds_annotations:
+                self._say_empty_masks(source)
         return source
 
     def _look_through(self) -> None:
@@ -168,14 +174,25 @@ class _Search:
         ):
             inside = [each for each in self.images if known(each.place)]
             loose = [each for each in self.images if not known(each.place)]
-            if inside and loose and not self.pictures_only and (self.masks or is_top(inside)):
-                source.add(
-                    Severity.WARN,
-                    f"{counted(len(loose), 'image')} beside the {where} left out, such as "
-                    f"{loose[0].name}",
-                    f"move them into one of the {where}, or give their own folder",
-                )
-                self.images = inside
+            if not inside or not loose or self.pictures_only:
+                continue
+            if not (self.masks or is_top(inside)):  # albums, one of which is called 'test'
+                if any(each.place.split for each in inside):
+                    source.note(
+                        f"{counted(len(inside), 'image')} in folders named as splits, such as "
+                        f"{inside[0].name}, taken with the others: deeper folders are albums"
+                    )
+                self.images = [replace(i, place=replace(i.place, split=None)) for i in self.images]
+                continue
+            masks = f"if they are masks, give --masks {loose[0].file.parent}; otherwise "
+            source.add(
+                Severity.WARN,
+                f"{counted(len(loose), 'image')} beside the {where} left out, such as "
+                f"{loose[0].name}",
+                f"{'' if self.masks else masks}move them into one of the {where}, or give their "
+                f"own folder",
+            )
+            self.images = inside
 
     def _divide(self, source: Source) -> None:
         splits = defaultdict(list)
@@ -227,6 +244,17 @@ class _Search:
             for f in folders
         }
         return str(min(tops)) if len(tops) == 1 else f"the {len(tops)} folders of masks"
+
+    def _say_empty_masks(self, source: Source) -> None:
+        """A folder of masks in which nothing can be read: somebody expects them to be used."""
+        for folder in (each for top in {self.path, self.top} for each in sorted(top.iterdir())):
+            if (understood(folder.name) or (0, 0))[1] == MASK and folder.is_dir():
+                source.add(
+                    Severity.WARN,
+                    f"{folder} holds no mask that can be read: images are taken without masks",
+                    "put a PNG of class numbers under each image's name there",
+                )
+                return
 
     def _name_unused(self, source: Source) -> None:
         groups: dict[Path, list[Path]] = defaultdict(list)

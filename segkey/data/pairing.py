@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segkey.data.file_header import header
 from segkey.data.formats import LOSSLESS
+from segkey.data.found import Found
 from segkey.data.items import Problem, Severity, Source, counted
-from segkey.data.roles import Place, folded, rank_of, without_image_word, without_mask_word
-from segkey.errors import SegkeyError
+from segkey.data.roles import folded, rank_of, without_image_word, without_mask_word
+from segkey.data.unpaired import folder_of, holds_numbers, why_no_mask
 
 _ENOUGH = 10_000  # headers that are looked at, to find masks among images
 
@@ -24,21 +24,6 @@ _RULES = {
     _WORDS: "found by the usual endings of names",
     _GIVEN: "found by --mask-suffix",
 }
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file below the folder that was given, and what its path says.
-
-    Attributes:
-        name: its name in the source.
-        file: itself.
-        place: what its path says.
-    """
-
-    name: str
-    file: Path
-    place: Place
 
 
 @dataclass
@@ -57,6 +42,7 @@ class Masks:
         front, instead of its image's suffix."""
         self.files = {each.file: each for each in files}
         self.suffix = None if suffix is None else folded(suffix)
+        self.passed_over: set[str] = set()  # folders whose masks another folder's were put before
         self._index: dict[tuple, dict[Path, None]] = defaultdict(dict)
         for each in self.files.values():
             for form in self._forms(each):
@@ -77,25 +63,44 @@ class Masks:
     def pair(self, images: list[Found], source: Source, folders: str) -> dict[str, Path]:
         """The mask of each image by the image's name; what is left out is told to ``source``."""
         pairs = _Pairs()
+        alone = Counter(folder_of(image) for image in images)
         for image in images:
             found, rule = self._look_for(image)
             if len(found) == 1:
                 pairs.masks[image.name] = found[0]
                 pairs.rules[rule].append((image, found[0]))
             else:
-                source.problems.append(Problem(image.name, _why(image, found, folders)))
+                cure = _cure(found) or why_no_mask(image, self.files, alone[folder_of(image)] == 1)
+                source.problems.append(Problem(image.name, _why(image, found, folders), cure))
+        self._leave_out_passed_over(images, pairs, source)
         self._say(images, pairs, source)
         if images and not pairs.masks:
             self._say_likely_suffix(images, source)
         return pairs.masks
+
+    def _leave_out_passed_over(self, images: list[Found], pairs: _Pairs, source: Source) -> None:
+        """What is no mask of classes for some images is none for the others either."""
+        out = [i for i in images if _parent(pairs.masks.get(i.name)) in self.passed_over]
+        for image in out:
+            mask = pairs.masks.pop(image.name)
+            why = f"{mask.name} in {mask.parent.name} is of another kind than the other masks"
+            source.problems.append(Problem(image.name, why))
+        for made in pairs.rules.values():
+            made[:] = [(image, mask) for image, mask in made if image.name in pairs.masks]
+        if self.passed_over:
+            source.note(
+                f"masks in {', '.join(sorted(self.passed_over))} not used: other folders hold "
+                f"better ones of the same images",
+                "--masks FOLDER decides",
+            )
 
     def _say_likely_suffix(self, images: list[Found], source: Source) -> None:
         """What the names of masks have behind those of images, if that is the same for some."""
         keys = [folded(mask.place.key) for mask in itertools.islice(self.files.values(), 1000)]
         endings: Counter[str] = Counter()
         for image in images[:20]:
-            key = folded(image.place.key)
-            endings.update({o[len(key) :] for o in keys if o.startswith(key) and o != key})
+            for key in {folded(image.place.key), without_image_word(folded(image.place.key))}:
+                endings.update({o[len(key) :] for o in keys if o.startswith(key) and o != key})
         if endings:
             ending, _ = endings.most_common(1)[0]
             source.add(
@@ -112,24 +117,37 @@ class Masks:
         if self.suffix is not None:
             keys = [(_GIVEN, key), (_GIVEN, bare)]
         for rule, wanted in keys:
-            for split in dict.fromkeys((image.place.split, None)):
-                found = [m for m in self._index.get((split, rule, wanted), ()) if m != image.file]
-                if found:
-                    rule = _WORDS if rule == _FOLDED and wanted != key else rule
-                    return self._best(found), rule
+            if found := self._held(image, rule, wanted):
+                found = self._best(found)
+                if rule == _WORDS and (better := self._better(image, bare, found)):
+                    return better, rule
+                rule = _WORDS if rule == _FOLDED and wanted != key else rule
+                return found, rule
         return [], _SAME
+
+    def _held(self, image: Found, rule: int, wanted: str) -> list[Path]:
+        for split in dict.fromkeys((image.place.split, None)):
+            if found := [m for m in self._index.get((split, rule, wanted), ()) if m != image.file]:
+                return found
+        return []
+
+    def _better(self, image: Found, bare: str, found: list[Path]) -> list[Path]:
+        """Masks that a looser rule finds in another folder and whose ending ranks before those
+        found: DRIVE's ``1st_manual/21_manual1`` before ``mask/21_training_mask``."""
+        others = self._best(self._held(image, _WORDS, bare) or found)
+        if self._rank(others[0]) >= self._rank(found[0]):
+            return []
+        self.passed_over |= {m.parent.name for m in found} - {m.parent.name for m in others}
+        return others
 
     def _best(self, found: list[Path]) -> list[Path]:
         """Those of several masks for one image that no rule puts behind another."""
-        if len(found) == 1:
-            return found
+        best = min(map(self._rank, found))
+        return [file for file in found if self._rank(file) == best]
 
-        def rank(file: Path) -> tuple[bool, int]:
-            key = folded(self.files[file].place.key)
-            return file.suffix.lower() not in LOSSLESS, rank_of(without_mask_word(key)[1])
-
-        best = min(map(rank, found))
-        return [file for file in found if rank(file) == best]
+    def _rank(self, file: Path) -> tuple[bool, int]:
+        key = folded(self.files[file].place.key)
+        return file.suffix.lower() not in LOSSLESS, rank_of(without_mask_word(key)[1])
 
     def _say(self, images: list[Found], pairs: _Pairs, source: Source) -> None:
         for rule, text in _RULES.items():
@@ -171,6 +189,22 @@ def _say_claimed_twice(claims: dict[Path, list[Found]], source: Source) -> None:
         )
 
 
+def _parent(file: Path | None) -> str | None:
+    return file.parent.name if file else None
+
+
+def _cure(found: list[Path]) -> str:
+    """What decides between masks that fit an image."""
+    if not found:
+        return ""
+    first, second = sorted(found)[:2]
+    if first.name == second.name:
+        return f"give --masks {first.parent} or --masks {second.parent}"
+    if first.stem == second.stem:
+        return f"give --mask-suffix {first.suffix} or --mask-suffix {second.suffix}"
+    return "give what the names of masks end with as --mask-suffix"
+
+
 def _why(image: Found, found: list[Path], folders: str) -> str:
     if not found:
         return f"no mask {image.place.key}.png in {folders}"
@@ -195,7 +229,7 @@ def say_twins(images: list[Found], source: Source) -> None:
     example = " and ".join(sorted(each.file.name for each in twins[0].values())[:2])
     most = 2 * len(twins) >= len(kinds)
     source.add(
-        Severity.REFUSE if most and _holds_numbers(twins[0][suffix].file) else Severity.WARN,
+        Severity.REFUSE if most and holds_numbers(twins[0][suffix].file) else Severity.WARN,
         f"{counted(len(twins), 'image')} with a file of the same name, such as {example}: masks, "
         f"or the same images twice",
         f"--mask-suffix {suffix} takes the {suffix} files as masks, --masks none all files as "
@@ -207,14 +241,16 @@ def say_masks_elsewhere(images: list[Found], source: Source) -> None:
     """Images that look like masks of others in another folder, whose name says nothing."""
     by_stem: dict[str, list[Found]] = defaultdict(list)
     for each in images:
-        by_stem[folded(each.file.stem)].append(each)
+        stem = folded(each.file.stem)
+        for form in {stem, without_image_word(stem)}:
+            by_stem[form].append(each)
     likely: list[tuple[Found, Found]] = []
     for stem, those in by_stem.items():
         bare, word = without_mask_word(stem, among_images=True)
         for other in by_stem.get(bare, ()) if word else ():
             likely += [(each, other) for each in those if each.file.parent != other.file.parent]
         if len({each.file.parent for each in those}) > 1 and len(likely) < _ENOUGH:
-            grey = [each for each in those if _holds_numbers(each.file)]
+            grey = [each for each in those if holds_numbers(each.file)]
             if grey and len(grey) < len(those):
                 likely.append((grey[0], next(each for each in those if each not in grey)))
     if 4 * len(likely) >= len(images) > 1:
@@ -226,14 +262,6 @@ def say_masks_elsewhere(images: list[Found], source: Source) -> None:
             f"give the folder of images and --masks {mask.file.parent}, or --masks none to take "
             f"all files as images",
         )
-
-
-def _holds_numbers(file: Path) -> bool:
-    """Whether a file has one value per pixel, as masks have."""
-    try:
-        return header(file).mode in ("L", "P", "1", "I", "I;16")
-    except SegkeyError:
-        return False
 
 
 def masks_among(images: list[Found], suffix: str | None) -> list[Found]:

@@ -21,13 +21,29 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 _IMAGES = {"images", "image", "imgs", "img", "jpegimages", "pngimages", "leftimg8bit", "imagery"}
+_IMAGES |= {"ortho", "orthos"}
 _MASKS = {"masks", "mask", "labels", "label", "labelled", "labeled", "annotations", "annotation"}
 _MASKS |= {"annot", "annots", "ann", "anns", "segmentationclass", "segmentationclasspng"}
 _MASKS |= {"segmentation", "segmentations", "seg", "segs", "gt", "gts", "gtfine", "groundtruth"}
-_MASKS |= {"trimaps", "targets", "segmentationclassraw", "segmentationclassaug", "labelids"}
+_MASKS |= {
+    "stuffthingmaps",
+    "manual",
+    "trimaps",
+    "targets",
+    "segmentationclassraw",
+    "segmentationclassaug",
+    "labelids",
+}
 _ASIDE = {"segmentationobject", "segmentationclassvisualization", "segmentationobjectpng"}
 _ASIDE |= {"segmentationclassnpy", "segmentationobjectnpy", "gtcoarse", "overlays", "overlay"}
-_ASIDE |= {"segmentationobjectvisualization", "visualization", "visualizations"}
+_ASIDE |= {"maskshuman", "segmentationobjectvisualization", "visualization", "visualizations"}
+
+# Names of several words that mean something else than their parts.
+_TOGETHER = {
+    "groundtruth": ["groundtruth"],
+    "trainval": ["train"],
+    "maskshuman": ["maskshuman"],  # Supervisely's, in colours; its masks_machine hold numbers
+}
 
 # Words that say nothing beside one of the above.
 _NEUTRAL = set(
@@ -48,6 +64,8 @@ _NEUTRAL = set(
         "resized",
         "data",
         "set",
+        "dir",
+        "1st",
     ]
 )
 _NEUTRAL |= set(
@@ -73,6 +91,10 @@ _PICTURES |= {"instance", "instances", "rgb", "overlay", "preview"}  # of masks
 # What a file's name has behind (or in front of) the part that an image and its mask share. Where
 # several masks fit one image, the first of these wins.
 _BETTER_MASKS = ("gtfine labeltrainids", "labeltrainids", "gtfine labelids", "labelids")
+_BETTER_MASKS += (
+    "manual1",
+    "1stho",
+)  # DRIVE's mask is the field of view; others are second observers
 _MASK_WORDS = (*_BETTER_MASKS, "mask", "masks", "seg", "segmentation", "label", "labels", "gt")
 _MASK_WORDS += (
     "annotation",
@@ -86,6 +108,7 @@ _MASK_WORDS += (
     "l",
 )
 _IMAGE_WORDS = ("leftimg8bit", "image", "img", "rgb", "sat", "photo", "im", "input", "original")
+_IMAGE_WORDS += ("training", "test")  # DRIVE: 21_training.tif, 21_manual1.gif
 
 
 @dataclass(frozen=True)
@@ -127,12 +150,13 @@ def understood(folder: str) -> tuple[str | None, str | None] | None:
     words = re.split(r"[\s_.-]+", name)
     joined = re.fullmatch(r"(train|val|test)(annot|annots|mask|masks|label|labels|images?)", name)
     words = list(joined.groups()) if joined else words
-    words = ["groundtruth"] if words == ["ground", "truth"] else words
+    words = _TOGETHER.get("".join(words), words)
+    words = [re.sub(r"^(train|val|test)\d{4}$", r"\1", word) for word in words]  # COCO's years
     splits = {_SPLITS[word] for word in words if word in _SPLITS}
     roles = {role for word in words if (role := _role(word))}
     pictures = MASK in roles and bool(_PICTURES & set(words))
-    known = _SPLITS.keys() | _NEUTRAL | (_PICTURES if pictures else set())
-    if not (splits or roles) or any(w not in known and not _role(w) for w in words):
+    known = _SPLITS.keys() | _NEUTRAL | (_PICTURES if pictures or IMAGE in roles else set())
+    if not (splits or roles) or any(not (w in known or w.isdigit() or _role(w)) for w in words):
         return None
     if len(splits) > 1 or (not roles and len(words) > 1 and not splits):
         return None

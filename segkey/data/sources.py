@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segkey.data.formats import IMAGE_SUFFIXES
 from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
-from segkey.data.labels import labels_beside, read_classes
+from segkey.data.labels import differing, labels_beside, read_classes
 from segkey.data.layouts import find_folder, find_pictures_below, hash_of
 from segkey.data.lists import LISTS, find_listed, find_listed_pictures, is_list
 from segkey.data.voc import VOC_CLASSES, find_voc, is_voc, voc_root
@@ -58,6 +58,13 @@ def find(
         source.labels = labels_beside(path.parent if is_list(path) else path)
         shared = Path(os.path.commonpath([item.image.parent for item in source.items]))
         source.labels = source.labels or labels_beside(source.root) or labels_beside(shared)
+        if source.labels and classes is None and (other := differing(path, source.labels)):
+            source.add(
+                Severity.REFUSE,
+                f"{other} and {source.labels} name different classes, or in another order",
+                "a number means one class in all splits: give --classes FILE if masks agree, or "
+                "export the splits together",
+            )
     if source.labels:
         source.classes = None
     if split is None and set(source.splits) == {ALL} and source.has_masks:
@@ -91,19 +98,19 @@ def _by_layout(path: Path, masks: Path | None, mask_suffix: str | None) -> Sourc
 
 
 def _nothing_in(path: Path, source: Source) -> SegkeyError:
-    if source.problems:
-        first = source.problems[0]
-        likely = [f.cure for f in source.findings if f.cure.startswith("give --mask-suffix")]
-        return SegkeyError(
-            f"{path}: none of {len(source.problems)} images can be used; {first.name}: {first.why}",
-            *likely[:1]
-            or [
-                "masks are found by the image's name; give their folder with --masks, or what "
-                "their names end with as --mask-suffix"
-            ],
-        )
+    said = [f for f in source.findings if f.severity is not Severity.NOTE and f.cure]
+    if not source.problems:
+        most = f"segkey reads {', '.join(sorted(IMAGE_SUFFIXES))}"
+        what, cure = (f"; {said[-1].text}", said[-1].cure) if said else ("", most)
+        return SegkeyError(f"{path} holds no images{what}", cure)
+    first = source.problems[0]
+    suffix = next((f.cure for f in said if f.cure.startswith("give --mask-suffix")), "")
     return SegkeyError(
-        f"{path} holds no images", f"segkey reads {', '.join(sorted(IMAGE_SUFFIXES))}"
+        f"{path}: none of {len(source.problems)} images can be used; {first.name}: {first.why}",
+        first.cure
+        or suffix
+        or "masks are found by the image's name; give their folder with --masks, or what their "
+        "names end with as --mask-suffix",
     )
 
 

@@ -8,6 +8,7 @@ while they are encrypted.
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -15,15 +16,7 @@ from segkey.data.decode import DEEP, decode
 from segkey.data.deep_colours import deep_values
 from segkey.data.file_header import header, upright_size
 from segkey.data.items import Item, Source
-from segkey.data.masks import (
-    COLOUR,
-    PALETTE,
-    RawMask,
-    grey_of,
-    kind_of,
-    palette_colours,
-    raw_mask,
-)
+from segkey.data.masks import COLOUR, PALETTE, RawMask, grey_of, kind_of, palette_colours, raw_mask
 from segkey.data.preparation import why_sizes_differ
 from segkey.errors import SegkeyError
 from segkey.system import distributed
@@ -103,6 +96,7 @@ class Survey:
     unread: Example = field(default_factory=Example)
     damaged: Example = field(default_factory=Example)
     mismatched: Example = field(default_factory=Example)
+    _without_header: Path | None = None  # the last mask whose header cannot be read
 
     def merge(self, other: "Survey") -> None:
         """Add what another share of the files showed."""
@@ -154,6 +148,7 @@ class Survey:
             mask = header(item.mask)
         except SegkeyError:
             self.unread.add(item.mask.name)
+            self._without_header = item.mask
             return
         kind = kind_of(mask.mode, mask.bits)
         self.kinds.setdefault(kind, Example()).add(item.mask.name)
@@ -184,7 +179,8 @@ class Survey:
         try:
             raw = raw_mask(item.mask)
         except SegkeyError:
-            self.unread.add(item.mask.name)
+            if item.mask != self._without_header:  # counted already
+                self.unread.add(item.mask.name)
             return
         self.read += 1
         values, counts = _counted(raw)

@@ -15,6 +15,10 @@ _MAX_LIST_BYTES = 64 << 20
 _LISTS = ("train", "val", "test")
 _WHOLE = ("default", "trainval", "train", "all")  # of other tools: one list, to be dealt out
 _MASKS = ("SegmentationClass", "SegmentationClassPNG")
+_NO_IMAGES = (
+    "put the images into JPEGImages; tools export masks alone unless told otherwise (CVAT: 'Save "
+    "images')"
+)
 VOC_CLASSES = [
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
     "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
@@ -137,7 +141,8 @@ class _Devkit:
         wanted = (image, f"JPEGImages/{name}.jpg"), (mask, f"SegmentationClass/{name}.png")
         if missing := [text for file, text in wanted if not file]:
             why = f"{' and '.join(missing)} missing"
-            self.found.problems.append(Problem(f"{name}.jpg", why))
+            cure = "" if self.images else _NO_IMAGES
+            self.found.problems.append(Problem(f"{name}.jpg", why, cure))
             return None
         self.unused.pop(name, None)
         return Item(image.relative_to(self.root).as_posix(), image, mask)

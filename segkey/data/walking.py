@@ -7,6 +7,13 @@ from pathlib import Path
 
 from segkey.system.files import explain_os_errors
 
+# What systems put beside files for themselves: copies of names, small pictures, what was deleted.
+_OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _OF_SYSTEMS
+
 
 @dataclass
 class Walk:
@@ -42,10 +49,10 @@ class Walk:
                 folders.clear()
                 continue
             seen.add(identity)
-            shown = sorted(name for name in folders if not name.startswith("."))
+            shown = sorted(name for name in folders if not _is_hidden(name))
             links += [Path(parent, name) for name in shown if os.path.islink(Path(parent, name))]
             folders[:] = [name for name in shown if not os.path.islink(Path(parent, name))]
-            yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+            yield from (Path(parent, name) for name in sorted(files) if not _is_hidden(name))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from segkey.data.augment import random_crops
 from segkey.errors import SegkeyError
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
-from segkey.system import devices, distributed
+from segkey.system import devices, distributed, out_of_memory
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -95,7 +95,7 @@ class BatchLoader:
         self.split, self.device, self.prepare = split, device, prepare
         self.count = min(limit, len(split)) if limit else len(split)
         self.views, self.shuffle_buffer = split.header.views, shuffle_buffer
-        self.micro_batches = devices.MicroBatches("batches are scored", say)
+        self.micro_batches = out_of_memory.MicroBatches("batches are scored", say)
         if resident is None:
             resident = fits(split, device, self.count)
         self._resident = self._load_all() if resident else None

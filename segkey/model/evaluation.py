@@ -115,7 +115,7 @@ def score(
     """Run a model over a split and count.
 
     If a batch does not fit in the device's memory it is scored in micro-batches (see
-    `segkey.system.devices.MicroBatches`), and the user is told; the scores are the same.
+    `segkey.system.out_of_memory.MicroBatches`), and the user is told; the scores are the same.
 
     Under torchrun every rank scores some of the batches, and their counts are added up: the result
     is that of one process, to the last digit. With fewer batches than ranks,

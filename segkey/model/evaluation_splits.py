@@ -13,12 +13,7 @@ from segkey.data.lists import is_list
 from segkey.data.preparation import Preparation
 from segkey.data.reading import VOID, Reading
 from segkey.errors import KeyMismatchError, SegkeyError, SegkeyWarning
-from segkey.model.leakage import (
-    compare_with_training,
-    own_shards,
-    some,
-    warn_of_known_images,
-)
+from segkey.model.leakage import compare_with_training, own_shards, some, warn_of_known_images
 from segkey.model.runs import Run
 from segkey.shards import Split, find_splits, open_splits
 from segkey.shards.header import Header

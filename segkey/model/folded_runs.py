@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segkey.errors import SegkeyError
-from segkey.model import derived, run_names, runs, sealed
+from segkey.model import derived_runs, run_names, runs, sealed
 from segkey.model.configuration import Configuration
 from segkey.model.folding import fold_batchnorm, foldable
 from segkey.model.networks import Segmenter
@@ -39,7 +39,7 @@ def fold_run(run: runs.Run, name: str | None = None, recipients: Sequence[str] =
     if distributed.is_main():
         folded, pairs = _fold(run)
         made = _configuration(run.configuration, path.name, pairs)
-        derived.write(run, path, replace(made, sealed=seal), folded.weights())
+        derived_runs.write(run, path, replace(made, sealed=seal), folded.weights())
     distributed.barrier()
     return runs.Run.open(path)
 

@@ -11,7 +11,7 @@ from segkey.crypto.ciphers import Cipher
 from segkey.crypto.ciphers.base import check_size
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import derived, run_names, runs, sealed
+from segkey.model import derived_runs, run_names, runs, sealed
 from segkey.model.configuration import Configuration, Lock, Sealed
 from segkey.model.lock import SignedPermutation, lock_network
 from segkey.model.locked_conv import LockedConv
@@ -125,7 +125,7 @@ def _lock_runs(
                 locked = lock_network(network, cipher, stem)
                 lock = _lock_of(run, locked.get_submodule(stem.path), stem.path, cipher)
                 made = _configuration(run, path.name, lock, cipher, seal)
-                derived.write(run, path, made, locked.weights())
+                derived_runs.write(run, path, made, locked.weights())
                 advance(1)
     distributed.barrier()
     return [runs.Run.open(path) for path in paths]

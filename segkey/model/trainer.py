@@ -25,7 +25,7 @@ from segkey.model.forecast import Forecast
 from segkey.model.losses import Loss, class_weights
 from segkey.model.recipes import Recipe
 from segkey.shards import Split
-from segkey.system import devices, distributed, interrupts, torchrun
+from segkey.system import devices, distributed, interrupts, out_of_memory, torchrun
 from segkey.system.progress import SILENT, Progress
 from segkey.system.seeds import seeded
 from segkey.system.words import duration
@@ -104,7 +104,7 @@ class Trainer:
         self.loss = self._loss_for(splits["train"])
         self._build_network(splits["train"])
         self._open_loaders(splits)
-        self.micro_batches = devices.MicroBatches(
+        self.micro_batches = out_of_memory.MicroBatches(
             f"steps go on with batches of {self.recipe.batch_size}, their gradients added up",
             progress.say,
             may_cut=distributed.is_single(),  # ranks would no longer meet at the same steps

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from segkey.crypto.keys import Key
+from segkey.data.decode import decode, load_image
 from segkey.errors import SegkeyWarning
 from segkey.model.prediction import load
 from segkey.model.results import Attack
@@ -30,10 +31,8 @@ def write(path: Path, run: Run, key: Key, scenes: Path) -> None:
     """
     images = sorted((scenes / "images" / "test").iterdir())[:_ROWS]
     masks = [scenes / "masks" / "test" / f"{image.stem}.png" for image in images]
-    with Image.open(masks[0]) as mask:
-        palette = mask.getpalette()
-    pictures = [Image.open(image).convert("RGB") for image in images]
-    truth = [Image.open(mask) for mask in masks]
+    pictures, truth = [load_image(image) for image in images], [decode(mask) for mask in masks]
+    palette = truth[0].getpalette()
     columns = [("image", "", pictures), ("ground truth", "", _overlays(pictures, truth))]
     model = load(run.path, key, "cpu")
     for title, score, used in _ways(run.result("attack"), key):

@@ -30,12 +30,7 @@ from segkey.reports.tables import (
     titled,
 )
 from segkey.reports.text import number, visible
-from segkey.reports.verdicts import (
-    OPTIMISTIC,
-    by_required_access,
-    nothing_to_judge,
-    suite_verdict,
-)
+from segkey.reports.verdicts import OPTIMISTIC, by_required_access, nothing_to_judge, suite_verdict
 from segkey.system.files import written_whole
 from segkey.system.shell import option, word
 from segkey.system.words import duration, per_cent

@@ -52,8 +52,8 @@ def encrypt_folder(
         Datasets by split; `segkey.shards.dataset.ShardDataset`.
 
     Raises:
-        SegkeyError: no images, masks that are not taken in as they are (`segkey.data.rules`), a
-            block size that does not fit, other shards in ``out``. What is odd about the data is a
+        SegkeyError: no images, masks that are not taken in as they are (`segkey.data.mask_rules`),
+            a block size that does not fit, other shards in ``out``. What is odd about the data is a
             `SegkeyWarning`; so is the number of images that cannot be used.
     """
     cipher = ciphers.from_key(method, key, block_size, channels, password)

@@ -1,6 +1,7 @@
 """The statistics that a model stores give its key away: on planted models, whose truth is known."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,8 +159,8 @@ def test_a_fixed_password_is_used_and_the_key_itself_is_found(plain, key):
 
 def test_a_selection_is_fitted_to_the_first_layers(plain, key, monkeypatch):
     """From other images than those of the training; FFX's table is unknown."""
-    monkeypatch.setattr(fitted_selection, "_STEPS", 40)
-    monkeypatch.setattr(fitted_selection, "_LAYERS", 3)
+    descents = fitted_selection.Descent(3, 40, 0.1), fitted_selection.Descent(4, 2, 0.01)
+    monkeypatch.setattr(fitted_selection, "_DESCENTS", descents)
     cipher = ciphers.from_key("ffx", key, 2, 3)
     target = planted(cipher, plain[:12])
     unknown = statistics._unknown(cipher, 0)
@@ -168,7 +169,20 @@ def test_a_selection_is_fitted_to_the_first_layers(plain, key, monkeypatch):
             target, plain[12:], unknown, np.random.default_rng(0)
         )
     assert np.array_equal(found.selected, cipher.selected)
-    assert target.looked_at == 40 * 4
+    assert target.looked_at == 42 * 4
+
+
+@pytest.mark.parametrize(
+    ("positions", "ways"), [(12, {"stem"}), (192, {"stem", "all"}), (768, {"all"})]
+)
+def test_large_blocks_are_fitted_to_all_layers(monkeypatch, positions, ways):
+    taken = set()
+    monkeypatch.setattr(statistics, "_at_the_stem", lambda *_: [taken.add("stem")])
+    monkeypatch.setattr(statistics, "fitted_selection", lambda *_: taken.add("all"))
+    unknown = SimpleNamespace(selected=np.zeros(positions, bool))
+    found = statistics._selections(None, None, unknown, None)
+    assert taken == ways
+    assert len(found) == len(ways)
 
 
 def test_half_of_the_positions_are_chosen_with_the_gradient_of_a_sigmoid():

@@ -363,7 +363,10 @@ ALLOWED = {
     ): "the earlier key gets another name; the key's own was looked at",
     ("model/run_names.py", "os.symlink"): "runs/latest, under a name that was just removed",
     ("model/run_names.py", "os.replace"): "runs/latest is a link by design, and is replaced itself",
-    ("model/derived.py", "os.rename"): "a folder that was just made gets its name; fails if taken",
+    (
+        "model/derived_runs.py",
+        "os.rename",
+    ): "a folder that was just made gets its name; fails if taken",
     ("model/weights.py", "safe_open"): "maps a file by its path, while open_regular holds it",
     ("model/weights.py", "torch.load"): "takes what open_regular opened",
     ("model/weights.py", "zipfile.ZipFile"): "takes what open_regular opened",

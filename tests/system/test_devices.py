@@ -13,7 +13,7 @@ from segkey.model import evaluation, networks, recipes
 from segkey.model.batches import BatchLoader
 from segkey.model.trainer import Settings, Trainer
 from segkey.shards import open_splits
-from segkey.system import devices
+from segkey.system import out_of_memory
 from segkey.system.progress import Progress
 
 CPU = torch.device("cpu")
@@ -66,9 +66,10 @@ def test_training_goes_on_in_micro_batches_with_the_same_batch_and_says_so(
     assert any(
         "batches are scored in micro-batches of 2" in line for line in listener.said
     )  # validation, 4 images
-    assert (
-        fitted == [2, 2, 2, 2, 2, 2, 2, 2] * 2
-    )  # batches of 8 and of 4, and 4 images of validation
+    trial, *steps = fitted  # a network of a plug-in is tried on one image first
+    assert trial == 1
+    # batches of 8 and of 4, and 4 images of validation
+    assert steps == [2, 2, 2, 2, 2, 2, 2, 2] * 2
 
 
 def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(shards_folder, small_memory):
@@ -108,7 +109,7 @@ def test_scores_are_the_same_in_micro_batches_and_it_is_said_once(
 def test_one_image_that_does_not_fit_is_an_error_with_advice(tmp_path, shards_folder, small_memory):
     small_memory(0)
     with pytest.raises(SegkeyError, match="does not hold one image of 32x32 .*\n.*--network"):
-        train(shards_folder, tmp_path, Listening())
+        train(shards_folder, tmp_path, Listening(), network="resnet14")  # not tried beforehand
 
 
 def test_what_filled_the_memory_is_let_go_before_the_next_try():
@@ -126,7 +127,7 @@ def test_what_filled_the_memory_is_let_go_before_the_next_try():
             raise torch.OutOfMemoryError
         return len(micro_batches)
 
-    assert devices.MicroBatches("", lambda text: None).run(work, batch, batch) == 4
+    assert out_of_memory.MicroBatches("", lambda text: None).run(work, batch, batch) == 4
     assert len(alive) == 3
 
 
@@ -141,7 +142,9 @@ def test_memory_errors_that_are_only_words(text):
         if len(micro_batches) == 1:
             raise RuntimeError(text)
 
-    devices.MicroBatches("", tried.append).run(work, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1))
+    out_of_memory.MicroBatches("", tried.append).run(
+        work, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1)
+    )
     assert (tried[0], tried[2]) == (1, 2)
 
 
@@ -150,4 +153,4 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        devices.MicroBatches("").run(work, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1))
+        out_of_memory.MicroBatches("").run(work, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1))

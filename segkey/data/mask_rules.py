@@ -162,11 +162,12 @@ def _sparse(case: Case) -> None:
         return
     if values[-1] >= 10 and values[-1] + 1 >= 3 * len(values) or values[-1] >= _MANY * 2:
         shown = ", ".join(map(str, values[:_SHOWN])) + (", …" if len(values) > _SHOWN else "")
+        two_levels = _cut_of(case) if case.survey.lossy.count else ""
         case.say(
             REFUSE,
             f"masks hold {counted(len(values), 'value')} between {values[0]} and {values[-1]} "
             f"({shown}): grey levels, or a few of many classes, rather than 0, 1, 2, …",
-            (_map_for(case) or "say with --map FILE.csv which class each value is")
+            (two_levels or _map_for(case) or "say with --map FILE.csv which class each value is")
             + "; if they are class numbers, name all classes with --classes FILE",
         )
 

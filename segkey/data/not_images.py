@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segkey.data.formats import PLUGINS, UNREAD
+from segkey.data.formats import ARCHIVES, PLUGINS, UNREAD
 from segkey.data.items import Severity, Source, counted
 from segkey.data.labels import FILES as LABEL_FILES
 from segkey.errors import SegkeyError
@@ -54,6 +54,11 @@ _CVAT = _Annotations(
 _BOXES = _Annotations(
     "PASCAL VOC annotations of boxes (XML)", "boxes are no masks; export segmentation masks"
 )
+_RUNS = _Annotations(
+    "masks as runs of pixels in a CSV (Kaggle's run-length encoding)",
+    "draw them: for each image, mask.reshape(-1, order='F')[start - 1 : start - 1 + length] = "
+    "class for each pair of its runs, and save the mask as PNG under the image's name",
+)
 _SHAPES = _Annotations(
     "annotations of polygons (JSON)", "export masks of class numbers as PNG from the tool again"
 )
@@ -87,15 +92,20 @@ class Others:
         kind = file.suffix.lower()
         self._kinds[kind] += 1
         self._examples.setdefault(kind, file)
-        if kind in (".json", ".xml", ".txt") and self._looked_at[kind] < _LOOKED_AT:
+        if kind in (".json", ".xml", ".txt", ".csv") and self._looked_at[kind] < _LOOKED_AT:
             self._looked_at[kind] += 1
             if found := _annotations_in(file):
                 self._annotations[found] += 1
                 self._examples.setdefault(found.name, file)
 
+    @property
+    def holds_annotations(self) -> bool:
+        """Whether polygons, boxes or runs were found, which are told."""
+        return bool(self._annotations)
+
     def tell(self, source: Source, with_masks: bool) -> None:
         """Add what was counted to the findings of a source."""
-        kinds = [kind for kind in self._kinds if kind not in PLUGINS and kind not in UNREAD]
+        kinds = [kind for kind in self._kinds if not _is_unread(kind)]
         count = self.masks + sum(self._kinds[kind] for kind in kinds)
         if count:
             shown = [f"{self._kinds[k]} {k or 'without a suffix'}" for k in kinds[:6]]
@@ -120,7 +130,7 @@ class Others:
             )
 
     def _tell_unread(self, source: Source) -> None:
-        for kind in (kind for kind in self._kinds if kind in PLUGINS or kind in UNREAD):
+        for kind in filter(_is_unread, self._kinds):
             package = PLUGINS.get(kind, "").replace("_", "-")
             source.add(
                 Severity.WARN,
@@ -128,6 +138,8 @@ class Others:
                 f"{self._shown(kind)}",
                 f"pip install {package}, or convert them to JPEG or PNG"
                 if package
+                else "unpack it, and give its folder"
+                if kind in ARCHIVES
                 else "convert them to JPEG, PNG or TIFF",
             )
 
@@ -142,6 +154,10 @@ class Others:
         return self._examples[kind].relative_to(self.folder).as_posix()
 
 
+def _is_unread(kind: str) -> bool:
+    return kind in PLUGINS or kind in UNREAD or kind in ARCHIVES
+
+
 def _annotations_in(file: Path) -> _Annotations | None:
     """What annotations a file holds, by a look at its beginning and its end."""
     try:
@@ -152,6 +168,9 @@ def _annotations_in(file: Path) -> _Annotations | None:
             text = (head + opened.read(_HEAD)).decode("utf-8", "replace")
     except (OSError, SegkeyError):
         return None
+    if file.suffix.lower() == ".csv":
+        titles = text.partition("\n")[0].lower()
+        return _RUNS if re.search(r"rle|encoded_?pixels|run_?length", titles) else None
     if file.suffix.lower() == ".txt":
         return _YOLO if _is_yolo(text) else None
     if file.suffix.lower() == ".xml":

@@ -1,0 +1,100 @@
+"""Masks that no rule pairs with images, known by how tools name them: said with what to do."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from segkey.data.file_header import header
+from segkey.data.found import Found
+from segkey.data.items import Severity, Source, counted
+from segkey.data.roles import folded
+from segkey.errors import SegkeyError
+
+_LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-by-\d+-tag-(.+)-\d+")
+_JOIN_LABELS = (
+    "Label Studio writes one mask per label: draw those of a task into one array "
+    "(mask[label > 0] = number), and save it under the image's name"
+)
+_LABELME = {"img", "label"}  # of labelme_json_to_dataset, in a folder per image
+_SHARE = 3  # if one of so many images has a longer name than another, that is no accident
+_LONGEST = 20  # characters of an ending
+
+
+def say_unpaired(images: list[Found], source: Source) -> None:
+    """Refuse images without masks if some of them are masks; each kind with its cure."""
+    for kind in (_label_studio, _labelme_folders, _same_ending):
+        if found := kind(images):
+            source.add(Severity.REFUSE, *found)
+            return
+
+
+def _label_studio(images: list[Found]) -> tuple[str, str] | None:
+    named = [each for each in images if _LABEL_STUDIO.fullmatch(each.file.stem)]
+    if not named:
+        return None
+    return f"{counted(len(named), 'mask')} of single labels, such as {named[0].name}", _JOIN_LABELS
+
+
+def _labelme_folders(images: list[Found]) -> tuple[str, str] | None:
+    stems: dict[Path, set[str]] = defaultdict(set)
+    for each in images:
+        stems[each.file.parent].add(folded(each.file.stem))
+    folders = [folder for folder, held in stems.items() if held >= _LABELME]
+    if not folders or 2 * len(folders) < len(stems):
+        return None
+    return (
+        f"{counted(len(folders), 'folder')} with an img and a label, such as {folders[0].name}, as "
+        f"labelme_json_to_dataset makes them",
+        "make one data set of all with labelme's labelme2voc.py DATA OUT --labels labels.txt: it "
+        "numbers classes alike in all masks",
+    )
+
+
+def _same_ending(images: list[Found]) -> tuple[str, str] | None:
+    """Files of numbers whose names are those of other images with one ending behind them."""
+    keys = {folded(each.place.key) for each in images}
+    named: dict[str, list[Found]] = defaultdict(list)
+    for each in images:
+        key = folded(each.place.key)
+        cuts = range(len(key) - 1, max(0, len(key) - _LONGEST), -1)
+        if cut := next((cut for cut in cuts if key[:cut] in keys), 0):
+            named[key[cut:]].append(each)
+    ending, those = max(named.items(), key=lambda each: len(each[1]), default=("", []))
+    if _SHARE * len(those) < len(images) or not re.search(r"[a-z]", ending):
+        return None
+    if not holds_numbers(those[0].file):
+        return None
+    return (
+        f"{counted(len(those), 'image')} named as others with '{ending}' behind, such as "
+        f"{those[0].name}: they look like masks",
+        f"give --mask-suffix {ending} if they are, or --masks none to take all files as images",
+    )
+
+
+def why_no_mask(image: Found, masks: dict[Path, Found], alone: bool) -> str:
+    """What to do about an image without a mask if masks are of single labels or objects.
+
+    ``alone``: no other image shares the image's folder.
+    """
+    if any(_LABEL_STUDIO.fullmatch(mask.stem) for mask in masks):
+        return _JOIN_LABELS
+    beside = [m for m in masks.values() if folder_of(m) == folder_of(image)] if alone else []
+    if len(beside) > 1 and folder_of(image):
+        return (
+            f"{beside[0].file.parent} seems to hold a mask per object: merge them into one under "
+            f"the image's name (numpy.maximum.reduce, if there is one class)"
+        )
+    return ""
+
+
+def folder_of(each: Found) -> str:
+    """The folder that an image and its mask share, below those that were understood."""
+    return each.place.key.rpartition("/")[0]
+
+
+def holds_numbers(file: Path) -> bool:
+    """Whether a file has one value per pixel, as masks have."""
+    try:
+        return header(file).mode in ("L", "P", "1", "I", "I;16")
+    except SegkeyError:
+        return False

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkey.data.roles import Place
+from segkey.data.name_roles import Place
 
 
 @dataclass(frozen=True, slots=True)  # there may be a million

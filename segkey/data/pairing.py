@@ -13,7 +13,7 @@ from pathlib import Path
 from segkey.data.formats import LOSSLESS
 from segkey.data.found import Found
 from segkey.data.items import Problem, Severity, Source, counted
-from segkey.data.roles import folded, rank_of, without_image_word, without_mask_word
+from segkey.data.name_roles import folded, rank_of, without_image_word, without_mask_word
 from segkey.data.unpaired import folder_of, holds_numbers, why_no_mask
 
 _ENOUGH = 10_000  # headers that are looked at, to find masks among images

@@ -67,7 +67,7 @@ def opened(path: str | Path) -> "Run | OnnxFile":
     Raises:
         SegkeyError: it is neither.
     """
-    if Path(path).is_file():
+    if is_exported(Path(path)):
         return OnnxFile.open(path)
     try:
         from segkey.model.runs import Run
@@ -78,6 +78,11 @@ def opened(path: str | Path) -> "Run | OnnxFile":
             "pip install segkey, or let the owner export the run: segkey export RUN --onnx",
         ) from None
     return Run.open(path)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a path is that of a file, and not of a run; it may not be there."""
+    return path.is_file() or (path.suffix in (".onnx", ".age") and not path.is_dir())
 
 
 def model_of(

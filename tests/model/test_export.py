@@ -243,6 +243,8 @@ def test_what_segkey_did_not_make_is_refused(exported, tmp_path):
     foreign = onnx.load(exported.path)
     del foreign.metadata_props[:]
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(SegkeyError, match="none.onnx: No such file"):
+        segkey.load(tmp_path / "none.onnx")
     bad = {
         "not made by segkey": foreign.SerializeToString(),
         "is not an ONNX file": b"",

@@ -84,9 +84,11 @@ def test_weights_fall_towards_the_borders():
         ({"scale": float("nan")}, "a scale of nan", "0.5"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_a_cure(model, how, said, cure):
+def test_what_does_not_fit_is_refused_with_a_cure(how, said, cure):
+    if "tile" in how:
+        how = how | {"tile": (how["tile"], how["tile"])}
     with pytest.raises(SegkeyError, match=said) as refused:
-        model.predict(np.zeros((40, 40, 3), np.uint8), flip=True, **how)
+        tiling.check(Manner(**how), 4, 4, None)
     assert cure in refused.value.hint
 
 
@@ -102,11 +104,11 @@ def test_a_run_takes_images_of_any_size_in_tiles(model, key):
         patch.setattr(
             type(model), "_answer", lambda *given: seen.append(given[1]) or logits(*given)
         )
-        model.predict(image[:40, :32], key, tile=32, overlap=8)
+        model.predict(image[:64, :32], key, tile=32, overlap=8)
     windows = np.concatenate([np.asarray(each) for each in seen])
-    plain = image[:40, :32].transpose(2, 0, 1)
+    plain = image[:64, :32].transpose(2, 0, 1)
     encrypted = segkey.ciphers.from_key("np", key, 4).encrypt(np.ascontiguousarray(plain))
-    assert np.array_equal(windows, [encrypted[:, :32], encrypted[:, 8:]])
+    assert np.array_equal(windows, [encrypted[:, top : top + 32] for top in (0, 24, 32)])
 
 
 def test_enlarging_bands_does_not_hold_them_all():

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 import segkey
-from segkey.model import enlarging
+from segkey.model import score_resizing
 
 MOST_BYTES = 64 << 20  # of a request
 
@@ -64,7 +64,7 @@ def ask(photo: str, key: segkey.Key, url: str = "http://127.0.0.1:8000") -> np.n
     cipher = segkey.ciphers.from_key(about["method"], key, about["block_size"])
     encrypted = cipher.encrypt(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     logits = np.load(io.BytesIO(urlopen(url, as_bytes(encrypted)).read()), allow_pickle=False)
-    return enlarging.classes_at(logits.astype(np.float32), (picture.height, picture.width))
+    return score_resizing.classes_at(logits.astype(np.float32), (picture.height, picture.width))
 
 
 def as_bytes(array: np.ndarray) -> bytes:

@@ -1,11 +1,11 @@
 """The front door: ``segkey``, and ``python -m segkey``, which is also how torchrun starts it."""
 
-from segkey.system import ctrl_c
+from segkey.system import interrupts_at_start
 
 
 def main() -> None:
     """Run the command line."""
-    ctrl_c.end_at_once()
+    interrupts_at_start.end_at_once()
     from segkey.cli import main
     from segkey.system import distributed, torchrun
 

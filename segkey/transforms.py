@@ -1,6 +1,6 @@
-"""The public name of `segkey.crypto.transforms`: ciphers as torchvision v2 transforms."""
+"""The public name of `segkey.crypto.torchvision_transforms`."""
 
-from segkey.crypto.transforms import (
+from segkey.crypto.torchvision_transforms import (
     FFX,
     BlockTransform,
     EncryptedImage,

@@ -20,11 +20,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from segkey.attacks.cipher_parts import agreement, grid_of_blocks
+from segkey.attacks.layer_statistics import Judge
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.similarity import psnr, ssim
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
+from segkey.model.batches import BatchLoader
 from segkey.model.results import ENCRYPTED
 from segkey.system import distributed
 
@@ -236,7 +238,8 @@ def _obstacle(target: Target) -> str:
 def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
     """Estimate the key from encrypted images alone.
 
-    The entropy of the prediction chooses among the candidates that are left.
+    Among the candidates that are left, the model's stored statistics choose
+    (`segkey.attacks.layer_statistics`), or the entropy of its prediction if it has none.
     """
     own = target.cipher
     plain = np.concatenate([batch.cpu().numpy() for batch, _ in target.loader.batches(64)])[
@@ -247,11 +250,10 @@ def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
         estimate(own, encrypted)
     )  # another machine may round in another way
     with target.task("ciphertext only", len(candidates) * len(loader) + len(target.loader)):
-        entropies = target.cached(
-            f"ciphertext-only/{len(loader)}",
-            lambda: [target.score(each, loader, entropy=True).entropy for each in candidates],
+        marks = target.cached(
+            f"ciphertext-only/{len(loader)}", lambda: _marks(target, loader, candidates)
         )
-        cipher = candidates[int(np.argmin(entropies))]
+        cipher = candidates[int(np.argmin(marks))]
         # The owner's key need not be tried again under another name.
         scores = (
             target.correct()
@@ -283,6 +285,16 @@ def ciphertext_only(target: Target, budget: Budget, seed: int) -> Result:
     summary = f"{len(encrypted)} encrypted images give {right or 'all'}; {how}"
     by_test = len(candidates) > 1 and target.is_judged_on(loader)
     return Result(scores.mean_iou, summary, details, chosen_on_test=by_test)
+
+
+def _marks(target: Target, loader: BatchLoader, candidates: list[Cipher]) -> list[float]:
+    """How badly each candidate explains the model; a float each, the least is the best."""
+    images = torch.cat([images for images, _ in loader.batches(64)])
+    judge = Judge(target, images, len(candidates))
+    marks = [judge.divergence(each) for each in candidates]
+    if any(map(math.isnan, marks)):
+        return [target.score(each, loader, entropy=True).entropy for each in candidates]
+    return marks
 
 
 def _restore(cipher: Cipher, encrypted: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ from segkey.model import data_parallel, networks
 from segkey.model.batches import BatchLoader, crop_batch
 from segkey.model.recipes import recipe
 from segkey.model.results import LABELLED
-from segkey.model.trainer import segmentation_loss
-from segkey.model.weights import file_digest
+from segkey.model.training_loop import segmentation_loss
+from segkey.model.weights_files import file_digest
 from segkey.system import devices
 from segkey.system.seeds import seeded
 

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from segkey.attacks.stem_moments import gaussian_divergence
+from segkey.attacks.target import Target
+from segkey.crypto.ciphers import Cipher
+from segkey.model.batches import as_pixels
 from segkey.model.networks import Segmenter
 
 
@@ -99,3 +102,29 @@ class LayerStatistics:
             for module in self.model.modules()
             if isinstance(module, nn.Conv2d) and module.bias is not None
         ]
+
+
+_JUDGED = 16  # images that all layers look at, fewer if there are more candidates than
+_FEW_CANDIDATES = 24
+
+
+class Judge:
+    """Compares ciphers by the statistics of all layers, on the same images.
+
+    Args:
+        target: the model under attack.
+        images: plain ones of the attacker's, uint8 (N, C, H, W).
+        candidates: how many ciphers will be compared; the more, the fewer images are looked at.
+    """
+
+    def __init__(self, target: Target, images: Tensor, candidates: int = 1):
+        many = max(1, candidates // _FEW_CANDIDATES)
+        self._target, self._images = target, images[: max(4, _JUDGED // many)]
+        self._layers = LayerStatistics(target.model)
+
+    @torch.inference_mode()
+    def divergence(self, cipher: Cipher) -> float:
+        """`LayerStatistics.divergence` under a cipher; NaN if there is nothing to compare with."""
+        self._target.spend(len(self._images))
+        pixels = as_pixels(cipher.encrypt(self._images), self._target.cipher.max_value)
+        return float(self._layers.divergence(pixels))

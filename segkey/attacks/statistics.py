@@ -27,7 +27,7 @@ from torch import Tensor
 from segkey.attacks.cipher_parts import agreement, random_key, secret_parts
 from segkey.attacks.fitted_permutation import fitted_permutations
 from segkey.attacks.fitted_selection import fitted_selection
-from segkey.attacks.layer_statistics import LayerStatistics
+from segkey.attacks.layer_statistics import Judge
 from segkey.attacks.locked_statistics import locked_candidates
 from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.stem import why_lock_tells_nothing
@@ -46,8 +46,6 @@ _MANY_POSITIONS = 192  # more than the stem's statistics determine
 _STEPS = 120  # of gradient descent on a selection
 _BEST = 3  # local optima that all layers judge
 _TABLES = 4  # random tables to choose from, where FFX's is unknown
-_JUDGED = 16  # images that all layers look at, fewer if there are more candidates than
-_FEW_CANDIDATES = 24
 _MOST_ROUNDS = 100  # of swaps in a selection
 _BATCH = 16
 
@@ -157,7 +155,7 @@ def _search(target: Target, images: Tensor, seed: int) -> _Guess:
             candidates = fitted_permutations(target, images, unknown, generator)
         else:
             candidates = _selections(target, images, unknown, generator)
-        judge = _Judge(target, images, len(candidates))
+        judge = Judge(target, images, len(candidates))
         guesses = [_Guess(each, judge.divergence(each)) for each in candidates]
         return min(_with_tables(guesses, judge, target.cipher, generator), key=lambda g: g.loss)
 
@@ -182,24 +180,8 @@ def _frozen(model: torch.nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-class _Judge:
-    """Compares ciphers by the statistics of all layers, on the same images."""
-
-    def __init__(self, target: Target, images: Tensor, candidates: int = 1):
-        many = max(1, candidates // _FEW_CANDIDATES)
-        self._target, self._images = target, images[: max(4, _JUDGED // many)]
-        self._layers = LayerStatistics(target.model)
-
-    @torch.inference_mode()
-    def divergence(self, cipher: Cipher) -> float:
-        """`LayerStatistics.divergence` under a cipher."""
-        self._target.spend(len(self._images))
-        pixels = as_pixels(cipher.encrypt(self._images), self._target.cipher.max_value)
-        return float(self._layers.divergence(pixels))
-
-
 def _with_tables(
-    guesses: list[_Guess], judge: _Judge, own: Cipher, generator: np.random.Generator
+    guesses: list[_Guess], judge: Judge, own: Cipher, generator: np.random.Generator
 ) -> list[_Guess]:
     """The best guess with other tables, too, if the method has one that is unknown."""
     if "values" not in secret_parts(own):

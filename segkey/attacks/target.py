@@ -21,8 +21,8 @@ from segkey.model.runs import Run
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
 from segkey.system.json_files import finite
+from segkey.system.json_records import as_json
 from segkey.system.progress import SILENT, Progress
-from segkey.system.records import as_json
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from segkey.cli import console, option_groups, options
 from segkey.errors import SegkeyError
-from segkey.system import ctrl_c, distributed, plugins, torchrun
+from segkey.system import interrupts_at_start, distributed, plugins, torchrun
 from segkey.version import VERSION
 
 
@@ -27,7 +27,7 @@ class _Commands(TyperGroup):
     """Turns expected failures and Ctrl-C into a message of `console` and an exit status."""
 
     def invoke(self, ctx):
-        ctrl_c.interrupt()
+        interrupts_at_start.interrupt()
         try:
             return self._invoke(ctx)
         except (KeyboardInterrupt, typer.Abort) as stop:  # also while an error is shown
@@ -139,14 +139,14 @@ def main() -> None:
 from segkey.cli import (
     demo,
     keys,
-    data,
+    encrypt,
     inspect,
     train,
     evaluate,
     predict,
     networks,
     lock,
-    protect,
+    seal,
     attack,
     report,
     paper,

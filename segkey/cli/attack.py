@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, opening, options, paths
+from segkey.cli import app, console, given_inputs, options, paths
 from segkey.cli.options import flag, option
 
 _ATTACKS = "Attacks"
@@ -191,10 +191,10 @@ def attack(
 
     suite, names = chosen.suite, chosen.names()
     budget = spending.budget(chosen.fine_tune)
-    where, opened = devices.choose(machine.device), opening.open_run(run)
-    loaded = opening.unlock_and_load_key(opened, secret)
-    tested, own = opening.open_tested(opened, data)
-    cipher = opened.cipher(loaded, opening.encode(secret.ffx_password))
+    where, opened = devices.choose(machine.device), given_inputs.open_run(run)
+    loaded = given_inputs.unlock_and_load_key(opened, secret)
+    tested, own = given_inputs.open_tested(opened, data)
+    cipher = opened.cipher(loaded, given_inputs.encode(secret.ffx_password))
     kept = "what was finished is kept; run the same command again to go on"
     console.on_interrupt(
         kept if loaded else "nothing is kept of an attack on a model without a key"

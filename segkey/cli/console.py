@@ -21,7 +21,7 @@ from rich.text import Text
 
 from segkey.errors import SegkeyWarning
 from segkey.system import progress
-from segkey.system.words import printable, visible
+from segkey.system.wording import printable, visible
 
 # Lines wrap between words on a terminal and never elsewhere: other programs read line by line.
 out = Console(highlight=False)

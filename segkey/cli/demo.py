@@ -5,7 +5,7 @@ from typing import Annotated
 
 from segkey.cli import app, console, options
 from segkey.cli.options import option
-from segkey.system.shell import word
+from segkey.system.shell_quoting import word
 
 
 @app.command(

@@ -1,6 +1,6 @@
 """Command ``segkey evaluate``: measure a run on test images with the correct key."""
 
-from segkey.cli import app, console, opening, options, paths
+from segkey.cli import app, console, given_inputs, options, paths
 
 
 @app.command(
@@ -21,15 +21,15 @@ def evaluate(
     from segkey.model import evaluation
     from segkey.system import devices
 
-    where, opened = devices.choose(machine.device), opening.open_run(run)
-    loaded = opening.unlock(opened, secret)
-    tested, own = opening.open_tested(opened, data)
+    where, opened = devices.choose(machine.device), given_inputs.open_run(run)
+    loaded = given_inputs.unlock(opened, secret)
+    tested, own = given_inputs.open_tested(opened, data)
     cipher = None
     # Images encrypted as the run was trained need no key; one that is given must be the right one
     # all the same.
     if opened.header.method != "none" and (tested.header.method == "none" or secret.key):
-        loaded = loaded or opening.load_key_for(opened.header, secret)
-        cipher = opened.cipher(loaded, opening.encode(secret.ffx_password))
+        loaded = loaded or given_inputs.load_key_for(opened.header, secret)
+        cipher = opened.cipher(loaded, given_inputs.encode(secret.ffx_password))
     else:
         loaded = None
     result = evaluation.evaluate(

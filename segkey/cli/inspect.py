@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segkey.cli import app, console, opening, options
+from segkey.cli import app, console, given_inputs, options
 from segkey.cli.options import flag, key_option, option
 from segkey.errors import SegkeyError
 
@@ -65,8 +65,8 @@ def inspect(
         raise typer.BadParameter("--key belongs to --sheet or --verify: nothing else needs one")
     opener, words = secret.identity or (secret.key if verify else None), secret.passphrase_file
     how = {
-        "identity": opening.read_identity(opener, words) if opener else None,
-        "passphrase": opening.read_passphrase(words) if words else None,
+        "identity": given_inputs.read_identity(opener, words) if opener else None,
+        "passphrase": given_inputs.read_passphrase(words) if words else None,
         "progress": console.TerminalProgress(),
     }
     documents = [each for file in files for each in inspection.describe(file, verify, **how)]
@@ -77,7 +77,7 @@ def inspect(
     if sheet:
         split, cipher = _first_split(documents), None
         if secret.key:
-            cipher = opening.load_cipher(split.header, secret, split.shards.paths[0])
+            cipher = given_inputs.load_cipher(split.header, secret, split.shards.paths[0])
         _draw_sheet(split, cipher, sheet, force)
     damaged = [document for document in documents if document.get("damage")]
     if damaged:
@@ -102,7 +102,7 @@ def _first_split(documents: list[dict]) -> "Split":
 def _draw_sheet(split: "Split", cipher: "Cipher | None", sheet: Path, force: bool) -> None:
     """The contact sheet of ``segkey inspect --sheet``."""
     from segkey.reports import inspection
-    from segkey.reports.sheets import shard_sheet
+    from segkey.reports.contact_sheets import shard_sheet
     from segkey.system.files import written_whole
 
     shard, protected = split.shards.paths[0], split.header.method != "none"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, opening, options, paths
+from segkey.cli import app, console, given_inputs, options, paths
 from segkey.cli.options import flag, option
 
 
@@ -41,9 +41,9 @@ def keygen(
     path = Path(name) if name.endswith(".key") else paths.DEFAULT_KEY.parent / f"{name}.key"
     words = None
     if passphrase_file:
-        words = opening.read_passphrase(passphrase_file)
+        words = given_inputs.read_passphrase(passphrase_file)
     elif passphrase:
-        words = opening.ask_passphrase("Passphrase", twice=True)
+        words = given_inputs.ask_passphrase("Passphrase", twice=True)
     key = Key.generate()
     key.save(path, words, force)
     console.show(f"key {key.id} written to {path}" + (", sealed" if words is not None else ""))

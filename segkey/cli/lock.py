@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, completion, console, opening, options
+from segkey.cli import app, completion, console, given_inputs, options
 from segkey.cli.options import flag, option
 from segkey.errors import SegkeyError
 
@@ -51,7 +51,7 @@ def lock(
     from segkey import reports
     from segkey.model import locked_runs
 
-    opened, progress = opening.open_run(run), console.TerminalProgress()
+    opened, progress = given_inputs.open_run(run), console.TerminalProgress()
     if customers and not keys:
         raise typer.BadParameter("--customers takes key files after it")
     if customers and secret.key and not opened.is_sealed:
@@ -60,15 +60,15 @@ def lock(
         )
     if keys and not customers:
         raise typer.BadParameter("several key files belong to --customers; give one with --key")
-    chosen = opening.read_recipients(seal, secret.passphrase_file)
-    unlocked_by = opening.unlock(opened, secret)
+    chosen = given_inputs.read_recipients(seal, secret.passphrase_file)
+    unlocked_by = given_inputs.unlock(opened, secret)
     if customers:
         of_customer = _by_name(keys, secret.passphrase_file)
         made = locked_runs.lock_for_customers(
             opened, of_customer, method, block_size, name, progress, chosen
         )
     else:
-        loaded = unlocked_by or opening.load_key(secret)
+        loaded = unlocked_by or given_inputs.load_key(secret)
         made = [locked_runs.lock_run(opened, loaded, method, block_size, name, progress, chosen)]
     console.show(reports.locked_table(opened, made))
 
@@ -104,10 +104,10 @@ def whose(
     The weights are the evidence, and not what the files beside them say.
     """
     from segkey import reports
-    from segkey.model import whose as search
+    from segkey.model import lock_owner as search
 
     of_customer = _by_name(_key_files(keys), passphrase_file)
-    plain = opening.open_run(original) if original else None
+    plain = given_inputs.open_run(original) if original else None
     found = search.whose(model, of_customer, plain)
     if as_json:
         console.show_json(reports.whose_document(model, found))
@@ -132,9 +132,9 @@ def fold(
     from segkey import reports
     from segkey.model import folded_runs
 
-    opened = opening.open_run(run)
-    chosen = opening.read_recipients(seal, secret.passphrase_file)
-    opening.unlock(opened, secret)
+    opened = given_inputs.open_run(run)
+    chosen = given_inputs.read_recipients(seal, secret.passphrase_file)
+    given_inputs.unlock(opened, secret)
     made = folded_runs.fold_run(opened, name, chosen)
     console.show(reports.folded_sentence(opened, made))
 
@@ -153,5 +153,6 @@ def _key_files(given):
 def _by_name(files, passphrase_file):
     """Keys with their owners' names, which are those of the files."""
     return [
-        (file.stem, opening.load_key(options.KeyGiven(file, passphrase_file))) for file in files
+        (file.stem, given_inputs.load_key(options.KeyGiven(file, passphrase_file)))
+        for file in files
     ]

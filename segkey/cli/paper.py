@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, opening, options, parsing
+from segkey.cli import app, console, given_inputs, options, parsing
 from segkey.cli.options import flag, key_option, option
 from segkey.cli.training_options import EncoderWeights
 
@@ -124,7 +124,7 @@ class ExperimentKey(options.KeyGiven):
         from segkey.crypto.keys import Key
 
         if self.key:
-            return opening.load_key(self)
+            return given_inputs.load_key(self)
         if dry_run:
             return Key.generate()
         loaded = paper.key_for(out)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, opening, options
+from segkey.cli import app, console, given_inputs, options
 from segkey.cli.options import flag, option
 from segkey.cli.parsing import parse_size
 
@@ -107,16 +107,16 @@ def predict(
     from segkey import reports
     from segkey.data import sources
     from segkey.data.items import ALL
-    from segkey.model import predicting, prediction, video
+    from segkey.model import folder_prediction, prediction, video
 
     is_video = video.is_video(images)
     source = None if is_video else sources.find_pictures(images, leave_out=out)
     for finding in source.findings if source else ():
         console.finding(finding)
-    opened = prediction.opened(run) if run.is_file() else opening.open_run(run)
-    loaded = opening.unlock_and_load_key(opened, secret)
+    opened = prediction.opened(run) if run.is_file() else given_inputs.open_run(run)
+    loaded = given_inputs.unlock_and_load_key(opened, secret)
     model = prediction.model_of(opened, machine.device, machine.precise)
-    cipher = model.cipher(loaded, opening.encode(secret.ffx_password))
+    cipher = model.cipher(loaded, given_inputs.encode(secret.ffx_password))
     manner = _manner(model, tiles)
     progress, at_once = console.TerminalProgress(), machine.batch_size or 32
     if is_video:
@@ -124,7 +124,7 @@ def predict(
             model, cipher, images, out, overlay, force, at_once, progress, manner
         )
     else:
-        result = predicting.predict_files(
+        result = folder_prediction.predict_files(
             model,
             cipher,
             source.splits[ALL],
@@ -199,13 +199,13 @@ def export(
     from segkey import reports
     from segkey.model import export as exporting
 
-    opened = opening.open_run(run)
-    chosen = opening.read_recipients(seal, secret.passphrase_file)
-    unlocked_by = opening.unlock(opened, secret)
+    opened = given_inputs.open_run(run)
+    chosen = given_inputs.read_recipients(seal, secret.passphrase_file)
+    unlocked_by = given_inputs.unlock(opened, secret)
     cipher = None
     if secret.key or (unlocked_by and unlocked_by.id == opened.header.key_id):
-        loaded = unlocked_by or opening.load_key_for(opened.header, secret)
-        cipher = opened.cipher(loaded, opening.encode(secret.ffx_password))
+        loaded = unlocked_by or given_inputs.load_key_for(opened.header, secret)
+        cipher = opened.cipher(loaded, given_inputs.encode(secret.ffx_password))
     made = exporting.export(opened, out, images, cipher, chosen, force)
     if not made.compared.real:
         console.warn(

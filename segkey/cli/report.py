@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, opening, options, paths
+from segkey.cli import app, console, given_inputs, options, paths
 from segkey.cli.options import flag, key_option, option
 
 
@@ -61,7 +61,7 @@ def report(
     Runs that cannot be used are named with the reason and left out.
     """
     from segkey import reports
-    from segkey.model.survey import survey
+    from segkey.model.run_search import survey
 
     if as_json + as_csv + as_latex + bool(html) > 1:
         raise typer.BadParameter("choose one of --html, --json, --csv and --latex")
@@ -94,7 +94,7 @@ def _write_page(runs, broken, html: Path, secret: _PageKey, shards, device: str)
     is_there(html)  # nothing but a file is replaced; said before the work is done
     shown = loaded = None
     if secret.key:
-        loaded, password = opening.load_key(secret), opening.encode(secret.ffx_password)
+        loaded, password = given_inputs.load_key(secret), given_inputs.encode(secret.ffx_password)
         shown = gallery.of_runs(
             runs, loaded, shards, devices.choose(device), password, console.TerminalProgress()
         )

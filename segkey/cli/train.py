@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from segkey.cli import app, console, opening, options, paths
+from segkey.cli import app, console, given_inputs, options, paths
 from segkey.cli.options import flag, key_option, option
 from segkey.cli.training_options import RecipeValues
 from segkey.errors import SegkeyError
-from segkey.system.shell import word
+from segkey.system.shell_quoting import word
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _begin(shards, runs, name, new: NewRun, values: RecipeValues, secret: Device
             "For the paper's recipe give --recipe paper"
         )
     recipe, cipher = recipes.recipe(name_of_recipe, **chosen), _cipher(secret, shards)
-    sealed_for = opening.read_recipients(secret.seal, secret.passphrase_file)
+    sealed_for = given_inputs.read_recipients(secret.seal, secret.passphrase_file)
     splits = open_splits(shards, ("train", "val"))
     if values.crop_scale is not None and not training.on_the_fly(splits, cipher):
         console.warn("--crop-scale has no effect: the crops of these shards were made with them")
@@ -188,7 +188,7 @@ def _cipher(secret: DeviceKey, shards):
         return None
     if secret.method is None or secret.block_size is None:
         raise typer.BadParameter("--key also needs --method and -M")
-    key, password = opening.load_key(secret), opening.encode(secret.ffx_password)
+    key, password = given_inputs.load_key(secret), given_inputs.encode(secret.ffx_password)
     channels = _header(shards).channels
     return ciphers.from_key(secret.method, key, secret.block_size, channels, password=password)
 
@@ -200,9 +200,9 @@ def _resume(path, shards, secret: DeviceKey, device):
     from segkey.shards import open_splits
 
     run = Run.open(path)
-    loaded, cipher = opening.unlock(run, secret), None
+    loaded, cipher = given_inputs.unlock(run, secret), None
     if run.configuration.data.on_the_fly and run.header.method != "none":
-        cipher = opening.load_cipher(run.header, secret, run.path, loaded)
+        cipher = given_inputs.load_cipher(run.header, secret, run.path, loaded)
     splits = open_splits(shards or evaluation_splits.own_shards(run), ("train", "val"))
     return training.resume(
         run, splits, device=device, cipher=cipher, progress=console.TerminalProgress()

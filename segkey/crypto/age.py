@@ -14,7 +14,7 @@ import pyrage
 from pyrage import x25519
 
 from segkey.crypto.keys import MAX_FILE_BYTES, Key, Passphrase
-from segkey.crypto.sealing import Hidden
+from segkey.crypto.passphrase import Hidden
 from segkey.errors import SegkeyError
 from segkey.system.files import explain_os_errors, open_regular
 from segkey.system.validators import shown

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segkey.crypto.sealing import DoesNotOpen, Hidden, seal, unseal
+from segkey.crypto.passphrase import DoesNotOpen, Hidden, seal, unseal
 from segkey.errors import SealedKeyError, SegkeyError, SegkeyWarning
 from segkey.system import git
 from segkey.system.files import (
@@ -32,7 +32,7 @@ from segkey.system.files import (
     open_regular,
     written_whole,
 )
-from segkey.system.shell import word
+from segkey.system.shell_quoting import word
 
 FORMAT = "segkey-key-v1"
 SECRET_BYTES = 32

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segkey.data.items import Source
+from segkey.data.mask_survey import Survey
 from segkey.data.masks import COLOUR, PALETTE
 from segkey.data.reading import NO_CLASS
-from segkey.data.survey import Survey
 
 
 @dataclass

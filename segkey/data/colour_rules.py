@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 
-from segkey.data.conclusions import Case, palettes_differ
 from segkey.data.items import Severity, counted
 from segkey.data.masks import COLOUR
 from segkey.data.reading import NO_CLASS, unpacked
+from segkey.data.survey_conclusions import Case, palettes_differ
 
 WARN, REFUSE = Severity.WARN, Severity.REFUSE
 _SHOWN = 12  # colours in one message

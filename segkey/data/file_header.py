@@ -66,6 +66,6 @@ def upright_size(header: FileHeader) -> tuple[int, int]:
 def _palette(picture: Image.Image) -> bytes:
     """Without decoding the pixels, where that is possible."""
     raw = picture.palette
-    if raw and raw.rawmode == "RGB" and isinstance(raw.palette, bytes):
+    if raw and (raw.rawmode or raw.mode) == "RGB" and isinstance(raw.palette, bytes):
         return raw.palette
     return bytes(picture.getpalette("RGB") or b"")

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkey.data.roles import Place
+from segkey.data.name_roles import Place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Found:
     """A file below the folder that was given, and what its path says.
 

@@ -1,7 +1,7 @@
 """What is odd about images, alone and beside their masks: EXIF, sizes, ranges of values."""
 
-from segkey.data.conclusions import Case
 from segkey.data.items import Severity, counted
+from segkey.data.survey_conclusions import Case
 
 NOTE, WARN, REFUSE = Severity.NOTE, Severity.WARN, Severity.REFUSE
 

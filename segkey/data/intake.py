@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from segkey.data import sources
-from segkey.data.choices import Choices
 from segkey.data.class_table import ClassTable, class_table
-from segkey.data.conclusions import conclude
 from segkey.data.items import Finding, Severity, Source, require_none_refused
+from segkey.data.mask_survey import Survey, look
 from segkey.data.reading import PLAIN
-from segkey.data.survey import Survey, look
+from segkey.data.survey_conclusions import conclude
+from segkey.data.user_choices import Choices
 from segkey.system.progress import SILENT, Progress
 
 

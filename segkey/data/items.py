@@ -11,7 +11,7 @@ SPLITS = ("train", "val", "test")
 ALL = "all"  # the one split of images that are not dealt out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Item:
     """One image.
 

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from segkey.data.name_roles import understood
 from segkey.data.reading import VOID
-from segkey.data.roles import understood
 from segkey.errors import SegkeyError
 from segkey.system.files import read_given_text, read_text
 from segkey.system.validators import NAME

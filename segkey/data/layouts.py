@@ -1,7 +1,7 @@
 """Folders of images: with masks or without, with splits or without, as tools and people lay them.
 
-Every file below the folder is looked at once: what its path says (`segkey.data.roles`) makes it an
-image of a split, a mask, or something that is named with the reason why it is not used.
+Every file below the folder is looked at once: what its path says (`segkey.data.name_roles`) makes
+it an image of a split, a mask, or something that is named with the reason why it is not used.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ from pathlib import Path, PurePath
 from segkey.data import formats
 from segkey.data.found import Found
 from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
+from segkey.data.name_roles import ASIDE, IMAGE, MASK, Place, place_of, understood
 from segkey.data.not_images import Others
 from segkey.data.pairing import Masks, masks_among, say_masks_elsewhere, say_twins
-from segkey.data.roles import ASIDE, IMAGE, MASK, Place, place_of, understood
 from segkey.data.unpaired import say_unpaired
 from segkey.data.walking import Walk
 from segkey.errors import SegkeyError
@@ -72,8 +72,9 @@ def _found(file: Path, folder: Path, top: Path | None = None) -> Found:
 
 def _wrappers(files: list[Path], folder: Path) -> list[str]:
     """Folders that hold all images and say nothing, as archives have them at their top."""
-    images = [f.relative_to(folder).parts[:-1] for f in files if formats.is_image(f.suffix)]
-    shared = os.path.commonprefix(images) if images else ()
+    holding = {file.parent for file in files if formats.is_image(file.suffix)}
+    inside = [each.relative_to(folder).parts for each in holding]
+    shared = os.path.commonprefix(inside) if inside else ()
     return list(itertools.takewhile(lambda part: understood(part) is None, shared))
 
 

@@ -1,6 +1,7 @@
 """What is odd about data under the reading that was concluded: one rule per kind of oddity.
 
-A rule looks at a `segkey.data.conclusions.Case` and says what it sees, with an example and a cure.
+A rule looks at a `segkey.data.survey_conclusions.Case` and says what it sees, with an example and
+a cure.
 """
 
 from collections import Counter
@@ -8,14 +9,14 @@ from collections import Counter
 import numpy as np
 
 from segkey.data.colour_rules import colours, palettes, transparent
-from segkey.data.conclusions import Case
 from segkey.data.image_rules import sizes, turned
 from segkey.data.items import Severity, counted
 from segkey.data.masks import COLOUR, EIGHT_BITS, FOUR_BITS, ONE_BIT, PALETTE, TWO_BITS
 from segkey.data.reading import VOID
+from segkey.data.survey_conclusions import Case
 
 NOTE, WARN, REFUSE = Severity.NOTE, Severity.WARN, Severity.REFUSE
-_SOFT = 0.2  # of pixels at edges; see `segkey.data.survey`
+_SOFT = 0.2  # of pixels at edges; see `segkey.data.mask_survey`
 _LEAST_EDGES = 40  # pixels, to judge by
 _MANY = 64  # classes that nothing names
 _SHOWN = 12  # values or colours in one message

@@ -13,7 +13,7 @@ from pathlib import Path
 from segkey.data.formats import LOSSLESS
 from segkey.data.found import Found
 from segkey.data.items import Problem, Severity, Source, counted
-from segkey.data.roles import folded, rank_of, without_image_word, without_mask_word
+from segkey.data.name_roles import folded, rank_of, without_image_word, without_mask_word
 from segkey.data.unpaired import folder_of, holds_numbers, why_no_mask
 
 _ENOUGH = 10_000  # headers that are looked at, to find masks among images
@@ -43,10 +43,11 @@ class Masks:
         self.files = {each.file: each for each in files}
         self.suffix = None if suffix is None else folded(suffix)
         self.passed_over: set[str] = set()  # folders whose masks another folder's were put before
-        self._index: dict[tuple, dict[Path, None]] = defaultdict(dict)
+        self._index: dict[tuple, tuple[Path, ...]] = {}
         for each in self.files.values():
             for form in self._forms(each):
-                self._index[(each.place.split, *form)][each.file] = None
+                key = (each.place.split, *form)
+                self._index[key] = (*self._index.get(key, ()), each.file)
 
     def _forms(self, mask: Found) -> list[tuple[int, str]]:
         """Under which keys a mask is looked for, by rule."""
@@ -68,7 +69,8 @@ class Masks:
             found, rule = self._look_for(image)
             if len(found) == 1:
                 pairs.masks[image.name] = found[0]
-                pairs.rules[rule].append((image, found[0]))
+                if rule in _RULES:
+                    pairs.rules[rule].append((image, found[0]))
             else:
                 cure = _cure(found) or why_no_mask(image, self.files, alone[folder_of(image)] == 1)
                 source.problems.append(Problem(image.name, _why(image, found, folders), cure))
@@ -159,11 +161,12 @@ class Masks:
                     f"{image.file.name}",
                     cure,
                 )
+        twice = {mask for mask, count in Counter(pairs.masks.values()).items() if count > 1}
         claims: dict[Path, list[Found]] = defaultdict(list)
-        for image in images:
-            if image.name in pairs.masks:
-                claims[pairs.masks[image.name]].append(image)
-        _say_claimed_twice({mask: by for mask, by in claims.items() if len(by) > 1}, source)
+        for image in images if twice else ():
+            if (mask := pairs.masks.get(image.name)) in twice:
+                claims[mask].append(image)
+        _say_claimed_twice(claims, source)
 
 
 def _say_claimed_twice(claims: dict[Path, list[Found]], source: Source) -> None:

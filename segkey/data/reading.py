@@ -1,7 +1,7 @@
 """How what mask files hold becomes class numbers: values by a table, colours by a list.
 
-A `Reading` is concluded once for a data set (`segkey.data.conclusions`), sent to the workers that
-decode, and stored in shards and runs, so that other masks of the same data are read alike.
+A `Reading` is concluded once for a data set (`segkey.data.survey_conclusions`), sent to the workers
+that decode, and stored in shards and runs, so that other masks of the same data are read alike.
 """
 
 import functools

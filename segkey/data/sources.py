@@ -1,7 +1,7 @@
 """Find images, pair them with masks, divide them into splits; opens none of them.
 
 Understood: a PASCAL VOC devkit; a folder with images and masks in folders or by the endings of
-their names (`segkey.data.roles`), with or without splits; a folder ``images`` beside a folder
+their names (`segkey.data.name_roles`), with or without splits; a folder ``images`` beside a folder
 ``masks``; a bare folder; a single file; a text file that lists images.
 """
 

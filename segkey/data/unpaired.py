@@ -7,7 +7,7 @@ from pathlib import Path
 from segkey.data.file_header import header
 from segkey.data.found import Found
 from segkey.data.items import Severity, Source, counted
-from segkey.data.roles import folded
+from segkey.data.name_roles import folded
 from segkey.errors import SegkeyError
 
 _LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-by-\d+-tag-(.+)-\d+")

@@ -13,8 +13,8 @@ from torch import Tensor
 from segkey.crypto import age
 from segkey.errors import DivergedError, SegkeyError
 from segkey.model import runs
-from segkey.model.average import MovingAverage
 from segkey.model.configuration import Best
+from segkey.model.moving_average import MovingAverage
 from segkey.model.networks import Segmenter
 from segkey.system.files import remove, written_whole
 

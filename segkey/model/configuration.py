@@ -16,8 +16,8 @@ from segkey.model.recipes import Recipe, unknown_fields
 from segkey.model.run_names import NAME as RUN_NAME
 from segkey.shards import Header
 from segkey.shards.header import KEY_ID, MAX_BLOCK, PASSWORD_HASH, PIXEL_RANGE, READING
-from segkey.system import records
-from segkey.system.records import Misfit, Several, stated
+from segkey.system import json_records
+from segkey.system.json_records import Misfit, Several, stated
 from segkey.system.validators import (
     HEX_64,
     NAME,
@@ -59,7 +59,7 @@ class Lock:
     original: str | None = stated(or_none(HEX_64), default=None)
     created: str | None = stated(or_none(_TIME), default=None)
     versions: dict[str, str] | None = stated(or_none(named(text(100), 50)), default=None)
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Network:
             original, if it is locked.
         lock: how its first convolution was locked; None if it was not.
         folded: paths of convolutions, each with that of the batch normalisation that was folded
-            into it (`segkey.model.folding`); None if none was.
+            into it (`segkey.model.batch_norm_folding`); None if none was.
     """
 
     name: str = stated(pattern(NETWORK_NAME.pattern, "a network's name"), "name", "backbone")
@@ -90,7 +90,7 @@ class Network:
     folded: tuple[tuple[str, str], ...] | None = stated(
         many(many(_MODULE, 2, 2), 100_000), default=None, omitted=True
     )
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
 
     @property
     def network(self) -> str:
@@ -109,7 +109,7 @@ class Imported:
 
     file: str = stated(text(1000))
     sha256: str = stated(HEX_64)
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ class Data:
     fingerprint: str | None = stated(or_none(text(1000)), default=None)
     reading: str | None = stated(READING, default=None, omitted=True)
     pixel_range: str | None = stated(PIXEL_RANGE, default=None, omitted=True)
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ class Training:
     images: dict[str, int] | None = stated(or_none(named(whole(), 10)), default=None)
     dtype: str | None = stated(or_none(text(100)), default=None)
     world_size: int | None = stated(or_none(whole(1)), default=None)
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ class Segment:
     device: str | None = stated(or_none(text(1000)), default=None)
     dtype: str | None = stated(or_none(text(100)), default=None)
     world_size: int | None = stated(or_none(whole(1)), default=None)
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,12 +191,12 @@ class Best:
 
     epoch: int | None = stated(whole(1, _EPOCHS), default=None, omitted=True)
     val_loss: float | None = stated(or_none(number()), default=None)
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """For whom the weights are encrypted, and which they are; see `segkey.model.sealed`.
+    """For whom the weights are encrypted, and which they are; see `segkey.model.sealed_runs`.
 
     Attributes:
         recipients: public texts ``age1…``.
@@ -209,7 +209,7 @@ class Sealed:
     )
     sha256: str | None = stated(or_none(HEX_64), default=None)
     replaces: tuple[str, ...] | None = stated(many(HEX_64, 1000), default=None, omitted=True)
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +272,7 @@ class Configuration:
     stopped_early: bool | None = stated(YES_OR_NO, default=None, omitted=True)
     log: str | None = stated(one_of(LOGS), default=None, omitted=True)
     imported: Imported | None = stated(Imported, default=None, omitted=True)
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
 
     @property
     def header(self) -> Header:
@@ -295,7 +295,7 @@ class Configuration:
     @property
     def document(self) -> dict:
         """What ``run.json`` holds, without its checksum."""
-        return records.as_json(self) | ({} if self.recipe else {"recipe": {}})
+        return json_records.as_json(self) | ({} if self.recipe else {"recipe": {}})
 
 
 def read(document: dict) -> Configuration:
@@ -307,11 +307,11 @@ def read(document: dict) -> Configuration:
     Raises:
         Misfit: a field is missing or cannot be; the message names it and says what was expected.
     """
-    configuration = records.read(Configuration, document)
+    configuration = json_records.read(Configuration, document)
     if problem := configuration.header.complaint():
         raise Misfit(f"in 'data', {problem}")
     if unknown := unknown_fields(document["recipe"]):
-        known = ", ".join(records.as_json(configuration.recipe))
+        known = ", ".join(json_records.as_json(configuration.recipe))
         raise Misfit(f"in 'recipe', {unknown[0]!r} is unknown; expected {known}")
     _check_channels(configuration)
     data, lock = configuration.data, configuration.model.lock

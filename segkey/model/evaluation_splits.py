@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from segkey.data import intake, sources
-from segkey.data.choices import Choices
 from segkey.data.items import ALL, Item, Severity, Source
 from segkey.data.lists import is_list
 from segkey.data.preparation import Preparation
 from segkey.data.reading import VOID, Reading
+from segkey.data.user_choices import Choices
 from segkey.errors import KeyMismatchError, SegkeyError, SegkeyWarning
 from segkey.model.leakage import compare_with_training, own_shards, some, warn_of_known_images
 from segkey.model.runs import Run

@@ -23,7 +23,7 @@ from segkey.crypto.ciphers import Cipher
 from segkey.data import augment, decode, scenes, sources
 from segkey.data.items import ALL
 from segkey.errors import SegkeyError
-from segkey.model import leakage, sealed, tiling, versions
+from segkey.model import leakage, package_versions, sealed_runs, tiling
 from segkey.model.batches import as_pixels
 from segkey.model.network_registry import in_a_line
 from segkey.model.networks import Segmenter
@@ -101,8 +101,8 @@ def export(
             differ from PyTorch's in more than 0.1 % of the pixels. Nothing is written then.
     """
     _require_packages()
-    chosen = sealed.sealed_as_made_of(run, recipients)
-    path = out or Path(f"{run.name}.onnx" + sealed.SUFFIX * bool(chosen))
+    chosen = sealed_runs.sealed_as_made_of(run, recipients)
+    path = out or Path(f"{run.name}.onnx" + sealed_runs.SUFFIX * bool(chosen))
     if is_there(path) and not force:
         raise SegkeyError(f"{path} already exists", "choose another --out, or use --force")
     network, compared = run.load_model(CPU), _images(run, images, cipher)
@@ -227,8 +227,8 @@ def _described(run: Run, network: Segmenter, any_size: bool) -> Exported:
     header = run.header
     return Exported(
         run=run.name,
-        created=versions.now(),
-        versions=versions.versions(),
+        created=package_versions.now(),
+        versions=package_versions.versions(),
         network=network.name,
         method=header.method,
         block_size=header.block_size,

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from segkey.errors import SegkeyError
-from segkey.model import derived_runs, run_names, runs, sealed
+from segkey.model import derived_runs, run_names, runs, sealed_runs
+from segkey.model.batch_norm_folding import fold_batchnorm, foldable
 from segkey.model.configuration import Configuration
-from segkey.model.folding import fold_batchnorm, foldable
 from segkey.model.networks import Segmenter
 from segkey.system import distributed
 
@@ -34,7 +34,7 @@ def fold_run(run: runs.Run, name: str | None = None, recipients: Sequence[str] =
     path = run.folder / (name or run_names.free_name(run.folder, f"{run.name}-folded"))
     run_names.check_name(path.name)
     runs.check_free(path)
-    seal = sealed.sealed_as_made_of(run, recipients)
+    seal = sealed_runs.sealed_as_made_of(run, recipients)
     distributed.barrier()  # no rank looks for a run that the first one has made since
     if distributed.is_main():
         folded, pairs = _fold(run)

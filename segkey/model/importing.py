@@ -14,8 +14,8 @@ from torch import Tensor
 from segkey.errors import SegkeyError
 from segkey.model import network_registry, run_names, runs, starting_weights
 from segkey.model.networks import Segmenter
-from segkey.model.versions import now, versions
-from segkey.model.weights import file_digest, read_weights
+from segkey.model.package_versions import now, versions
+from segkey.model.weights_files import file_digest, read_weights
 from segkey.shards import open_splits
 from segkey.system.files import make_folder
 

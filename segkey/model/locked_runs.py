@@ -11,12 +11,12 @@ from segkey.crypto.ciphers import Cipher
 from segkey.crypto.ciphers.base import check_size
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import derived_runs, run_names, runs, sealed
+from segkey.model import derived_runs, run_names, runs, sealed_runs
 from segkey.model.configuration import Configuration, Lock, Sealed
 from segkey.model.lock import SignedPermutation, lock_network
 from segkey.model.locked_conv import LockedConv
+from segkey.model.package_versions import now, versions
 from segkey.model.stem import find_stem
-from segkey.model.versions import now, versions
 from segkey.system import distributed
 from segkey.system.progress import SILENT, Progress
 
@@ -48,7 +48,7 @@ def lock_run(
         SegkeyError: the run is encrypted or locked already, its network or the method cannot be
             locked, M does not fit; no recipient; or the name is taken. Nothing is written then.
     """
-    seal = sealed.sealed_as_made_of(run, recipients)
+    seal = sealed_runs.sealed_as_made_of(run, recipients)
     (made,) = _lock_runs(run, {name: (key, seal)}, method, block_size, progress)
     return made
 
@@ -87,7 +87,7 @@ def lock_for_customers(
                 f"{of_key[key.id]} and {customer} have the same key, {key.id}",
                 "make a key for each customer with 'segkey keygen NAME'",
             )
-        seal = sealed.sealed_as_made_of(run, recipients, also=Identity.of(key).recipients)
+        seal = sealed_runs.sealed_as_made_of(run, recipients, also=Identity.of(key).recipients)
         by_name[chosen], of_key[key.id] = (key, seal), customer
     return _lock_runs(run, by_name, method, block_size, progress)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from segkey.errors import SegkeyError
-from segkey.model import folding, network_registry, starting_weights
+from segkey.model import batch_norm_folding, network_registry, starting_weights
 from segkey.model.locked_conv import put_in_place
 from segkey.model.network_registry import in_a_line, recorded
 
@@ -146,7 +146,7 @@ def described(model: dict, classes: list[str] | tuple[str, ...]) -> Segmenter:
     )
     if lock := model.get("lock"):
         put_in_place(network, lock["stem"], lock["block_size"], lock["whole_blocks"])
-    folding.put_in_place(network, model.get("folded") or ())
+    batch_norm_folding.put_in_place(network, model.get("folded") or ())
     return network
 
 

@@ -21,10 +21,10 @@ from segkey.model.network_registry import MAX_CHANNELS
 from segkey.model.network_registry import NAME as NETWORK_NAME
 from segkey.model.run_names import NAME as RUN_NAME
 from segkey.shards.header import KEY_ID, MAX_BLOCK, PASSWORD_HASH, PIXEL_RANGE, Header
-from segkey.system import records
+from segkey.system import json_records
 from segkey.system.files import explain_os_errors, open_regular
 from segkey.system.json_files import finite
-from segkey.system.records import Misfit, stated
+from segkey.system.json_records import Misfit, stated
 from segkey.system.validators import (
     HEX_64,
     NAME,
@@ -86,7 +86,7 @@ class Exported:
     multiple: int = stated(whole(1, 1 << 16))
     opset: int = stated(whole(1, 1000))
     weights_sha256: str | None = stated(or_none(HEX_64), default=None)
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
 
     @property
     def header(self) -> Header:
@@ -107,7 +107,7 @@ class Exported:
     @property
     def text(self) -> str:
         """As it stands in the file."""
-        return json.dumps(records.as_json(self), ensure_ascii=False, allow_nan=False)
+        return json.dumps(json_records.as_json(self), ensure_ascii=False, allow_nan=False)
 
 
 def read(document: str) -> Exported:
@@ -126,7 +126,7 @@ def read(document: str) -> Exported:
             f"it has the format {str(found.get('format'))[:40]!r}, this segkey reads {FORMAT!r}",
             "upgrade segkey: pip install --upgrade segkey",
         )
-    made = records.read(Exported, found)
+    made = json_records.read(Exported, found)
     if problem := made.header.complaint():
         raise Misfit(problem)
     (height, width), m = made.size, made.block_size

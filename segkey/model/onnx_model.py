@@ -9,7 +9,7 @@ import numpy as np
 from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.model import enlarging
+from segkey.model import score_resizing
 from segkey.model.network_registry import in_a_line
 from segkey.model.onnx_file import INPUT, OUTPUT, OnnxFile
 from segkey.model.prediction import Model
@@ -93,7 +93,7 @@ class OnnxModel(Model):
         return logits
 
     def _classes_at(self, logits: np.ndarray, size: Size) -> np.ndarray:
-        return enlarging.classes_at(logits, size)
+        return score_resizing.classes_at(logits, size)
 
     def _check_graph(self) -> None:
         """Raise `SegkeyError` unless the graph takes and gives what the file says."""

@@ -24,9 +24,9 @@ from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
 from segkey.data import augment, decode
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import enlarging, tiling
+from segkey.model import score_resizing, tiling
+from segkey.model.input_images import Picture, are_many, upright
 from segkey.model.onnx_file import OnnxFile
-from segkey.model.pictures import Picture, are_many, upright
 from segkey.model.tiling import SQUEEZED, Manner, Size
 from segkey.shards.header import Header
 from segkey.shards.unlock import cipher_for
@@ -191,8 +191,8 @@ class Model(ABC):
             picture = self._upright(each)
             bands = self._bands(picture, cipher, manner, batch_size)
             size = (picture.height, picture.width)
-            logits = enlarging.enlarged(np.concatenate(list(bands), 1), size)
-            found.append(enlarging.softmax(logits))
+            logits = score_resizing.enlarged(np.concatenate(list(bands), 1), size)
+            found.append(score_resizing.softmax(logits))
         return found if many else found[0]
 
     def cipher(self, key: Key | None, password: bytes | None = None) -> Cipher | None:
@@ -280,7 +280,7 @@ class Model(ABC):
             uint8 (H, W).
         """
         bands = self._tiled(image, cipher, manner, batch_size)
-        return enlarging.classes_of_bands(bands, image.shape[1], size)
+        return score_resizing.classes_of_bands(bands, image.shape[1], size)
 
     def target(self, whole: Size, manner: Manner) -> Size:
         """(H, W) that an image of some size is brought to: the network's own, or scaled."""

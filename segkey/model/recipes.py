@@ -7,7 +7,7 @@ import torch
 
 from segkey.errors import SegkeyError
 from segkey.model.network_registry import DEFAULT
-from segkey.system.records import stated
+from segkey.system.json_records import stated
 from segkey.system.validators import PATH, Kind, many, number, one_of, or_none, whole
 
 OPTIMIZERS = ("sgd", "adamw")

@@ -7,8 +7,8 @@ segkey/FORMATS.md. Needs no torch.
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from segkey.system import records
-from segkey.system.records import Misfit, Several, stated
+from segkey.system import json_records
+from segkey.system.json_records import Misfit, Several, stated
 from segkey.system.validators import (
     ANY,
     NAME,
@@ -143,7 +143,7 @@ class Result:
     @property
     def document(self) -> dict:
         """The JSON: as it was read, or as it is written."""
-        return records.as_json(self) if self.source is None else self.source
+        return json_records.as_json(self) if self.source is None else self.source
 
     @property
     def is_measured(self) -> bool:
@@ -273,9 +273,9 @@ def read(name: str, document: dict) -> Result:
         document: as read; untrusted.
 
     Raises:
-        segkey.system.records.Misfit: a field is missing or cannot be.
+        segkey.system.json_records.Misfit: a field is missing or cannot be.
     """
-    result = records.read(KINDS[name], document)
+    result = json_records.read(KINDS[name], document)
     if problem := result.complaint():
         raise Misfit(problem)
     tested = result.tested if isinstance(result.tested, dict) else {}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segkey.errors import SegkeyError
-from segkey.model import sealed
+from segkey.model import sealed_runs
 from segkey.system.files import is_there
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def require_weights(run: "Run") -> None:
 def damage(run: "Run") -> list[str]:
     """What does not match its checksum, or its form; see `segkey.model.runs.Run.damage`."""
     checks, found = [run.history], []
-    if run.is_sealed and (left := sealed.left_plain(run)):
-        found.append(sealed.warning_of(left))
+    if run.is_sealed and (left := sealed_runs.left_plain(run)):
+        found.append(sealed_runs.warning_of(left))
     if run.is_sealed and not run.identity:
-        checks += [run.require_weights, lambda: found.extend(sealed.damage_of_form(run))]
+        checks += [run.require_weights, lambda: found.extend(sealed_runs.damage_of_form(run))]
     else:
         checks.insert(0, lambda: run.load_model(torch.device("cpu")))
         checks += [run.read_state] if is_there(run.state_file) else []

@@ -12,10 +12,10 @@ from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model import tiling
 from segkey.model.batches import as_pixels
-from segkey.model.enlarging import BAND
 from segkey.model.networks import Segmenter
 from segkey.model.prediction import Model
 from segkey.model.runs import Run
+from segkey.model.score_resizing import BAND
 from segkey.model.tiling import Manner, Size
 from segkey.system import devices
 
@@ -101,7 +101,7 @@ class RunModel(Model):
 
 
 def classes_at(logits: Tensor, size: Size) -> Tensor:
-    """`segkey.model.enlarging.classes_at` on the logits' own device.
+    """`segkey.model.score_resizing.classes_at` on the logits' own device.
 
     Args:
         logits: float (classes, h, w).

@@ -14,7 +14,7 @@ from segkey.system.files import (
     read_text,
     remove,
 )
-from segkey.system.shell import word
+from segkey.system.shell_quoting import word
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

@@ -19,8 +19,8 @@ from segkey.model import (
     run_checks,
     run_names,
     run_weights,
-    sealed,
-    weights,
+    sealed_runs,
+    weights_files,
 )
 from segkey.model.authenticity import authenticated
 from segkey.model.configuration import FORMAT, Configuration
@@ -29,8 +29,8 @@ from segkey.shards.unlock import cipher_for
 from segkey.system import distributed
 from segkey.system.files import is_held, is_there, make_folder
 from segkey.system.json_files import read_json, write_json
-from segkey.system.records import Misfit
-from segkey.system.shell import word
+from segkey.system.json_records import Misfit
+from segkey.system.shell_quoting import word
 
 R = TypeVar("R", bound=results.Result)
 
@@ -94,7 +94,7 @@ class Run:
             raise SegkeyError(
                 f"{path}/run.json is damaged: {misfit}", "restore it from a backup, or train again"
             ) from None
-        run._digest_in_file = sealed.header_digest(document) if run.is_sealed else None
+        run._digest_in_file = sealed_runs.header_digest(document) if run.is_sealed else None
         return run
 
     @classmethod
@@ -173,16 +173,16 @@ class Run:
         """
         if self.is_sealed:
             self.identity = Identity.of(key) if isinstance(key, Key) else key
-            sealed.require(self)
+            sealed_runs.require(self)
         return self
 
     @property
     def header_digest(self) -> str:
         """What the weights of a sealed run are bound to: that of ``run.json`` as it was read."""
-        return self._digest_in_file or sealed.header_digest(self.configuration.document)
+        return self._digest_in_file or sealed_runs.header_digest(self.configuration.document)
 
     def _file(self, name: str) -> Path:
-        return self.path / (name + sealed.SUFFIX * self.is_sealed)
+        return self.path / (name + sealed_runs.SUFFIX * self.is_sealed)
 
     @property
     def weights_file(self) -> Path:
@@ -199,7 +199,7 @@ class Run:
             return None
         if self.is_sealed:
             return self.configuration.sealed.sha256
-        return weights.stated_checksum(self.weights_file)
+        return weights_files.stated_checksum(self.weights_file)
 
     @property
     def state_file(self) -> Path:
@@ -248,13 +248,15 @@ class Run:
         Those of a run that was made to be sealed are encrypted in memory, and ``run.json``, which
         they are bound to, is written before them.
         """
-        self.configuration = replace(self.configuration, weights_sha256=weights.checksum(state))
+        self.configuration = replace(
+            self.configuration, weights_sha256=weights_files.checksum(state)
+        )
         if self.is_sealed:
-            self.configuration = sealed.expect(self.configuration)
+            self.configuration = sealed_runs.expect(self.configuration)
             self.save()
         if distributed.is_main():
             run_weights.write(self, state)
-        self.configuration = sealed.settle(self.configuration)
+        self.configuration = sealed_runs.settle(self.configuration)
 
     def load_model(self, device: torch.device) -> networks.Segmenter:
         """The trained network, in evaluation mode.

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from segkey.errors import SegkeyError
-from segkey.model import run_weights, runs, sealed, weights
+from segkey.model import run_weights, runs, sealed_runs, weights_files
 from segkey.system.files import is_there, remove, sole_writer
 
 _PLAIN = "model.safetensors"
@@ -28,10 +28,10 @@ def seal(run: runs.Run, recipients: Sequence[str]) -> runs.Run:
     Raises:
         SegkeyError: no weights, an unfinished training, or something that is no recipient.
     """
-    promised = sealed.sealed_for(recipients)
+    promised = sealed_runs.sealed_for(recipients)
     with sole_writer(run.path):
         state = _finished_weights(run)
-        promised = replace(promised, sha256=weights.checksum(state))
+        promised = replace(promised, sha256=weights_files.checksum(state))
         run.configuration = replace(run.configuration, sealed=promised)
         run_weights.write(run, state)
         run.save()
@@ -52,7 +52,7 @@ def sealed_copy(run: runs.Run, recipients: Sequence[str], name: str) -> runs.Run
         SegkeyError: as for `seal`, or the name is taken.
     """
     runs.run_names.check_name(name)
-    begun_with = replace(run.configuration, sealed=sealed.sealed_for(recipients))
+    begun_with = replace(run.configuration, sealed=sealed_runs.sealed_for(recipients))
     state, history = _finished_weights(run), run.history()
     copy = runs.Run.create(run.folder, name, begun_with)
     with sole_writer(copy.path):
@@ -85,7 +85,7 @@ def unseal(run: runs.Run) -> runs.Run:
 def _finished_weights(run: runs.Run) -> dict[str, torch.Tensor]:
     """The weights of a run whose training has ended, so that no other file holds them."""
     run.require_weights()
-    states = [run.path / name for name in ("resume.pt", "resume.pt" + sealed.SUFFIX)]
+    states = [run.path / name for name in ("resume.pt", "resume.pt" + sealed_runs.SUFFIX)]
     if any(map(is_there, states)):
         raise SegkeyError(
             f"the training of {run.path} has not ended, and its resume.pt holds the weights too",

@@ -16,7 +16,7 @@ from segkey.data.voc import VOC_CLASSES
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model.network_registry import Network, in_a_line
 from segkey.model.other_networks import timm_order
-from segkey.model.weights import WEIGHTS, read_weights
+from segkey.model.weights_files import WEIGHTS, read_weights
 
 if TYPE_CHECKING:
     from segkey.model.networks import Segmenter

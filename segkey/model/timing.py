@@ -10,7 +10,7 @@ from segkey.crypto.ciphers import Cipher
 from segkey.data.augment import random_crops
 from segkey.model.batches import crop_batch
 from segkey.model.recipes import Recipe
-from segkey.model.trainer import Settings, Trainer
+from segkey.model.training_loop import Settings, Trainer
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
 from segkey.system import distributed

@@ -24,18 +24,18 @@ import torch
 from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.model import recording, run_names, runs, sealed
+from segkey.model import run_names, run_recording, runs, sealed_runs
 from segkey.model.checkpoint import Checkpoint, restore
 from segkey.model.configuration import Data
+from segkey.model.package_versions import versions
 from segkey.model.recipes import Recipe
-from segkey.model.trainer import Settings, Trainer
-from segkey.model.versions import versions
+from segkey.model.training_loop import Settings, Trainer
 from segkey.shards import Split
 from segkey.shards.memory import MemorySplit
 from segkey.system import devices, distributed
 from segkey.system.files import is_there, make_folder
+from segkey.system.json_records import as_json
 from segkey.system.progress import SILENT, Progress
-from segkey.system.records import as_json
 
 
 def train(
@@ -78,15 +78,15 @@ def train(
             taken.
     """
     chosen = Settings(recipe, **settings | ({"network": backbone} if backbone else {}))
-    promised = sealed.sealed_for(recipients) if recipients else None
+    promised = sealed_runs.sealed_for(recipients) if recipients else None
     begun = _begun_by_this_job(folder, name) if distributed.is_main() else None
     if begun := distributed.broadcast(begun):
         run = runs.Run.open(begun)
         how = {"device": device, "cipher": cipher, "progress": progress}
         return run if is_finished(run) else resume(run, splits, resident=chosen.resident, **how)
     trainer = _trainer(splits, chosen, device, _cipher_on_device(splits, cipher), progress)
-    begun_with = replace(recording.configuration(trainer, shards), sealed=promised)
-    if note := recording.note_on_augmentation(begun_with, cipher):
+    begun_with = replace(run_recording.configuration(trainer, shards), sealed=promised)
+    if note := run_recording.note_on_augmentation(begun_with, cipher):
         progress.say(note)
     path = _make_folder(folder, name, begun_with.data)
     with distributed.sole_writer(path):
@@ -136,7 +136,7 @@ def resume(
     data = run.configuration.data
     if cipher is None and data.method == "none" and data.on_the_fly:
         cipher = ciphers.from_key("none", None, 1, data.channels)
-    settings = recording.settings_of(run, resident)
+    settings = run_recording.settings_of(run, resident)
     with distributed.sole_writer(run.path):
         saved = is_there(run.state_file)  # if not, it was cut off in its first epoch
         if saved:  # the starting weights need not be there any more
@@ -152,7 +152,7 @@ def resume(
         )
         facts = {"the epochs it goes on after": str(start.history)}
         distributed.require_same(facts, shown=False)
-        recording.begin_segment(run, trainer, start.epochs)
+        run_recording.begin_segment(run, trainer, start.epochs)
         trainer.fit(run, start)
     return run
 
@@ -228,7 +228,7 @@ def _begun_by_this_job(folder: Path, name: str | None) -> Path | None:
 def _check_same_data(run: runs.Run, trainer: Trainer) -> None:
     """Raise `SegkeyError` unless a run was begun with the trainer's data and key."""
     begun_with = as_json(run.configuration.data)
-    for what, value in as_json(recording.data_of(trainer)).items():
+    for what, value in as_json(run_recording.data_of(trainer)).items():
         if what == "shards":  # they may have moved
             continue
         if what == "fingerprint" and begun_with[what] is None:  # of an earlier version

@@ -18,12 +18,12 @@ from segkey.data.formats import VIDEO_SUFFIXES
 from segkey.data.items import Item
 from segkey.data.palette import blended, palette_mask
 from segkey.errors import SegkeyError
-from segkey.model.outputs import Outputs
-from segkey.model.predicting import Predicted
+from segkey.model.folder_prediction import Predicted
 from segkey.model.prediction import Model
+from segkey.model.prediction_files import Outputs
 from segkey.model.tiling import SQUEEZED, Manner
+from segkey.system.file_names import clean_name
 from segkey.system.files import is_there, make_folder, put_in_place, remove, written_whole
-from segkey.system.names import clean_name
 from segkey.system.progress import SILENT, Progress
 
 _FRAMES_AT_ONCE = 64 << 20  # bytes

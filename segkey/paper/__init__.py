@@ -10,13 +10,20 @@ cut off goes on. The grid may grow.
 """
 
 from segkey.paper.estimate import estimate
-from segkey.paper.example import Example, example
+from segkey.paper.experiment import Experiment
+from segkey.paper.experiment_settings import (
+    FORMAT,
+    Settings,
+    check_folder,
+    is_full_voc,
+    key_for,
+    open_data,
+)
+from segkey.paper.figure_example import Example, example
 from segkey.paper.findings import examine
 from segkey.paper.grid import Cell, grid, locks_that_fit
-from segkey.paper.metering import Watch
+from segkey.paper.grid_progress import Watch
 from segkey.paper.results import CellResult, Results, read_results
-from segkey.paper.running import Experiment
-from segkey.paper.settings import FORMAT, Settings, check_folder, is_full_voc, key_for, open_data
 from segkey.paper.variant_scores import VariantScores, models_of
 
 __all__ = [

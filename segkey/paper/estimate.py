@@ -9,8 +9,8 @@ from segkey.crypto import ciphers
 from segkey.data.preparation import Preparation
 from segkey.model import evaluation, networks, timing
 from segkey.model.batches import BatchLoader
+from segkey.paper.experiment import Experiment
 from segkey.paper.grid import Cell
-from segkey.paper.running import Experiment
 from segkey.shards import Header
 from segkey.shards.memory import MemorySplit
 from segkey.system import devices

@@ -27,7 +27,7 @@ from segkey.paper.drawing import (
 )
 from segkey.reports.text import number
 from segkey.reports.verdicts import plain_one_way
-from segkey.system.words import visible
+from segkey.system.wording import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +92,7 @@ def predictions(example: Example) -> Figure:
     """The paper's Figure 5: an image above the truth, and each model's input above its output.
 
     Args:
-        example: from `segkey.paper.example`.
+        example: from `segkey.paper.figure_example`.
     """
     from matplotlib.patches import Patch
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from segkey.errors import SegkeyError
 from segkey.model import comparability
 from segkey.model.results import Incorrect, MajorityClass, Plain, Score
+from segkey.paper.experiment_settings import FORMAT
 from segkey.paper.grid import Cell
-from segkey.paper.settings import FORMAT
-from segkey.system import records
+from segkey.system import json_records
 from segkey.system.json_files import read_json
-from segkey.system.records import Maybe, Misfit, Several, stated
+from segkey.system.json_records import Maybe, Misfit, Several, stated
 from segkey.system.validators import (
     HEX_64,
     NAME,
@@ -74,7 +74,7 @@ class CellResult:
     incorrect: Incorrect | None = stated(Maybe(Incorrect), default=None)
     majority_class: MajorityClass = stated(MajorityClass, "majority_class", "constant")
     key_space_bits: float | None = stated(or_none(number(0)), default=None)
-    unknown: dict = records.unknown_fields()
+    unknown: dict = json_records.unknown_fields()
     source: dict | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -137,7 +137,7 @@ class Results:
             "seconds": sum(sum(filter(None, cell.seconds.values())) for cell in self.cells),
             "diverged": list(self.diverged),
             "left_out": self.left_out,
-            "cells": [records.as_json(cell) for cell in self.cells],
+            "cells": [json_records.as_json(cell) for cell in self.cells],
             "findings": list(self.findings),
         }
 
@@ -151,7 +151,7 @@ def read_cell(file: Path) -> CellResult:
     document = read_json(file, "the result of a cell")
     told = {name: value for name, value in document.items() if name != "hmac"}
     try:
-        return replace(records.read(CellResult, told), source=document)
+        return replace(json_records.read(CellResult, told), source=document)
     except Misfit as misfit:
         raise SegkeyError(
             f"{file} is damaged: {misfit}",
@@ -166,7 +166,7 @@ def read_results(file: Path) -> Results:
         SegkeyError: it is damaged; the message names the field.
     """
     try:
-        return records.read(Results, read_json(file, "the results of an experiment"))
+        return json_records.read(Results, read_json(file, "the results of an experiment"))
     except Misfit as misfit:
         raise SegkeyError(
             f"{file} is damaged: {misfit}", "run 'segkey reproduce' again: it writes it anew"

@@ -7,8 +7,8 @@ from segkey.crypto import BLOCK_SIZES, PROTECTED
 from segkey.model import comparability
 from segkey.model.recipes import RECIPES
 from segkey.model.results import NOTHING_TO_MEASURE
+from segkey.paper.experiment_settings import upgraded
 from segkey.paper.results import Results
-from segkey.paper.settings import upgraded
 from segkey.paper.variant_scores import VariantScores, models_of
 from segkey.paper.variants import in_order, variant_name
 from segkey.reports.text import Shown, TextTable, number

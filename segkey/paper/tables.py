@@ -17,7 +17,7 @@ from segkey.reports.text import facts_of, number, plain_text, table_of
 from segkey.reports.verdicts import plain_one_way
 from segkey.system.files import written_whole
 from segkey.system.json_files import write_json
-from segkey.system.words import duration, in_bytes, printable, visible
+from segkey.system.wording import duration, in_bytes, printable, visible
 
 
 def findings_table(results: Results) -> Table:

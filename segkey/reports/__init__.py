@@ -3,7 +3,7 @@
 Each function takes results and returns what is shown.
 """
 
-from segkey.reports.commands import (
+from segkey.reports.command_output import (
     KEY_SPACE_ADVICE,
     attack_sentence,
     attack_table,
@@ -31,7 +31,7 @@ from segkey.reports.networks import import_table, network_table
 from segkey.reports.tables import Row, as_csv, as_json, as_latex, collect, demo_sentence, tables
 from segkey.reports.text import visible
 from segkey.reports.verdicts import by_required_access, suite_table, suite_verdict
-from segkey.system.words import in_bytes
+from segkey.system.wording import in_bytes
 
 __all__ = [
     "KEY_SPACE_ADVICE",

@@ -5,7 +5,7 @@ from rich.table import Table
 from segkey.data.class_table import ClassTable
 from segkey.data.items import Source
 from segkey.reports.text import printable, table_of
-from segkey.system.words import per_cent
+from segkey.system.wording import per_cent
 
 _MOST = 60  # classes that are shown; others are summed up
 _ALL = 30  # classes of which those that no mask holds are shown, too

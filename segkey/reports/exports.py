@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from segkey.reports.text import facts_of
-from segkey.system.words import in_bytes
+from segkey.system.wording import in_bytes
 
 
 def export_table(made) -> Table:

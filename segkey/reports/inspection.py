@@ -157,7 +157,7 @@ def _shares(path: Path) -> dict:
 
 
 def _runs(folder: Path, verify: bool, identity: Identity | None) -> list[dict]:
-    from segkey.model.survey import survey
+    from segkey.model.run_search import survey
 
     found, broken = survey(folder)
     documents = [_run(run.path, verify, identity) for run in found]

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from segkey.crypto.ciphers import method_label
 from segkey.reports.text import printable, table_of, visible
-from segkey.system.shell import word
+from segkey.system.shell_quoting import word
 
 
 def locked_table(original, made: list) -> Table:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from segkey.reports.text import facts_of, table_of
-from segkey.system.shell import word
+from segkey.system.shell_quoting import word
 
 
 def network_table(listing) -> Sequence[object]:

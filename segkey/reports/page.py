@@ -15,8 +15,8 @@ from segkey.crypto.ciphers import METHODS, Cipher, key_space_bits, method_label
 from segkey.data.items import Problem
 from segkey.data.palette import palette_mask, palette_of
 from segkey.model.results import Attack, AttackLine, Evaluation
-from segkey.reports.commands import attack_notes, attack_rows, attack_sentence
-from segkey.reports.drawings import Curves, KeyChart, key_chart, training_curves
+from segkey.reports.chart_geometry import Curves, KeyChart, key_chart, training_curves
+from segkey.reports.command_output import attack_notes, attack_rows, attack_sentence
 from segkey.reports.provenance import NOT_CHECKED, tested_on
 from segkey.reports.tables import (
     AVERAGED,
@@ -32,8 +32,8 @@ from segkey.reports.tables import (
 from segkey.reports.text import number, visible
 from segkey.reports.verdicts import OPTIMISTIC, by_required_access, nothing_to_judge, suite_verdict
 from segkey.system.files import written_whole
-from segkey.system.shell import option, word
-from segkey.system.words import duration, per_cent
+from segkey.system.shell_quoting import option, word
+from segkey.system.wording import duration, per_cent
 from segkey.version import VERSION
 
 _WAYS = {
@@ -104,7 +104,7 @@ def html_page(runs: list, samples=None, left_out: Sequence[Problem] = (), key=No
     """The page about some runs.
 
     Args:
-        runs: from `segkey.model.survey.find`.
+        runs: from `segkey.model.run_search.find`.
         samples: test images to show, from `segkey.reports.gallery.of_runs`; none, if not given.
         left_out: runs that cannot be used, and why.
         key: tells which results its owner made.

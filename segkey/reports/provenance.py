@@ -9,7 +9,7 @@ from pathlib import PurePath
 from segkey.crypto.keys import Key
 from segkey.model.authenticity import differences, is_authentic
 from segkey.model.results import Attack, Evaluation, Result, Suite
-from segkey.system.words import visible
+from segkey.system.wording import visible
 
 NOT_CHECKED = (
     "Results are as found in the folders of the runs and are not checked: anyone who had a folder "

@@ -11,7 +11,7 @@ from segkey.data.items import Problem
 from segkey.model import comparability
 from segkey.model.results import NOTHING_TO_MEASURE, Attack, Evaluation, Suite
 from segkey.reports import provenance
-from segkey.reports.groups import (
+from segkey.reports.comparable_runs import (
     AVERAGED,
     baseline_of,
     cell,
@@ -23,7 +23,7 @@ from segkey.reports.groups import (
 )
 from segkey.reports.text import Shown, TextTable, number, visible
 from segkey.reports.verdicts import plain_one_way, suite_table, suite_verdict
-from segkey.system.records import as_json as as_document
+from segkey.system.json_records import as_json as as_document
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def collect(runs, key: Key | None = None) -> list[Row]:
     """Read the results of some runs; a run without any has empty cells.
 
     Args:
-        runs: from `segkey.model.survey.find`.
+        runs: from `segkey.model.run_search.find`.
         key: tells which results its owner made; without it, none is checked.
     """
     rows = []

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segkey.system.words import printable, visible
+from segkey.system.wording import printable, visible
 
 SEARCHABLE_BITS = 40  # a key space that a patient attacker can go through
 

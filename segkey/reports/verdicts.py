@@ -19,7 +19,7 @@ from segkey.model.results import (
 )
 from segkey.reports.provenance import tested_on
 from segkey.reports.text import number, printable, table_of, visible
-from segkey.system.words import duration, per_cent
+from segkey.system.wording import duration, per_cent
 
 _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best score without a key to the correct key's
 

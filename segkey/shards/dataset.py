@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from segkey.crypto.ciphers import method_label, signed
-from segkey.crypto.transforms import EncryptedImage
+from segkey.crypto.torchvision_transforms import EncryptedImage
 from segkey.errors import SegkeyError
 from segkey.shards.header import Header
 from segkey.shards.splits import Shards, Split, find_splits, open_splits

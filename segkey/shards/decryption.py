@@ -12,8 +12,8 @@ from PIL import Image
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.shards import Split
+from segkey.system.file_names import clean_name, free_path
 from segkey.system.files import make_folder, written_whole
-from segkey.system.names import clean_name, free_path
 from segkey.system.progress import SILENT, Progress
 
 

@@ -24,8 +24,8 @@ from segkey.data.class_table import ClassTable
 from segkey.data.items import Finding, Item, Problem, Severity, Source
 from segkey.data.preparation import Preparation
 from segkey.errors import SegkeyError
+from segkey.shards.encryption_plan import TASK_IMAGES, Plan, bytes_needed, plan_shards
 from segkey.shards.index import index_path, write_index
-from segkey.shards.plan import TASK_IMAGES, Plan, bytes_needed, plan_shards
 from segkey.shards.reader import Shard, is_shard
 from segkey.shards.writer import Packed, Region, Row, ShardWriter
 from segkey.system import distributed

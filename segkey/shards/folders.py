@@ -6,9 +6,9 @@ from pathlib import Path
 
 from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
-from segkey.data.choices import Choices
 from segkey.data.intake import take_in
 from segkey.data.items import Severity
+from segkey.data.user_choices import Choices
 from segkey.errors import SegkeyWarning
 from segkey.shards import encryption
 from segkey.shards.dataset import ShardDataset, open_shards

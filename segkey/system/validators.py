@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from segkey.system.words import visible
+from segkey.system.wording import visible
 
 _WHOLE = 2**63 - 1
 _LARGE = 1e15  # beyond any number that is measured

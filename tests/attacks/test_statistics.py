@@ -16,8 +16,8 @@ from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.data import scenes, sources
 from segkey.model import evaluation_splits
+from segkey.model.batch_norm_folding import fold_batchnorm
 from segkey.model.batches import as_pixels
-from segkey.model.folding import fold_batchnorm
 from segkey.model.networks import Segmenter
 from segkey.model.stem import Stem, find_stem
 

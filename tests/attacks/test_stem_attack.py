@@ -17,7 +17,7 @@ from segkey.attacks.statistics import is_folded
 from segkey.crypto import ciphers
 from segkey.data import scenes
 from segkey.model import locked_runs
-from segkey.model.folding import fold_batchnorm
+from segkey.model.batch_norm_folding import fold_batchnorm
 from segkey.model.lock import lock_network
 from segkey.model.networks import Segmenter
 from segkey.model.runs import Run

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from segkey import attacks, reports
 from segkey.model.results import read
+from segkey.model.run_search import find
 from segkey.model.runs import Run
-from segkey.model.survey import find
 from segkey.reports.page import html_page
 from segkey.reports.verdicts import ACCESS
 

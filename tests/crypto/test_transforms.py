@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from segkey.crypto import ciphers, transforms
+from segkey.crypto import ciphers, torchvision_transforms
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 
@@ -63,7 +63,7 @@ def test_device_path_refuses_impossible_ffx_values(value):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every_method
 def test_cuda_equals_the_cpu(method):
-    images, transform = LAYOUTS["NCHW"], transforms.from_key(method, KEY, 4)
+    images, transform = LAYOUTS["NCHW"], torchvision_transforms.from_key(method, KEY, 4)
     encrypted = transform(images.cuda())
     assert encrypted.is_cuda
     assert np.array_equal(encrypted.cpu().numpy(), transform(images).numpy())
@@ -72,7 +72,7 @@ def test_cuda_equals_the_cpu(method):
 
 @every_method
 def test_fits_a_torchvision_compose(method):
-    transform = transforms.from_key(method, KEY, 4)
+    transform = torchvision_transforms.from_key(method, KEY, 4)
     divide = v2.Lambda(lambda images: images.float() / transform.max_value)
     images = picture(2, 3, 12, 12)
     ready = v2.Compose([v2.CenterCrop(8), transform, divide])(images)
@@ -84,7 +84,7 @@ def test_fits_a_torchvision_compose(method):
 
 @every_method
 def test_is_a_module_that_learns_and_stores_nothing(method):
-    images, transform = LAYOUTS["NCHW"], transforms.from_key(method, KEY, 4)
+    images, transform = LAYOUTS["NCHW"], torchvision_transforms.from_key(method, KEY, 4)
     assert torch.equal(transform.decrypt(transform(images)), images)
     # Nothing of the key gets into the checkpoint of a model that holds a transform.
     model = torch.nn.Sequential(transform)
@@ -98,11 +98,11 @@ def test_is_a_module_that_learns_and_stores_nothing(method):
 @pytest.mark.parametrize("container", [np.asarray, torch.as_tensor, np.ndarray.tolist])
 def test_explicit_permutation_and_selection(container):
     images, selected = picture(2, 3, 4, 8), ciphers.from_key("np", KEY, 2).selected
-    shuffle = transforms.Shuffle(container(KEY.permutation("shf", 2, 3)), 2)
-    negative = transforms.NegativePositive(container(selected), 2)
-    feistel = transforms.FFX(container(selected), 2, b"fixed")
-    assert torch.equal(shuffle(images), transforms.from_key("shf", KEY, 2)(images))
-    assert torch.equal(negative(images), transforms.from_key("np", KEY, 2)(images))
+    shuffle = torchvision_transforms.Shuffle(container(KEY.permutation("shf", 2, 3)), 2)
+    negative = torchvision_transforms.NegativePositive(container(selected), 2)
+    feistel = torchvision_transforms.FFX(container(selected), 2, b"fixed")
+    assert torch.equal(shuffle(images), torchvision_transforms.from_key("shf", KEY, 2)(images))
+    assert torch.equal(negative(images), torchvision_transforms.from_key("np", KEY, 2)(images))
     places = np.tile(selected.reshape(3, 2, 2), (2, 1, 2, 4))
     expected = np.where(places, feistel.cipher.values[images.numpy()], images.numpy())
     assert np.array_equal(feistel(images).numpy(), expected)
@@ -113,7 +113,7 @@ def test_explicit_permutation_and_selection(container):
     "method, largest, ways", [("none", 255, 1), ("np", 255, 924), ("ffx", 998, 2**256)]
 )
 def test_tells_its_largest_value_and_key_space(method, largest, ways):
-    transform = transforms.from_key(method, KEY, 2)
+    transform = torchvision_transforms.from_key(method, KEY, 2)
     assert transform.max_value == largest
     assert transform.key_space_bits == pytest.approx(math.log2(ways))
 
@@ -126,6 +126,6 @@ def test_global_random_states_stay_as_they_are():
     before = states()
     Key.generate()
     for method in METHODS:
-        transform = transforms.from_key(method, KEY, 2)
+        transform = torchvision_transforms.from_key(method, KEY, 2)
         transform.decrypt(transform(LAYOUTS["CHW"]))
     assert states() == before

@@ -13,7 +13,7 @@ from laying import coloured, mask, pairs, photo
 from segkey.data import formats
 from segkey.data.intake import take_in
 from segkey.data.items import Severity
-from segkey.data.roles import IMAGE, MASK, place_of, understood
+from segkey.data.name_roles import IMAGE, MASK, place_of, understood
 from segkey.data.sources import find, find_pictures
 from segkey.data.walking import Walk
 from segkey.errors import SegkeyError

@@ -10,7 +10,6 @@ import pytest
 from laying import SIZE, coloured, few_bits, levels, mask, pairs, photo
 from PIL import Image
 
-from segkey.data.choices import parse_choices
 from segkey.data.class_table import class_table
 from segkey.data.intake import take_in
 from segkey.data.items import Severity
@@ -18,6 +17,7 @@ from segkey.data.labels import read_labels
 from segkey.data.masks import load_mask
 from segkey.data.palette import PALETTE
 from segkey.data.reading import PLAIN, Reading
+from segkey.data.user_choices import parse_choices
 from segkey.errors import SegkeyError
 
 

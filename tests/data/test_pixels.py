@@ -11,12 +11,12 @@ from laying import mask, pairs, photo
 from PIL import Image
 
 from segkey.crypto import ciphers
-from segkey.data.choices import parse_choices
 from segkey.data.decode import load_image
 from segkey.data.intake import take_in
 from segkey.data.items import Item, Severity
 from segkey.data.peculiarities import summed_up
 from segkey.data.preparation import Preparation
+from segkey.data.user_choices import parse_choices
 from segkey.errors import SegkeyError
 from segkey.shards import Shard
 from segkey.shards.encryption import encrypt, plan_shards

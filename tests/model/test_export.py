@@ -25,7 +25,7 @@ from segkey.model import export as exporting
 from segkey.model import folded_runs, locked_runs, network_registry, networks, onnx_file
 from segkey.model.onnx_file import OnnxFile
 from segkey.model.runs import Run
-from segkey.system import records
+from segkey.system import json_records
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -196,7 +196,7 @@ def test_nothing_of_the_key_is_in_the_file(exported, key):
 
 def test_the_format_is_described_and_the_file_is_onnx(exported):
     formats = (Path(segkey.__file__).parent / "FORMATS.md").read_text()
-    document = records.as_json(exported.exported)
+    document = json_records.as_json(exported.exported)
     assert all(f"`{name}`" in formats for name in document)
     assert f"`{onnx_file.FORMAT}`" in formats
     graph = onnx.load(exported.path)
@@ -213,7 +213,7 @@ def test_the_format_is_described_and_the_file_is_onnx(exported):
 def with_metadata(exported, **changes) -> bytes:
     """The exported file with other metadata behind its own, which then count."""
     described = replace(exported.exported, unknown={})
-    text = json.dumps(records.as_json(described) | changes)
+    text = json.dumps(json_records.as_json(described) | changes)
     pair = onnx_file._field(1, b"segkey") + onnx_file._field(2, text.encode())
     return exported.path.read_bytes() + onnx_file._field(14, pair)
 

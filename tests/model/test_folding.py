@@ -6,7 +6,7 @@ from torch import nn
 
 from segkey.crypto import ciphers
 from segkey.model import networks
-from segkey.model.folding import fold_batchnorm, foldable, put_in_place
+from segkey.model.batch_norm_folding import fold_batchnorm, foldable, put_in_place
 from segkey.model.lock import lock_network
 
 

@@ -22,11 +22,11 @@ from segkey.model import (
 )
 from segkey.model.batches import BatchLoader, as_pixels
 from segkey.model.lock import lock_network
+from segkey.model.lock_owner import locked_layer, whose
 from segkey.model.locked_conv import LockedConv
 from segkey.model.networks import Segmenter
 from segkey.model.runs import Run
 from segkey.model.stem import find_stem
-from segkey.model.whose import locked_layer, whose
 
 METHODS = ("np", "shf", "shf+np")
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from segkey.errors import SegkeyError
 from segkey.model import logs, losses, network_registry, recipes, training
-from segkey.model.average import MovingAverage
 from segkey.model.losses import Loss, class_weights, read_class_weights
+from segkey.model.moving_average import MovingAverage
 from segkey.model.networks import Segmenter
 from segkey.model.runs import Run
 from segkey.shards import open_splits
@@ -230,7 +230,7 @@ def test_training_with_another_loss_learns(tmp_path, shards_folder, loss):
 
 def test_patience_ends_a_training_that_gets_no_better(tmp_path, shards_folder, monkeypatch):
     values = itertools.chain([3.0, 2.0], itertools.repeat(2.5))
-    monkeypatch.setattr("segkey.model.trainer.Trainer.validate", lambda self: next(values))
+    monkeypatch.setattr("segkey.model.training_loop.Trainer.validate", lambda self: next(values))
     run = Run.open(train(shards_folder, tmp_path, 9, patience=2).path)
     assert [line["val_loss"] for line in run.history()] == [3.0, 2.0, 2.5, 2.5]
     assert run.configuration.best.epoch == 2

@@ -10,7 +10,7 @@ from torchvision.models.segmentation import FCN_ResNet50_Weights, fcn_resnet50
 
 from segkey.data.voc import VOC_CLASSES
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import networks, weights
+from segkey.model import networks, weights_files
 
 
 @pytest.fixture(scope="module")
@@ -212,13 +212,13 @@ def test_files_that_are_no_weights(tmp_path, name):
 
 def test_checksum_sees_names_and_values():
     state = {"a": torch.arange(4.0), "b": torch.tensor(3)}
-    assert weights.checksum(state) == weights.checksum(dict(reversed(state.items())))
+    assert weights_files.checksum(state) == weights_files.checksum(dict(reversed(state.items())))
     for other in (
         {"a": state["a"], "c": state["b"]},
         state | {"a": torch.tensor([0.0, 1, 2, 4])},
         {"a": state["a"]},
     ):
-        assert weights.checksum(other) != weights.checksum(state)
+        assert weights_files.checksum(other) != weights_files.checksum(state)
 
 
 def test_unknown_backbone():

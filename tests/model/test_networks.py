@@ -9,7 +9,7 @@ from segkey.errors import SegkeyError
 from segkey.model import network_registry, networks
 from segkey.model.configuration import Network
 from segkey.model.stem import find_stem
-from segkey.system import plugins, records
+from segkey.system import json_records, plugins
 
 OTHERS = ["smp:Unet/resnet18", "smp:DeepLabV3Plus/tu-resnet18", "timm:mobilenetv3_small_050"]
 SMALL = ["resnet14", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"]
@@ -65,7 +65,7 @@ def test_what_a_run_records_builds_the_network_again(name):
 def test_runs_of_earlier_versions_name_a_backbone(name):
     proper = name if name == "resnet14" else f"fcn_{name}"
     assert network_registry.recorded({"backbone": name}) == proper
-    assert records.read(Network, {"backbone": name}).name == name
+    assert json_records.read(Network, {"backbone": name}).name == name
     if name == "resnet14":
         assert networks.described({"backbone": name}, ("a",)).name == proper
 
@@ -74,8 +74,8 @@ def test_runs_of_earlier_versions_name_a_backbone(name):
     "name", ["../x", "/etc/passwd", "os:system", "a b", "smp:../x", "smp:a/b/c"]
 )
 def test_a_run_cannot_name_anything_but_a_network(name):
-    with pytest.raises(records.Misfit, match="expected a network's name"):
-        records.read(Network, {"name": name})
+    with pytest.raises(json_records.Misfit, match="expected a network's name"):
+        json_records.read(Network, {"name": name})
 
 
 @pytest.mark.parametrize(

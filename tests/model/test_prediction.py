@@ -20,9 +20,9 @@ from segkey.crypto import ciphers
 from segkey.data import augment, decode, palette, scenes, sources
 from segkey.data.items import ALL, Item
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import enlarging, predicting, run_model, tiling
+from segkey.model import folder_prediction, run_model, score_resizing, tiling
 from segkey.model.batches import as_pixels
-from segkey.system.names import free_path
+from segkey.system.file_names import free_path
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def photos(tmp_path) -> Path:
 
 def predict(model, key, folder, out, **how):
     items = sources.find_pictures(folder).splits[ALL]
-    return predicting.predict_files(model, model.cipher(key), items, out, **how)
+    return folder_prediction.predict_files(model, model.cipher(key), items, out, **how)
 
 
 # ------------------------------------------------------------------ masks
@@ -73,16 +73,16 @@ def test_at_the_network_s_own_size_the_mask_is_what_evaluation_counts(model, key
 def test_resizing_in_bands_is_resizing_at_once(h, w, height, width, classes, seed):
     logits = torch.randn(classes, h, w, generator=torch.Generator().manual_seed(seed))
     whole = F.interpolate(logits[None], (height, width), mode="bilinear", align_corners=False)[0]
-    assert np.allclose(enlarging.enlarged(logits.numpy(), (height, width)), whole, atol=1e-5)
+    assert np.allclose(score_resizing.enlarged(logits.numpy(), (height, width)), whole, atol=1e-5)
     cut = [logits.numpy()[:, :1], logits.numpy()[:, 1:3], logits.numpy()[:, 3:]]
     with pytest.MonkeyPatch.context() as patch:
-        for module in (run_model, enlarging):
+        for module in (run_model, score_resizing):
             patch.setattr(module, "BAND", classes * width * 3)  # three rows at a time
         found = (
             run_model.classes_at(logits, (height, width)),
-            torch.from_numpy(enlarging.classes_at(logits.numpy(), (height, width))),
+            torch.from_numpy(score_resizing.classes_at(logits.numpy(), (height, width))),
             torch.from_numpy(
-                enlarging.classes_of_bands((c for c in cut if c.size), h, (height, width))
+                score_resizing.classes_of_bands((c for c in cut if c.size), h, (height, width))
             ),
         )
     for got in found:
@@ -354,7 +354,7 @@ def test_a_second_run_replaces_what_the_first_made_and_nothing_else(model, key, 
     assert listed[1] == f"{first.files[0]['image']}\t{first.files[0]['mask']}\t"
     (out / "masks/mine.png").write_bytes(b"mine")
     one = sources.find_pictures(photos).splits[ALL][:1]
-    second = predicting.predict_files(model, model.cipher(key), one, out, force=True)
+    second = folder_prediction.predict_files(model, model.cipher(key), one, out, force=True)
     there = {path.name for path in (out / "masks").rglob("*.png")}
     assert there == {"mine.png", Path(second.files[0]["mask"]).name}
     assert (out / "masks/mine.png").read_bytes() == b"mine"
@@ -388,8 +388,8 @@ def test_the_range_of_training_is_used_in_prediction(trained_run, tmp_path):
     Image.fromarray(dark).save(tmp_path / "a.png")
     model = segkey.load(trained_run.path, device="cpu", precise=True)
     item = Item("a.png", tmp_path / "a.png", None)
-    whole = predicting._load(model, item, tiling.SQUEEZED)
+    whole = folder_prediction._load(model, item, tiling.SQUEEZED)
     assert (whole.pixels == 15).all()
     assert whole.peculiar == {"dark"}
     model.header = replace(trained_run.header, pixel_range="0:4095")
-    assert (predicting._load(model, item, tiling.SQUEEZED).pixels == 255).all()
+    assert (folder_prediction._load(model, item, tiling.SQUEEZED).pixels == 255).all()

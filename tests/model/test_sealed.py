@@ -13,7 +13,7 @@ from safetensors.torch import load, load_file, save
 import segkey
 from segkey.crypto import age
 from segkey.errors import SegkeyError
-from segkey.model import networks, run_weights, runs, seal, sealed, weights
+from segkey.model import networks, run_weights, runs, seal, sealed_runs, weights_files
 from segkey.model.runs import Run
 from segkey.system.json_files import read_json, write_json
 
@@ -127,7 +127,7 @@ def test_an_age_file_of_another_model_is_refused(sealed_run, key):
     name = next(iter(state))
     state[name] = state[name] + 1
     made = {
-        "sha256": weights.checksum(state),
+        "sha256": weights_files.checksum(state),
         "header": sealed_run.header_digest,
     }
     sealed_run.weights_file.write_bytes(age.encrypted(save(state, made), recipients(key)))
@@ -157,7 +157,7 @@ def test_a_run_of_a_version_with_fewer_fields_opens(sealed_run, key):
     """What it was sealed with is what its run.json holds, not what this version would write."""
     state, config = plain_weights(sealed_run, key), read_json(sealed_run.path / "run.json", "")
     del config["model"]["channels"]  # 3, which early versions did not write
-    made = {"sha256": weights.checksum(state), "header": sealed.header_digest(config)}
+    made = {"sha256": weights_files.checksum(state), "header": sealed_runs.header_digest(config)}
     write_json(sealed_run.path / "run.json", config)
     sealed_run.weights_file.write_bytes(age.encrypted(save(state, made), recipients(key)))
     opened = reopened(sealed_run, key)
@@ -172,8 +172,8 @@ def test_the_digest_of_a_header_stays_what_it_is():
     unbound = {"shards": ["x"], "images": {"train": 1}, "views": 4, "on_the_fly": True}
     document = {"model": {"name": "resnet14", "channels": 3}, "data": data | unbound, "seed": 1}
     expected = "86d844ea5674b6180a5cf5b55a400e211865827641e5b11165ddee7b78a373f6"
-    assert sealed.header_digest(document) == expected
-    assert sealed.header_digest(document | {"data": data, "seed": 2}) == expected
+    assert sealed_runs.header_digest(document) == expected
+    assert sealed_runs.header_digest(document | {"data": data, "seed": 2}) == expected
 
 
 def test_paths_of_shards_may_be_taken_out_of_the_header(sealed_run, key):
@@ -249,7 +249,7 @@ def test_a_kill_while_sealing_leaves_a_run_that_opens(run, key, monkeypatch):
         assert same(left.load_model(CPU).weights(), state)
         assert (run.path / "model.safetensors").exists()
         if left.is_sealed:  # it says what lies there, and sealing again removes it
-            assert sealed.left_plain(left) == [run.path / "model.safetensors"]
+            assert sealed_runs.left_plain(left) == [run.path / "model.safetensors"]
             assert any("unencrypted" in each for each in left.damage())
             seal.seal(left, recipients(key))
             break
@@ -283,7 +283,7 @@ def test_kills_between_two_saves_of_a_sealed_training(sealed_run, key, monkeypat
                 reopened(sealed_run, key).save_weights(later)
         left = reopened(sealed_run, key)
         assert same(left.load_model(CPU).weights(), first)
-        assert left.weights_checksum == weights.checksum(first)
+        assert left.weights_checksum == weights_files.checksum(first)
     left = reopened(sealed_run, key)
     left.save_weights(later)
     left.save()
@@ -358,15 +358,15 @@ def test_a_header_that_cannot_be_is_refused(sealed_run, value):
 def test_sealed_bytes_that_are_no_safetensors_are_refused(content):
     """Anybody can seal anything for a public recipient."""
     with pytest.raises(ValueError, match="no safetensors"):
-        weights.parsed(memoryview(bytearray(content)))
+        weights_files.parsed(memoryview(bytearray(content)))
 
 
 def test_tensors_of_every_type_are_parsed_as_the_library_does():
-    state = {str(dtype): torch.ones(3, 5).to(dtype) for dtype in weights._DTYPES.values()}
+    state = {str(dtype): torch.ones(3, 5).to(dtype) for dtype in weights_files._DTYPES.values()}
     state |= {"empty": torch.empty(0, 4), "scalar": torch.tensor(7.0)}
-    found, metadata = weights.parsed(memoryview(bytearray(save(state, {"a": "b"}))))
+    found, metadata = weights_files.parsed(memoryview(bytearray(save(state, {"a": "b"}))))
     assert same(found, state)
     assert metadata == {"a": "b"}
     text = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [1, 9]}}).encode()
     odd = len(text).to_bytes(8, "little") + text + b"\0" + np.array([1, 2], "<f4").tobytes()
-    assert weights.parsed(memoryview(bytearray(odd)))[0]["a"].tolist() == [1, 2]
+    assert weights_files.parsed(memoryview(bytearray(odd)))[0]["a"].tolist() == [1, 2]

@@ -7,7 +7,7 @@ from segkey.crypto.age import Identity
 from segkey.errors import SegkeyError
 from segkey.model import networks, runs, training
 from segkey.model.runs import Run
-from segkey.model.trainer import Trainer
+from segkey.model.training_loop import Trainer
 from segkey.shards import open_splits
 
 

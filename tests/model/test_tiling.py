@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 import segkey
 from segkey.data import scenes
 from segkey.errors import SegkeyError
-from segkey.model import enlarging, tiling
+from segkey.model import networks, score_resizing, tiling
 from segkey.model.tiling import Manner
 
 
-@pytest.fixture(scope="module")
-def model(trained_run):
+@pytest.fixture
+def model(trained_run, monkeypatch):
+    """A network that takes any size, as torchvision's do; a plug-in's gets multiples of 32."""
+    monkeypatch.setattr(networks, "_KNOWN_TO_WORK", ("torchvision", "segkey", "own"))
     return segkey.load(trained_run.path, device="cpu", precise=True)
 
 
@@ -112,5 +114,5 @@ def test_a_run_takes_images_of_any_size_in_tiles(model, key):
 def test_enlarging_bands_does_not_hold_them_all():
     logits = np.random.default_rng(0).normal(size=(3, 40, 7)).astype(np.float32)
     bands = (logits[:, top : top + 10] for top in range(0, 40, 10))
-    wanted = enlarging.enlarged(logits, (25, 30)).argmax(0)
-    assert np.array_equal(enlarging.classes_of_bands(bands, 40, (25, 30)), wanted)
+    wanted = score_resizing.enlarged(logits, (25, 30)).argmax(0)
+    assert np.array_equal(score_resizing.classes_of_bands(bands, 40, (25, 30)), wanted)

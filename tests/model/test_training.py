@@ -21,12 +21,12 @@ from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.model import batches, recipes, runs, training
 from segkey.model.batches import BatchLoader
 from segkey.model.configuration import Best
+from segkey.model.package_versions import versions
+from segkey.model.run_search import find, survey
 from segkey.model.runs import Run
-from segkey.model.survey import find, survey
-from segkey.model.trainer import Settings, Trainer
-from segkey.model.versions import versions
+from segkey.model.training_loop import Settings, Trainer
 from segkey.shards import Header, encryption, open_splits
-from segkey.system import devices, interrupts, records
+from segkey.system import devices, interrupts, json_records
 from segkey.system.json_files import read_json
 from segkey.system.progress import Progress
 from segkey.system.seeds import seeded
@@ -508,7 +508,7 @@ def test_a_run_that_may_not_be_read_is_left_out(broken_runs):
 
 
 def test_what_decides_a_training_is_recorded(tmp_path, trained_run, plain_folder, key):
-    assert records.as_json(trained_run.configuration.training) == {
+    assert json_records.as_json(trained_run.configuration.training) == {
         "on_the_fly": False,
         "views": 4,
         "augmented": True,
@@ -523,7 +523,7 @@ def test_what_decides_a_training_is_recorded(tmp_path, trained_run, plain_folder
     with pytest.raises(Stop):
         cipher = ciphers.from_key("np", key, 4)
         train(plain_folder, tmp_path, Stopping(1), cipher=cipher, precise=True, seed=7)
-    assert records.as_json(Run.open(tmp_path / "run").configuration.training) == {
+    assert json_records.as_json(Run.open(tmp_path / "run").configuration.training) == {
         "on_the_fly": True,
         "views": 1,
         "augmented": True,

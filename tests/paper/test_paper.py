@@ -28,7 +28,7 @@ from segkey.paper import (
     table1,
     tables,
 )
-from segkey.paper.example import View
+from segkey.paper.figure_example import View
 from segkey.paper.results import read_cell
 from segkey.reports.text import plain_text
 from segkey.system.progress import Progress

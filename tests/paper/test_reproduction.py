@@ -26,10 +26,10 @@ from segkey.data import scenes, voc
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import authenticity, recipes, training
 from segkey.model.runs import Run
-from segkey.model.trainer import Trainer
-from segkey.paper import cells as cell_runs
+from segkey.model.training_loop import Trainer
+from segkey.paper import cell_runs as cell_runs
 from segkey.paper import tables
-from segkey.paper.settings import PASSWORD, differences
+from segkey.paper.experiment_settings import PASSWORD, differences
 from segkey.reports import preview
 from segkey.shards import encryption
 from segkey.system.files import sole_writer
@@ -261,7 +261,7 @@ def test_published_figures_do_not_tell_the_key(whole, scenes_folder, key):
 
 FATAL = """
 import os, signal
-from segkey.model.trainer import Trainer
+from segkey.model.training_loop import Trainer
 
 step, steps = Trainer.step, []
 

@@ -25,7 +25,7 @@ from segkey.model.runs import Run
 from segkey.paper import figures, tables
 from segkey.reports.page import _commands, html_page
 from segkey.reports.text import csv_cell, latex, markdown, plain_text
-from segkey.system import shell
+from segkey.system import shell_quoting
 from segkey.system.json_files import with_checksum
 
 HOSTILE = [
@@ -63,12 +63,12 @@ def words_of(line: str, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_word_stays_one_word_and_no_option(name, tmp_path):
-    (made,) = words_of(shell.word(name), tmp_path)
+    (made,) = words_of(shell_quoting.word(name), tmp_path)
     assert made.removeprefix("./") == (name if name.isprintable() else made.removeprefix("./"))
     assert not made.startswith("-")
     assert made.isprintable()
     assert list(tmp_path.iterdir()) == []
-    option = shell.option("batch_size", name)
+    option = shell_quoting.option("batch_size", name)
     assert option.startswith("--batch-size")
     assert option.isprintable()
     assert len(words_of(option, tmp_path)) == (1 if name.startswith("-") else 2)
@@ -120,7 +120,7 @@ def test_commands_after_a_training_and_in_hints_are_quoted(
         Run.open(Path(folder) / "smal")
     assert words_of(
         refusal.value.hint.removeprefix("did you mean ").removesuffix("?"), tmp_path
-    ) == [shell.word(f"{folder}/small").strip("'")]
+    ) == [shell_quoting.word(f"{folder}/small").strip("'")]
     with pytest.raises(SegkeyError) as refusal:
         copy_of(
             trained_run, tmp_path / folder / "other", without=["*.safetensors"], epochs_done=0

@@ -25,8 +25,8 @@ from segkey.data import sources
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import evaluation, evaluation_splits, recipes, training
 from segkey.model.results import NOTHING_TO_MEASURE, Incorrect, MajorityClass, Plain, Score
+from segkey.model.run_search import find
 from segkey.model.runs import Run
-from segkey.model.survey import find
 from segkey.paper import CellResult, examine, figures, tables
 from segkey.reports import gallery
 from segkey.reports.page import html_page
@@ -470,12 +470,12 @@ def test_an_experiment_whose_cells_have_no_score(tmp_path):
 def test_nothing_is_chosen_where_nothing_is_measured():
     from segkey.model import results
     from segkey.reports.verdicts import plain_in_words
-    from segkey.system import records
+    from segkey.system import json_records
 
     def plain(mean_iou, **by_divisor):
         divided = {name.strip("_"): value for name, value in by_divisor.items()}
         document = {"mean_iou": mean_iou, "divided_by": 996, "by_divisor": divided}
-        return records.read(results.Plain, document)
+        return json_records.read(results.Plain, document)
 
     assert plain_in_words(plain(None, _255=None, _996=None)) == ""
     assert "996 gives 0.2" in plain_in_words(plain(0.2, _255=0.1, _996=0.2))

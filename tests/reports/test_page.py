@@ -20,10 +20,10 @@ from segkey.cli import app
 from segkey.crypto import ciphers
 from segkey.model import evaluation, evaluation_splits
 from segkey.model.run_model import RunModel
+from segkey.model.run_search import find
 from segkey.model.runs import Run
-from segkey.model.survey import find
 from segkey.paper import table1
-from segkey.reports import drawings, gallery
+from segkey.reports import chart_geometry, gallery
 from segkey.reports import page as page_module
 from segkey.reports.page import html_page
 
@@ -402,20 +402,23 @@ def test_a_browser_has_nothing_to_complain_about(page, tmp_path):
 
 def test_axes_end_at_round_numbers_above_the_highest_value():
     for highest, top in [(0.004, 0.01), (0.1, 0.1), (0.34, 0.4), (0.77, 0.8), (1.0, 1.0)]:
-        assert drawings._nice_top(highest)[0] == pytest.approx(top)
+        assert chart_geometry._nice_top(highest)[0] == pytest.approx(top)
 
 
 def test_curves_need_two_epochs_and_finite_losses():
     history = [{"loss": 2.0, "val_loss": 1.0}, {"loss": 1.0, "val_loss": 1.5}]
-    curves = drawings.training_curves(history, best_epoch=1)
+    curves = chart_geometry.training_curves(history, best_epoch=1)
     assert [curve.name for curve in curves.curves] == ["training", "validation"]
     first, last = (tuple(map(float, p.split(","))) for p in curves.curves[0].points.split())
     assert first[0] == 0
     assert last[0] == 100
     assert first[1] < last[1]  # noqa: PT018 - y points down
     assert curves.best == 0
-    assert drawings.training_curves(history[:1], 1) is None
-    assert drawings.training_curves([*history, {"loss": float("nan"), "val_loss": 1.0}], 1) is None
+    assert chart_geometry.training_curves(history[:1], 1) is None
+    assert (
+        chart_geometry.training_curves([*history, {"loss": float("nan"), "val_loss": 1.0}], 1)
+        is None
+    )
 
 
 def test_the_verdict_of_a_suite_is_a_line_for_each_kind_of_attacker(tmp_path, trained_run):

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from segkey.cli import app
 from segkey.errors import SegkeyWarning
 from segkey.model import authenticity
+from segkey.model.run_search import find
 from segkey.model.runs import Run
-from segkey.model.survey import find
 from segkey.reports.page import html_page
 from segkey.system.json_files import read_json, write_json
 

@@ -476,7 +476,7 @@ def test_a_list_is_not_advised_to_take_a_folder_of_masks(tmp_path, trained_run, 
 def test_a_copy_of_a_run_is_not_counted_again():
     from types import SimpleNamespace
 
-    from segkey.reports.groups import grid_of
+    from segkey.reports.comparable_runs import grid_of
 
     def measured(weights):
         return SimpleNamespace(tested={"weights_sha256": weights})

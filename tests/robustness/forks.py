@@ -17,7 +17,7 @@ from pathlib import Path
 def main() -> None:
     # Not at the top: worker processes that a command spawns import this file too.
     from segkey import cli
-    from segkey.model import trainer  # noqa: F401  (its imports take the longest)
+    from segkey.model import training_loop  # noqa: F401  (its imports take the longest)
 
     os.environ["SEGKEY_SAVE_EVERY"] = (
         "0"  # after every epoch, so that a short training has something to lose

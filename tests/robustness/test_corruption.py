@@ -22,7 +22,7 @@ from segkey.cli import app
 from segkey.crypto import keys
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
-from segkey.model import weights
+from segkey.model import weights_files
 from segkey.model.batches import BatchLoader
 from segkey.model.checkpoint import write_state
 from segkey.model.runs import Run
@@ -212,7 +212,7 @@ def test_what_a_run_says_of_itself(run_folder, monkeypatch, name):
 
 def test_weights(run_folder):
     def tensors() -> str:
-        return weights.checksum(Run.open(run_folder).load_model(CPU).weights())
+        return weights_files.checksum(Run.open(run_folder).load_model(CPU).weights())
 
     counts = flip_and_count(
         run_folder / "model.safetensors", max(4, FLIPS // 10), lambda: damage(run_folder), tensors
@@ -235,11 +235,11 @@ def test_starting_weights_and_what_a_training_goes_on_from(tmp_path):
         return str(
             [
                 (k, v.tolist() if torch.is_tensor(v) else v)
-                for k, v in flat(weights.read_archive(file))
+                for k, v in flat(weights_files.read_archive(file))
             ]
         )
 
-    counts = flip_and_count(file, FLIPS, lambda: weights.read_archive(file) and [], read)
+    counts = flip_and_count(file, FLIPS, lambda: weights_files.read_archive(file) and [], read)
     assert counts["silent"] == 0
     assert counts["found"] > FLIPS / 2
 

@@ -21,7 +21,7 @@ from segkey.crypto.age import Identity
 from segkey.errors import SegkeyError
 from segkey.model import run_names, runs, seal
 from segkey.model.runs import Run
-from segkey.paper import settings
+from segkey.paper import experiment_settings
 from segkey.system.files import (
     append,
     create,
@@ -154,7 +154,7 @@ RUNS = {
     ],
     "runs/sealed/resume.pt.age": [("train", "shards", "--resume", "--name", "sealed", *CPU)],
 }
-RESULTS = {f"results/{name}": [GRID] for name in settings.FILES} | {
+RESULTS = {f"results/{name}": [GRID] for name in experiment_settings.FILES} | {
     "results/plain/test.h5": [GRID],
     "results/runs/np-m4/cell.json": [GRID],
     "results/runs/np-m4/run.json": [GRID],
@@ -178,7 +178,7 @@ WRITTEN = {
     *((name, command) for name, commands in OUTPUTS.items() for command in commands),
     *(
         (f"results/{name}", GRID)
-        for name in settings.FILES
+        for name in experiment_settings.FILES
         if name.endswith((".txt", ".csv", ".md", ".tex", ".png"))
     ),
     ("results/table1.json", GRID),
@@ -191,7 +191,7 @@ LEFT = {
     "runs/small/.run.json.01234567.partial": [ATTACK],
 }
 FOLDERS = {
-    **{f"results/{name}": [GRID] for name in settings.FOLDERS},
+    **{f"results/{name}": [GRID] for name in experiment_settings.FOLDERS},
     "results/runs/np-m4": [GRID],
     "decrypted/test": [DECRYPT],
     "predicted/masks": [PREDICT],
@@ -367,9 +367,9 @@ ALLOWED = {
         "model/derived_runs.py",
         "os.rename",
     ): "a folder that was just made gets its name; fails if taken",
-    ("model/weights.py", "safe_open"): "maps a file by its path, while open_regular holds it",
-    ("model/weights.py", "torch.load"): "takes what open_regular opened",
-    ("model/weights.py", "zipfile.ZipFile"): "takes what open_regular opened",
+    ("model/weights_files.py", "safe_open"): "maps a file by its path, while open_regular holds it",
+    ("model/weights_files.py", "torch.load"): "takes what open_regular opened",
+    ("model/weights_files.py", "zipfile.ZipFile"): "takes what open_regular opened",
     ("data/decode.py", "Image.open"): "takes what open_regular opened",
     ("data/file_header.py", "Image.open"): "takes what open_regular opened",
     ("data/deep_colours.py", "Image.open"): "takes bytes in memory",
@@ -580,7 +580,7 @@ def test_links_that_a_user_names_are_followed(tmp_path, world):
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
 def test_a_passphrase_comes_through_a_pipe_and_never_from_an_endless_file(tmp_path):
-    from segkey.cli.opening import read_passphrase
+    from segkey.cli.given_inputs import read_passphrase
 
     read, write = os.pipe()
     os.write(write, b"correct horse\n")

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from segkey import attacks
 from segkey.cli import app
-from segkey.crypto import sealing
+from segkey.crypto import passphrase
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 from segkey.model import evaluation, training
@@ -115,7 +115,7 @@ def test_key_files(tmp_path_factory, base, data, path):
     file.write_bytes(raw)
     file.chmod(0o600)
     with pytest.MonkeyPatch.context() as patch:  # scrypt takes a tenth of a second
-        patch.setattr(sealing, "_derived", lambda *_: bytes(32))
+        patch.setattr(passphrase, "_derived", lambda *_: bytes(32))
         loaded = allowed(Key.load, file, "words")
         allowed(inspection.describe, file, True)
     assert loaded is None or loaded == Key(bytes(32)) or base != "sealed"

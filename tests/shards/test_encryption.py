@@ -16,12 +16,12 @@ from PIL import Image
 
 from segkey.crypto import ciphers
 from segkey.data import sources
-from segkey.data.choices import Choices, parse_choices
-from segkey.data.conclusions import conclude
 from segkey.data.intake import take_in
 from segkey.data.items import Item
+from segkey.data.mask_survey import look
 from segkey.data.preparation import Preparation
-from segkey.data.survey import look
+from segkey.data.survey_conclusions import conclude
+from segkey.data.user_choices import Choices, parse_choices
 from segkey.errors import KeyMismatchError, SegkeyError
 from segkey.shards import Header, Packed, Shard, ShardWriter, open_splits
 from segkey.shards.decryption import decrypt

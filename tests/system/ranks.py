@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from segkey.cli import main
 from segkey.model import runs
-from segkey.model.trainer import Trainer
+from segkey.model.training_loop import Trainer
 from segkey.shards import encryption
 from segkey.system import distributed, torchrun
 

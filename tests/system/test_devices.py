@@ -11,7 +11,7 @@ from making import trained
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import evaluation, networks, recipes
 from segkey.model.batches import BatchLoader
-from segkey.model.trainer import Settings, Trainer
+from segkey.model.training_loop import Settings, Trainer
 from segkey.shards import open_splits
 from segkey.system import out_of_memory
 from segkey.system.progress import Progress

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from segkey.cli import app
 from segkey.model import recipes
 from segkey.model.runs import Run
-from segkey.model.trainer import Settings, Trainer
+from segkey.model.training_loop import Settings, Trainer
 from segkey.shards import Shard, open_splits
 from segkey.system import distributed, torchrun
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segkey.system import records, validators
-from segkey.system.records import Misfit, Several, stated
+from segkey.system import json_records, validators
+from segkey.system.json_records import Misfit, Several, stated
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ DOCUMENT = {"name": "a", "images": 3, "inner": {"score": 0.5}, "several": [{"sco
 
 
 def test_what_was_written_is_read_again():
-    record = records.read(Outer, DOCUMENT)
+    record = json_records.read(Outer, DOCUMENT)
     assert record == Outer("a", 3, Inner(0.5), (Inner(1.0),))
-    assert records.read(Outer, json.loads(json.dumps(records.as_json(record)))) == record
+    assert json_records.read(Outer, json.loads(json.dumps(json_records.as_json(record)))) == record
 
 
 def test_names_of_earlier_versions_are_read_and_stand_beside_the_present_one():
     earlier = {name: value for name, value in DOCUMENT.items() if name != "images"} | {"count": 7}
-    record = records.read(Outer, earlier)
+    record = json_records.read(Outer, earlier)
     assert record.count == 7
-    written = records.as_json(record)
+    written = json_records.as_json(record)
     assert written["images"] == written["count"] == 7
 
 
 def test_unknown_fields_are_ignored_and_empty_ones_left_out():
-    record = records.read(Outer, DOCUMENT | {"of a later version": [1, 2]})
-    assert record == records.read(Outer, DOCUMENT)
-    assert "note" not in records.as_json(record)
+    record = json_records.read(Outer, DOCUMENT | {"of a later version": [1, 2]})
+    assert record == json_records.read(Outer, DOCUMENT)
+    assert "note" not in json_records.as_json(record)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_unknown_fields_are_ignored_and_empty_ones_left_out():
 )
 def test_a_damaged_field_is_named_with_what_was_expected(change, says):
     with pytest.raises(Misfit, match=says) as caught:
-        records.read(Outer, DOCUMENT | change)
+        json_records.read(Outer, DOCUMENT | change)
     assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 5, True])
 def test_what_is_no_object_is_no_record(document):
     with pytest.raises(Misfit, match="expected an object"):
-        records.read(Outer, document, "place")
+        json_records.read(Outer, document, "place")
 
 
 JSON = st.recursive(
@@ -86,7 +86,7 @@ JSON = st.recursive(
 @given(JSON, st.sampled_from(sorted(DOCUMENT)))
 def test_any_value_is_read_or_refused_in_words(value, name):
     try:
-        records.read(Outer, DOCUMENT | {name: value})
+        json_records.read(Outer, DOCUMENT | {name: value})
     except Misfit as misfit:
         assert name in str(misfit) or "an attack" in str(misfit)
         assert "expected" in str(misfit)

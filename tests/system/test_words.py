@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segkey.system.shell import option, word
-from segkey.system.words import duration, in_bytes, per_cent, printable, visible
+from segkey.system.shell_quoting import option, word
+from segkey.system.wording import duration, in_bytes, per_cent, printable, visible
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ _IMAGE_WORDS = ("leftimg8bit", "image", "img", "rgb", "sat", "photo", "im", "inp
 _IMAGE_WORDS += ("training", "test")  # DRIVE: 21_training.tif, 21_manual1.gif
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Place:
     """What a file's path below a folder says.
 
@@ -128,19 +128,26 @@ class Place:
 
 def place_of(path: PurePath) -> Place:
     """What a path, relative to the folder that was given, says about a file."""
-    folders = [understood(part) for part in path.parts[:-1]]
+    split, role, kept = _told_by(path.parts[:-1])
+    return Place(split, role, kept + path.stem)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _told_by(parts: tuple[str, ...]) -> tuple[str | None, str | None, str]:
+    """The split and the role that folders tell, and those that tell nothing, each with ``/``."""
+    folders = [understood(part) for part in parts]
     kept, split, role, in_row = [], None, None, True
-    for number, (part, told) in enumerate(zip(path.parts[:-1], folders, strict=True)):
+    for number, (part, told) in enumerate(zip(parts, folders, strict=True)):
         in_row = in_row and told is not None
         beside = any(
             each and each[1]
             for each in (*folders[number - 1 : number], *folders[number + 1 : number + 2])
         )
         if told is None or not (told[1] or in_row or beside):
-            kept.append(part)
+            kept.append(part + "/")
             continue
         split, role = told[0] or split, told[1] or role
-    return Place(split, role, "/".join([*kept, PurePath(path.name).stem]))
+    return split, role, "".join(kept)
 
 
 @functools.lru_cache(maxsize=1 << 14)

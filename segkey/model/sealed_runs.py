@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segkey.crypto import age
 from segkey.errors import SegkeyError
-from segkey.model import weights
+from segkey.model import weights_files
 from segkey.model.configuration import Configuration, Sealed
 from segkey.system.files import is_there, open_regular
 
@@ -122,12 +122,12 @@ def read(run: "Run", limit: int) -> dict[str, Tensor]:
     file = run.weights_file
     try:
         with open_regular(file, limit + age.MOST_HEADER_BYTES) as opened:
-            state, stated = weights.parsed(age.decrypted(opened, run.identity).getbuffer())
+            state, stated = weights_files.parsed(age.decrypted(opened, run.identity).getbuffer())
     except age.NoMatch:
         raise _damaged(file, "none of its recipients can open it") from None
     except (ValueError, OSError) as error:
         raise _damaged(file, str(error)) from None
-    checksum = weights.checksum(state)
+    checksum = weights_files.checksum(state)
     if checksum not in _accepted(run.configuration):
         raise SegkeyError(
             f"{file} holds other weights than run.json states: it is of another model, or older",

@@ -22,9 +22,9 @@ from segkey.model.lock import SignedPermutation, plain_stem, transform_weight
 from segkey.model.locked_conv import Axis, LockedConv
 from segkey.model.runs import Run
 from segkey.model.stem import find_stem
-from segkey.model.weights import read_weights
+from segkey.model.weights_files import read_weights
 from segkey.shards.header import MAX_BLOCK
-from segkey.system.shell import word
+from segkey.system.shell_quoting import word
 
 _STRANGERS = 10  # random keys that chance is measured with
 _SAYS_NOTHING = 0.95  # chance so high that the right key could not be told

@@ -12,8 +12,8 @@ from segkey.data import intake, voc
 from segkey.data.items import Item, Source
 from segkey.errors import SegkeyError
 from segkey.model.network_registry import canonical
+from segkey.model.package_versions import now, versions
 from segkey.model.recipes import Recipe
-from segkey.model.versions import now, versions
 from segkey.system import distributed
 from segkey.system.files import is_folder_there, is_there, open_regular
 from segkey.system.json_files import read_json, write_json

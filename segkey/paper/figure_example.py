@@ -14,9 +14,9 @@ from segkey.errors import SegkeyError
 from segkey.model.batches import as_pixels
 from segkey.model.evaluation import Scores, confusion_matrix
 from segkey.model.runs import Run
+from segkey.paper.experiment import Experiment
+from segkey.paper.experiment_settings import PASSWORD
 from segkey.paper.results import CellResult, Results
-from segkey.paper.running import Experiment
-from segkey.paper.settings import PASSWORD
 from segkey.reports import preview
 from segkey.shards import Header, open_splits
 from segkey.system import devices

@@ -16,8 +16,8 @@ from segkey.data import augment, decode, peculiarities
 from segkey.data.items import Finding, Item, Problem
 from segkey.data.palette import overlay, palette_mask
 from segkey.errors import SegkeyError
-from segkey.model.outputs import Outputs
 from segkey.model.prediction import Model
+from segkey.model.prediction_files import Outputs
 from segkey.model.tiling import SQUEEZED, Manner, Size
 from segkey.system.files import make_folder, written_whole
 from segkey.system.progress import SILENT, Progress

@@ -12,7 +12,7 @@ from segkey.cli.options import CipherGiven, KeyGiven, OpenerGiven, RunKeyGiven, 
 from segkey.cli.paths import DEFAULT_KEY
 from segkey.errors import SegkeyError
 from segkey.system.files import is_there, read_given_text
-from segkey.system.words import visible
+from segkey.system.wording import visible
 
 if TYPE_CHECKING:  # these import NumPy and torch, and --help must answer at once
     from segkey.crypto.age import Identity
@@ -25,12 +25,12 @@ if TYPE_CHECKING:  # these import NumPy and torch, and --help must answer at onc
 
 def open_run(path: Path) -> "Run":
     """Open a run with weights; warn if its training has not ended, or it is not quite sealed."""
-    from segkey.model import sealed
+    from segkey.model import sealed_runs
     from segkey.model.runs import Run
 
     run = Run.open(path)
-    if run.is_sealed and (left := sealed.left_plain(run)):
-        console.warn(sealed.warning_of(left))
+    if run.is_sealed and (left := sealed_runs.left_plain(run)):
+        console.warn(sealed_runs.warning_of(left))
     run.require_weights()
     if run.epochs_missing:
         alive, done = run.is_worked_on, run.configuration.epochs_done

@@ -18,17 +18,17 @@ from torch import Tensor
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model import data_parallel, logs, network_registry, networks, runs
-from segkey.model.average import MovingAverage
 from segkey.model.batches import SHUFFLE_BUFFER, BatchLoader, as_pixels, fits
 from segkey.model.checkpoint import Checkpoint, Saver, copied
-from segkey.model.forecast import Forecast
 from segkey.model.losses import Loss, class_weights
+from segkey.model.moving_average import MovingAverage
 from segkey.model.recipes import Recipe
+from segkey.model.training_forecast import Forecast
 from segkey.shards import Split
 from segkey.system import devices, distributed, interrupts, out_of_memory, torchrun
 from segkey.system.progress import SILENT, Progress
 from segkey.system.seeds import seeded
-from segkey.system.words import duration
+from segkey.system.wording import duration
 
 
 def _save_every() -> float:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from segkey.data.choices import Choices
 from segkey.data.items import Finding, Severity, Source
 from segkey.data.labels import Labels, read_labels
+from segkey.data.mask_survey import Survey
 from segkey.data.masks import COLOUR, DEEPER, EIGHT_BITS, FOUR_BITS, ONE_BIT, PALETTE, TWO_BITS
 from segkey.data.palette import PALETTE as VOC_COLOURS
 from segkey.data.reading import NO_CLASS, VOID, Reading, packed, unpacked
-from segkey.data.survey import Survey
+from segkey.data.user_choices import Choices
 from segkey.errors import SegkeyError
 
 GREY = (ONE_BIT, TWO_BITS, FOUR_BITS, EIGHT_BITS, DEEPER)

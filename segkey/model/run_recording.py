@@ -13,9 +13,9 @@ from segkey.crypto.ciphers import Cipher
 from segkey.model import runs
 from segkey.model.batches import SHUFFLE_BUFFER
 from segkey.model.configuration import Configuration, Data, Network, Segment, Training
+from segkey.model.package_versions import now, versions
 from segkey.model.recipes import RECIPES
-from segkey.model.trainer import Settings, Trainer
-from segkey.model.versions import now, versions
+from segkey.model.training_loop import Settings, Trainer
 from segkey.system import devices, distributed
 
 _MATTERS = ("segkey", "torch", "torchvision", "numpy")  # their versions may change the weights

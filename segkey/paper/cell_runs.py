@@ -14,7 +14,7 @@ from segkey.paper.grid import Cell
 from segkey.paper.results import CellResult
 from segkey.shards import Split
 from segkey.system.files import is_there
-from segkey.system.records import as_json
+from segkey.system.json_records import as_json
 from segkey.version import VERSION
 
 

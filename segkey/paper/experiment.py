@@ -16,8 +16,8 @@ from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
 from segkey.model import authenticity, evaluation, run_names, runs, training
-from segkey.model.versions import now, versions
-from segkey.paper.cells import (
+from segkey.model.package_versions import now, versions
+from segkey.paper.cell_runs import (
     BrokenRunError,
     check_training,
     damage,
@@ -26,11 +26,7 @@ from segkey.paper.cells import (
     needed,
     why_stale,
 )
-from segkey.paper.findings import examine
-from segkey.paper.grid import Cell
-from segkey.paper.metering import Watch
-from segkey.paper.results import CellResult, Results, read_cell
-from segkey.paper.settings import (
+from segkey.paper.experiment_settings import (
     LEAST,
     PASSWORD,
     WORKING,
@@ -39,12 +35,16 @@ from segkey.paper.settings import (
     claim,
     is_full_voc,
 )
+from segkey.paper.findings import examine
+from segkey.paper.grid import Cell
+from segkey.paper.grid_progress import Watch
+from segkey.paper.results import CellResult, Results, read_cell
 from segkey.paper.tables import cell_sentence
 from segkey.shards import Split, encryption, open_splits
 from segkey.system import distributed
 from segkey.system.files import is_folder_there, make_folder
 from segkey.system.json_files import read_json, write_json
-from segkey.system.records import as_json
+from segkey.system.json_records import as_json
 
 _TRAIN_PASSES = 3.0  # a training image takes about three times as long as one that is only scored
 

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from segkey.data.items import Problem
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import results, sealed
+from segkey.model import results, sealed_runs
 from segkey.model.runs import Run
 from segkey.system.files import explain_os_errors
 
 _FILES = (
     "run.json",
-    *(name + end for name in ("model.safetensors", "resume.pt") for end in ("", sealed.SUFFIX)),
+    *(
+        name + end
+        for name in ("model.safetensors", "resume.pt")
+        for end in ("", sealed_runs.SUFFIX)
+    ),
     "history.jsonl",
     *(f"{name}.json" for name in results.NAMES),
 )

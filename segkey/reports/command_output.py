@@ -25,8 +25,8 @@ from segkey.reports.verdicts import (
     plain_in_words,
     plain_one_way,
 )
-from segkey.system.shell import word
-from segkey.system.words import in_bytes, per_cent
+from segkey.system.shell_quoting import word
+from segkey.system.wording import in_bytes, per_cent
 
 KEY_SPACE_ADVICE = (
     "A key is an obstacle, not encryption: whoever has the weights of a model and a few "

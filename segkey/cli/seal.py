@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from segkey.cli import app, console, opening, options
+from segkey.cli import app, console, given_inputs, options
 from segkey.cli.options import flag, option
 from segkey.errors import SegkeyError
 
@@ -45,14 +45,14 @@ def seal(
     """
     from segkey.model import seal as sealing
 
-    opened = opening.open_run(run)
-    if not (name or without_me) and all(map(opening.is_recipient, to)):
+    opened = given_inputs.open_run(run)
+    if not (name or without_me) and all(map(given_inputs.is_recipient, to)):
         raise SegkeyError(
             f"none of the recipients is a key file: you could not open {opened.path} again",
             "add --to keys/segkey.key, or seal a copy with --name, or add --without-me",
         )
-    chosen = opening.read_recipients(to, secret.passphrase_file)
-    opening.unlock(opened, secret)
+    chosen = given_inputs.read_recipients(to, secret.passphrase_file)
+    given_inputs.unlock(opened, secret)
     before = set(opened.recipients) - set(chosen)
     if name:
         opened = sealing.sealed_copy(opened, chosen, name)
@@ -81,8 +81,8 @@ def unseal(
     """Decrypt a sealed run's weights, so that it opens without a key."""
     from segkey.model import seal as sealing
 
-    opened = opening.open_run(run)
-    opening.unlock(opened, secret)
+    opened = given_inputs.open_run(run)
+    given_inputs.unlock(opened, secret)
     sealing.unseal(opened)
     console.show(
         f"run {opened.path} is not sealed any more: its weights lie in {opened.weights_file}"

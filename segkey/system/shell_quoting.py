@@ -2,7 +2,7 @@
 
 import shlex
 
-from segkey.system.words import visible
+from segkey.system.wording import visible
 
 
 def word(text: object) -> str:

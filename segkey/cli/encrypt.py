@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segkey.cli import app, console, opening, options, parsing, paths
+from segkey.cli import app, console, given_inputs, options, parsing, paths
 from segkey.cli.data_options import DataGiven, DataSheet, Storing
 from segkey.cli.options import key_option
 
@@ -55,8 +55,8 @@ def encrypt(
     from segkey.shards import encryption
 
     parsing.parse_size(storing.size)  # before a passphrase is asked for
-    loaded = None if method == "none" else opening.load_key(secret)
-    password = opening.encode(secret.ffx_password)
+    loaded = None if method == "none" else given_inputs.load_key(secret)
+    password = given_inputs.encode(secret.ffx_password)
     cipher = ciphers.from_key(method, loaded, block_size, storing.channels, password=password)
     taken = _take_in(images, data, workers)
     taken.require()
@@ -120,8 +120,8 @@ def check(
 def _take_in(images: Path, given: DataGiven, workers: int | None, every: bool = False):
     """Look at data (`segkey.data.intake.take_in`), and show what is to be said about it."""
     from segkey.data import intake
-    from segkey.data.choices import parse_choices
     from segkey.data.items import Severity
+    from segkey.data.user_choices import parse_choices
 
     choices = parse_choices(
         given.classes, given.colours, given.mapping, given.ignore_index, given.pixel_range
@@ -142,7 +142,7 @@ def _take_in(images: Path, given: DataGiven, workers: int | None, every: bool = 
 
 def _draw_data(source: "Source", sheet: Path, force: bool) -> None:
     """The sheet of images under their masks of ``--sheet``."""
-    from segkey.reports.sheets import data_sheet
+    from segkey.reports.contact_sheets import data_sheet
     from segkey.system.files import written_whole
 
     picture = data_sheet(source)
@@ -172,7 +172,7 @@ def decrypt(
 
     splits = open_splits(shards)
     header = next(iter(splits.values())).header
-    cipher = opening.load_cipher(header, secret, shards[0])
+    cipher = given_inputs.load_cipher(header, secret, shards[0])
     count = decryption.decrypt(splits, cipher, out, force, workers, console.TerminalProgress())
     console.show(f"{count} images written to {out}")
 
@@ -216,14 +216,14 @@ def preview(
 
     height, width = parsing.parse_size(size)
     chosen = parsing.parse_block_sizes(block_sizes) or preview.default_block_sizes(height, width)
-    loaded = preview.throwaway_key() if secret.key is None else opening.load_key(secret)
+    loaded = preview.throwaway_key() if secret.key is None else given_inputs.load_key(secret)
     plain = augment.as_array(decode.load_image(image), (height, width))
     encrypted = preview.encrypted_pictures(
         plain,
         loaded,
         parsing.parse_methods(methods) or PROTECTED,
         chosen,
-        opening.encode(secret.ffx_password),
+        given_inputs.encode(secret.ffx_password),
     )
     shows = {
         "the key": secret.key is not None and any(method != "none" for method in encrypted),

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from segkey.data.items import Item
 from segkey.errors import SegkeyError
+from segkey.system.file_names import free_path
 from segkey.system.files import is_there, make_folder, read_text, remove, written_whole
-from segkey.system.names import free_path
-from segkey.system.words import visible
+from segkey.system.wording import visible
 
 NAME = "outputs.tsv"
 _FOLDERS = {"masks": ".png", "overlays": ".jpg"}

@@ -22,7 +22,7 @@ The map of the package. Each wing imports only from those above it in this list:
     crypto    from a key to a cipher: key files, the methods, the ciphers as torch modules
     data      from files to arrays: layouts of folders, decoding, masks, augmentation, scenes
     shards    the format of encrypted data: write, read, encrypt, decrypt, unlock with a key
-    model     networks, weights, training, runs, evaluation, prediction
+    model     networks, weights, training, runs, evaluation, prediction, export
     attacks   what can be tried without the key, and the suite that runs it
     reports   what results look like: tables, verdicts, the page, images
     paper     the paper's experiment: grid, findings, tables, figures; the demo

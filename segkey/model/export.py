@@ -4,7 +4,11 @@ The graph takes pixels 0 … 1 of encrypted images and normalises them itself. E
 outside of it, so that the file holds nothing of the key.
 """
 
+import contextlib
 import io
+import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -166,7 +170,7 @@ def _ways() -> Iterator[tuple[bool, Callable[[Segmenter, Tensor, bool], bytes]]]
 def _traced(network: Segmenter, example: Tensor, any_size: bool) -> bytes:
     axes = {0: "images"} | ({2: "height", 3: "width"} if any_size else {})
     file = io.BytesIO()
-    with warnings.catch_warnings(), torch.inference_mode():
+    with warnings.catch_warnings(), torch.inference_mode(), _silent():
         warnings.simplefilter("ignore")  # of what depends on the size: the comparison tells
         torch.onnx.export(
             network,
@@ -179,6 +183,20 @@ def _traced(network: Segmenter, example: Tensor, any_size: bool) -> bytes:
             opset_version=OPSET,
         )
     return file.getvalue()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on stdout: of what it cannot trace, torch prints the whole graph, and from C++."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with tempfile.TemporaryFile() as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _by_torch_export(network: Segmenter, example: Tensor, any_size: bool) -> bytes:

@@ -31,11 +31,11 @@ pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
 
-def made_of(run, folder: Path, seed: int = 0, **changes) -> Run:
+def made_of(run, folder: Path, name: str = "tiny", **changes) -> Run:
     """A run with a network of a few kilobytes, whose random weights tell classes apart."""
-    made = copy_of(run, folder, without=["*.safetensors"], model={"name": "tiny"}, **changes)
-    torch.manual_seed(seed)
-    network = networks.Segmenter("tiny", len(run.header.classes))
+    made = copy_of(run, folder, without=["*.safetensors"], model={"name": name}, **changes)
+    torch.manual_seed(0)
+    network = networks.Segmenter(name, len(run.header.classes))
     for each in network.modules():
         if isinstance(each, nn.BatchNorm2d):
             each.running_mean.normal_(0, 0.3)
@@ -96,13 +96,25 @@ def test_a_file_predicts_what_its_run_does(model, run, key, photo, how):
 
 
 @pytest.mark.slow
-def test_resnet_enlarges_its_logits_as_in_pytorch(trained_run, key, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "_IMAGES", 1)
-    made = exporting.export(trained_run, tmp_path / "small.onnx")
-    assert made.exported.any_size
+def test_a_network_of_torchvision_s(trained_run, key, photo, tmp_path):
+    run = made_of(trained_run, tmp_path / "lraspp", name="lraspp_mobilenet_v3_large")
+    made = exporting.export(run, tmp_path / "lraspp.onnx")
+    assert (made.exported.any_size, made.exported.multiple) == (True, 4)
     assert made.equal >= exporting.LEAST_EQUAL
-    original = segkey.load(trained_run.path, device="cpu", precise=True).predict(photo, key)
+    original = segkey.load(run.path, device="cpu", precise=True).predict(photo, key)
     assert (segkey.load(made.path).predict(photo, key) == original).mean() >= 0.999
+
+
+def test_a_failing_exporter_says_it_in_a_line(run, tmp_path, capfd, monkeypatch):
+    class Odd(networks.Segmenter):
+        def forward(self, pixels):
+            return nn.functional.adaptive_avg_pool2d(super().forward(pixels), (7, 5))
+
+    monkeypatch.setattr(exporting, "_ways", lambda: [(True, exporting._traced)])
+    monkeypatch.setattr(Run, "load_model", lambda *_: Odd("tiny", 5).eval())
+    with pytest.raises(SegkeyError, match="network tiny cannot be exported: .*adaptive_avg"):
+        exporting.export(run, tmp_path / "odd.onnx")
+    assert "graph" not in "".join(capfd.readouterr())
 
 
 def test_what_was_compared_is_told(exported, model, run):

@@ -23,6 +23,7 @@ FILES = sorted(
     [ROOT / "README.md", ROOT / "segkey/FORMATS.md", *(ROOT / "examples").rglob("*.md")]
     + [*(ROOT / "tests").glob("*.md"), *(ROOT / "keys").glob("*.md")]
 )
+FILES = [path for path in FILES if "build" not in path.parts]  # of `pip install examples/runtime`
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
 README, FORMATS = PAGES["README.md"], PAGES["segkey/FORMATS.md"]
 MOVED = ["attacks.md", "README.md", "scaling.md", "results/README.md", "results/speed.md"]

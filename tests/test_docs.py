@@ -1,6 +1,7 @@
 """The pages are executed: commands parse, Python runs, links lead somewhere, formats are those of
 the code."""
 
+import io
 import json
 import re
 import shlex
@@ -11,11 +12,14 @@ from pathlib import Path
 import pytest
 import typer
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
+from segkey import reports
 from segkey.cli import app
 from segkey.crypto import ciphers, keys
 from segkey.model import runs
+from segkey.model.run_search import survey
 from segkey.shards import FORMAT, Header, index
 
 ROOT = Path(__file__).parents[1]
@@ -266,3 +270,14 @@ def test_scripts_they_name_exist():
             source = (ROOT / script).read_text(encoding="utf-8")
             for word in re.findall(r"\w+", words.replace(" or ", " ")):
                 assert re.search(rf"def test_\w*{word}", source), f"{name}: {script} -k {word}"
+
+
+def test_the_sample_of_the_readme_is_what_the_demo_printed():
+    """From the results that its run left, by the code of today."""
+    found, broken = survey(ROOT / "examples/results/demo")
+    assert not broken
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    for each in reports.tables(reports.collect(found)):
+        console.print(each, soft_wrap=isinstance(each, str))
+    (sample,) = blocks(README, "text")
+    assert sample.strip() in console.file.getvalue()

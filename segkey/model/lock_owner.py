@@ -106,6 +106,11 @@ def locked_layer(model: Path, keys: Sequence[Key] = ()) -> LockedConv:
     Raises:
         SegkeyError: there is none, or none that can be; or a sealed run is not for any of the keys.
     """
+    if {".onnx"} & set(model.suffixes):
+        raise SegkeyError(
+            f"{model} is an exported model, in which the layers of a lock are not looked for",
+            "give the run that it was exported from, or its file of weights",
+        )
     file, state = _read(model, keys)
     places = [name.removesuffix("geometry") for name in state if name.endswith(".geometry")]
     if not places:

@@ -212,9 +212,9 @@ def describe_prediction(result, out: Path, overlays: bool = False) -> str:
     """What was written, and how fast."""
     rate = result.images / max(result.seconds, 1e-9)
     beside = f", overlays in {out}/overlays" if overlays else ""
-    text = (
-        f"{result.images} masks in {out}/masks{beside}, {result.seconds:.1f} s, {rate:.1f} images/s"
-    )
+    rate = f"{rate:.1f} images/s" if rate >= 0.1 else f"{1 / rate:.0f} s per image"
+    masks = "1 mask" if result.images == 1 else f"{result.images} masks"
+    text = f"{masks} in {out}/masks{beside}, {result.seconds:.1f} s, {rate}"
     return text + (f"; {len(result.problems)} left out" if result.problems else "")
 
 

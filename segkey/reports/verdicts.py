@@ -178,6 +178,7 @@ def suite_verdict(suite: Suite, sealed: bool = False, locked: bool = False) -> s
         + _strongest(suite)
         + "."
     ]
+    lines += _thieves(suite, sealed) if sealed or locked else []
     lines += filter(None, [few_images(suite.images)])
     by_access: dict[str, list[AttackLine]] = {access: [] for access in ACCESS}
     for line in suite.attacks:
@@ -186,7 +187,7 @@ def suite_verdict(suite: Suite, sealed: bool = False, locked: bool = False) -> s
     del by_access[KEY_PART]
     lines += filter(None, [_weakest_access(by_access)])
     lines += [_against(f"With {access}", tried) for access, tried in by_access.items() if tried]
-    return "\n".join(lines + (_thieves(suite, sealed) if sealed or locked else []))
+    return "\n".join(lines)
 
 
 def _thieves(suite: Suite, sealed: bool) -> list[str]:

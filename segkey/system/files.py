@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -302,11 +303,30 @@ class HeldError(SegkeyError):
     """Another process holds a folder."""
 
 
+_PATIENCE = 10.0  # seconds; a process that was stopped lets go of nothing
+
+
+def _lock(file: IO[bytes], folder: Path, patience: float) -> None:
+    """Take a lock file's lock, or raise `HeldError` after some seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise HeldError(
+                    f"another segkey process is writing to {folder}",
+                    "wait until it ends, or choose another folder",
+                ) from None
+        time.sleep(0.1)
+
+
 @contextlib.contextmanager
 def sole_writer(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold ``folder`` for this process; a second writer is refused while the first lives.
 
-    With ``wait``, the second waits instead; so only for work that ends soon.
+    With ``wait``, the second waits for some seconds first: for work that ends soon.
 
     The lock goes with the open file, so a process that was killed leaves no lock to clean up
     (children that it forked keep it until they end; segkey's own workers are spawned, and do not).
@@ -320,13 +340,7 @@ def sole_writer(folder: Path, wait: bool = False) -> Iterator[None]:
         file = _checked(lock, descriptor, "r+b", limit=1 << 12)
     with file:
         if fcntl:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise HeldError(
-                    f"another segkey process is writing to {folder}",
-                    "wait until it ends, or choose another folder",
-                ) from None
+            _lock(file, folder, _PATIENCE if wait else 0.0)
             for left in folder.iterdir():
                 if _PARTIAL.fullmatch(left.name) and (left.is_symlink() or not left.is_dir()):
                     remove(left)

@@ -14,6 +14,7 @@ import pytest
 
 import segkey
 from segkey.errors import SegkeyError
+from segkey.system import files
 from segkey.system.files import explain_os_errors, make_folder, sole_writer, written_whole
 from segkey.system.json_files import read_json, write_json
 
@@ -209,3 +210,13 @@ def test_a_folder_is_free_again_after_a_failure(tmp_path):
         raise RuntimeError("inside")
     with sole_writer(tmp_path), pytest.raises(SegkeyError, match="another"), sole_writer(tmp_path):
         pytest.fail("two writers")
+
+
+def test_a_writer_that_waits_gives_up_after_a_while(tmp_path, monkeypatch):
+    """The other one may have been stopped."""
+    monkeypatch.setattr(files, "_PATIENCE", 0.2)
+    with sole_writer(tmp_path), pytest.raises(SegkeyError, match="another segkey process"):
+        with sole_writer(tmp_path, wait=True):
+            pass
+    with sole_writer(tmp_path, wait=True):
+        pass

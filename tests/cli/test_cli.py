@@ -473,7 +473,7 @@ def test_weights_that_cannot_be_had(segkey, shards_folder, monkeypatch, tmp_path
         "load_state_dict_from_url",
         lambda *_, **__: (_ for _ in ()).throw(OSError("offline")),
     )
-    outcome = segkey("train", shards_folder)
+    outcome = segkey("train", shards_folder, "--recipe", "paper")
     assert refused(
         outcome,
         "fcn_resnet50_coco-1167a1af.pth are neither cached nor reachable",

@@ -18,7 +18,7 @@ from making import reconfigure, trained, weights
 from segkey.crypto import ciphers
 from segkey.data.augment import random_crops
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.model import batches, recipes, runs, training
+from segkey.model import batches, recipes, run_recording, training
 from segkey.model.batches import BatchLoader
 from segkey.model.configuration import Best
 from segkey.model.package_versions import versions
@@ -583,7 +583,9 @@ def test_resuming_under_other_versions_warns_and_records_them(tmp_path, monkeypa
         train(shards_folder, tmp_path, Stopping(31))
     ours = versions()
     monkeypatch.setattr(
-        runs, "versions", lambda: ours | {"torch": "99.1", "segkey": "99.2", "h5py": "99.3"}
+        run_recording,
+        "versions",
+        lambda: ours | {"torch": "99.1", "segkey": "99.2", "h5py": "99.3"},
     )
     run, splits = Run.open(tmp_path / "run"), open_splits([shards_folder], ("train", "val"))
     with pytest.warns(

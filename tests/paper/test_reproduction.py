@@ -373,7 +373,7 @@ def test_a_model_that_cannot_be_loaded_is_left_out_of_the_figures(
 def small_experiment(scenes_folder, out, key, keys=2):
     """The experiment of `GRID`, its cells, and what it says."""
     settings = paper.Settings(
-        (32, 32), recipes.recipe("scratch", epochs=2, batch_size=6), "resnet14", keys
+        (32, 32), recipes.recipe("scratch", epochs=2, batch_size=6), "thin", keys
     )
     said, watch = [], paper.Watch()
     watch.say = said.append
@@ -652,7 +652,7 @@ def test_class_names_that_differ_are_named():
     ("options", "different"),
     [
         (["--epochs", "3"], "epochs 3, not 2"),
-        (["--wrong-keys", "5"], "wrong keys 5, not 2"),
+        (["--wrong-keys", "1"], "wrong keys 1, not 2"),
         (["--size", "48"], "size 48x48, not 32x32"),
         (["--backbone", "resnet50"], "network fcn_resnet50, not thin"),
         (["--limit", "3"], "limit 3, not all"),

@@ -215,8 +215,8 @@ def test_a_folder_is_free_again_after_a_failure(tmp_path):
 def test_a_writer_that_waits_gives_up_after_a_while(tmp_path, monkeypatch):
     """The other one may have been stopped."""
     monkeypatch.setattr(files, "_PATIENCE", 0.2)
-    with sole_writer(tmp_path), pytest.raises(SegkeyError, match="another segkey process"):
-        with sole_writer(tmp_path, wait=True):
-            pass
+    refused = pytest.raises(SegkeyError, match="another segkey process")
+    with sole_writer(tmp_path), refused, sole_writer(tmp_path, wait=True):
+        pytest.fail("two writers")
     with sole_writer(tmp_path, wait=True):
         pass

@@ -11,7 +11,8 @@ def export_table(made) -> Table:
     header, (height, width) = made.exported.header, made.exported.size
     images = f"{height}x{width}"
     if made.exported.any_size:
-        images += f", or any multiple of {made.exported.multiple}"
+        most = made.exported.multiple
+        images += f", or any multiple of {most}" if most > 1 else ", or any other size"
     facts = [
         ("file", f"{made.path}, {in_bytes(made.bytes)}"),
         ("ONNX opset", made.exported.opset),

@@ -213,13 +213,16 @@ def _require_images(result: Result) -> None:
         )
 
 
-def _write_indices(plans: list[Plan]) -> None:
-    """Write an index for each split of several shards, which then opens faster."""
+def _write_indices(plans: list[Plan], absent: bool = False) -> None:
+    """Write an index for each split of several shards, which then opens faster.
+
+    With ``absent``, only where there is none.
+    """
     splits: dict[str, list[Path]] = {}
     for each in plans:
         splits.setdefault(each.header.split, []).append(each.path)
     for split, files in splits.items():
-        if len(files) > 1:
+        if len(files) > 1 and not (absent and is_there(index_path(files, split))):
             write_index(files, split)
 
 
@@ -253,6 +256,7 @@ def _look_for_work(plans: list[Plan], out: Path, result: Result, *, force: bool)
     if others := there.difference(result.kept):
         raise _exists(min(others), ", made in another way")
     if not missing:
+        _write_indices(plans, absent=True)  # a kill may have come between the shards and these
         raise _exists(result.kept[0])
     for path in result.kept:
         with Shard(path) as shard:

@@ -363,7 +363,7 @@ def test_the_command_exports_and_predicts(run, key, tmp_path, monkeypatch):
     again = CliRunner().invoke(segkey_app(), line)
     assert again.exit_code == 1
     done = CliRunner().invoke(segkey_app(), ["predict", "small.onnx", "photo.png", "-k", "a.key"])
-    assert "1 masks in predicted/masks" in done.output, done.output
+    assert "1 mask in predicted/masks" in done.output, done.output
 
 
 def segkey_app():

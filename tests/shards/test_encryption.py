@@ -594,3 +594,15 @@ def test_a_shard_says_how_many_images_were_not_decoded_whole(large_photos, tmp_p
     with Shard(next(out.glob("*.h5"))) as shard:
         assert shard.header.scaled_images == 0
         assert "scaled_images" not in shard.header.attributes()
+
+
+def test_an_index_that_a_kill_left_out_is_written_when_the_shards_are_found_finished(
+    scenes_source, key, tmp_path
+):
+    make(scenes_source, tmp_path, key, shard_bytes=SMALL)
+    (index,) = tmp_path.glob("train.index.json")
+    written = index.read_bytes()
+    index.unlink()
+    with pytest.raises(SegkeyError, match="already exists"):
+        make(scenes_source, tmp_path, key, shard_bytes=SMALL)
+    assert index.read_bytes() == written

@@ -33,8 +33,8 @@ _LINES = {
         "give their range with --range, such as --range 12",
     ),
     "scaled": (
-        "{n} decoded at a fraction of the size, to at least twice what is wanted (to decode every "
-        "pixel: --exact-decode)",
+        "{n} decoded at a fraction of the size, to at least twice what is wanted (encrypt "
+        "--exact-decode decodes every pixel)",
         "",
     ),
     "unknown band": (

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model import score_resizing
@@ -49,13 +48,7 @@ class OnnxModel(Model):
         self._check_graph()
 
     def __repr__(self) -> str:
-        header, (height, width) = self.header, self.size
-        label = ciphers.method_label(header.method, header.block_size)
-        key = f", key {header.key_id}" if header.key_id else ""
-        return (
-            f"<segkey model {self.name}: {self.exported.network}, {height}x{width}, "
-            f"{len(self.classes)} classes, {label}{key}, ONNX on {self.device}>"
-        )
+        return self._described(self.exported.network, self.device, "ONNX ")
 
     @property
     def path(self) -> Path:

@@ -117,6 +117,16 @@ class Model(ABC):
     multiple: int
     fixed: Size | None
 
+    def _described(self, network: str, device: str, how: str = "") -> str:
+        """What `repr` shows; no secret."""
+        header, (height, width) = self.header, self.size
+        label = ciphers.method_label(header.method, header.block_size)
+        key = f", key {header.key_id}" if header.key_id else ""
+        return (
+            f"<segkey model {self.name}: {network}, {height}x{width}, {len(self.classes)} classes, "
+            f"{label}{key}, {how}on {device}>"
+        )
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names; a mask holds their numbers."""

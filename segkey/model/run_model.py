@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkey.crypto import ciphers
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
 from segkey.model import tiling
@@ -38,13 +37,7 @@ class RunModel(Model):
         self.multiple = tiling.needed_multiple(run.header.block_size, self._network.multiple)
 
     def __repr__(self) -> str:
-        header, (height, width) = self.header, self.size
-        label = ciphers.method_label(header.method, header.block_size)
-        key = f", key {header.key_id}" if header.key_id else ""
-        return (
-            f"<segkey model {self.name}: {self._network.name}, {height}x{width}, "
-            f"{len(self.classes)} classes, {label}{key}, on {self.device}>"
-        )
+        return self._described(self._network.name, str(self.device))
 
     @property
     def path(self) -> Path:

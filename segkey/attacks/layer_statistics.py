@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from segkey.attacks.stem_moments import gaussian_divergence
+from segkey.attacks.stem_moments import LEAST_VARIANCE, gaussian_divergence
 from segkey.attacks.target import Target
 from segkey.crypto.ciphers import Cipher
 from segkey.model.batches import as_pixels
@@ -61,10 +61,10 @@ class LayerStatistics:
         """
         losses: list[Tensor] = []
 
-        def look(given: Tensor, mean: Tensor, variance: Tensor) -> None:
+        def look(given: Tensor, mean: Tensor, variance: Tensor, eps: float) -> None:
             given = given.float()
-            found = given.mean((0, 2, 3)), given.var((0, 2, 3), correction=0).clamp(min=1e-8)
-            losses.append(gaussian_divergence(*found, mean, variance).mean())
+            found = given.mean((0, 2, 3)), given.var((0, 2, 3), correction=0)
+            losses.append(gaussian_divergence(*found, mean, variance, eps).mean())
             if len(losses) == self.depth:
                 raise _DeepEnough
 
@@ -85,8 +85,8 @@ class LayerStatistics:
         """Let ``look`` see the input of every normalisation, beside what it stores."""
 
         def see(module: nn.Module, inputs: tuple) -> None:
-            stored = module.running_var.float().clamp(min=1e-8)
-            look(inputs[0], module.running_mean.float(), stored)
+            stored = module.running_mean.float(), module.running_var.float()
+            look(inputs[0], *stored, module.eps)
 
         norms = filter(has_statistics, self.model.modules())
         return [norm.register_forward_pre_hook(see) for norm in norms]
@@ -95,7 +95,8 @@ class LayerStatistics:
         """Let ``look`` see the output of every convolution with a bias, beside what is usual."""
 
         def see(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            look(output, output.new_zeros(output.shape[1]), output.new_ones(output.shape[1]))
+            stored = output.new_zeros(output.shape[1]), output.new_ones(output.shape[1])
+            look(output, *stored, LEAST_VARIANCE)
 
         return [
             module.register_forward_hook(see)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkey.attacks.stem import cipher_of, taps_of, told_by_border
-from segkey.attacks.stem_moments import gaussian_divergence
+from segkey.attacks.stem_moments import LEAST_VARIANCE, gaussian_divergence
 from segkey.attacks.stem_signs import Solution, allowed_permutations
 from segkey.attacks.stem_taps import Taps
 from segkey.attacks.target import Target
@@ -55,19 +55,20 @@ def locked_candidates(
     return [cipher_of(unknown, taps, each) for each in solutions]
 
 
-def stored_responses(stem: Stem) -> tuple[Tensor, Tensor]:
+def stored_responses(stem: Stem) -> tuple[Tensor, Tensor, float]:
     """Mean and variance that a locked convolution has without its offset, float64 (filters,).
 
-    If the normalisation was folded, 0 and 1 with the offset, which are usual.
+    If the normalisation was folded, 0 and 1 with the offset, which are usual. The third is what the
+    normalisation adds to variances.
     """
     offset = stem.convolution.offset.detach().cpu().double()
     if stem.normalisation is None:
-        return -offset, torch.ones_like(offset)
+        return -offset, torch.ones_like(offset), LEAST_VARIANCE
     mean, variance = (
         each.detach().cpu().double()
         for each in (stem.normalisation.running_mean, stem.normalisation.running_var)
     )
-    return mean - offset, variance.clamp(min=1e-12)
+    return mean - offset, variance, stem.normalisation.eps
 
 
 def _windows(layer: LockedConv, images: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,5 +171,5 @@ class _Search:
         mean = whole @ self._mean + deltas @ self._mean[at]
         among = ((deltas @ self._products[at][:, at]) * deltas).sum(-1)
         square = (whole * through).sum(-1) + 2 * (deltas * through[:, at]).sum(-1) + among
-        variance = (square - mean.square()).clamp(min=1e-12)
+        variance = (square - mean.square()).clamp(min=0)
         return gaussian_divergence(mean, variance, *self._stored).sum(-1), deltas

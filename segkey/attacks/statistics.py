@@ -44,7 +44,10 @@ from segkey.system.seeds import seeded
 _STARTS = 24  # random selections to descend from
 _MANY_POSITIONS = 192  # more than the stem's statistics determine
 _STEPS = 120  # of gradient descent on a selection
-_BEST = 3  # local optima that all layers judge
+_BEST = 3  # local optima that are kicked on; all layers judge these and where they got to
+_KICKS = 150  # per local optimum of a block of `_KICKED_POSITIONS`
+_KICKED_POSITIONS = 48  # c·M·M at M = 4; judging all swaps takes the square of their number
+_HARDEST_KICK = 6  # swaps at once
 _TABLES = 4  # random tables to choose from, where FFX's is unknown
 _MOST_ROUNDS = 100  # of swaps in a selection
 _BATCH = 16
@@ -222,6 +225,7 @@ def _at_the_stem(
         loss, selection = climb(moments, start)
         optima[selection.numpy().tobytes()] = loss, selection
     best = sorted(optima.values(), key=lambda found: found[0])[:_BEST]
+    best += [kicked(moments, *found, generator) for found in best]
     shifted = {
         shift.tobytes(): shift
         for _, selection in best
@@ -274,3 +278,24 @@ def climb(moments: StemMoments, selection: Tensor) -> tuple[float, Tensor]:
         best, selection = float(losses[i, j]), selection.clone()
         selection[selected[i]], selection[others[j]] = 0, 1
     return best, selection
+
+
+def kicked(
+    moments: StemMoments, loss: float, selection: Tensor, generator: np.random.Generator
+) -> tuple[float, Tensor]:
+    """A better local optimum nearby: swap a few positions at random, climb, keep what is better.
+
+    Descent from random starts alone misses the key of a stem with few filters (iterated local
+    search, `Lourenço et al. 2003 <https://doi.org/10.1007/0-306-48056-5_11>`_).
+    """
+    share = min(1.0, (_KICKED_POSITIONS / moments.positions) ** 2)
+    for _ in range(round(_KICKS * share)):
+        other = selection.clone()
+        swaps = min(int(generator.integers(2, _HARDEST_KICK + 1)), moments.positions // 2)
+        for value in (1.0, 0.0):
+            places = (selection == value).nonzero()[:, 0].numpy()
+            other[generator.choice(places, min(swaps, len(places)), replace=False)] = 1.0 - value
+        reached, other = climb(moments, other)
+        if reached < loss - 1e-6:
+            loss, selection = reached, other
+    return loss, selection

@@ -16,6 +16,7 @@ from torch import Tensor
 from segkey.model.stem import Stem
 
 _CHUNK = 8  # images at a time
+LEAST_VARIANCE = 1e-8  # if no normalisation says what it takes for little
 
 
 class StemMoments:
@@ -44,10 +45,10 @@ class StemMoments:
         filters, channels = self._weight.shape[:2]
         self.positions = channels * block_size**2
         self.stored_mean, self.stored_variance = torch.zeros(filters), torch.ones(filters)
+        self._eps = stem.normalisation.eps if stem.normalisation is not None else LEAST_VARIANCE
         if stem.normalisation is not None:
             self.stored_mean = stem.normalisation.running_mean.detach().float().cpu()
             self.stored_variance = stem.normalisation.running_var.detach().float().cpu()
-            self.stored_variance = self.stored_variance.clamp(min=1e-12)
         if stem.convolution.bias is not None:
             self.stored_mean = self.stored_mean - stem.convolution.bias.detach().float().cpu()
         self._count(plain, changed)
@@ -129,8 +130,9 @@ class StemMoments:
 
     def divergence(self, mean: Tensor, square: Tensor) -> Tensor:
         """Of Gaussians with these moments (..., filters) from the stored ones, summed: (...)."""
-        variance = (square - mean.square()).clamp(min=1e-8)
-        return gaussian_divergence(mean, variance, self.stored_mean, self.stored_variance).sum(-1)
+        variance = (square - mean.square()).clamp(min=0)
+        stored = self.stored_mean, self.stored_variance
+        return gaussian_divergence(mean, variance, *stored, self._eps).sum(-1)
 
     def loss(self, selections: Tensor) -> Tensor:
         """`divergence` (B,) of selections (B, positions)."""
@@ -164,9 +166,17 @@ class StemMoments:
 
 
 def gaussian_divergence(
-    mean: Tensor, variance: Tensor, stored_mean: Tensor, stored_variance: Tensor
+    mean: Tensor, variance: Tensor, stored_mean: Tensor, stored_variance: Tensor, eps: float
 ) -> Tensor:
-    """Kullback-Leibler divergence of stored Gaussians from others, in nats; all of one shape."""
+    """Kullback-Leibler divergence of stored Gaussians from others, in nats; all of one shape.
+
+    Args:
+        mean, variance: of the images at hand.
+        stored_mean, stored_variance: of a normalisation.
+        eps: what this adds to a variance before it divides by the root. Channels that vary by less,
+            of which pretrained networks have some, hardly differ to the network, nor here.
+    """
+    variance, stored_variance = variance + eps, stored_variance + eps
     ratio = stored_variance / variance
     return 0.5 * (ratio - 1 - torch.log(ratio) + (mean - stored_mean).square() / variance)
 

@@ -52,7 +52,7 @@ def chart(results: Results) -> Figure:
                 str(model.block_size), (x, y), (3, 2), textcoords="offset points", fontsize=6
             )
     _lines(axes, results)
-    axes.set_xlabel("mean IoU without the key: plain images or wrong keys, the better")
+    axes.set_xlabel("mean IoU without the key:\nplain images or wrong keys, the better")
     axes.set_ylabel("mean IoU with the key")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)

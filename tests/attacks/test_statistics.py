@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from segkey import attacks
-from segkey.attacks import fitted_permutation, fitted_selection, statistics
+from segkey.attacks import fitted_permutation, fitted_selection, statistics, stem_moments
 from segkey.attacks.layer_statistics import LayerStatistics
 from segkey.attacks.stem_moments import StemMoments
 from segkey.crypto import ciphers
@@ -318,3 +318,25 @@ def test_it_does_not_fit_without_statistics(target, attacked):
     assert "no batch normalisation follows" in statistics._obstacle(bare)
     bare.model.fcn.backbone.bn1 = nn.BatchNorm2d(64, track_running_stats=False)
     assert "stores no statistics" in statistics._obstacle(bare)
+
+
+def test_channels_that_hardly_vary_do_not_decide():
+    """As in pretrained networks, some of whose filters are dead."""
+    mean = torch.tensor([0.0, 0.0])
+    stored = torch.tensor([0.0, 0.001]), torch.tensor([1.0, 1e-19])
+    found = stem_moments.gaussian_divergence(mean, torch.tensor([2.0, 1e-12]), *stored, 1e-3)
+    assert found[1] < 1e-3 < found[0]
+
+
+def test_kicks_reach_a_lower_divergence_than_descent_alone(plain, key):
+    """The optimum that swaps of two positions lead to is not the best there is."""
+    cipher = ciphers.from_key("np", key, 4, 3)
+    target = planted(cipher, plain[:12])
+    moments = moments_of(target.model, find_stem(target.model), cipher, plain[12:])
+    start = torch.zeros(48)
+    start[:24] = 1.0  # no descent at all
+    climbed = statistics.climb(moments, start)
+    loss, selection = statistics.kicked(moments, *climbed, np.random.default_rng(0))
+    assert loss < climbed[0]
+    assert loss == pytest.approx(float(moments.loss(selection[None])), rel=1e-3)
+    assert int(selection.sum()) == 24

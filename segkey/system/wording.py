@@ -40,4 +40,4 @@ def in_bytes(count: float) -> str:
 
 def counted(count: int, one: str, several: str = "") -> str:
     """A number and what it counts: ``1 image``, ``2 images``; ``several`` if not with an ``s``."""
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
+    return f"{count} {one if count == 1 else several or one + 's'}"

@@ -50,7 +50,7 @@ def test_sizes(count, shown):
     [
         ((0, "image"), "0 images"),
         ((1, "image"), "1 image"),
-        ((1234567, "key"), "1,234,567 keys"),
+        ((1234567, "key"), "1234567 keys"),
         ((1, "try", "tries"), "1 try"),
         ((2, "try", "tries"), "2 tries"),
     ],

@@ -391,7 +391,7 @@ def test_numbers_and_plain_names_in_csv_stay_as_they_are():
 def test_markdown_shows_names_as_text():
     assert (
         markdown("a|b\n<img src=x> [l](http://x) `c`")
-        == r"a\|b\\n\<img src=x\> \[l\](http://x) \`c\`"
+        == r"a\|b\\n\<img src=x\> \[l\](http\://x) \`c\`"
     )
     results = results_of(
         [*cells_of("<script>|"), *cells_of("cpu", methods=("np",))], full_voc=False

@@ -1,5 +1,6 @@
 """Texts of options as values: the ends of every range, and what is said of the rest."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -257,8 +258,6 @@ def test_no_document_of_json_moves_a_cursor(capsys):
     text = capsys.readouterr().out
     assert all(c.isprintable() or c == "\n" for c in text)
     assert "straße" in text
-    import json
-
     assert json.loads(text) == {"name": "\x1b[2J\u202e\u2028\n", "straße": 0.1}
     with pytest.raises(ValueError, match="JSON"):
         console.show_json({"value": float("nan")})

@@ -90,9 +90,11 @@ def _solve_ffx(own, x, y, plain):
     # A position that stays is certain as soon as it holds a value that a selected one would have
     # changed.
     certain = selected | (known[x] & (table[x] != x)).any(0)
-    solved = {"selected": _half(selected, certain)}
-    told = {"selected": float(certain.mean())}
+    half = _half(selected, certain)
+    solved, told = {"selected": half}, {"selected": float(certain.mean())}
     if not own.password_hash:
+        stayed = np.unique(x[:, half & ~selected])  # so the table keeps what these positions hold
+        table[stayed] = np.where(known[stayed], table[stayed], stayed)
         solved["values"] = _fill_table(table)
         told["values"] = float(known.mean())
     return solved, told

@@ -7,6 +7,7 @@ from pathlib import Path
 from segkey.attacks.target import Target
 from segkey.errors import SegkeyError
 from segkey.model.results import MODEL
+from segkey.system.wording import counted
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class Budget:
     per_level: int = 3
 
     def __post_init__(self):
-        for name, (least, option) in _LEAST.items():
-            if getattr(self, name) < least:
+        for name, (least, option, *words) in _LEAST.items():
+            if (given := getattr(self, name)) < least:
                 raise SegkeyError(
-                    f"{getattr(self, name)} {name.replace('_', ' ')} are too few for an attack",
+                    f"{counted(given, *words)} {'is' if given == 1 else 'are'} too few for an "
+                    "attack",
                     f"give at least {least}{option and f' with {option}'}",
                 )
         if not self.percents or not all(0 < percent <= 100 for percent in self.percents):
@@ -63,13 +65,13 @@ class Budget:
         return asdict(self) | {"public_weights": weights}
 
 
-_LEAST = {  # and how a user gives it
-    "keys": (1, "--wrong-keys"),
-    "queries": (10, "--queries"),
-    "images": (2, "--attacker-images"),
-    "epochs": (1, "--epochs"),
-    "steps": (1, ""),
-    "per_level": (1, "--per-level"),
+_LEAST = {  # how a user gives it, and what it counts
+    "keys": (1, "--wrong-keys", "key"),
+    "queries": (10, "--queries", "query", "queries"),
+    "images": (2, "--attacker-images", "image"),
+    "epochs": (1, "--epochs", "epoch"),
+    "steps": (1, "", "step"),
+    "per_level": (1, "--per-level", "key per level", "keys per level"),
 }
 
 

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from segkey.errors import SegkeyWarning
 from segkey.system import progress
-from segkey.system.wording import printable, visible
+from segkey.system.wording import duration, printable, visible
 
 # Lines wrap between words on a terminal and never elsewhere: other programs read line by line.
 out = Console(highlight=False)
@@ -203,5 +203,5 @@ class _Lines:
             left = (self.total - self.done) / rate
             note(
                 f"{self.description}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, "
-                f"{left:.0f} s left"
+                f"{duration(left)} left"
             )

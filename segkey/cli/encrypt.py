@@ -9,6 +9,7 @@ import typer
 from segkey.cli import app, console, given_inputs, options, parsing, paths
 from segkey.cli.data_options import DataGiven, DataSheet, Storing
 from segkey.cli.options import key_option
+from segkey.system.wording import counted
 
 if TYPE_CHECKING:
     from segkey.data.items import Source
@@ -174,7 +175,7 @@ def decrypt(
     header = next(iter(splits.values())).header
     cipher = given_inputs.load_cipher(header, secret, shards[0])
     count = decryption.decrypt(splits, cipher, out, force, workers, console.TerminalProgress())
-    console.show(f"{count} images written to {out}")
+    console.show(f"{counted(count, 'image')} written to {out}")
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,14 @@ def upright(
                 "give uint8 of shape (H, W, 3), or (H, W) for grey",
             )
         image = Image.fromarray(np.ascontiguousarray(image))
-    if not isinstance(image, Image.Image) or not image.width * image.height:
+    if not isinstance(image, Image.Image):
         raise SegkeyError(
-            f"a {type(image).__name__} is not an image",
+            f"a value of type {type(image).__name__} is not an image",
             "give a path, a Pillow image, or a uint8 array (H, W, 3)",
+        )
+    if not image.width * image.height:
+        raise SegkeyError(
+            f"an image of {image.height}x{image.width} has no pixels", "give one of at least 1x1"
         )
     return decode.with_channels(image, channels, "the image", pixel_range)
 
@@ -68,12 +72,13 @@ def _as_image_array(image: "Tensor") -> np.ndarray:
             f"a tensor of shape {shape} is not an image",
             "give (3, H, W) or (1, H, W), or (N, 3, H, W) for several",
         )
-    if floats:
+    if floats and image.numel():
         if not (image.min() >= 0 and image.max() <= 1):
             raise SegkeyError(
                 f"a floating-point image has values from {image.min():.3g} to {image.max():.3g}",
                 "give pixels from 0 to 1, not normalised: the network does that itself",
             )
-        image = (image * 255).round().byte()
+        image = (image.float() * 255).round()
+    image = image.byte() if floats else image
     array = image.detach().cpu().permute(1, 2, 0).numpy()
     return array[..., 0] if array.shape[2] == 1 else array

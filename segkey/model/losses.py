@@ -5,6 +5,7 @@ parts, on several devices: the parts' sums over the sum of their amounts are the
 is no sum over pixels; each part counts by its number of pixels.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from segkey.system.files import read_text
 
 AUTO = "auto"
 _ROWS = 64  # masks that are read at a time
+_SEPARATORS = " \t,:"  # between a class and its weight
 
 
 @dataclass(frozen=True)
@@ -156,13 +158,18 @@ def read_class_weights(file: Path, classes: Sequence[str]) -> tuple[float, ...]:
     except (ValueError, FileNotFoundError):
         lines = []
     lines = [line for line in lines if line and not line.startswith("#")]
-    values = dict(_weight_in(line, number, classes) for number, line in enumerate(lines))
+    given = [_weight_in(line, number, classes) for number, line in enumerate(lines)]
+    values, times = dict(given), Counter(name for name, _ in given)
     strange = [name for name in values if name not in classes]
+    twice = [name for name in values if times[name] > 1]
     missing = [name for name in classes if name not in values]
     what = f"names {strange[0]!r}" if strange else ""
+    what = what or (f"has two weights of {twice[0]!r}" if twice else "")
     what = what or (f"has no weight of {missing[0]!r}" if missing else "")
     if not what and not all(0 <= value < 1e6 for value in values.values()):
         what = "holds a weight that is below 0, or no number"
+    if not what and not any(values.values()):
+        what = "gives every class a weight of 0, so that nothing would be learned"
     if what:
         raise SegkeyError(
             f"{file} {what}",
@@ -174,9 +181,10 @@ def read_class_weights(file: Path, classes: Sequence[str]) -> tuple[float, ...]:
 
 def _weight_in(line: str, number: int, classes: Sequence[str]) -> tuple[str, float]:
     """The class and the weight that a line gives; a line without a name is of the next class."""
-    name, _, value = line.replace("\t", " ").replace(",", " ").replace(":", " ").rpartition(" ")
+    end = max(map(line.rfind, _SEPARATORS))  # behind the name, which may hold such signs, too
+    name, value = line[: max(end, 0)].rstrip(_SEPARATORS), line[end + 1 :]
     own = classes[number] if number < len(classes) else f"line {number + 1}"
     try:
-        return name.strip() or own, float(value)
+        return name or own, float(value)
     except ValueError:
-        return name.strip() or own, float("nan")
+        return name or own, float("nan")

@@ -71,8 +71,8 @@ class Recipe:
             done = epoch % self.restart / self.restart
         else:
             done = (epoch + step / steps) / self.epochs
-            if done < 0.05:
-                return self.lr * (done + 1 / (steps * self.epochs)) / 0.05
+            if done < 0.05:  # the last of these steps may reach beyond the twentieth
+                return self.lr * min(1.0, (done + 1 / (steps * self.epochs)) / 0.05)
             done = (done - 0.05) / 0.95
         return self.lr_min + (self.lr - self.lr_min) * (1 + math.cos(math.pi * done)) / 2
 

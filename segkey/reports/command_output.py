@@ -26,7 +26,7 @@ from segkey.reports.verdicts import (
     plain_one_way,
 )
 from segkey.system.shell_quoting import word
-from segkey.system.wording import in_bytes, per_cent
+from segkey.system.wording import counted, in_bytes, per_cent
 
 KEY_SPACE_ADVICE = (
     "A key is an obstacle, not encryption: whoever has the weights of a model and a few "
@@ -62,7 +62,7 @@ def describe_plan(source, plans, cipher, bytes_needed: int) -> str:
     views = next((plan.header.views for plan in plans if plan.header.views > 1), 1)
     height, width = plans[0].preparation.size
     parts = [
-        f"{source.kind}: {len(source)} images ({splits})",
+        f"{source.kind}: {counted(len(source), 'image')} ({splits})",
         f"{method_name(cipher.method)}"
         + (f", M = {cipher.block_size}" if cipher.method != "none" else "")
         + f", {height}x{width}",
@@ -78,9 +78,10 @@ def describe_encryption(result, problems, out: Path, cipher) -> str:
     """What was done."""
     total = sum(result.images.values())
     splits = ", ".join(f"{split} {count}" for split, count in result.images.items())
-    text = f"{total} images ({splits}) in {out}, {in_bytes(result.bytes)}, {result.seconds:.1f} s"
+    text = f"{counted(total, 'image')} ({splits}) in {out}, {in_bytes(result.bytes)}"
+    text += f", {result.seconds:.1f} s"
     if result.kept:
-        text += f"; {len(result.kept)} finished shards of an earlier run kept"
+        text += f"; {counted(len(result.kept), 'finished shard')} of an earlier run kept"
     if problems:
         text += f"; {len(problems)} left out"
     if 0 < cipher.key_space_bits < SEARCHABLE_BITS:
@@ -116,14 +117,14 @@ def inspection_table(document: dict) -> Table:
 
 def _shares(shares: dict) -> str:
     """Shares of classes, in per cent."""
-    if "unknown" in shares:
+    if isinstance(shares.get("unknown"), str):  # a class may have that name, too
         return f"n/a: {shares['unknown']}"
     cells = [
         f"{name} {'n/a' if share is None else per_cent(share, 1)}"
         for name, share in shares.items()
         if name != "of_images"
     ]
-    return ", ".join(cells) + f" (of {shares['of_images']} images)"
+    return ", ".join(cells) + f" (of {counted(shares['of_images'], 'image')})"
 
 
 def _short(value: object) -> object:
@@ -137,9 +138,9 @@ def describe_training(run) -> str:
     made, folder = run.configuration, word(run.path)
     best, data = made.best, made.data
     text = (
-        f"run {run.path}: {made.epochs_done} epochs in {made.seconds:.0f} s, best validation loss "
-        f"{number(best.val_loss)} in epoch {best.epoch}\nNext: segkey evaluate {folder}; segkey "
-        f"attack {folder}"
+        f"run {run.path}: {counted(made.epochs_done, 'epoch')} in {made.seconds:.0f} s, best "
+        f"validation loss {number(best.val_loss)} in epoch {best.epoch}\n"
+        f"Next: segkey evaluate {folder}; segkey attack {folder}"
     )
     bits = key_space_bits(data.method, data.block_size, data.channels, bool(data.password_hash))
     if 0 < bits < SEARCHABLE_BITS:
@@ -164,7 +165,7 @@ def _searches(run) -> str:
 def evaluation_table(result: Evaluation) -> Table:
     """Per-class IoU, and the mean beside the majority-class baseline."""
     table = table_of(
-        f"{result.run}: {result.images} images of split '{result.split}'",
+        f"{result.run}: {counted(result.images, 'image')} of split '{result.split}'",
         "class",
         "IoU",
     )
@@ -269,7 +270,7 @@ def attack_table(attack: Attack) -> Table:
     """Correct, plain and incorrect, as in the paper's Figure 6, with their spread."""
     method = method_label(attack.method, attack.block_size)
     table = table_of(
-        f"{attack.run} ({method}): {attack.images} images",
+        f"{attack.run} ({method}): {counted(attack.images, 'image')}",
         "test images",
         "mean IoU",
         "of correct",
@@ -291,8 +292,12 @@ def attack_sentence(attack: Attack) -> str:
     if few := few_images(attack.images):
         text += " " + few
     if attack.key_space_bits < SEARCHABLE_BITS:
-        count = f"{2**attack.key_space_bits:,.0f}"
-        text += f" There are only {count} different keys: trying them all finds yours."
+        count = round(2**attack.key_space_bits)
+        text += (
+            f" There are only {count:,} different keys: trying them all finds yours."
+            if count > 1
+            else " There is only one key: whoever knows the method and M has it."
+        )
     return text
 
 
@@ -304,6 +309,7 @@ def _verdict(attack: Attack) -> str:
         way, chosen = "plain images reach", attack.plain.chosen_among > 1
     else:
         way, chosen = f"the best of {wrong.keys} wrong keys reaches", wrong.keys > 1
+        way = way if chosen else "the one wrong key that was tried reaches"
     text = f"Without the key, {way} {best:.4f} where the key reaches {correct:.4f}: "
     if best >= 0.9 * correct:
         text += "the key adds next to nothing."
@@ -314,7 +320,8 @@ def _verdict(attack: Attack) -> str:
     else:
         text += "against these attempts the model is worth little without its key."
     if wrong.keys < 100:
-        text += f" {wrong.keys} wrong keys are few: luckier ones exist."
+        keys = "One wrong key is" if wrong.keys == 1 else f"{wrong.keys} wrong keys are"
+        text += f" {keys} few: luckier ones exist."
     if chosen:
         text += f" That attempt is {OPTIMISTIC}."
     return text

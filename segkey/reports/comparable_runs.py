@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from segkey.crypto.ciphers import METHODS, method_name
 from segkey.model import comparability
 from segkey.reports.text import number
+from segkey.system.wording import counted
 
 if TYPE_CHECKING:
     from segkey.reports.tables import Row
@@ -23,9 +24,12 @@ def groups_of(rows: list[Row]) -> list[list[Row]]:
 def about(group: list[Row]) -> str:
     """What the runs of a group have in common, in short."""
     made = group[0].data
-    trained = f"{made['network']}, {made['epochs done']} epochs, " if "network" in made else ""
-    images = f"{group[0].images} test images" if group[0].images else "not evaluated yet"
-    return f"{trained}{len(group[0].classes)} classes, {made['size']}, {images}"
+    trained, images = "", group[0].images
+    if "network" in made:
+        trained = f"{made['network']}, {counted(made['epochs done'], 'epoch')}, "
+    classes = counted(len(group[0].classes), "class", "classes")
+    tested = counted(images, "test image") if images else "not evaluated yet"
+    return f"{trained}{classes}, {made['size']}, {tested}"
 
 
 def apart(groups: list[list[Row]]) -> list[str]:

@@ -5,7 +5,7 @@ from rich.table import Table
 from segkey.data.class_table import ClassTable
 from segkey.data.items import Source
 from segkey.reports.text import printable, table_of
-from segkey.system.wording import per_cent
+from segkey.system.wording import counted, per_cent
 
 _MOST = 60  # classes that are shown; others are summed up
 _ALL = 30  # classes of which those that no mask holds are shown, too
@@ -50,9 +50,9 @@ def _share(share: float | None, pixels: int) -> str:
 def describe_source(source: Source) -> str:
     """What 'encrypt' would take in."""
     splits = ", ".join(f"{split} {len(items)}" for split, items in source.splits.items())
-    text = f"{source.kind}: {len(source)} images ({splits})"
+    text = f"{source.kind}: {counted(len(source), 'image')} ({splits})"
     if source.has_masks:
-        text += f", {len(source.classes or [])} classes"
+        text += f", {counted(len(source.classes or []), 'class', 'classes')}"
     else:
         text += ", no masks, so no model can be trained on these"
     return text + (f"; {len(source.problems)} left out" if source.problems else "")

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from segkey.reports.text import facts_of
-from segkey.system.wording import in_bytes
+from segkey.system.wording import counted, in_bytes
 
 
 def export_table(made) -> Table:
@@ -16,7 +16,7 @@ def export_table(made) -> Table:
     facts = [
         ("file", f"{made.path}, {in_bytes(made.bytes)}"),
         ("ONNX opset", made.exported.opset),
-        ("network", f"{made.exported.network}, {len(header.classes)} classes"),
+        ("network", f"{made.exported.network}, {counted(len(header.classes), 'class', 'classes')}"),
         ("images", f"{images}, any number per batch"),
         ("needs", _needs(header)),
         ("same class as PyTorch", f"{made.equal:.3%} of pixels, {_compared(made)}"),
@@ -33,8 +33,7 @@ def _needs(header) -> str:
 
 
 def _compared(made) -> str:
-    count = len(made.compared.pixels)
-    return f"on {count} images ({made.compared.origin})"
+    return f"on {counted(len(made.compared.pixels), 'image')} ({made.compared.origin})"
 
 
 def export_document(made) -> dict:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,9 @@ _LATEX = {
 
 _MARKDOWN = set("\\`*_[]<>|~$#&!")
 
+# GitHub makes links of addresses that stand in a text; without its scheme or www it is none.
+_ADDRESS = re.compile(r"(?<=www)(?=\.)|(?=://)|(?<=mailto)(?=:)", re.IGNORECASE)
+
 _FORMULA = set("=+-@＝＋－﹣−＠﹢﹦﹫")  # and what a spreadsheet may take for them
 _UNSEEN = " \"'\u00a0\u200b\u200c\u200d\u2060\ufeff\u3000"
 
@@ -92,7 +96,8 @@ def csv_cell(value: object) -> object:
 
 def markdown(text: object) -> str:
     """Text that Markdown shows as it is, in a table too: no markup, no HTML, no link."""
-    return "".join("\\" + c if c in _MARKDOWN else c for c in visible(text))
+    shown = "".join("\\" + c if c in _MARKDOWN else c for c in visible(text))
+    return _ADDRESS.sub(r"\\", shown)
 
 
 class Shown(str):

@@ -19,7 +19,7 @@ from segkey.model.results import (
 )
 from segkey.reports.provenance import tested_on
 from segkey.reports.text import number, printable, table_of, visible
-from segkey.system.wording import duration, per_cent
+from segkey.system.wording import counted, duration, per_cent
 
 _HALF, _NEARLY_ALL = 0.5, 0.9  # of the way from the best score without a key to the correct key's
 
@@ -72,7 +72,8 @@ def suite_table(suite: Suite) -> Table:
     label = method_label(suite.method, suite.block_size)
     if suite.fixed_password:
         label += ", password fixed"
-    heading = f"{suite.run} ({label}): attacks by what they need, on {suite.images} test images"
+    heading = f"{suite.run} ({label}): attacks by what they need, on "
+    heading += counted(suite.images, "test image")
     table = table_of(heading, "attack", "keys", "images", "seconds", "mean IoU", "recovered")
     access = None
     for line in by_required_access(suite):
@@ -131,7 +132,8 @@ def majority_answer(result: Result) -> str:
 
 def few_images(images: int) -> str:
     """A warning that all that follows rests on little."""
-    return f"{images} test images are few: other images may tell otherwise." if images < 20 else ""
+    told = "1 test image is" if images == 1 else f"{images} test images are"
+    return f"{told} few: other images may tell otherwise." if images < 20 else ""
 
 
 def learned_nothing(correct: float, majority_class: float) -> bool:

@@ -13,6 +13,7 @@ from segkey.errors import SegkeyWarning
 from segkey.shards import encryption
 from segkey.shards.dataset import ShardDataset, open_shards
 from segkey.system.progress import SILENT, Progress
+from segkey.system.wording import counted
 
 
 def encrypt_folder(
@@ -70,7 +71,8 @@ def encrypt_folder(
     if problems := source.problems + result.problems:
         first = problems[0]
         warnings.warn(
-            f"{len(problems)} files were left out, such as {first.name}: {first.why}",
+            f"{counted(len(problems), 'file was', 'files were')} left out, such as {first.name}: "
+            f"{first.why}",
             SegkeyWarning,
             stacklevel=2,
         )

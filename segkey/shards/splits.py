@@ -14,6 +14,7 @@ from segkey.shards.header import sha256
 from segkey.shards.index import Entry, entry_of, index_path, read_index
 from segkey.shards.reader import Shard
 from segkey.system.files import is_there
+from segkey.system.wording import counted
 
 _NAME = re.compile(r"(?P<split>.+?)(?:-(?P<index>\d{5})-of-(?P<count>\d{5}))?\.h5")
 
@@ -145,6 +146,8 @@ class Split:
         numbers = np.searchsorted(self._ends, indices, side="right")
         shape = (self.header.channels, *self.size) if kind == "images" else self.size
         out = np.empty((len(indices), *shape), self.dtype if kind == "images" else np.uint8)
+        if not len(indices):
+            return out
         breaks = np.flatnonzero(np.diff(numbers)) + 1
         for start, end in zip([0, *breaks], [*breaks, len(indices)], strict=True):
             shard, number = self.shards[int(numbers[start])], int(numbers[start])
@@ -224,8 +227,8 @@ def _require_complete(split: str, files: list[Path]) -> None:
         parts.append((int(match["index"]), int(match["count"])) if numbered else (0, 1))
     if sorted(parts) != [(number, len(files)) for number in range(len(files))]:
         raise SegkeyError(
-            f"the shards of split '{split}' are not complete: {len(files)} files, such as "
-            f"{files[0]}",
+            f"the shards of split '{split}' are not complete: {counted(len(files), 'file')}, such "
+            f"as {files[0]}",
             "run the same 'segkey encrypt' again to make those that are missing",
         )
 

@@ -9,6 +9,7 @@ import torch
 
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.system import distributed
+from segkey.system.wording import counted
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -53,7 +54,7 @@ def _of_this_rank(name: str) -> str:
         return name
     if torch.cuda.device_count() < distributed.local_size():
         raise SegkeyError(
-            f"{socket.gethostname()} has {torch.cuda.device_count()} GPUs for "
+            f"{socket.gethostname()} has {counted(torch.cuda.device_count(), 'GPU')} for "
             f"{distributed.local_size()} ranks",
             "start a rank for each GPU: torchrun --nproc-per-node=gpu",
         )

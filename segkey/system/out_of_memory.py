@@ -8,6 +8,7 @@ from torch import Tensor
 
 from segkey.errors import SegkeyError
 from segkey.system.devices import describe, warn
+from segkey.system.wording import counted
 
 Outcome = TypeVar("Outcome")
 
@@ -70,7 +71,8 @@ class MicroBatches:
         if images.device.type == "cuda":
             torch.cuda.empty_cache()
         self.say(
-            f"{where} ran out of memory: {self.what} in micro-batches of {self.largest} images"
+            f"{where} ran out of memory: {self.what} in micro-batches of "
+            f"{counted(self.largest, 'image')}"
         )
 
 

@@ -32,14 +32,11 @@ def whole(least: int = 0, most: int = _WHOLE) -> Kind:
 
 def number(least: float = -_LARGE, most: float = _LARGE, above: bool = False) -> Kind:
     """A number that is not infinite; with ``above``, larger than ``least``."""
-    words = f"a number above {least:g}" if above else f"a number from {least:g} on"
-    words = (
-        "a number"
-        if least == -_LARGE
-        else words
-        if most == _LARGE
-        else words.replace(" on", "") + f" to {most:g}"
-    )
+    words = f"a number above {least:g}" if above else f"a number from {least:g}"
+    if most < _LARGE:
+        words += f" and up to {most:g}" if above else f" to {most:g}"
+    elif not above:
+        words = "a number" if least == -_LARGE else f"{words} on"
 
     def fits(value: object) -> bool:
         if not isinstance(value, int | float) or isinstance(value, bool):

@@ -32,6 +32,12 @@ def duration(seconds: float) -> str:
 def in_bytes(count: float) -> str:
     """With the unit that makes it short."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        shown = f"{count:.0f}" if unit == "bytes" else f"{count:.1f}"
+        if float(shown) < 1000 or unit == "TB":
+            return f"{shown} {unit if shown != '1' else 'byte'}"
         count /= 1000
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """A number and what it counts: ``1 image``, ``2 images``; ``several`` if not with an ``s``."""
+    return f"{count} {one if count == 1 else several or one + 's'}"

@@ -95,7 +95,7 @@ def test_the_whole_way(segkey, tmp_path, scenes_folder):
     )
     status, stdout, stderr = segkey("train", *quick)
     assert status == 0
-    assert "run runs/np-m4: 1 epochs" in stdout
+    assert "run runs/np-m4: 1 epoch in" in stdout
     assert re.search(r"epoch +1/1  loss \d\.\d+  val \d+\.\d+", stderr)
     status, stdout, _ = segkey("evaluate", "--json", "--device", "cpu")
     evaluated = json.loads(stdout)

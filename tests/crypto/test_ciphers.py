@@ -211,6 +211,24 @@ def test_a_block_size_that_does_not_fit_is_refused_and_others_named(method, side
         assert "block sizes that fit: 2, 4, 8;" in refusal.value.hint
 
 
+@pytest.mark.parametrize(
+    ("size", "block_size", "fitting"),
+    [
+        ((240, 320), 7, "2, 4, 8, 16"),
+        ((225, 75), 2, "3, 5, 15, 25, 75"),  # no power of two, but others
+        ((9, 9), 4, "3, 9"),
+        ((7, 9), 2, "none but 1"),
+        ((6, 10), 4, "2"),
+    ],
+)
+def test_block_sizes_that_are_advised_fit(size, block_size, fitting):
+    with pytest.raises(SegkeyError) as refusal:
+        ciphers.check_size(*size, block_size)
+    assert refusal.value.hint == f"block sizes that fit: {fitting}; or choose another --size"
+    for each in fitting.split(", ") if fitting[0].isdigit() else ["1"]:
+        ciphers.check_size(*size, int(each))
+
+
 @containers
 @every_method
 def test_a_wrong_dtype_is_refused(method, container):

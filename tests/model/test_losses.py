@@ -85,6 +85,33 @@ def test_void_counts_nothing_and_a_void_batch_is_no_error(batch, name, weights):
     assert mean(loss, logits, void) == 0
 
 
+def in_plain_loops(name: str, logits, masks, weights) -> float:
+    """The mean loss of a batch, pixel by pixel, as papers write it."""
+    total = amount = 0.0
+    for image, truth in zip(logits.double().numpy(), masks.numpy(), strict=True):
+        for place in np.ndindex(*truth.shape):
+            if truth[place] == VOID:
+                continue
+            scores, true = image[(slice(None), *place)], truth[place]
+            if name == "ce":  # minus the logarithm of the true class's softmax
+                loss = np.log(np.exp(scores).sum()) - scores[true]
+            else:  # Lin et al. 2017 of each class: alpha 0.25, gamma 2
+                p = 1 / (1 + np.exp(-scores))
+                right = np.where(np.arange(len(p)) == true, p, 1 - p)
+                alpha = np.where(np.arange(len(p)) == true, 0.25, 0.75)
+                loss = -(alpha * (1 - right) ** 2 * np.log(right)).sum()
+            total, amount = total + weights[true] * loss, amount + weights[true]
+    return total / amount
+
+
+@pytest.mark.parametrize("name", ["ce", "focal"])
+@pytest.mark.parametrize("weights", [None, [1.0, 0.2, 5.0], [0.0, 0.0, 2.0]])
+def test_losses_are_those_of_the_papers_pixel_by_pixel(batch, name, weights):
+    loss = Loss(name, VOID, weights and torch.tensor(weights))
+    expected = in_plain_loops(name, *batch, weights or [1.0, 1.0, 1.0])
+    assert float(mean(loss, *batch)) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["ce", "focal"])
 def test_parts_of_a_batch_add_up(batch, name):
     logits, masks = batch
@@ -123,10 +150,23 @@ def test_class_weights_from_a_file(tmp_path, text):
     assert read_class_weights(tmp_path / "weights.txt", NAMES) == (1, 2.5, 0)
 
 
+def test_names_of_classes_may_hold_what_separates_them_from_their_weight(tmp_path):
+    names = ("road, paved", "car: parked", "traffic  light", "7 eleven", "5")
+    lines = zip(names, (" 1", ": 2", "\t3", ",4", "  5e-1"), strict=True)
+    (tmp_path / "weights.txt").write_text("\n".join(map("".join, lines)))
+    assert read_class_weights(tmp_path / "weights.txt", names) == (1, 2, 3, 4, 0.5)
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
         ("1\n2\n", "has no weight of 'box'"),
+        ("ground 1\nground 2\ndisc 2\nbox 3", "has two weights of 'ground'"),
+        ("1\n2\n3\nground 1", "has two weights of 'ground'"),
+        ("0\n0\n0", "every class a weight of 0"),
+        ("ground: 0, disc: 1, box: 2", "names 'ground: 0, disc: 1, box'"),
+        ("1\n2\ninf", "below 0, or no number"),
+        ("", "has no weight of 'ground'"),
         ("1\n2\n3\n4\n", "names 'line 4'"),
         ("ground 1\ndisc 2\nbax 3", "names 'bax'"),
         ("1\n2\n-1", "below 0, or no number"),

@@ -164,7 +164,7 @@ def test_commands_after_a_training_and_in_hints_are_quoted(
         ({"recipe.epochs": True}, "'recipe.epochs' is True"),
         ({"recipe.optimizer": "rm"}, "'recipe.optimizer' is 'rm'"),
         ({"recipe.weights": "\x00"}, "'recipe.weights'"),
-        ({"recipe.crop_scale": 2}, "'recipe.crop_scale' is 2; expected a number above 0 to 1"),
+        ({"recipe.crop_scale": 2}, "is 2; expected a number above 0 and up to 1"),
         ({"model.name": "x|y"}, "'model.name' is 'x|y'"),
         ({"name": "a b"}, "'name' is 'a b'; expected letters"),
         ({"created": "yesterday"}, "'created' is 'yesterday'; expected a time such as"),
@@ -391,7 +391,7 @@ def test_numbers_and_plain_names_in_csv_stay_as_they_are():
 def test_markdown_shows_names_as_text():
     assert (
         markdown("a|b\n<img src=x> [l](http://x) `c`")
-        == r"a\|b\\n\<img src=x\> \[l\](http://x) \`c\`"
+        == r"a\|b\\n\<img src=x\> \[l\](http\://x) \`c\`"
     )
     results = results_of(
         [*cells_of("<script>|"), *cells_of("cpu", methods=("np",))], full_voc=False

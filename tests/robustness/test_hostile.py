@@ -226,7 +226,7 @@ def test_the_largest_pictures_that_are_read_stay_under_a_gigabyte(tmp_path, kind
         tmp_path, ("encrypt", "photos", "--method", "none", "--size", 32, "--workers", 1)
     )
     assert outcome["status"] == 0, outcome
-    assert "1 images" in outcome["stdout"], outcome
+    assert "1 image (" in outcome["stdout"], outcome
 
 
 def test_masks_with_surprising_modes(tmp_path):

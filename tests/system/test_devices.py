@@ -13,7 +13,7 @@ from segkey.model import evaluation, networks, recipes
 from segkey.model.batches import BatchLoader
 from segkey.model.training_loop import Settings, Trainer
 from segkey.shards import open_splits
-from segkey.system import out_of_memory
+from segkey.system import devices, distributed, out_of_memory
 from segkey.system.progress import Progress
 
 CPU = torch.device("cpu")
@@ -154,3 +154,107 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 
     with pytest.raises(RuntimeError, match="shapes"):
         out_of_memory.MicroBatches("").run(work, torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "name", ["cuda:99", "cuda:-1", "mps:3", "meta", "tpu", "", "CPU", "cpu ", "gpu"]
+)
+def test_a_device_that_is_not_here_is_answered_with_those_that_are(name):
+    with pytest.raises(SegkeyError, match=f"there is no device '{name}' here") as refused:
+        devices.choose(name)
+    assert "cpu" in refused.value.hint
+    assert "--device auto" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "chosen"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_takes_the_fastest_kind_that_is_there(monkeypatch, cuda, mps, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1 if cuda else 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert devices.choose().type == chosen
+    assert devices.choose("cpu").type == "cpu"
+    assert devices.computes_in(torch.device("cpu"), precise=True) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "gpus", "name", "what"),
+    [
+        (2, 2, "cuda:0", "2 ranks cannot share cuda:0"),
+        (4, 2, "cuda", "has 2 GPUs for 4 ranks"),
+        (2, 1, "cuda", "has 1 GPU for 2 ranks"),
+    ],
+)
+def test_ranks_that_have_no_gpu_of_their_own_are_told(monkeypatch, ranks, gpus, name, what):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(distributed, "is_single", lambda: False)
+    monkeypatch.setattr(distributed, "require_same", lambda values: None)
+    monkeypatch.setattr(distributed, "local_size", lambda: ranks)
+    with pytest.raises(SegkeyError, match=what):
+        devices.choose(name)
+
+
+def test_a_rank_takes_the_gpu_of_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(distributed, "is_single", lambda: False)
+    monkeypatch.setattr(distributed, "require_same", lambda values: None)
+    monkeypatch.setattr(distributed, "local_size", lambda: 4)
+    monkeypatch.setattr(distributed, "local_rank", lambda: 3)
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert devices.choose("cuda") == torch.device("cuda:3")
+    assert taken == [3]
+
+
+def test_a_part_of_the_free_memory_is_for_data(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 << 30, 80 << 30))
+    assert devices.free_memory(torch.device("cuda")) == 5 << 30
+    values = {"SC_AVPHYS_PAGES": 3000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr("os.sysconf", values.get, raising=False)
+    assert devices.free_memory(CPU) == 4096 * 1000
+
+    def refuse(name):
+        raise ValueError(name)
+
+    monkeypatch.setattr("os.sysconf", refuse, raising=False)
+    assert devices.free_memory(CPU) == 2 << 30
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "sizes"),
+    [
+        (8, 8, [8]),
+        (8, 7, [4, 4]),
+        (9, 4, [3, 3, 3]),
+        (7, 1, [1] * 7),
+        (1, 1, [1]),
+    ],
+)
+def test_micro_batches_become_half_as_large_until_they_fit_and_stay_so(count, limit, sizes):
+    said, tried = [], []
+    batches = out_of_memory.MicroBatches("batches are scored", said.append)
+
+    def work(parts):
+        tried.append([len(images) for images, _ in parts])
+        if tried[-1][0] > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.cat([images for images, _ in parts]), torch.cat([mask for _, mask in parts])
+
+    images, masks = torch.arange(count * 3).view(count, 3, 1, 1), torch.arange(count)
+    for _ in range(2):
+        found, kept = batches.run(work, images, masks)
+        assert torch.equal(found, images)
+        assert torch.equal(kept, masks)
+        assert tried[-1] == sizes
+    assert tried.count(sizes) == 2
+    assert len(said) == len(tried) - 2
+    assert all("ran out of memory: batches are scored in micro-batches" in text for text in said)
+    if said:
+        assert said[-1].endswith(f"of {sizes[0]} image{'s' * (sizes[0] != 1)}")
+        assert batches.largest == sizes[0]
+    else:
+        assert batches.largest is None

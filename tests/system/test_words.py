@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segkey.system.shell_quoting import option, word
-from segkey.system.wording import duration, in_bytes, per_cent, printable, visible
+from segkey.system.wording import counted, duration, in_bytes, per_cent, printable, visible
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,43 @@ def test_durations(seconds, shown):
 
 @pytest.mark.parametrize(
     ("count", "shown"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2.5e9, "2.5 GB"), (3e15, "3000.0 TB")],
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (999.6, "1.0 kB"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),  # and not 1000.0 kB
+        (999_999_999, "1.0 GB"),
+        (2.5e9, "2.5 GB"),
+        (3e15, "3000.0 TB"),
+    ],
 )
 def test_sizes(count, shown):
     assert in_bytes(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ((0, "image"), "0 images"),
+        ((1, "image"), "1 image"),
+        ((1234567, "key"), "1234567 keys"),
+        ((1, "try", "tries"), "1 try"),
+        ((2, "try", "tries"), "2 tries"),
+    ],
+)
+def test_counts(given, shown):
+    assert counted(*given) == shown
+
+
+@given(st.floats(0, 1e18))
+def test_a_size_has_at_most_three_digits_before_its_point_below_thousands_of_terabytes(count):
+    amount, unit = in_bytes(count).split(" ")
+    assert float(amount) < 1000 or unit == "TB"
+    factor = 1000 ** ["bytes", "kB", "MB", "GB", "TB"].index(unit)
+    assert abs(float(amount) * factor - count) <= 0.0501 * factor if factor > 1 else 0.5
 
 
 def test_shares():

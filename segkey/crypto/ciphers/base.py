@@ -1,6 +1,7 @@
 """What all ciphers share: the registry of methods, the base class, and the method ``none``."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -272,7 +273,9 @@ class Cipher:
 def check_size(height: int, width: int, block_size: int) -> None:
     """Raise `SegkeyError`, naming the block sizes that fit, unless M divides both sides."""
     if height % block_size or width % block_size:
-        fitting = ", ".join(map(str, fitting_block_sizes(height, width))) or "none but 1"
+        common = math.gcd(height, width)
+        odd = [side for side in range(3, common + 1, 2) if common % side == 0]
+        fitting = ", ".join(map(str, fitting_block_sizes(height, width) or odd)) or "none but 1"
         side = height if height % block_size else width
         raise SegkeyError(
             f"{side} is not a multiple of the block size {block_size} "

@@ -15,9 +15,10 @@ from pathlib import Path, PurePath
 from segkey.data import formats
 from segkey.data.found import Found
 from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
+from segkey.data.likely_masks import say_masks_elsewhere
 from segkey.data.name_roles import ASIDE, IMAGE, MASK, Place, place_of, understood
 from segkey.data.not_images import Others
-from segkey.data.pairing import Masks, masks_among, say_masks_elsewhere, say_twins
+from segkey.data.pairing import Masks, masks_among, say_twins
 from segkey.data.unpaired import say_unpaired
 from segkey.data.walking import Walk
 from segkey.errors import SegkeyError
@@ -95,6 +96,7 @@ class _Search:
         self._look_through()
         source = Source(self._root(), "a folder of images", {})
         self.others.tell(source, bool(self.masks))
+        every = self.images
         self._leave_out_loose(source)
         if self.masks or self.given:
             source.kind += " with masks"
@@ -102,10 +104,17 @@ class _Search:
         self._name_unused(source)
         if not (self.masks or self.given or self.pictures_only):
             say_twins(self.images, source)
-            say_masks_elsewhere(self.images, source)
+            say_masks_elsewhere(every, source)
             say_unpaired(self.images, source)
             if not self.others.holds_annotations:
                 self._say_empty_masks(source)
+        if self.masks and not (every or self.given):
+            source.add(
+                Severity.REFUSE,
+                f"{counted(len(self.masks), 'mask')}, such as {self.masks[0].name}, and no images",
+                "give the folder that holds images and masks, or --masks none to take all files as "
+                "images",
+            )
         return source
 
     def _look_through(self) -> None:
@@ -269,7 +278,9 @@ class _Search:
             )
         if self.aside:
             why = "--masks names another folder" if self.given else "not masks of classes"
-            source.note(
+            without = not (self.given or self.masks)
+            source.add(
+                Severity.WARN if without else Severity.NOTE,
                 f"{counted(len(self.aside), 'file')} not used, such as {self.aside[0].name}: {why}",
                 "" if self.given else "--masks FOLDER takes another folder of masks",
             )

@@ -28,6 +28,9 @@ _TASK = 32  # images per task
 _IN_WORKERS = 2000  # images; starting processes for fewer takes longer than looking
 _MOST_COLOURS = 4096  # that are counted one by one; more are no classes
 _MOST_PALETTES = 256
+_FEW_COLOURS = 256  # more are a photograph, or outlines that were smoothed or compressed
+_EXAMPLES = ("lossy", "transparent", "in_alpha", "negative", "paged", "images_paged")
+_EXAMPLES += ("deep", "unread", "damaged", "mismatched")
 
 
 @dataclass
@@ -66,7 +69,9 @@ class Survey:
             and JPEG make them.
         grey_colours: whether all colour masks have equal channels.
         lossy: masks in JPEG files.
-        transparent: masks with transparent pixels.
+        transparent, in_alpha, negative: masks with transparent pixels, those whose pixels differ in
+            alpha alone, those with negative numbers.
+        paged, images_paged: masks, and images, of several pages or frames.
         turned: images by EXIF data that only the image (``image``), only the mask, or both have.
         deep: images of more than 8 bits; ``low`` and ``high`` are their extreme values.
         unread, damaged: masks, and images, that cannot be read.
@@ -89,6 +94,10 @@ class Survey:
     grey_colours: bool = True
     lossy: Example = field(default_factory=Example)
     transparent: Example = field(default_factory=Example)
+    in_alpha: Example = field(default_factory=Example)
+    negative: Example = field(default_factory=Example)
+    paged: Example = field(default_factory=Example)
+    images_paged: Example = field(default_factory=Example)
     turned: dict[str, Example] = field(default_factory=dict)
     deep: Example = field(default_factory=Example)
     low: int | None = None
@@ -113,7 +122,7 @@ class Survey:
                 mine.setdefault(key, Example()).add(example.name, example.count)
         for key, palette in other.palettes.items():
             self._palette(key, palette.seen.name, palette.used, palette.seen.count)
-        for name in ("lossy", "transparent", "deep", "unread", "damaged", "mismatched"):
+        for name in _EXAMPLES:
             theirs = getattr(other, name)
             getattr(self, name).add(theirs.name, theirs.count)
         self.grey_colours = self.grey_colours and other.grey_colours
@@ -136,22 +145,26 @@ class Survey:
         self.images += 1
         try:
             image = header(item.image)
-        except SegkeyError:
+        except SegkeyError as error:
             image = None
-            self.damaged.add(item.name)
+            self.damaged.add(_with_reason(item.name, item.image, error))
         if image and image.deep:
             self.deep.add(item.name)
+        if image and image.frames:
+            self.images_paged.add(item.name)
         if not item.mask:
             return
         self.masks += 1
         try:
             mask = header(item.mask)
-        except SegkeyError:
-            self.unread.add(item.mask.name)
+        except SegkeyError as error:
+            self.unread.add(_with_reason(item.mask.name, item.mask, error))
             self._without_header = item.mask
             return
         kind = kind_of(mask.mode, mask.bits)
         self.kinds.setdefault(kind, Example()).add(item.mask.name)
+        if mask.frames:
+            self.paged.add(item.mask.name)
         if mask.format == "JPEG":
             self.lossy.add(item.mask.name)
         if kind == PALETTE:
@@ -178,9 +191,9 @@ class Survey:
         """Look at the pixels of a mask."""
         try:
             raw = raw_mask(item.mask)
-        except SegkeyError:
+        except SegkeyError as error:
             if item.mask != self._without_header:  # counted already
-                self.unread.add(item.mask.name)
+                self.unread.add(_with_reason(item.mask.name, item.mask, error))
             return
         self.read += 1
         values, counts = _counted(raw)
@@ -202,8 +215,11 @@ class Survey:
                 self.shades[split][colour] += pixels
         if raw.kind == COLOUR:
             self.grey_colours = self.grey_colours and grey_of(raw.values) is not None
-        if raw.transparent:
-            self.transparent.add(item.mask.name)
+        for name in ("transparent", "in_alpha", "negative"):
+            if getattr(raw, name):
+                getattr(self, name).add(item.mask.name)
+        if raw.kind == COLOUR and len(values) > _FEW_COLOURS:
+            return
         edges, soft = _edges(raw.values)
         self.edges, self.soft = self.edges + edges, self.soft + soft
 
@@ -217,6 +233,11 @@ class Survey:
         if values is not None or picture.mode in DEEP:
             low, high = picture.getextrema() if values is None else (values.min(), values.max())
             self.low, self.high = _least(self.low, int(low)), _most(self.high, int(high))
+
+
+def _with_reason(name: str, file: Path, error: SegkeyError) -> str:
+    why = error.what.removeprefix(f"{file}: ")
+    return name if why == "not an image that can be read" else f"{name} ({why})"
 
 
 def _least(a: int | None, b: int | None) -> int | None:

@@ -5,6 +5,7 @@ fit, and a mask that images of two splits claim, are never decided silently.
 """
 
 import itertools
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,10 +14,9 @@ from pathlib import Path
 from segkey.data.formats import LOSSLESS
 from segkey.data.found import Found
 from segkey.data.items import Problem, Severity, Source, counted
+from segkey.data.likely_masks import holds_numbers, say_likely_folders
 from segkey.data.name_roles import folded, rank_of, without_image_word, without_mask_word
-from segkey.data.unpaired import folder_of, holds_numbers, why_no_mask
-
-_ENOUGH = 10_000  # headers that are looked at, to find masks among images
+from segkey.data.unpaired import folder_of, why_no_mask
 
 _SAME, _FOLDED, _WORDS, _GIVEN = range(4)
 _RULES = {
@@ -78,6 +78,7 @@ class Masks:
         self._say(images, pairs, source)
         if images and not pairs.masks:
             self._say_likely_suffix(images, source)
+            say_likely_folders(images, list(self.files.values()), source)
         return pairs.masks
 
     def _leave_out_passed_over(self, images: list[Found], pairs: _Pairs, source: Source) -> None:
@@ -103,6 +104,7 @@ class Masks:
         for image in images[:20]:
             for key in {folded(image.place.key), without_image_word(folded(image.place.key))}:
                 endings.update({o[len(key) :] for o in keys if o.startswith(key) and o != key})
+        endings = Counter({e: n for e, n in endings.items() if re.search("[a-z]", e)})
         if endings:
             ending, _ = endings.most_common(1)[0]
             source.add(
@@ -238,33 +240,6 @@ def say_twins(images: list[Found], source: Source) -> None:
         f"--mask-suffix {suffix} takes the {suffix} files as masks, --masks none all files as "
         "images",
     )
-
-
-def say_masks_elsewhere(images: list[Found], source: Source) -> None:
-    """Images that look like masks of others in another folder, whose name says nothing."""
-    by_stem: dict[str, list[Found]] = defaultdict(list)
-    for each in images:
-        stem = folded(each.file.stem)
-        for form in {stem, without_image_word(stem)}:
-            by_stem[form].append(each)
-    likely: list[tuple[Found, Found]] = []
-    for stem, those in by_stem.items():
-        bare, word = without_mask_word(stem, among_images=True)
-        for other in by_stem.get(bare, ()) if word else ():
-            likely += [(each, other) for each in those if each.file.parent != other.file.parent]
-        if len({each.file.parent for each in those}) > 1 and len(likely) < _ENOUGH:
-            grey = [each for each in those if holds_numbers(each.file)]
-            if grey and len(grey) < len(those):
-                likely.append((grey[0], next(each for each in those if each not in grey)))
-    if 4 * len(likely) >= len(images) > 1:
-        mask, image = likely[0]
-        source.add(
-            Severity.REFUSE,
-            f"images in {mask.file.parent} look like masks of those in {image.file.parent}, such "
-            f"as {mask.file.name} of {image.file.name}",
-            f"give the folder of images and --masks {mask.file.parent}, or --masks none to take "
-            f"all files as images",
-        )
 
 
 def masks_among(images: list[Found], suffix: str | None) -> list[Found]:

@@ -101,16 +101,16 @@ def _nothing_in(path: Path, source: Source) -> SegkeyError:
     said = [f for f in source.findings if f.severity is not Severity.NOTE and f.cure]
     if not source.problems:
         most = f"segkey reads {', '.join(sorted(IMAGE_SUFFIXES))}"
-        what, cure = (f"; {said[-1].text}", said[-1].cure) if said else ("", most)
+        what, cure = (f"; {said[0].text}", said[0].cure) if said else ("", most)
         return SegkeyError(f"{path} holds no images{what}", cure)
     first = source.problems[0]
-    suffix = next((f.cure for f in said if f.cure.startswith("give --mask-suffix")), "")
+    suffix = next((f.cure for f in said if f.cure.startswith("give ")), "")
     return SegkeyError(
         f"{path}: none of {len(source.problems)} images can be used; {first.name}: {first.why}",
         first.cure
         or suffix
-        or "masks are found by the image's name; give their folder with --masks, or what their "
-        "names end with as --mask-suffix",
+        or "masks are found by the image's name: give the folder of images and --masks FOLDER, or "
+        "what masks' names end with as --mask-suffix, or a list (.txt) of images, a tab, masks",
     )
 
 

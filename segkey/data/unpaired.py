@@ -4,11 +4,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from segkey.data.file_header import header
 from segkey.data.found import Found
 from segkey.data.items import Severity, Source, counted
-from segkey.data.name_roles import folded
-from segkey.errors import SegkeyError
+from segkey.data.likely_masks import holds_classes, holds_numbers
+from segkey.data.name_roles import folded, without_mask_word
 
 _LABEL_STUDIO = re.compile(r"task-\d+-annotation-\d+-by-\d+-tag-(.+)-\d+")
 _JOIN_LABELS = (
@@ -17,12 +16,13 @@ _JOIN_LABELS = (
 )
 _LABELME = {"img", "label"}  # of labelme_json_to_dataset, in a folder per image
 _SHARE = 3  # if one of so many images has a longer name than another, that is no accident
-_LONGEST = 20  # characters of an ending
+_LONGEST = 40  # characters of an ending
+_CUT = 20_000  # names that are searched for endings
 
 
 def say_unpaired(images: list[Found], source: Source) -> None:
     """Refuse images without masks if some of them are masks; each kind with its cure."""
-    for kind in (_label_studio, _labelme_folders, _same_ending):
+    for kind in (_label_studio, _labelme_folders, _same_ending, _masks_alone):
         if found := kind(images):
             source.add(Severity.REFUSE, *found)
             return
@@ -51,23 +51,46 @@ def _labelme_folders(images: list[Found]) -> tuple[str, str] | None:
 
 
 def _same_ending(images: list[Found]) -> tuple[str, str] | None:
-    """Files of numbers whose names are those of other images with one ending behind them."""
+    """Files that hold classes and whose names are those of others with one ending behind them."""
     keys = {folded(each.place.key) for each in images}
     named: dict[str, list[Found]] = defaultdict(list)
-    for each in images:
+    looked = images[:: max(1, len(images) // _CUT)]
+    for each in looked:
         key = folded(each.place.key)
         cuts = range(len(key) - 1, max(0, len(key) - _LONGEST), -1)
         if cut := next((cut for cut in cuts if key[:cut] in keys), 0):
             named[key[cut:]].append(each)
-    ending, those = max(named.items(), key=lambda each: len(each[1]), default=("", []))
-    if _SHARE * len(those) < len(images) or not re.search(r"[a-z]", ending):
-        return None
-    if not holds_numbers(those[0].file):
-        return None
+    bare = len(looked) - sum(map(len, named.values()))
+    often = {e: f for e, f in named.items() if _SHARE * len(f) >= bare and re.search(r"[a-z]", e)}
+    # Of several, class numbers go before colours, and the shorter of two endings.
+    for holds in (holds_numbers, holds_classes):
+        for ending, those in sorted(often.items(), key=lambda each: (_rank(each[0]), each[0])):
+            if holds(those[0].file):
+                return _looks_like_masks(ending, those)
+    return None
+
+
+def _rank(ending: str) -> tuple[bool, int]:
+    return "instance" in ending or "panoptic" in ending, "semantic" not in ending
+
+
+def _looks_like_masks(ending: str, those: list[Found]) -> tuple[str, str]:
+    given = f"'{ending}'" if " " in ending else ending
     return (
         f"{counted(len(those), 'image')} named as others with '{ending}' behind, such as "
         f"{those[0].name}: they look like masks",
-        f"give --mask-suffix {ending} if they are, or --masks none to take all files as images",
+        f"give --mask-suffix {given} if they are, or --masks none to take all files as images",
+    )
+
+
+def _masks_alone(images: list[Found]) -> tuple[str, str] | None:
+    """Files that are named as masks and hold classes, and no image beside them."""
+    words = [bool(without_mask_word(folded(e.place.key), among_images=True)[1]) for e in images]
+    if not images or not all(words) or not all(holds_classes(e.file) for e in images[:3]):
+        return None
+    return (
+        f"{counted(len(images), 'mask')}, by names such as {images[0].name}, and no images",
+        "give the folder that holds the images too, or --masks none to take all files as images",
     )
 
 
@@ -90,11 +113,3 @@ def why_no_mask(image: Found, masks: dict[Path, Found], alone: bool) -> str:
 def folder_of(each: Found) -> str:
     """The folder that an image and its mask share, below those that were understood."""
     return each.place.key.rpartition("/")[0]
-
-
-def holds_numbers(file: Path) -> bool:
-    """Whether a file has one value per pixel, as masks have."""
-    try:
-        return header(file).mode in ("L", "P", "1", "I", "I;16")
-    except SegkeyError:
-        return False

@@ -11,7 +11,7 @@ from segkey.data.survey_conclusions import Case, palettes_differ
 
 WARN, REFUSE = Severity.WARN, Severity.REFUSE
 _SHOWN = 12  # colours in one message
-_MOST = 256  # colours of classes
+_SURE, _MOST = 64, 256  # colours of classes
 
 
 _HOW_COLOURS = (
@@ -19,9 +19,16 @@ _HOW_COLOURS = (
     "first (CVAT's labelmap.txt and a class_dict.csv are understood)"
 )
 _TOO_MANY = (
-    "so many colours are no classes: JPEG, lossy WebP or smooth outlines make them, or these are "
-    "photographs; export masks again as PNG of class numbers"
+    "so many colours are hardly classes: JPEG, lossy WebP or smooth outlines make them, or these "
+    "are photographs; export masks again as PNG of class numbers"
 )
+
+
+def _cure_of(count: int) -> str:
+    """What to do about so many colours; up to `_SURE` they are surely classes."""
+    if count > _MOST:
+        return _TOO_MANY
+    return _HOW_COLOURS if count <= _SURE else f"{_HOW_COLOURS}; or: {_TOO_MANY}"
 
 
 def colours(case: Case) -> None:
@@ -36,7 +43,7 @@ def colours(case: Case) -> None:
             REFUSE if most else WARN,
             f"{counted(kinds[COLOUR].count, 'mask')} of colours, not class numbers, such as "
             f"{kinds[COLOUR].name}: {_list_of(held)}",
-            _HOW_COLOURS if len(held) <= _MOST else _TOO_MANY,
+            _cure_of(len(held)),
             named_later=not most,
         )
         return

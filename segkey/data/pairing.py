@@ -54,7 +54,7 @@ class Masks:
         key = folded(mask.place.key)
         if self.suffix is not None:
             whole = key + folded(mask.file.suffix)
-            where = whole if self.suffix.startswith(".") or whole.endswith(self.suffix) else key
+            where = whole if whole.endswith(self.suffix) else key
             fits = where.endswith(self.suffix)
             return [(_GIVEN, where[: -len(self.suffix) or None])] if fits else []
         bare, word = without_mask_word(key)
@@ -255,7 +255,7 @@ def masks_among(images: list[Found], suffix: str | None) -> list[Found]:
         if suffix is not None:
             ending = folded(suffix)
             whole = key + folded(each.file.suffix)
-            name = whole if ending.startswith(".") or whole.endswith(ending) else key
+            name = whole if whole.endswith(ending) else key
             bare, word = name.removesuffix(ending), ending if name.endswith(ending) else ""
         else:
             bare, word = without_mask_word(key, among_images=True)

@@ -57,8 +57,9 @@ def _same_ending(images: list[Found]) -> tuple[str, str] | None:
     looked = images[:: max(1, len(images) // _CUT)]
     for each in looked:
         key = folded(each.place.key)
-        cuts = range(len(key) - 1, max(0, len(key) - _LONGEST), -1)
-        if cut := next((cut for cut in cuts if key[:cut] in keys), 0):
+        cuts = [cut for cut in range(max(1, len(key) - _LONGEST), len(key)) if key[:cut] in keys]
+        # The shortest name that ends before a mark: not "1" of "10_mask", nor "a_x" of "a_x_mask".
+        if cut := next((cut for cut in cuts if not key[cut].isalnum()), cuts[-1] if cuts else 0):
             named[key[cut:]].append(each)
     bare = len(looked) - sum(map(len, named.values()))
     often = {e: f for e, f in named.items() if _SHARE * len(f) >= bare and re.search(r"[a-z]", e)}

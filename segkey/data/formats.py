@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -56,6 +57,11 @@ def is_image(suffix: str) -> bool:
     """Whether files with this suffix are read as images; ``suffix`` in any letter case."""
     suffix = suffix.lower()
     return suffix in IMAGE_SUFFIXES or (suffix in PLUGINS and load_plugin(PLUGINS[suffix]))
+
+
+def is_image_file(name: str) -> bool:
+    """`is_image` of a file's name."""
+    return is_image(os.path.splitext(name)[1])
 
 
 def formats() -> tuple[str, ...]:

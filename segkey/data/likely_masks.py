@@ -57,7 +57,7 @@ def say_masks_elsewhere(images: list[Found], source: Source) -> None:
     mask, image = (certain or told)[0]
     source.add(
         Severity.REFUSE,
-        f"images in {mask.file.parent} look like masks of those in {image.file.parent}, such as "
+        f"images in {mask.folder.path} look like masks of those in {image.folder.path}, such as "
         f"{mask.file.name} of {image.file.name}",
         f"{how_to_give(image, mask)}, or --masks none to take all files as images",
     )
@@ -65,11 +65,11 @@ def say_masks_elsewhere(images: list[Found], source: Source) -> None:
 
 def how_to_give(image: Found, mask: Found) -> str:
     """The folders, and the option if names need it, with which an image and its mask are found."""
-    ours, theirs = list(image.file.parent.parts), list(mask.file.parent.parts)
+    ours, theirs = list(image.folder.path.parts), list(mask.folder.path.parts)
     while len(ours) > 1 and len(theirs) > 1 and ours[-1] == theirs[-1] and ours != theirs:
         ours.pop(), theirs.pop()
     told = f"give {_quoted(Path(*ours))} with --masks {_quoted(Path(*theirs))}"
-    stem, other = folded(image.file.stem), folded(mask.file.stem)
+    stem, other = folded(image.stem), folded(mask.stem)
     known = {other, without_mask_word(other)[0]} & {stem, without_image_word(stem)}
     ending = other.removeprefix(stem)
     return told if known or ending == other else f"{told} --mask-suffix {_quoted(ending)}"
@@ -85,11 +85,11 @@ def _named_as_masks(
     """Masks with their images, by a usual ending; groups in other folders whose names allow it."""
     by_stem: dict[str, list[Found]] = defaultdict(list)
     for each in images:
-        stem = folded(each.file.stem)
+        stem = folded(each.stem)
         for form in {stem, without_image_word(stem)}:
             by_stem[form].append(each)
     certain: list[tuple[Found, Found]] = []
-    groups = [those for those in by_stem.values() if len({o.file.parent for o in those}) > 1]
+    groups = [those for those in by_stem.values() if len({o.folder.path for o in those}) > 1]
     for stem, those in by_stem.items():
         bare, word = without_mask_word(stem)
         usual = word and without_mask_word(stem, among_images=True)[1]
@@ -97,7 +97,7 @@ def _named_as_masks(
             (each, other)
             for other in (by_stem.get(bare, ()) if word else ())
             for each in those
-            if each.file.parent != other.file.parent
+            if each.folder.path != other.folder.path
         ]
         if usual:
             certain += pairs
@@ -114,9 +114,9 @@ def _with_endings(
     """Files with those in other folders whose names theirs go on from."""
     found = []
     for each in images[:: max(1, len(images) // _CUT)]:
-        stem = folded(each.file.stem)
+        stem = folded(each.stem)
         for cut in range(len(stem) - 1, max(0, len(stem) - _LONGEST), -1):
-            others = [o for o in by_stem.get(stem[:cut], ()) if o.file.parent != each.file.parent]
+            others = [o for o in by_stem.get(stem[:cut], ()) if o.folder.path != each.folder.path]
             if others and re.match(r"[\W_]*[a-z]", stem[cut:]):
                 found.append((each, others[0]))
                 break
@@ -127,7 +127,7 @@ def _told_apart(group: list[Found]) -> tuple[Found, Found] | None:
     """A mask and an image of files with one name, by what they hold; None if all hold the same."""
     classes = [each for each in group if holds_classes(each.file)]
     others = [each for each in group if each not in classes]
-    pairs = ((c, o) for c in classes for o in others if c.file.parent != o.file.parent)
+    pairs = ((c, o) for c in classes for o in others if c.folder.path != o.folder.path)
     return next(pairs, None)
 
 
@@ -135,12 +135,12 @@ def say_likely_folders(images: list[Found], masks: list[Found], source: Source) 
     """Where no image has a mask: the folders of one that has its name and lies in another place."""
     by_stem: dict[str, list[Found]] = defaultdict(list)
     for mask in masks[:_CUT]:
-        for form in {folded(mask.file.stem), without_mask_word(folded(mask.file.stem))[0]}:
+        for form in {folded(mask.stem), without_mask_word(folded(mask.stem))[0]}:
             by_stem[form].append(mask)
-    named = [each for each in images[:_CUT] if folded(each.file.stem) in by_stem]
+    named = [each for each in images[:_CUT] if folded(each.stem) in by_stem]
     colours = (each for each in named[:_OPENED] if not holds_numbers(each.file))
     if image := next(colours, named[0] if named else None):
-        mask = by_stem[folded(image.file.stem)][0]
+        mask = by_stem[folded(image.stem)][0]
         source.add(
             Severity.WARN,
             f"{mask.file} has the name of {image.file}, but lies in folders of other names",

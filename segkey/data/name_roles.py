@@ -136,12 +136,12 @@ class Place:
 
 def place_of(path: PurePath) -> Place:
     """What a path, relative to the folder that was given, says about a file."""
-    split, role, kept = _told_by(path.parts[:-1])
+    split, role, kept = told_by(path.parts[:-1])
     return Place(split, role, kept + path.stem)
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def _told_by(parts: tuple[str, ...]) -> tuple[str | None, str | None, str]:
+def told_by(parts: tuple[str, ...]) -> tuple[str | None, str | None, str]:
     """The split and the role that folders tell, and those that tell nothing, each with ``/``."""
     folders = [understood(part) for part in parts]
     kept, split, role, in_row = [], None, None, True

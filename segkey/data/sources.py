@@ -11,8 +11,9 @@ from pathlib import Path
 from segkey.data.formats import IMAGE_SUFFIXES
 from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
 from segkey.data.labels import differing, labels_beside, read_classes
-from segkey.data.layouts import find_folder, find_pictures_below, hash_of
+from segkey.data.layouts import find_folder, hash_of
 from segkey.data.lists import LISTS, find_listed, find_listed_pictures, is_list
+from segkey.data.pictures import find_pictures_below
 from segkey.data.voc import VOC_CLASSES, find_voc, is_voc, voc_root
 from segkey.errors import SegkeyError
 

@@ -1,7 +1,7 @@
 """Masks that no rule pairs with images, known by how tools name them: said with what to do."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from segkey.data.found import Found
@@ -29,7 +29,7 @@ def say_unpaired(images: list[Found], source: Source) -> None:
 
 
 def _label_studio(images: list[Found]) -> tuple[str, str] | None:
-    named = [each for each in images if _LABEL_STUDIO.fullmatch(each.file.stem)]
+    named = [each for each in images if _LABEL_STUDIO.fullmatch(each.stem)]
     if not named:
         return None
     return f"{counted(len(named), 'mask')} of single labels, such as {named[0].name}", _JOIN_LABELS
@@ -38,7 +38,7 @@ def _label_studio(images: list[Found]) -> tuple[str, str] | None:
 def _labelme_folders(images: list[Found]) -> tuple[str, str] | None:
     stems: dict[Path, set[str]] = defaultdict(set)
     for each in images:
-        stems[each.file.parent].add(folded(each.file.stem))
+        stems[each.folder.path].add(folded(each.stem))
     folders = [folder for folder, held in stems.items() if held >= _LABELME]
     if not folders or 2 * len(folders) < len(stems):
         return None
@@ -52,11 +52,11 @@ def _labelme_folders(images: list[Found]) -> tuple[str, str] | None:
 
 def _same_ending(images: list[Found]) -> tuple[str, str] | None:
     """Files that hold classes and whose names are those of others with one ending behind them."""
-    keys = {folded(each.place.key) for each in images}
+    keys = {folded(each.key) for each in images}
     named: dict[str, list[Found]] = defaultdict(list)
     looked = images[:: max(1, len(images) // _CUT)]
     for each in looked:
-        key = folded(each.place.key)
+        key = folded(each.key)
         cuts = [cut for cut in range(max(1, len(key) - _LONGEST), len(key)) if key[:cut] in keys]
         # The shortest name that ends before a mark: not "1" of "10_mask", nor "a_x" of "a_x_mask".
         if cut := next((cut for cut in cuts if not key[cut].isalnum()), cuts[-1] if cuts else 0):
@@ -86,7 +86,7 @@ def _looks_like_masks(ending: str, those: list[Found]) -> tuple[str, str]:
 
 def _masks_alone(images: list[Found]) -> tuple[str, str] | None:
     """Files that are named as masks and hold classes, and no image beside them."""
-    words = [bool(without_mask_word(folded(e.place.key), among_images=True)[1]) for e in images]
+    words = [bool(without_mask_word(folded(e.key), among_images=True)[1]) for e in images]
     if not images or not all(words) or not all(holds_classes(e.file) for e in images[:3]):
         return None
     return (
@@ -95,22 +95,28 @@ def _masks_alone(images: list[Found]) -> tuple[str, str] | None:
     )
 
 
-def why_no_mask(image: Found, masks: dict[Path, Found], alone: bool) -> str:
-    """What to do about an image without a mask if masks are of single labels or objects.
+class UnpairedMasks:
+    """What masks that no rule pairs may be: looked through once, asked for each image."""
 
-    ``alone``: no other image shares the image's folder.
-    """
-    if any(_LABEL_STUDIO.fullmatch(mask.stem) for mask in masks):
-        return _JOIN_LABELS
-    beside = [m for m in masks.values() if folder_of(m) == folder_of(image)] if alone else []
-    if len(beside) > 1 and folder_of(image):
-        return (
-            f"{beside[0].file.parent} seems to hold a mask per object: merge them into one under "
-            f"the image's name (numpy.maximum.reduce, if there is one class)"
-        )
-    return ""
+    def __init__(self, images: list[Found], masks: list[Found]):
+        self._of_labels = any(_LABEL_STUDIO.fullmatch(mask.stem) for mask in masks)
+        self._images = Counter(folder_of(image) for image in images)
+        self._masks = Counter(folder_of(mask) for mask in masks)
+        self._where = {folder_of(mask): mask.folder.path for mask in masks}
+
+    def cure(self, image: Found) -> str:
+        """What to do about an image without a mask if masks are of single labels or objects."""
+        if self._of_labels:
+            return _JOIN_LABELS
+        folder = folder_of(image)
+        if folder and self._images[folder] == 1 and self._masks[folder] > 1:
+            return (
+                f"{self._where[folder]} seems to hold a mask per object: merge them into one under "
+                f"the image's name (numpy.maximum.reduce, if there is one class)"
+            )
+        return ""
 
 
 def folder_of(each: Found) -> str:
     """The folder that an image and its mask share, below those that were understood."""
-    return each.place.key.rpartition("/")[0]
+    return each.key.rpartition("/")[0]

@@ -43,6 +43,11 @@ class Item:
         return self._image_folder / self._image if self._image_folder else self._image
 
     @property
+    def image_folder(self) -> Path:
+        """Where the image lies."""
+        return self._image_folder or self._image.parent
+
+    @property
     def mask(self) -> Path | None:
         """The file of its mask."""
         return self._mask_folder / self._mask if self._mask_folder else self._mask

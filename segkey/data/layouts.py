@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -313,11 +313,6 @@ def _moved(files: list[Found], change: Callable[[Folder], Folder]) -> list[Found
     """The same files in folders that say something else."""
     new = {folder: change(folder) for folder in dict.fromkeys(each.folder for each in files)}
     return [Found(new[each.folder], each.file_name) for each in files]
-
-
-def below(folder: Path) -> Iterable[Path]:
-    """All files below a folder, in a fixed order."""
-    return Walk(folder)
 
 
 def hash_of(name: str) -> int:

@@ -152,29 +152,31 @@ class Survey:
             self.deep.add(item.name)
         if image and image.frames:
             self.images_paged.add(item.name)
-        if not item.mask:
+        if not item.has_mask:
             return
         self.masks += 1
+        file = item.mask
+        name = file.name
         try:
-            mask = header(item.mask)
+            mask = header(file)
         except SegkeyError as error:
-            self.unread.add(_with_reason(item.mask.name, item.mask, error))
-            self._without_header = item.mask
+            self.unread.add(_with_reason(name, file, error))
+            self._without_header = file
             return
         kind = kind_of(mask.mode, mask.bits)
-        self.kinds.setdefault(kind, Example()).add(item.mask.name)
+        self.kinds.setdefault(kind, Example()).add(name)
         if mask.frames:
-            self.paged.add(item.mask.name)
+            self.paged.add(name)
         if mask.format == "JPEG":
-            self.lossy.add(item.mask.name)
+            self.lossy.add(name)
         if kind == PALETTE:
-            self._palette(palette_colours(mask.palette).tobytes(), item.mask.name, set())
+            self._palette(palette_colours(mask.palette).tobytes(), name, set())
         if image:
             self._see_turned(image.turned, mask.turned, item.name)
             if upright_size(image) != upright_size(mask):
                 sizes = [f"{w}x{h}" for w, h in map(upright_size, (mask, image))]
                 why = f" (the mask is {sizes[0]}, its image {sizes[1]}{why_sizes_differ(item)})"
-                self.mismatched.add(item.mask.name + why)
+                self.mismatched.add(name + why)
 
     def _see_turned(self, image: int, mask: int, name: str) -> None:
         if image != mask:

@@ -57,7 +57,7 @@ def find(
     source = _by_layout(path, Path(masks) if masks else None, mask_suffix)
     if source.has_masks:
         source.labels = labels_beside(path.parent if is_list(path) else path)
-        shared = Path(os.path.commonpath([item.image.parent for item in source.items]))
+        shared = Path(os.path.commonpath({item.image_folder for item in source.items}))
         source.labels = source.labels or labels_beside(source.root) or labels_beside(shared)
         if source.labels and classes is None and (other := differing(path, source.labels)):
             source.add(

@@ -16,7 +16,8 @@ from segkey.data.decode import DEEP, decode
 from segkey.data.deep_colours import deep_values
 from segkey.data.file_header import header, upright_size
 from segkey.data.items import Item, Source
-from segkey.data.masks import COLOUR, PALETTE, RawMask, grey_of, kind_of, palette_colours, raw_mask
+from segkey.data.mask_pixels import counted_values, edges_of
+from segkey.data.masks import COLOUR, PALETTE, grey_of, kind_of, palette_colours, raw_mask
 from segkey.data.preparation import why_sizes_differ
 from segkey.errors import SegkeyError
 from segkey.system import distributed
@@ -198,7 +199,7 @@ class Survey:
                 self.unread.add(_with_reason(item.mask.name, item.mask, error))
             return
         self.read += 1
-        values, counts = _counted(raw)
+        values, counts = counted_values(raw.values)
         if len(values) > _MOST_COLOURS:
             order = np.argsort(counts)[::-1][:_MOST_COLOURS]
             values, counts = values[order], counts[order]
@@ -222,7 +223,7 @@ class Survey:
                 getattr(self, name).add(item.mask.name)
         if raw.kind == COLOUR and len(values) > _FEW_COLOURS:
             return
-        edges, soft = _edges(raw.values)
+        edges, soft = edges_of(raw.values)
         self.edges, self.soft = self.edges + edges, self.soft + soft
 
     def see_depth(self, item: Item) -> None:
@@ -248,35 +249,6 @@ def _least(a: int | None, b: int | None) -> int | None:
 
 def _most(a: int | None, b: int | None) -> int | None:
     return b if a is None else a if b is None else max(a, b)
-
-
-def _counted(raw: RawMask) -> tuple[np.ndarray, np.ndarray]:
-    """Values that occur, and their pixels."""
-    if raw.values.dtype == np.uint8:
-        counts = np.bincount(raw.values.reshape(-1), minlength=256)
-        values = np.flatnonzero(counts)
-        return values, counts[values]
-    return np.unique(raw.values, return_counts=True)
-
-
-def _edges(values: np.ndarray) -> tuple[int, int]:
-    """Pixels at edges, and those of them that lie between their neighbours or differ from all.
-
-    In masks of classes the second are at most 3 per cent of the first (CamVid, VOC, SBD); with
-    anti-aliased outlines, or once saved as JPEG, at least 30.
-    """
-    if min(values.shape) < 3:
-        return 0, 0
-    values = values[:1024, :1024]
-    c = values[1:-1, 1:-1]
-    row, column = (values[1:-1, :-2], values[1:-1, 2:]), (values[:-2, 1:-1], values[2:, 1:-1])
-    differs = [c != side for side in (*row, *column)]
-    edge = differs[0] | differs[1] | differs[2] | differs[3]
-    alone = differs[0] & differs[1] & differs[2] & differs[3]
-    ramp = np.zeros_like(edge)
-    for before, after in (row, column):
-        ramp |= ((before < c) & (c < after)) | ((before > c) & (c > after))
-    return int(edge.sum()), int((ramp | alone).sum())
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from segkey.data.items import Item
 from segkey.data.sources import find
 
 FILES = 2000  # images, and as many masks
-HELD, PEAK = 200, 550  # bytes per file; 136 and 425 for 200,000 files
+HELD, PEAK = 200, 550  # bytes per file; 136 and less than 425 for 200,000 files
 
 
 def test_a_file_takes_little_more_memory_than_its_name(tmp_path):

@@ -11,6 +11,24 @@ from segkey.data.survey_conclusions import Case, palettes_differ
 
 WARN, REFUSE = Severity.WARN, Severity.REFUSE
 _SHOWN = 12  # colours in one message
+_SURE, _MOST = 64, 256  # colours of classes
+
+
+_HOW_COLOURS = (
+    "give the class of each colour with --colors FILE: 'name red green blue' per line, class 0 "
+    "first (CVAT's labelmap.txt and a class_dict.csv are understood)"
+)
+_TOO_MANY = (
+    "so many colours are hardly classes: JPEG, lossy WebP or smooth outlines make them, or these "
+    "are photographs; export masks again as PNG of class numbers"
+)
+
+
+def _cure_of(count: int) -> str:
+    """What to do about so many colours; up to `_SURE` they are surely classes."""
+    if count > _MOST:
+        return _TOO_MANY
+    return _HOW_COLOURS if count <= _SURE else f"{_HOW_COLOURS}; or: {_TOO_MANY}"
 
 
 def colours(case: Case) -> None:
@@ -25,8 +43,7 @@ def colours(case: Case) -> None:
             REFUSE if most else WARN,
             f"{counted(kinds[COLOUR].count, 'mask')} of colours, not class numbers, such as "
             f"{kinds[COLOUR].name}: {_list_of(held)}",
-            "give the class of each colour with --colors FILE: 'name red green blue' per line, "
-            "class 0 first (CVAT's labelmap.txt and a class_dict.csv are understood)",
+            _cure_of(len(held)),
             named_later=not most,
         )
         return
@@ -69,6 +86,18 @@ def palettes(case: Case) -> None:
         "give the class of each colour with --colors FILE ('name red green blue' per line), or "
         "--map numbers if the numbers are right and only the colours differ",
     )
+
+
+def in_alpha(case: Case) -> None:
+    """Masks of one colour: their classes may be in the alpha channel, which is not read."""
+    seen = case.survey.in_alpha
+    if seen.count:
+        case.say(
+            REFUSE if 2 * seen.count >= case.survey.read else WARN,
+            f"{counted(seen.count, 'mask')} of one colour that differ in their alpha channel "
+            f"alone, such as {seen.name}: classes may be there, and it is not read",
+            "save that channel alone: PIL.Image.open(FILE).getchannel('A').save(FILE)",
+        )
 
 
 def transparent(case: Case) -> None:

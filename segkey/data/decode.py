@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from segkey.data.deep_colours import deep_values, is_deep_colour, lower_bytes
-from segkey.data.formats import formats
+from segkey.data.formats import formats, why_not_read
 from segkey.data.peculiarities import Peculiarities, has_frames, opened_tiff
 from segkey.errors import SegkeyError
 from segkey.system.files import open_regular
@@ -124,7 +124,7 @@ def decode(
     except Image.DecompressionBombError:
         raise too_large from None
     except UnidentifiedImageError:
-        raise SegkeyError(f"{path}: not an image that can be read{_why_not(path)}") from None
+        raise SegkeyError(f"{path}: not an image that can be read{why_not_read(path)}") from None
     except OSError as error:
         raise SegkeyError(
             f"{path}: {error.strerror or f'truncated or damaged ({error})'}".replace("\n", " ")
@@ -182,18 +182,6 @@ def _count_scans(path: Path) -> int:
         while part := file.read(1 << 20):
             count, last = count + (last + part).count(b"\xff\xda"), part[-1:]
     return count
-
-
-def _why_not(path: Path) -> str:
-    """What is known of a file that Pillow does not know."""
-    with open_regular(path, follow=True) as file:
-        head = file.read(12)
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return (
-            ": a TIFF of more than four bands, or of a kind that Pillow does not decode; save "
-            "three bands of 8 or 16 bits"
-        )
-    return ": HEIC; pip install pillow-heif" if head[4:8] == b"ftyp" else ""
 
 
 def load_image(

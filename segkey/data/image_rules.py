@@ -30,14 +30,35 @@ def sizes(case: Case) -> None:
         case.say(
             REFUSE if 2 * other.count >= case.survey.masks else WARN,
             f"{counted(other.count, 'mask')} of another size than the image, such as {other.name}",
-            "give masks of the images' own sizes; these images are left out",
+            "give masks of the images' own sizes (resized by nearest neighbour); these images are "
+            "left out",
             named_later=True,
         )
 
 
+def pages(case: Case) -> None:
+    """Masks of several pages or frames."""
+    paged = case.survey.paged
+    if paged.count:
+        case.say(
+            WARN,
+            f"{counted(paged.count, 'mask')} of several frames or pages, such as {paged.name}: "
+            f"only the first is used",
+            "save each page as a file of its own, under its image's name",
+        )
+
+
 def judge_images(case: Case) -> None:
-    """The range of images of more than 8 bits."""
+    """Images that cannot be read, and those of several pages; the range of those beyond 8 bits."""
     survey, source = case.survey, case.source
+    if survey.images_paged.count:
+        case.say(
+            WARN,
+            f"{counted(survey.images_paged.count, 'image')} of several frames or pages, such as "
+            f"{survey.images_paged.name}: only the first is used",
+            "save each page as a file of its own",
+            named_later=True,
+        )
     if survey.damaged.count:
         case.say(
             WARN,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
+from segkey.data.found import Found
 from segkey.data.reading import PLAIN, Reading
 from segkey.errors import SegkeyError
 
@@ -11,9 +12,8 @@ SPLITS = ("train", "val", "test")
 ALL = "all"  # the one split of images that are not dealt out
 
 
-@dataclass(frozen=True, slots=True)  # there may be a million
 class Item:
-    """One image.
+    """One image; there may be a million, so paths are made when they are asked for.
 
     Attributes:
         name: a path relative to the source, with ``/``. It is stored in shards, where all who get
@@ -22,10 +22,56 @@ class Item:
         dealt_as: what is hashed to deal the image into a split, if that is not the name.
     """
 
-    name: str
-    image: Path
-    mask: Path | None
-    dealt_as: str = ""
+    __slots__ = ("_image", "_image_folder", "_mask", "_mask_folder", "dealt_as", "name")
+
+    def __init__(self, name: str, image: Path, mask: Path | None, dealt_as: str = ""):
+        self.name, self.dealt_as = name, dealt_as
+        self._image_folder, self._image = None, image
+        self._mask_folder, self._mask = None, mask
+
+    @classmethod
+    def found(cls, name: str, image: Found, mask: Found | None = None) -> "Item":
+        """An item of files whose folders are held once for all of their files."""
+        item = cls(name, image.file_name, mask and mask.file_name)
+        item._image_folder = image.folder.path
+        item._mask_folder = mask and mask.folder.path
+        return item
+
+    @property
+    def image(self) -> Path:
+        """The file of the image."""
+        return self._image_folder / self._image if self._image_folder else self._image
+
+    @property
+    def image_folder(self) -> Path:
+        """Where the image lies."""
+        return self._image_folder or self._image.parent
+
+    @property
+    def mask(self) -> Path | None:
+        """The file of its mask."""
+        return self._mask_folder / self._mask if self._mask_folder else self._mask
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask."""
+        return self._mask is not None
+
+    def named(self, name: str, dealt_as: str) -> "Item":
+        """The same files under another name."""
+        return Item(name, self.image, self.mask, dealt_as)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Item) and self._all() == other._all()
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return f"Item({self.name!r}, {self.image!r}, {self.mask!r})"
+
+    def _all(self) -> tuple:
+        return self.name, self.image, self.mask, self.dealt_as
 
 
 @dataclass(frozen=True)
@@ -117,7 +163,7 @@ class Source:
     @property
     def has_masks(self) -> bool:
         """Whether any image has a mask."""
-        return any(item.mask for items in self.splits.values() for item in items)
+        return any(item.has_mask for items in self.splits.values() for item in items)
 
     @property
     def items(self) -> list[Item]:

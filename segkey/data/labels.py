@@ -26,6 +26,7 @@ FILES = (
     "_classes.csv",
     "class_dict.csv",
     "class_dict_seg.csv",
+    "class_mapping.csv",
     "label_colors.txt",
     "objectInfo150.txt",
 )
@@ -33,6 +34,7 @@ _VOID_NAMES = {"__ignore__", "_ignore_", "ignore", "void", "unlabeled", "unlabel
 _HEX = re.compile(r"#([0-9a-fA-F]{6})")
 _NUMBER_WORDS = {"pixel value", "value", "idx", "id", "index", "class id", "class_id", "number"}
 _NAME_WORDS = {"class", "name", "label", "classes", "class name", "class_name", "classname"}
+_COLOUR_WORDS = {"class_color", "class_colour", "color", "colour", "rgb", "hex"}
 _HINT = (
     "write 1 to 255 different names of at most 200 printable characters, one per line, class 0 "
     "first; or 'name red green blue' on each line, for --colors"
@@ -71,9 +73,11 @@ def read_labels(file: Path, given: bool = False) -> Labels:
     """
     try:
         text = read_given_text(file) if given else read_text(file, limit=1 << 20, follow=True)
+    except UnicodeDecodeError:
+        raise _refuse(file, "it is not UTF-8 text", "save it as UTF-8; " + _HINT) from None
     except ValueError:
         raise _refuse(file) from None
-    lines = [line.strip() for line in text.rstrip().splitlines()]
+    lines = _unquoted([line.strip() for line in text.rstrip().splitlines()])
     for understand in (_json_or_yaml, _cvat, _table, _coloured, _numbered, _plain):
         if found := understand(file, lines):
             return found
@@ -117,8 +121,16 @@ def _refuse(file: Path, why: str = "", hint: str = _HINT) -> SegkeyError:
     return SegkeyError(f"{file} is not a list of classes{why and f': {why}'}", hint)
 
 
+def _unquoted(lines: list[str]) -> list[str]:
+    """Lines without quotes and commas around them, if all have them, as in a list in a program."""
+    quoted = [re.fullmatch(r"""(["'])([^"']*)\1,?""", line) for line in lines]
+    return [match[2].strip() for match in quoted] if all(quoted) else lines
+
+
 def _checked(file: Path, names: list[str]) -> tuple[str, ...]:
-    if not 0 < len(names) < 256 or not all(map(NAME.fits, names)) or len(set(names)) < len(names):
+    if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):
+        raise _refuse(file, f"'{twice[:40]}' stands there twice", "give each class its own name")
+    if not 0 < len(names) < 256 or not all(map(NAME.fits, names)):
         raise _refuse(file)
     return tuple(names)
 
@@ -127,8 +139,11 @@ def _json_or_yaml(file: Path, lines: list[str]) -> None:
     """Refused by name: what these files call names differs from tool to tool."""
     if lines and (lines[0][:1] in "{[<" or file.suffix.lower() in (".json", ".xml")):
         raise _refuse(file, "it is JSON or XML", "write its names into a text file, one per line")
-    if file.suffix.lower() in (".yaml", ".yml") or any(
-        re.match(r"(names|nc|train):", x) for x in lines
+    listed = all(line.startswith("- ") for line in lines) and bool(lines)
+    if (
+        listed
+        or file.suffix.lower() in (".yaml", ".yml")
+        or any(re.match(r"(names|nc|train):", x) for x in lines)
     ):
         raise _refuse(file, "it is YAML", "write its names into a text file, one per line")
 
@@ -170,16 +185,34 @@ def _table(file: Path, lines: list[str]) -> Labels | None:
         coloured = [(row[name], [row[n] for n in parts]) for row in rows]
         return _of_colours(file, coloured, "a table of colours")
     number = next((n for n, title in enumerate(titles) if title in _NUMBER_WORDS), None)
+    shown = next((n for n, title in enumerate(titles) if title in _COLOUR_WORDS), None)
+    if number is None and shown is not None:  # V7 Darwin's class_mapping.csv
+        return _of_cells(file, [(row[name], (row + [""] * shown)[shown]) for row in rows])
     if number is None:
         raise _refuse(file, f"its titles are {', '.join(titles)}", _HINT)
     return _of_values(file, [(row[number], row[name]) for row in rows])
+
+
+def _of_cells(file: Path, rows: list[tuple[str, str]]) -> Labels:
+    """Names beside cells of a colour, ``250 50 83`` or ``#fa3253``, or of a grey value."""
+    if all(cell.isdigit() for _, cell in rows):
+        return _of_values(file, [(cell, name) for name, cell in rows])
+    spelled = [(name, _HEX.sub(_decimal, cell)) for name, cell in rows]
+    split = [(name, re.findall(r"\d+", cell)) for name, cell in spelled]
+    if bad := next((name for name, parts in split if len(parts) != 3), None):
+        raise _refuse(file, f"'{bad[:40]}' has no colour of red, green and blue")
+    return _of_colours(file, split, "a table of colours")
+
+
+def _decimal(colour: re.Match) -> str:
+    return " ".join(map(str, bytes.fromhex(colour[1])))
 
 
 def _coloured(file: Path, lines: list[str]) -> Labels | None:
     """``name r g b``, ``r g b name`` or ``name #rrggbb`` on each line."""
     found = []
     for line in (line for line in lines if line and not line.startswith("# ")):
-        line = _HEX.sub(lambda m: " ".join(str(b) for b in bytes.fromhex(m[1])), line)
+        line = _HEX.sub(_decimal, line)
         words = [word for word in re.split(r"[\s,;:()\[\]]+", line) if word]
         numbers = [word.isdigit() for word in words]
         if len(words) < 4 or not (all(numbers[-3:]) or all(numbers[:3])):
@@ -193,11 +226,19 @@ def _coloured(file: Path, lines: list[str]) -> Labels | None:
 
 
 def _numbered(file: Path, lines: list[str]) -> Labels | None:
-    """``0 background``, ``0: background`` or ``0,background`` on each line."""
-    rows = [re.fullmatch(r"(-?\d+)\s*[\s,:;=]\s*(\S.*)", line) for line in lines if line]
-    if not rows or not all(rows):
+    """``0 background``, ``0: background``, ``0,background`` or ``background=0`` on each line."""
+    kept = [line for line in lines if line]
+    rows = [re.fullmatch(r"(-?\d+)\s*[\s,:;=]\s*(\S.*)", line) for line in kept]
+    if rows and all(rows):
+        return _of_values(file, [(row[1], row[2]) for row in rows])
+    rows = [re.fullmatch(r"(\S.*?)\s*[\s,:;=]\s*(-?\d+)", line) for line in kept]
+    if len(rows) < 2 or not all(rows):
         return None
-    return _of_values(file, [(row[1], row[2]) for row in rows])
+    # "lane 1" and "lane 2" are names; "road 0" and "car 1" are names and their numbers.
+    names = {row[1] for row in rows}
+    marked = all(re.search(r"[,:;=]\s*-?\d+$", line) for line in kept)
+    counts = [int(row[2]) for row in rows] == list(range(len(rows))) and len(names) == len(rows)
+    return _of_values(file, [(row[2], row[1]) for row in rows]) if marked or counts else None
 
 
 def _plain(file: Path, lines: list[str]) -> Labels:
@@ -207,6 +248,11 @@ def _plain(file: Path, lines: list[str]) -> Labels:
     if lines and lines[0] == "__ignore__":
         names = _checked(file, lines[1:])
         return Labels(file, names, notes=("labelme's __ignore__ is void",))
+    if "" in lines:
+        hint = "take it out, or write the name of the class with that number"
+        raise _refuse(file, f"line {lines.index('') + 1} is empty", hint)
+    if len(lines) > 1 and lines[0].isdigit() and int(lines[0]) == len(lines) - 1:
+        raise _refuse(file, f"its first line, {lines[0]}, counts the others", "take that line out")
     return Labels(file, _checked(file, lines))
 
 

@@ -8,18 +8,19 @@ import hashlib
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
-from segkey.data import formats
-from segkey.data.found import Found
+from segkey.data.formats import is_image_file
+from segkey.data.found import Folder, Found, prefix_of
 from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
-from segkey.data.name_roles import ASIDE, IMAGE, MASK, Place, place_of, understood
+from segkey.data.likely_masks import say_masks_elsewhere
+from segkey.data.name_roles import ASIDE, IMAGE, MASK, understood
 from segkey.data.not_images import Others
-from segkey.data.pairing import Masks, masks_among, say_masks_elsewhere, say_twins
+from segkey.data.pairing import Masks, masks_among, say_twins
 from segkey.data.unpaired import say_unpaired
-from segkey.data.walking import Walk
+from segkey.data.walking import Walk, files_outside
 from segkey.errors import SegkeyError
 
 NO_MASKS = "none"  # of --masks: all are pictures
@@ -47,33 +48,30 @@ def find_folder(path: Path, masks: Path | None, mask_suffix: str | None = None) 
 def _single_image(path: Path, masks: Path | None, mask_suffix: str | None) -> Source:
     source = Source(path.parent, "a single image", {ALL: [Item(path.name, path, None)]})
     if masks:
-        image = Found(path.name, path, Place(None, None, path.stem))
-        found = Masks(_found_in(masks), mask_suffix).pair([image], source, str(masks))
+        image = Found(Folder(path.parent, "", None, None, ""), path.name)
+        (found,) = Masks(_found_in(masks), mask_suffix).pair([image], source, str(masks))
         if not found:
             raise SegkeyError(
                 f"{path.name} has no mask in {masks}", "masks have the image's name, as PNG"
             )
-        source.splits[ALL] = [Item(path.name, path, found[path.name])]
+        source.splits[ALL] = [Item(path.name, path, found.file)]
     return source
 
 
 def _found_in(masks: Path) -> list[Found]:
     """The images below a folder of masks, by what lies below it."""
-    files = (file for file in Walk(masks) if formats.is_image(file.suffix))
-    return [_found(file, masks) for file in files]
+    return [
+        Found(folder, name)
+        for path, names in Walk(masks).folders()
+        for folder in (Folder.below(path, masks),)
+        for name in names
+        if is_image_file(name)
+    ]
 
 
-def _found(file: Path, folder: Path, top: Path | None = None) -> Found:
-    """A file with its name below ``folder``; what its path says begins at ``top``."""
-    inside = top if top and file.is_relative_to(top) else folder
-    place = place_of(PurePath(file.relative_to(inside)))
-    return Found(file.relative_to(folder).as_posix(), file, place)
-
-
-def _wrappers(files: list[Path], folder: Path) -> list[str]:
+def _wrappers(holding: list[Path], base: Path) -> list[str]:
     """Folders that hold all images and say nothing, as archives have them at their top."""
-    holding = {file.parent for file in files if formats.is_image(file.suffix)}
-    inside = [each.relative_to(folder).parts for each in holding]
+    inside = [each.relative_to(base).parts for each in holding]
     shared = os.path.commonprefix(inside) if inside else ()
     return list(itertools.takewhile(lambda part: understood(part) is None, shared))
 
@@ -95,6 +93,7 @@ class _Search:
         self._look_through()
         source = Source(self._root(), "a folder of images", {})
         self.others.tell(source, bool(self.masks))
+        every = self.images
         self._leave_out_loose(source)
         if self.masks or self.given:
             source.kind += " with masks"
@@ -102,19 +101,29 @@ class _Search:
         self._name_unused(source)
         if not (self.masks or self.given or self.pictures_only):
             say_twins(self.images, source)
-            say_masks_elsewhere(self.images, source)
+            say_masks_elsewhere(every, source)
             say_unpaired(self.images, source)
             if not self.others.holds_annotations:
                 self._say_empty_masks(source)
+        if self.masks and not (every or self.given):
+            source.add(
+                Severity.REFUSE,
+                f"{counted(len(self.masks), 'mask')}, such as {self.masks[0].name}, and no images",
+                "give the folder that holds images and masks, or --masks none to take all files as "
+                "images",
+            )
         return source
 
     def _look_through(self) -> None:
         walk = Walk(self.path)
-        given = self.given.resolve() if self.given else None
-        files = [f for f in walk if not (given and f.resolve().is_relative_to(given))]
-        self.top = self.path.joinpath(*_wrappers(files, self.path))
-        for file in files:
-            self._sort_in(file)
+        folders = list(walk.folders())
+        if self.given:
+            given = self.given.resolve()
+            folders = [(path, files_outside(path, names, given)) for path, names in folders]
+        holding = [path for path, names in folders if any(map(is_image_file, names))]
+        self.top = self.path.joinpath(*_wrappers(holding, self.path))
+        for path, names in folders:
+            self._sort_in(Folder.below(path, self.path, self.top), names)
         self.others.again = walk.again
         if self.given:
             self.aside, self.masks = self.aside + self.masks, _found_in(self.given)
@@ -123,21 +132,21 @@ class _Search:
             self.masks += _found_in(beside)
         if not self.pictures_only:
             among = masks_among(self.images, self.suffix)
-            taken = {each.file for each in among}
-            self.images = [each for each in self.images if each.file not in taken]
+            taken = set(among)
+            self.images = [each for each in self.images if each not in taken]
             self.masks += among
             self.among = among
 
-    def _sort_in(self, file: Path) -> None:
-        found = _found(file, self.path, self.top)
-        if found.place.role == ASIDE:
-            self.aside.append(found)
-        elif not formats.is_image(file.suffix):
-            self.others.add(file)
-        elif self.pictures_only or found.place.role in (None, IMAGE):
-            self.images.append(found)
-        else:
-            self.masks.append(found)
+    def _sort_in(self, folder: Folder, names: list[str]) -> None:
+        seen = self.pictures_only or folder.role in (None, IMAGE)
+        files = self.images if seen else self.masks
+        for name in names:
+            if folder.role == ASIDE:
+                self.aside.append(Found(folder, name))
+            elif is_image_file(name):
+                files.append(Found(folder, name))
+            else:
+                self.others.add(folder.path / name)
 
     def _beside(self) -> list[Path]:
         """Folders of masks beside a folder that is called ``images``."""
@@ -156,7 +165,7 @@ class _Search:
 
         So "data" and "data/images" are dealt out alike.
         """
-        tops = {each.file.relative_to(self.path).parts[0] for each in self.images}
+        tops = _tops(self.images, self.path)
         tops = {top for top in tops if understood(top) == (None, IMAGE)} if self.images else set()
         if (self.path / "images").is_dir():
             return self.path / "images"
@@ -166,24 +175,23 @@ class _Search:
         """Images beside folders of images, or beside those of splits, belong to none of them."""
 
         def is_top(inside: list[Found]) -> bool:  # deeper, it is an album's own name
-            parts = {each.file.relative_to(self.path).parts[0] for each in inside}
-            return any(understood(part) for part in parts)
+            return any(understood(part) for part in _tops(inside, self.path))
 
         for known, where in (
-            (lambda place: place.role == IMAGE, "folders of images"),
-            (lambda place: place.split is not None, "folders of splits"),
+            (lambda folder: folder.role == IMAGE, "folders of images"),
+            (lambda folder: folder.split is not None, "folders of splits"),
         ):
-            inside = [each for each in self.images if known(each.place)]
-            loose = [each for each in self.images if not known(each.place)]
+            inside = [each for each in self.images if known(each.folder)]
+            loose = [each for each in self.images if not known(each.folder)]
             if not inside or not loose or self.pictures_only:
                 continue
             if not (self.masks or is_top(inside)):  # albums, one of which is called 'test'
-                if any(each.place.split for each in inside):
+                if any(each.folder.split for each in inside):
                     source.note(
                         f"{counted(len(inside), 'image')} in folders named as splits, such as "
                         f"{inside[0].name}, taken with the others: deeper folders are albums"
                     )
-                self.images = [replace(i, place=replace(i.place, split=None)) for i in self.images]
+                self.images = _moved(self.images, lambda folder: replace(folder, split=None))
                 continue
             masks = f"if they are masks, give --masks {loose[0].file.parent}; otherwise "
             source.add(
@@ -196,36 +204,35 @@ class _Search:
             self.images = inside
 
     def _divide(self, source: Source) -> None:
-        splits = defaultdict(list)
-        for each in self.images:
-            name = each.file
-            name = name.relative_to(source.root if name.is_relative_to(source.root) else self.path)
-            splits[each.place.split or ALL].append(Found(name.as_posix(), each.file, each.place))
-        every = [each for found in splits.values() for each in found]
-        masks: dict[str, Path] = {}
-        with_masks = self.masks or self.given
-        if with_masks:
-            masks = self._paired(every, splits, source)
-        for split in (*SPLITS, ALL):
-            items = [
-                Item(each.name, each.file, masks.get(each.name))
-                for each in splits.get(split, ())
-                if not with_masks or each.name in masks
-            ]
-            if items:
-                source.splits[split] = sorted(items, key=lambda item: item.name)
-        self.used = set(masks.values())
+        def from_root(folder: Folder) -> Folder:
+            inside = folder.path.is_relative_to(source.root)
+            prefix = prefix_of(folder.path, source.root if inside else self.path)
+            return replace(folder, prefix=prefix)
 
-    def _paired(
-        self, every: list[Found], splits: dict[str, list[Found]], source: Source
-    ) -> dict[str, Path]:
-        """Masks by the names of images; a split that has none is left out as one."""
-        index = Masks(self.masks, self.suffix)
-        masks = index.pair(every, source, self._where())
-        bare = [s for s, found in splits.items() if not any(each.name in masks for each in found)]
-        if masks and bare:
+        self.images = _moved(self.images, from_root)
+        with_masks = bool(self.masks or self.given)
+        masks = [None] * len(self.images)
+        if with_masks:
+            masks = self._paired(source)
+        splits: dict[str, list[Item]] = defaultdict(list)
+        for each, mask in zip(self.images, masks, strict=True):
+            if mask or not with_masks:
+                splits[each.folder.split or ALL].append(Item.found(each.name, each, mask))
+        for split in (*SPLITS, ALL):
+            if items := splits.get(split):
+                source.splits[split] = sorted(items, key=lambda item: item.name)
+        self.used = set(filter(None, masks))
+
+    def _paired(self, source: Source) -> list[Found | None]:
+        """The mask of each image; a split that has none is left out as one."""
+        masks = Masks(self.masks, self.suffix).pair(self.images, source, self._where())
+        splits = [each.folder.split or ALL for each in self.images]
+        having = {split for split, mask in zip(splits, masks, strict=True) if mask}
+        bare = [split for split in dict.fromkeys(splits) if split not in having]
+        if having and bare:
             for split in bare:
-                names = {each.name for each in splits[split]}
+                of_it = zip(self.images, splits, strict=True)
+                names = {each.name for each, its in of_it if its == split}
                 source.problems = [each for each in source.problems if each.name not in names]
                 source.add(
                     Severity.WARN,
@@ -239,7 +246,7 @@ class _Search:
         """Where masks were looked for, in words."""
         if self.given:
             return str(self.given)
-        folders = {each.file.parent for each in self.masks}
+        folders = {each.folder.path for each in self.masks}
         tops = {
             next((p for p in (f, *f.parents) if (understood(p.name) or (0, 0))[1] == MASK), f)
             for f in folders
@@ -260,8 +267,8 @@ class _Search:
     def _name_unused(self, source: Source) -> None:
         groups: dict[Path, list[Path]] = defaultdict(list)
         for each in self.masks:
-            if each.file not in self.used:
-                groups[self._top(each.file)].append(each.file)
+            if each not in self.used:
+                groups[self._top(each.folder.path)].append(each.file)
         for folder, files in itertools.islice(groups.items(), 5):
             source.note(
                 f"{counted(len(files), 'mask')} without an image in {folder}, such as "
@@ -269,71 +276,43 @@ class _Search:
             )
         if self.aside:
             why = "--masks names another folder" if self.given else "not masks of classes"
-            source.note(
+            without = not (self.given or self.masks)
+            source.add(
+                Severity.WARN if without else Severity.NOTE,
                 f"{counted(len(self.aside), 'file')} not used, such as {self.aside[0].name}: {why}",
                 "" if self.given else "--masks FOLDER takes another folder of masks",
             )
         self._say_where_masks_lie(source)
 
     def _say_where_masks_lie(self, source: Source) -> None:
-        among = [each for each in getattr(self, "among", ()) if each.file in self.used]
+        among = [each for each in getattr(self, "among", ()) if each in self.used]
         if among:
             source.note(
                 f"{counted(len(among), 'mask')} among the images, such as {among[0].name}",
                 "--masks none takes all files as images",
             )
 
-    def _top(self, file: Path) -> Path:
-        """The folder of masks that a mask lies in."""
+    def _top(self, path: Path) -> Path:
+        """The folder of masks that the folder of a mask lies in."""
         if self.given:
             return self.given
-        for folder in file.parents:
+        for folder in (path, *path.parents):
             if (understood(folder.name) or (0, 0))[1] == MASK:
                 return folder
-        return file.parent
+        return path
 
 
-def find_pictures_below(path: Path, leave_out: Path | None = None) -> Source:
-    """Images to predict in a folder, in its ``images/``; masks are left out.
-
-    Args:
-        path: the folder.
-        leave_out: a folder whose files are not taken: predictions are no input.
-    """
-    root = path / "images" if (path / "images").is_dir() else path
-    source = Source(root, "a folder of images", {ALL: []})
-    others, skipped, walk = Others(root), 0, Walk(root)
-    hidden = leave_out.resolve() if leave_out else None
-    for file in walk:
-        place = place_of(PurePath(file.relative_to(root)))
-        if hidden and file.resolve().is_relative_to(hidden):
-            skipped += 1
-        elif not formats.is_image(file.suffix):
-            others.add(file)
-        elif place.role in (MASK, ASIDE):
-            others.masks += 1
-        else:
-            source.splits[ALL].append(Item(file.relative_to(root).as_posix(), file, None))
-    others.again = walk.again
-    source.splits[ALL].sort(key=lambda item: item.name)
-    others.tell(source, with_masks=True)
-    beside = [f.name for f in sorted(path.iterdir()) if root != path and formats.is_image(f.suffix)]
-    if beside:
-        source.add(
-            Severity.WARN,
-            f"{counted(len(beside), 'image')} beside {root} not taken, such as {beside[0]}",
-            f"give {root} or the images themselves",
-        )
-    if skipped:
-        source.note(
-            f"{counted(skipped, 'file')} in {leave_out}, where masks are written, not taken"
-        )
-    return source
+def _tops(files: list[Found], base: Path) -> set[str]:
+    """The first folders below ``base`` of some files, or the files themselves if they lie there."""
+    folders = dict.fromkeys(each.folder for each in files)
+    inside = {folder: folder.path.relative_to(base).parts for folder in folders}
+    return {(inside[each.folder] or (each.file_name,))[0] for each in files}
 
 
-def below(folder: Path) -> Iterable[Path]:
-    """All files below a folder, in a fixed order."""
-    return Walk(folder)
+def _moved(files: list[Found], change: Callable[[Folder], Folder]) -> list[Found]:
+    """The same files in folders that say something else."""
+    new = {folder: change(folder) for folder in dict.fromkeys(each.folder for each in files)}
+    return [Found(new[each.folder], each.file_name) for each in files]
 
 
 def hash_of(name: str) -> int:

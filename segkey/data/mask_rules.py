@@ -8,10 +8,10 @@ from collections import Counter
 
 import numpy as np
 
-from segkey.data.colour_rules import colours, palettes, transparent
-from segkey.data.image_rules import sizes, turned
+from segkey.data.colour_rules import colours, in_alpha, palettes, transparent
+from segkey.data.image_rules import pages, sizes, turned
 from segkey.data.items import Severity, counted
-from segkey.data.masks import COLOUR, EIGHT_BITS, FOUR_BITS, ONE_BIT, PALETTE, TWO_BITS
+from segkey.data.masks import COLOUR, EIGHT_BITS, FOUR_BITS, NEGATIVE, ONE_BIT, PALETTE, TWO_BITS
 from segkey.data.reading import VOID
 from segkey.data.survey_conclusions import Case
 
@@ -26,6 +26,7 @@ def judge(case: Case) -> None:
     """All rules about masks, the gravest first."""
     for rule in (
         _unread,
+        in_alpha,
         colours,
         palettes,
         _cityscapes,
@@ -42,6 +43,7 @@ def judge(case: Case) -> None:
         transparent,
         turned,
         sizes,
+        pages,
     ):
         rule(case)
 
@@ -119,6 +121,16 @@ def _values_beyond(case: Case) -> None:
             f"or --map {VOID}=CLASS",
         )
         return
+    if set(beyond) == {NEGATIVE}:
+        below = (
+            f", or less than 0, which is read as {NEGATIVE}" if case.survey.negative.count else ""
+        )
+        case.say(
+            REFUSE if 2 * most >= case.survey.read else WARN,
+            f"masks hold {NEGATIVE}{below}, such as {first}",
+            f"give --map {NEGATIVE}=void if it is void, or --map {NEGATIVE}=CLASS",
+        )
+        return
     known = f"{len(case.names)} classes are named" if case.names else "masks hold classes 0 to 254"
     values = ", ".join(map(str, sorted(beyond)[:_SHOWN]))
     more = f" and {len(beyond) - _SHOWN} more" if len(beyond) > _SHOWN else ""
@@ -145,13 +157,8 @@ def _map_for(case: Case) -> str:
     pairs = [(value, number) for number, value in enumerate(levels) if value != number]
     told = " ".join(f"--map {value}={number}" for value, number in pairs)
     step = int(np.gcd.reduce(levels))
-    if (
-        case.survey
-        and VOID in case.values()
-        and step > 1
-        and VOID % step == 0
-        and VOID not in levels
-    ):
+    near = step > 1 and abs(VOID - round(VOID / step) * step) <= 1  # 127 is half of 255
+    if near and VOID in case.values() and VOID not in levels:
         told += f" (and --map {VOID}={len(levels)} if {VOID} is a class, not void)"
     return f"if each value is a class, give {told}" if pairs else ""
 

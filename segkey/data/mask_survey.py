@@ -16,7 +16,8 @@ from segkey.data.decode import DEEP, decode
 from segkey.data.deep_colours import deep_values
 from segkey.data.file_header import header, upright_size
 from segkey.data.items import Item, Source
-from segkey.data.masks import COLOUR, PALETTE, RawMask, grey_of, kind_of, palette_colours, raw_mask
+from segkey.data.mask_pixels import counted_values, edges_of
+from segkey.data.masks import COLOUR, PALETTE, grey_of, kind_of, palette_colours, raw_mask
 from segkey.data.preparation import why_sizes_differ
 from segkey.errors import SegkeyError
 from segkey.system import distributed
@@ -28,6 +29,9 @@ _TASK = 32  # images per task
 _IN_WORKERS = 2000  # images; starting processes for fewer takes longer than looking
 _MOST_COLOURS = 4096  # that are counted one by one; more are no classes
 _MOST_PALETTES = 256
+_FEW_COLOURS = 256  # more are a photograph, or outlines that were smoothed or compressed
+_EXAMPLES = ("lossy", "transparent", "in_alpha", "negative", "paged", "images_paged")
+_EXAMPLES += ("deep", "unread", "damaged", "mismatched")
 
 
 @dataclass
@@ -66,7 +70,9 @@ class Survey:
             and JPEG make them.
         grey_colours: whether all colour masks have equal channels.
         lossy: masks in JPEG files.
-        transparent: masks with transparent pixels.
+        transparent, in_alpha, negative: masks with transparent pixels, those whose pixels differ in
+            alpha alone, those with negative numbers.
+        paged, images_paged: masks, and images, of several pages or frames.
         turned: images by EXIF data that only the image (``image``), only the mask, or both have.
         deep: images of more than 8 bits; ``low`` and ``high`` are their extreme values.
         unread, damaged: masks, and images, that cannot be read.
@@ -89,6 +95,10 @@ class Survey:
     grey_colours: bool = True
     lossy: Example = field(default_factory=Example)
     transparent: Example = field(default_factory=Example)
+    in_alpha: Example = field(default_factory=Example)
+    negative: Example = field(default_factory=Example)
+    paged: Example = field(default_factory=Example)
+    images_paged: Example = field(default_factory=Example)
     turned: dict[str, Example] = field(default_factory=dict)
     deep: Example = field(default_factory=Example)
     low: int | None = None
@@ -113,7 +123,7 @@ class Survey:
                 mine.setdefault(key, Example()).add(example.name, example.count)
         for key, palette in other.palettes.items():
             self._palette(key, palette.seen.name, palette.used, palette.seen.count)
-        for name in ("lossy", "transparent", "deep", "unread", "damaged", "mismatched"):
+        for name in _EXAMPLES:
             theirs = getattr(other, name)
             getattr(self, name).add(theirs.name, theirs.count)
         self.grey_colours = self.grey_colours and other.grey_colours
@@ -136,32 +146,38 @@ class Survey:
         self.images += 1
         try:
             image = header(item.image)
-        except SegkeyError:
+        except SegkeyError as error:
             image = None
-            self.damaged.add(item.name)
+            self.damaged.add(_with_reason(item.name, item.image, error))
         if image and image.deep:
             self.deep.add(item.name)
-        if not item.mask:
+        if image and image.frames:
+            self.images_paged.add(item.name)
+        if not item.has_mask:
             return
         self.masks += 1
+        file = item.mask
+        name = file.name
         try:
-            mask = header(item.mask)
-        except SegkeyError:
-            self.unread.add(item.mask.name)
-            self._without_header = item.mask
+            mask = header(file)
+        except SegkeyError as error:
+            self.unread.add(_with_reason(name, file, error))
+            self._without_header = file
             return
         kind = kind_of(mask.mode, mask.bits)
-        self.kinds.setdefault(kind, Example()).add(item.mask.name)
+        self.kinds.setdefault(kind, Example()).add(name)
+        if mask.frames:
+            self.paged.add(name)
         if mask.format == "JPEG":
-            self.lossy.add(item.mask.name)
+            self.lossy.add(name)
         if kind == PALETTE:
-            self._palette(palette_colours(mask.palette).tobytes(), item.mask.name, set())
+            self._palette(palette_colours(mask.palette).tobytes(), name, set())
         if image:
             self._see_turned(image.turned, mask.turned, item.name)
             if upright_size(image) != upright_size(mask):
                 sizes = [f"{w}x{h}" for w, h in map(upright_size, (mask, image))]
                 why = f" (the mask is {sizes[0]}, its image {sizes[1]}{why_sizes_differ(item)})"
-                self.mismatched.add(item.mask.name + why)
+                self.mismatched.add(name + why)
 
     def _see_turned(self, image: int, mask: int, name: str) -> None:
         if image != mask:
@@ -178,12 +194,12 @@ class Survey:
         """Look at the pixels of a mask."""
         try:
             raw = raw_mask(item.mask)
-        except SegkeyError:
+        except SegkeyError as error:
             if item.mask != self._without_header:  # counted already
-                self.unread.add(item.mask.name)
+                self.unread.add(_with_reason(item.mask.name, item.mask, error))
             return
         self.read += 1
-        values, counts = _counted(raw)
+        values, counts = counted_values(raw.values)
         if len(values) > _MOST_COLOURS:
             order = np.argsort(counts)[::-1][:_MOST_COLOURS]
             values, counts = values[order], counts[order]
@@ -202,9 +218,12 @@ class Survey:
                 self.shades[split][colour] += pixels
         if raw.kind == COLOUR:
             self.grey_colours = self.grey_colours and grey_of(raw.values) is not None
-        if raw.transparent:
-            self.transparent.add(item.mask.name)
-        edges, soft = _edges(raw.values)
+        for name in ("transparent", "in_alpha", "negative"):
+            if getattr(raw, name):
+                getattr(self, name).add(item.mask.name)
+        if raw.kind == COLOUR and len(values) > _FEW_COLOURS:
+            return
+        edges, soft = edges_of(raw.values)
         self.edges, self.soft = self.edges + edges, self.soft + soft
 
     def see_depth(self, item: Item) -> None:
@@ -219,41 +238,17 @@ class Survey:
             self.low, self.high = _least(self.low, int(low)), _most(self.high, int(high))
 
 
+def _with_reason(name: str, file: Path, error: SegkeyError) -> str:
+    why = error.what.removeprefix(f"{file}: ")
+    return name if why == "not an image that can be read" else f"{name} ({why})"
+
+
 def _least(a: int | None, b: int | None) -> int | None:
     return b if a is None else a if b is None else min(a, b)
 
 
 def _most(a: int | None, b: int | None) -> int | None:
     return b if a is None else a if b is None else max(a, b)
-
-
-def _counted(raw: RawMask) -> tuple[np.ndarray, np.ndarray]:
-    """Values that occur, and their pixels."""
-    if raw.values.dtype == np.uint8:
-        counts = np.bincount(raw.values.reshape(-1), minlength=256)
-        values = np.flatnonzero(counts)
-        return values, counts[values]
-    return np.unique(raw.values, return_counts=True)
-
-
-def _edges(values: np.ndarray) -> tuple[int, int]:
-    """Pixels at edges, and those of them that lie between their neighbours or differ from all.
-
-    In masks of classes the second are at most 3 per cent of the first (CamVid, VOC, SBD); with
-    anti-aliased outlines, or once saved as JPEG, at least 30.
-    """
-    if min(values.shape) < 3:
-        return 0, 0
-    values = values[:1024, :1024]
-    c = values[1:-1, 1:-1]
-    row, column = (values[1:-1, :-2], values[1:-1, 2:]), (values[:-2, 1:-1], values[2:, 1:-1])
-    differs = [c != side for side in (*row, *column)]
-    edge = differs[0] | differs[1] | differs[2] | differs[3]
-    alone = differs[0] & differs[1] & differs[2] & differs[3]
-    ramp = np.zeros_like(edge)
-    for before, after in (row, column):
-        ramp |= ((before < c) & (c < after)) | ((before > c) & (c > after))
-    return int(edge.sum()), int((ramp | alone).sum())
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ ONE_BIT, TWO_BITS, FOUR_BITS, EIGHT_BITS, DEEPER = "1-bit", "2-bit", "4-bit", "8
 PALETTE, COLOUR = "palette", "colour"
 # Pillow spreads grey values of few bits over 0 to 255; these divide them back.
 _SPREAD = {TWO_BITS: 85, FOUR_BITS: 17}
+NEGATIVE = 65535  # what negative numbers are read as: -1 in 16 bits, which --map can name
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class RawMask:
             as `segkey.data.reading.packed`.
         palette: packed colours of the numbers, int32 (up to 256), for `PALETTE`.
         transparent: whether some pixels are transparent; they are black.
+        in_alpha: whether pixels differ in their alpha alone, so that what is read says nothing.
+        negative: whether some numbers were negative; they are `NEGATIVE`.
         turned: its EXIF orientation, 1 to 8.
     """
 
@@ -35,6 +38,8 @@ class RawMask:
     palette: np.ndarray | None = None
     transparent: bool = False
     turned: int = 1
+    in_alpha: bool = False
+    negative: bool = False
 
 
 def kind_of(mode: str, bits: int) -> str:
@@ -70,8 +75,8 @@ def raw_mask(path: Path) -> RawMask:
     kind, turned = kind_of(picture.mode, picture.info.get("segkey bits", 8)), orientation(picture)
     picture = upright(picture)
     if kind == COLOUR:
-        colours, transparent = _colours(picture)
-        return RawMask(COLOUR, packed(colours), None, transparent, turned)
+        colours, transparent, in_alpha = _colours(picture)
+        return RawMask(COLOUR, packed(colours), None, transparent, turned, in_alpha)
     values = np.asarray(picture)
     if kind == PALETTE:
         return RawMask(PALETTE, values, _palette_of(picture), turned=turned)
@@ -81,11 +86,19 @@ def raw_mask(path: Path) -> RawMask:
         values = values // np.uint8(_SPREAD[kind])
     if picture.mode == "F":
         values = _whole(values, path)
-    return RawMask(kind, values, turned=turned)
+    negative = values.dtype.kind == "i" and bool((values < 0).any())
+    if negative:
+        values = np.where(values < 0, NEGATIVE, values)
+    return RawMask(kind, values, turned=turned, negative=negative)
 
 
 def _whole(values: np.ndarray, path: Path) -> np.ndarray:
     """Floating-point numbers that are whole, as int32."""
+    if np.isnan(values).any():
+        raise SegkeyError(
+            f"{path}: a mask that holds NaN",
+            "save class numbers as 8-bit PNG, with 255 instead of NaN",
+        )
     if (
         not np.isfinite(values).all()
         or (values != np.round(values)).any()
@@ -98,16 +111,19 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
     return values.astype(np.int32)
 
 
-def _colours(picture: Image.Image) -> tuple[np.ndarray, bool]:
-    """uint8 (H, W, 3), transparent pixels black; and whether there are some among others."""
+def _colours(picture: Image.Image) -> tuple[np.ndarray, bool, bool]:
+    """uint8 (H, W, 3), transparent pixels black; `RawMask.transparent` and ``in_alpha``."""
     if picture.mode not in TRANSPARENT:
-        return np.asarray(picture.convert("RGB")), False
+        return np.asarray(picture.convert("RGB")), False, False
     whole = np.array(picture.convert("RGBA"))
-    hidden = whole[..., 3] == 0
+    alpha, first = whole[..., 3], whole[0, 0, :3].copy()
+    hidden = alpha == 0
+    one_colour = alpha.min() < alpha.max() and bool((whole[..., :3] == first).all())
+    in_alpha = one_colour and bool(not first.any() or ((alpha > 0) & (alpha < 255)).any())
     transparent = bool(hidden.any()) and not hidden.all()
     if transparent:
         whole[hidden] = 0
-    return whole[..., :3], transparent
+    return whole[..., :3], transparent, in_alpha
 
 
 def grey_of(colours: np.ndarray) -> np.ndarray | None:

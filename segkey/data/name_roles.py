@@ -36,12 +36,18 @@ _MASKS |= {
 }
 _ASIDE = {"segmentationobject", "segmentationclassvisualization", "segmentationobjectpng"}
 _ASIDE |= {"segmentationclassnpy", "segmentationobjectnpy", "gtcoarse", "overlays", "overlay"}
+_ASIDE |= {"panoptic", "instances", "instance", "colormaps", "colormap"}
 _ASIDE |= {"maskshuman", "segmentationobjectvisualization", "visualization", "visualizations"}
 
 # Names of several words that mean something else than their parts.
 _TOGETHER = {
     "groundtruth": ["groundtruth"],
     "trainval": ["train"],
+    "semantic": ["labels"],  # KITTI's; beside other words it says nothing
+    "imagestr": ["images", "train"],  # nnU-Net's
+    "imagests": ["images", "test"],
+    "labelstr": ["labels", "train"],
+    "labelsts": ["labels", "test"],
     "maskshuman": ["maskshuman"],  # Supervisely's, in colours; its masks_machine hold numbers
 }
 
@@ -74,6 +80,7 @@ _NEUTRAL |= set(
         "files",
         "pixel",
         "semantic",
+        "sem",
         "human",
         "machine",
         "gray",
@@ -108,7 +115,8 @@ _MASK_WORDS += (
     "l",
 )
 _IMAGE_WORDS = ("leftimg8bit", "image", "img", "rgb", "sat", "photo", "im", "input", "original")
-_IMAGE_WORDS += ("training", "test")  # DRIVE: 21_training.tif, 21_manual1.gif
+# DRIVE: 21_training.tif, 21_manual1.gif; nnU-Net: case_0000.png of its first channel, case.png
+_IMAGE_WORDS += ("training", "test", "0000")
 
 
 @dataclass(frozen=True, slots=True)  # there may be a million
@@ -128,12 +136,12 @@ class Place:
 
 def place_of(path: PurePath) -> Place:
     """What a path, relative to the folder that was given, says about a file."""
-    split, role, kept = _told_by(path.parts[:-1])
+    split, role, kept = told_by(path.parts[:-1])
     return Place(split, role, kept + path.stem)
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def _told_by(parts: tuple[str, ...]) -> tuple[str | None, str | None, str]:
+def told_by(parts: tuple[str, ...]) -> tuple[str | None, str | None, str]:
     """The split and the role that folders tell, and those that tell nothing, each with ``/``."""
     folders = [understood(part) for part in parts]
     kept, split, role, in_row = [], None, None, True

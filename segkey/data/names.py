@@ -1,7 +1,6 @@
 """Names of images from the paths in a list: enough of each path to tell them apart, no more."""
 
 import os
-from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from segkey.data.items import Item, Source
@@ -20,7 +19,7 @@ def named(items: dict[str, Item], path: Path, source: Source) -> list[Item]:
         # Hashed as listed: an image added elsewhere changes the shared folder, and must move no
         # other.
         hashed = name.lstrip("/") if os.path.isabs(name) else name
-        items[name] = replace(items[name], name=free_name(short[name], taken), dealt_as=hashed)
+        items[name] = items[name].named(free_name(short[name], taken), hashed)
     if outside:
         source.note(
             f"{len(outside)} image{'s' * (len(outside) > 1)} listed by absolute paths, or outside "

@@ -64,6 +64,20 @@ _SHAPES = _Annotations(
 )
 
 
+_ARRAYS = "PIL.Image.fromarray({load}.astype('uint8')).save(NAME + '.png') saves one"
+_SLICES = (
+    "save their slices: images as PNG, masks as 8-bit PNG of class numbers under the same names"
+)
+_UNREAD_CURES = {  # of kinds that are no pictures for a converter
+    ".npy": _ARRAYS.format(load="numpy.load(FILE)"),
+    ".npz": _ARRAYS.format(load="numpy.load(FILE)[KEY]"),
+    ".mat": _ARRAYS.format(load="scipy.io.loadmat(FILE)[KEY]"),
+    **dict.fromkeys((".nii", ".nii.gz", ".nrrd", ".mha", ".dcm"), _SLICES),
+    **dict.fromkeys((".svg", ".pdf", ".eps"), "draw them as PNG, without anti-aliasing if masks"),
+    **dict.fromkeys(ARCHIVES, "unpack it, and give its folder"),
+}
+
+
 @dataclass
 class Others:
     """Files below a folder that are not used as images.
@@ -89,7 +103,7 @@ class Others:
             return
         if file.name.lower() in _SPLIT_LISTS and file.parent == self.folder:
             self._lists.append(file.name)
-        kind = file.suffix.lower()
+        kind = ".nii.gz" if file.name.lower().endswith(".nii.gz") else file.suffix.lower()
         self._kinds[kind] += 1
         self._examples.setdefault(kind, file)
         if kind in (".json", ".xml", ".txt", ".csv") and self._looked_at[kind] < _LOOKED_AT:
@@ -138,9 +152,7 @@ class Others:
                 f"{self._shown(kind)}",
                 f"pip install {package}, or convert them to JPEG or PNG"
                 if package
-                else "unpack it, and give its folder"
-                if kind in ARCHIVES
-                else "convert them to JPEG, PNG or TIFF",
+                else _UNREAD_CURES.get(kind, "convert them to PNG or TIFF (images also to JPEG)"),
             )
 
     def _tell_annotations(self, source: Source) -> None:

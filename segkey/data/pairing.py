@@ -4,19 +4,18 @@ Every rule beyond the same name is said with the number of pairs it made. An ima
 fit, and a mask that images of two splits claim, are never decided silently.
 """
 
-import itertools
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from segkey.data.formats import LOSSLESS
 from segkey.data.found import Found
 from segkey.data.items import Problem, Severity, Source, counted
+from segkey.data.likely_masks import holds_numbers, say_likely_folders
 from segkey.data.name_roles import folded, rank_of, without_image_word, without_mask_word
-from segkey.data.unpaired import folder_of, holds_numbers, why_no_mask
-
-_ENOUGH = 10_000  # headers that are looked at, to find masks among images
+from segkey.data.unpaired import UnpairedMasks
 
 _SAME, _FOLDED, _WORDS, _GIVEN = range(4)
 _RULES = {
@@ -27,82 +26,109 @@ _RULES = {
 
 
 @dataclass
-class _Pairs:
-    """Masks by image, with the rules that found them."""
+class _Made:
+    """Pairs that a rule made: how many, and the first."""
 
-    masks: dict[str, Path] = field(default_factory=dict)
-    rules: dict[int, list[tuple[Found, Path]]] = field(default_factory=lambda: defaultdict(list))
+    count: int
+    image: Found
+    mask: Found
 
 
 class Masks:
-    """Masks, to be found by the names of images."""
+    """Masks, to be found by the names of images; indices are made for the rules that are needed."""
 
     def __init__(self, files: Iterable[Found], suffix: str | None = None):
         """``suffix``: what the user says a mask's name has behind its image's; with a dot in
         front, instead of its image's suffix."""
-        self.files = {each.file: each for each in files}
+        self.files = list(files)
         self.suffix = None if suffix is None else folded(suffix)
         self.passed_over: set[str] = set()  # folders whose masks another folder's were put before
-        self._index: dict[tuple, tuple[Path, ...]] = {}
-        for each in self.files.values():
-            for form in self._forms(each):
-                key = (each.place.split, *form)
-                self._index[key] = (*self._index.get(key, ()), each.file)
+        self._indices: dict[int, _Index] = {}
 
-    def _forms(self, mask: Found) -> list[tuple[int, str]]:
-        """Under which keys a mask is looked for, by rule."""
-        key = folded(mask.place.key)
-        if self.suffix is not None:
-            whole = key + folded(mask.file.suffix)
-            where = whole if self.suffix.startswith(".") or whole.endswith(self.suffix) else key
-            fits = where.endswith(self.suffix)
-            return [(_GIVEN, where[: -len(self.suffix) or None])] if fits else []
-        bare, word = without_mask_word(key)
-        forms = [(_SAME, mask.place.key), (_FOLDED, key), (_WORDS, bare)]
-        return forms if word else forms[:2]
+    def _index(self, rule: int) -> "_Index":
+        """Masks by split and by what images are looked for with under a rule."""
+        if rule not in self._indices:
+            index = self._indices[rule] = {}
+            for each in self.files:
+                if form := self._form(each, rule):
+                    of_split = index.setdefault(each.folder.split, {})
+                    other = of_split.setdefault(form, each)
+                    if other is not each:
+                        of_split[form] = (*(other if isinstance(other, tuple) else [other]), each)
+        return self._indices[rule]
 
-    def pair(self, images: list[Found], source: Source, folders: str) -> dict[str, Path]:
-        """The mask of each image by the image's name; what is left out is told to ``source``."""
-        pairs = _Pairs()
-        alone = Counter(folder_of(image) for image in images)
+    def _form(self, mask: Found, rule: int) -> str:
+        """What a mask is looked for with; empty if the rule finds it by nothing."""
+        if rule == _SAME:
+            return mask.key
+        key = folded(mask.key)
+        if rule == _FOLDED:
+            return key
+        if rule == _WORDS:
+            bare, word = without_mask_word(key)
+            return bare if word else ""
+        whole = key + folded(mask.suffix)
+        where = whole if whole.endswith(self.suffix) else key
+        return where[: -len(self.suffix) or None] if where.endswith(self.suffix) else ""
+
+    def pair(self, images: list[Found], source: Source, folders: str) -> list[Found | None]:
+        """The mask of each image, or None; what is left out is told to ``source``."""
+        masks: list[Found | None] = []
+        rules: list[int] = []
+        missing: list[tuple[Found, list[Found]]] = []
         for image in images:
             found, rule = self._look_for(image)
-            if len(found) == 1:
-                pairs.masks[image.name] = found[0]
-                if rule in _RULES:
-                    pairs.rules[rule].append((image, found[0]))
-            else:
-                cure = _cure(found) or why_no_mask(image, self.files, alone[folder_of(image)] == 1)
-                source.problems.append(Problem(image.name, _why(image, found, folders), cure))
-        self._leave_out_passed_over(images, pairs, source)
-        self._say(images, pairs, source)
-        if images and not pairs.masks:
+            masks.append(found[0] if len(found) == 1 else None)
+            rules.append(rule)
+            if len(found) != 1:
+                missing.append((image, found))
+        self._tell_missing(images, missing, source, folders)
+        self._leave_out_passed_over(images, masks, source)
+        self._say(images, masks, rules, source)
+        if images and not any(masks):
             self._say_likely_suffix(images, source)
-        return pairs.masks
+            say_likely_folders(images, self.files, source)
+        return masks
 
-    def _leave_out_passed_over(self, images: list[Found], pairs: _Pairs, source: Source) -> None:
+    def _tell_missing(
+        self,
+        images: list[Found],
+        missing: list[tuple[Found, list[Found]]],
+        source: Source,
+        folders: str,
+    ) -> None:
+        if missing:
+            unpaired = UnpairedMasks(images, self.files)
+        for image, found in missing:
+            cure = _cure(found) or unpaired.cure(image)
+            source.problems.append(Problem(image.name, _why(image, found, folders), cure))
+
+    def _leave_out_passed_over(
+        self, images: list[Found], masks: list[Found | None], source: Source
+    ) -> None:
         """What is no mask of classes for some images is none for the others either."""
-        out = [i for i in images if _parent(pairs.masks.get(i.name)) in self.passed_over]
-        for image in out:
-            mask = pairs.masks.pop(image.name)
-            why = f"{mask.name} in {mask.parent.name} is of another kind than the other masks"
-            source.problems.append(Problem(image.name, why))
-        for made in pairs.rules.values():
-            made[:] = [(image, mask) for image, mask in made if image.name in pairs.masks]
-        if self.passed_over:
-            source.note(
-                f"masks in {', '.join(sorted(self.passed_over))} not used: other folders hold "
-                f"better ones of the same images",
-                "--masks FOLDER decides",
-            )
+        if not self.passed_over:
+            return
+        for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            if mask and mask.folder.path.name in self.passed_over:
+                where = mask.folder.path.name
+                why = f"{mask.file_name} in {where} is of another kind than the other masks"
+                source.problems.append(Problem(image.name, why))
+                masks[number] = None
+        source.note(
+            f"masks in {', '.join(sorted(self.passed_over))} not used: other folders hold "
+            f"better ones of the same images",
+            "--masks FOLDER decides",
+        )
 
     def _say_likely_suffix(self, images: list[Found], source: Source) -> None:
         """What the names of masks have behind those of images, if that is the same for some."""
-        keys = [folded(mask.place.key) for mask in itertools.islice(self.files.values(), 1000)]
+        keys = [folded(mask.key) for mask in self.files[:1000]]
         endings: Counter[str] = Counter()
         for image in images[:20]:
-            for key in {folded(image.place.key), without_image_word(folded(image.place.key))}:
+            for key in {folded(image.key), without_image_word(folded(image.key))}:
                 endings.update({o[len(key) :] for o in keys if o.startswith(key) and o != key})
+        endings = Counter({e: n for e, n in endings.items() if re.search("[a-z]", e)})
         if endings:
             ending, _ = endings.most_common(1)[0]
             source.add(
@@ -111,11 +137,12 @@ class Masks:
                 f"give --mask-suffix {ending}",
             )
 
-    def _look_for(self, image: Found) -> tuple[list[Path], int]:
-        key = folded(image.place.key)
+    def _look_for(self, image: Found) -> tuple[list[Found], int]:
+        if self.suffix is None and (found := self._held(image, _SAME, image.key)):
+            return self._best(found), _SAME
+        key = folded(image.key)
         bare = without_image_word(key)
-        keys = [(_SAME, image.place.key), (_FOLDED, key)]
-        keys += [(_WORDS, key), (_WORDS, bare), (_FOLDED, bare)]
+        keys = [(_FOLDED, key), (_WORDS, key), (_WORDS, bare), (_FOLDED, bare)]
         if self.suffix is not None:
             keys = [(_GIVEN, key), (_GIVEN, bare)]
         for rule, wanted in keys:
@@ -127,55 +154,74 @@ class Masks:
                 return found, rule
         return [], _SAME
 
-    def _held(self, image: Found, rule: int, wanted: str) -> list[Path]:
-        for split in dict.fromkeys((image.place.split, None)):
-            if found := [m for m in self._index.get((split, rule, wanted), ()) if m != image.file]:
+    def _held(self, image: Found, rule: int, wanted: str) -> list[Found]:
+        index = self._index(rule)
+        for split in dict.fromkeys((image.folder.split, None)):
+            held = index.get(split, {}).get(wanted, ())
+            held = held if isinstance(held, tuple) else (held,)
+            if found := [mask for mask in held if not mask.is_file_of(image)]:
                 return found
         return []
 
-    def _better(self, image: Found, bare: str, found: list[Path]) -> list[Path]:
+    def _better(self, image: Found, bare: str, found: list[Found]) -> list[Found]:
         """Masks that a looser rule finds in another folder and whose ending ranks before those
         found: DRIVE's ``1st_manual/21_manual1`` before ``mask/21_training_mask``."""
         others = self._best(self._held(image, _WORDS, bare) or found)
-        if self._rank(others[0]) >= self._rank(found[0]):
+        if _rank(others[0]) >= _rank(found[0]):
             return []
-        self.passed_over |= {m.parent.name for m in found} - {m.parent.name for m in others}
+        names = {m.folder.path.name for m in found} - {m.folder.path.name for m in others}
+        self.passed_over |= names
         return others
 
-    def _best(self, found: list[Path]) -> list[Path]:
+    def _best(self, found: list[Found]) -> list[Found]:
         """Those of several masks for one image that no rule puts behind another."""
-        best = min(map(self._rank, found))
-        return [file for file in found if self._rank(file) == best]
+        if len(found) == 1:
+            return found
+        best = min(map(_rank, found))
+        return [each for each in found if _rank(each) == best]
 
-    def _rank(self, file: Path) -> tuple[bool, int]:
-        key = folded(self.files[file].place.key)
-        return file.suffix.lower() not in LOSSLESS, rank_of(without_mask_word(key)[1])
-
-    def _say(self, images: list[Found], pairs: _Pairs, source: Source) -> None:
+    def _say(
+        self,
+        images: list[Found],
+        masks: list[Found | None],
+        rules: list[int],
+        source: Source,
+    ) -> None:
+        made: dict[int, _Made] = {}
+        for image, mask, rule in zip(images, masks, rules, strict=True):
+            if mask and rule in _RULES:
+                made.setdefault(rule, _Made(0, image, mask)).count += 1
         for rule, text in _RULES.items():
-            if made := pairs.rules[rule]:
-                image, mask = made[0]
+            if pairs := made.get(rule):
                 cure = "--mask-suffix decides how masks are named" if rule == _WORDS else ""
                 source.note(
-                    f"{counted(len(made), 'mask')} {text}, such as {mask.name} for "
-                    f"{image.file.name}",
+                    f"{counted(pairs.count, 'mask')} {text}, such as {pairs.mask.file_name} for "
+                    f"{pairs.image.file_name}",
                     cure,
                 )
-        twice = {mask for mask, count in Counter(pairs.masks.values()).items() if count > 1}
-        claims: dict[Path, list[Found]] = defaultdict(list)
-        for image in images if twice else ():
-            if (mask := pairs.masks.get(image.name)) in twice:
-                claims[mask].append(image)
-        _say_claimed_twice(claims, source)
+        found = [mask for mask in masks if mask]
+        if len(set(found)) < len(found):
+            _say_claimed_twice(images, masks, source)
 
 
-def _say_claimed_twice(claims: dict[Path, list[Found]], source: Source) -> None:
+_Index = dict[str | None, dict[str, Found | tuple[Found, ...]]]
+
+
+def _rank(mask: Found) -> tuple[bool, int]:
+    ending = without_mask_word(folded(mask.key))[1]
+    return mask.suffix.lower() not in LOSSLESS, rank_of(ending)
+
+
+def _say_claimed_twice(images: list[Found], masks: list[Found | None], source: Source) -> None:
     """One mask cannot be that of two images: at best one of them is right."""
-    if not claims:
-        return
-    across = {m: by for m, by in claims.items() if len({each.place.split for each in by}) > 1}
+    claims: dict[Found, list[Found]] = defaultdict(list)
+    for image, mask in zip(images, masks, strict=True):
+        if mask:
+            claims[mask].append(image)
+    claims = {mask: by for mask, by in claims.items() if len(by) > 1}
+    across = {m: by for m, by in claims.items() if len({each.folder.split for each in by}) > 1}
     mask, by = next(iter((across or claims).items()))
-    example = f"{mask.name} by {' and '.join(each.name for each in by[:2])}"
+    example = f"{mask.file_name} by {' and '.join(each.name for each in by[:2])}"
     if across:
         source.add(
             Severity.REFUSE,
@@ -192,15 +238,11 @@ def _say_claimed_twice(claims: dict[Path, list[Found]], source: Source) -> None:
         )
 
 
-def _parent(file: Path | None) -> str | None:
-    return file.parent.name if file else None
-
-
-def _cure(found: list[Path]) -> str:
+def _cure(found: list[Found]) -> str:
     """What decides between masks that fit an image."""
     if not found:
         return ""
-    first, second = sorted(found)[:2]
+    first, second = sorted(each.file for each in found)[:2]
     if first.name == second.name:
         return f"give --masks {first.parent} or --masks {second.parent}"
     if first.stem == second.stem:
@@ -208,10 +250,10 @@ def _cure(found: list[Path]) -> str:
     return "give what the names of masks end with as --mask-suffix"
 
 
-def _why(image: Found, found: list[Path], folders: str) -> str:
+def _why(image: Found, found: list[Found], folders: str) -> str:
     if not found:
-        return f"no mask {image.place.key}.png in {folders}"
-    first, second = sorted(found)[:2]
+        return f"no mask {image.key}.png in {folders}"
+    first, second = sorted(each.file for each in found)[:2]
     names, how = f"{first.name} and {second.name}", "--mask-suffix decides"
     if first.name == second.name:
         names = f"{first.name} in {first.parent.name} and in {second.parent.name}"
@@ -223,7 +265,7 @@ def say_twins(images: list[Found], source: Source) -> None:
     """Images that share their name with a file of another kind, which may be their mask."""
     kinds: dict[tuple[Path, str], dict[str, Found]] = defaultdict(dict)
     for each in images:
-        kinds[each.file.parent, folded(each.place.key)][each.file.suffix.lower()] = each
+        kinds[each.folder.path, folded(each.key)][each.suffix.lower()] = each
     twins = [of for of in kinds.values() if len(of) > 1 and LOSSLESS & of.keys()]
     twins = [of for of in twins if of.keys() - LOSSLESS]
     if not twins:
@@ -240,51 +282,24 @@ def say_twins(images: list[Found], source: Source) -> None:
     )
 
 
-def say_masks_elsewhere(images: list[Found], source: Source) -> None:
-    """Images that look like masks of others in another folder, whose name says nothing."""
-    by_stem: dict[str, list[Found]] = defaultdict(list)
-    for each in images:
-        stem = folded(each.file.stem)
-        for form in {stem, without_image_word(stem)}:
-            by_stem[form].append(each)
-    likely: list[tuple[Found, Found]] = []
-    for stem, those in by_stem.items():
-        bare, word = without_mask_word(stem, among_images=True)
-        for other in by_stem.get(bare, ()) if word else ():
-            likely += [(each, other) for each in those if each.file.parent != other.file.parent]
-        if len({each.file.parent for each in those}) > 1 and len(likely) < _ENOUGH:
-            grey = [each for each in those if holds_numbers(each.file)]
-            if grey and len(grey) < len(those):
-                likely.append((grey[0], next(each for each in those if each not in grey)))
-    if 4 * len(likely) >= len(images) > 1:
-        mask, image = likely[0]
-        source.add(
-            Severity.REFUSE,
-            f"images in {mask.file.parent} look like masks of those in {image.file.parent}, such "
-            f"as {mask.file.name} of {image.file.name}",
-            f"give the folder of images and --masks {mask.file.parent}, or --masks none to take "
-            f"all files as images",
-        )
-
-
 def masks_among(images: list[Found], suffix: str | None) -> list[Found]:
     """Images that are masks of others in the same folder, by the endings of their names."""
     by_name: dict[tuple[str | None, str], list[Found]] = defaultdict(list)
     for each in images:
-        key = folded(each.place.key)
+        key = folded(each.key)
         for form in {key, without_image_word(key)}:
-            by_name[each.place.split, form].append(each)
+            by_name[each.folder.split, form].append(each)
 
     def is_mask(each: Found) -> bool:
-        key = folded(each.place.key)
+        key = folded(each.key)
         if suffix is not None:
             ending = folded(suffix)
-            whole = key + folded(each.file.suffix)
-            name = whole if ending.startswith(".") or whole.endswith(ending) else key
+            whole = key + folded(each.suffix)
+            name = whole if whole.endswith(ending) else key
             bare, word = name.removesuffix(ending), ending if name.endswith(ending) else ""
         else:
             bare, word = without_mask_word(key, among_images=True)
-        others = (o for o in by_name.get((each.place.split, bare), ()) if o is not each)
-        return bool(word) and any(other.file.parent == each.file.parent for other in others)
+        others = (o for o in by_name.get((each.folder.split, bare), ()) if o is not each)
+        return bool(word) and any(other.folder.path == each.folder.path for other in others)
 
     return [each for each in images if is_mask(each)]

@@ -11,8 +11,9 @@ from pathlib import Path
 from segkey.data.formats import IMAGE_SUFFIXES
 from segkey.data.items import ALL, SPLITS, Item, Severity, Source, counted
 from segkey.data.labels import differing, labels_beside, read_classes
-from segkey.data.layouts import find_folder, find_pictures_below, hash_of
+from segkey.data.layouts import find_folder, hash_of
 from segkey.data.lists import LISTS, find_listed, find_listed_pictures, is_list
+from segkey.data.pictures import find_pictures_below
 from segkey.data.voc import VOC_CLASSES, find_voc, is_voc, voc_root
 from segkey.errors import SegkeyError
 
@@ -56,7 +57,7 @@ def find(
     source = _by_layout(path, Path(masks) if masks else None, mask_suffix)
     if source.has_masks:
         source.labels = labels_beside(path.parent if is_list(path) else path)
-        shared = Path(os.path.commonpath([item.image.parent for item in source.items]))
+        shared = Path(os.path.commonpath({item.image_folder for item in source.items}))
         source.labels = source.labels or labels_beside(source.root) or labels_beside(shared)
         if source.labels and classes is None and (other := differing(path, source.labels)):
             source.add(
@@ -101,16 +102,16 @@ def _nothing_in(path: Path, source: Source) -> SegkeyError:
     said = [f for f in source.findings if f.severity is not Severity.NOTE and f.cure]
     if not source.problems:
         most = f"segkey reads {', '.join(sorted(IMAGE_SUFFIXES))}"
-        what, cure = (f"; {said[-1].text}", said[-1].cure) if said else ("", most)
+        what, cure = (f"; {said[0].text}", said[0].cure) if said else ("", most)
         return SegkeyError(f"{path} holds no images{what}", cure)
     first = source.problems[0]
-    suffix = next((f.cure for f in said if f.cure.startswith("give --mask-suffix")), "")
+    suffix = next((f.cure for f in said if f.cure.startswith("give ")), "")
     return SegkeyError(
         f"{path}: none of {len(source.problems)} images can be used; {first.name}: {first.why}",
         first.cure
         or suffix
-        or "masks are found by the image's name; give their folder with --masks, or what their "
-        "names end with as --mask-suffix",
+        or "masks are found by the image's name: give the folder of images and --masks FOLDER, or "
+        "what masks' names end with as --mask-suffix, or a list (.txt) of images, a tab, masks",
     )
 
 

@@ -120,7 +120,7 @@ def conclude(source: Source, survey: Survey, choices: Choices) -> list[Finding]:
     Raises:
         SegkeyError: a file of classes that is none, or a mapping to a class that nothing names.
     """
-    from segkey.data import image_rules, mask_rules
+    from segkey.data import image_rules, mask_rules, split_rules
 
     case = Case(source, survey, choices, void=choices.void)
     if source.has_masks:
@@ -133,6 +133,8 @@ def conclude(source: Source, survey: Survey, choices: Choices) -> list[Finding]:
             _count(case)
         mask_rules.judge(case)
         _settle(case)
+        if not any(each.severity is Severity.REFUSE for each in case.findings):
+            case.findings += split_rules.judge_splits(source, survey)
     image_rules.judge_images(case)
     return case.findings
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from segkey.data import formats
 from segkey.data.items import ALL, Item, Problem, Source, counted
 from segkey.data.layouts import hash_of
+from segkey.data.name_roles import understood
 from segkey.data.names import leads_out
 from segkey.data.walking import Walk
 from segkey.errors import SegkeyError
@@ -72,12 +73,17 @@ class _Devkit:
 
     def _lists(self) -> dict[str, list[str]]:
         folder = self.root / "ImageSets" / "Segmentation"
-        names = {file.stem for file in folder.glob("*.txt")}
+        self.files = _lists_in(folder)
+        names = self.files.keys()
         if names.isdisjoint(_WHOLE) and names.isdisjoint(_LISTS):
-            raise SegkeyError(
-                f"{folder} holds none of {', '.join(f'{n}.txt' for n in (*_LISTS, *_WHOLE[:2]))}",
-                "name the lists of the splits train.txt, val.txt and test.txt",
-            )
+            if len(names) > 1:
+                raise SegkeyError(
+                    f"{folder} holds none of "
+                    f"{', '.join(f'{n}.txt' for n in (*_LISTS, *_WHOLE[:2]))}",
+                    "name the lists of the splits train.txt, val.txt and test.txt",
+                )
+            (only,) = names  # CVAT names the list as its subset is called
+            return {ALL: self._list(only)}
         known = [name for name in _LISTS if name in names]
         ours = re.fullmatch(r"VOC20\d\d", self.root.resolve().name) and known == ["train"]
         if (
@@ -105,7 +111,7 @@ class _Devkit:
         }
 
     def _list(self, name: str) -> list[str]:
-        file = self.root / "ImageSets" / "Segmentation" / f"{name}.txt"
+        file = self.files[name]
         try:
             lines = read_text(file, limit=_MAX_LIST_BYTES, follow=True).splitlines()
         except ValueError:
@@ -153,3 +159,19 @@ class _Devkit:
                 f"{counted(len(self.unused), 'mask')} in no list of {self.root}/ImageSets/"
                 f"Segmentation, such as {min(self.unused)}"
             )
+        unread = sorted(self.files.keys() - {*_LISTS, *_WHOLE}) if len(self.files) > 1 else []
+        if unread:
+            self.found.note(
+                f"lists not read: {', '.join(f'{name}.txt' for name in unread)}",
+                "a list of images, a tab, masks may be given instead of the folder",
+            )
+
+
+def _lists_in(folder: Path) -> dict[str, Path]:
+    """Lists by what they are called; CVAT's ``Train.txt`` and ``Validation.txt`` by their split."""
+    files: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.txt"), key=lambda file: (file.stem not in _LISTS, file)):
+        told = understood(file.stem)
+        split = told[0] if told and not told[1] and file.stem.lower() not in _WHOLE else None
+        files.setdefault(split or file.stem.lower(), file)
+    return files

@@ -31,6 +31,11 @@ class Walk:
     again: list[Path] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Path]:
+        for folder, names in self.folders():
+            yield from (folder / name for name in names)
+
+    def folders(self) -> Iterator[tuple[Path, list[str]]]:
+        """Folders that hold files, in the same order, with the names of these."""
         seen: set[tuple[int, int]] = set()
         links: list[Path] = []
         with explain_os_errors(self.folder):
@@ -43,7 +48,9 @@ class Walk:
                     else:
                         yield from self._below(link, seen, links)
 
-    def _below(self, top: Path, seen: set[tuple[int, int]], links: list[Path]) -> Iterator[Path]:
+    def _below(
+        self, top: Path, seen: set[tuple[int, int]], links: list[Path]
+    ) -> Iterator[tuple[Path, list[str]]]:
         for parent, folders, files in os.walk(top, onerror=_raise):
             if (identity := _identity(Path(parent))) in seen:  # below a link that leads upwards
                 folders.clear()
@@ -52,7 +59,20 @@ class Walk:
             shown = sorted(name for name in folders if not _is_hidden(name))
             links += [Path(parent, name) for name in shown if os.path.islink(Path(parent, name))]
             folders[:] = [name for name in shown if not os.path.islink(Path(parent, name))]
-            yield from (Path(parent, name) for name in sorted(files) if not _is_hidden(name))
+            if named := sorted(name for name in files if not _is_hidden(name)):
+                yield Path(parent), named
+
+
+def files_outside(path: Path, names: list[str], given: Path) -> list[str]:
+    """The names of files in a folder that do not lie in the given folder of masks."""
+    if path.resolve().is_relative_to(given):
+        return []
+    linked = {name for name in names if os.path.islink(path / name)}
+    return [
+        name
+        for name in names
+        if name not in linked or not (path / name).resolve().is_relative_to(given)
+    ]
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -178,7 +178,7 @@ def test_what_pillow_reads_is_read(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    "suffix, cure", [("HEIC", "pillow-heif"), ("dng", "JPEG"), ("npy", "JPEG")]
+    "suffix, cure", [("HEIC", "pillow-heif"), ("dng", "JPEG"), ("npy", "numpy.load(FILE)")]
 )
 def test_what_is_not_read_is_counted_by_kind(tmp_path, monkeypatch, suffix, cure):
     monkeypatch.setattr(formats, "load_plugin", lambda package: False)

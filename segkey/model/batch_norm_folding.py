@@ -24,8 +24,9 @@ def fold_batchnorm(model: nn.Module, example: Tensor | None = None) -> nn.Module
     """A copy of a network in which batch normalisation is folded into convolutions.
 
     Folded are normalisations with running statistics whose input is the output of one convolution,
-    and that output nothing else uses; each becomes an `nn.Identity`, and its convolution has a
-    bias. Others stay as they are. The model given is not changed.
+    and that output nothing else uses; each becomes an `nn.Identity` (or its activation, if it has
+    one, as timm's do), and its convolution has a bias. Others stay as they are. The model given is
+    not changed.
 
     Args:
         model: any network; it is taken in evaluation mode.
@@ -39,13 +40,7 @@ def fold_batchnorm(model: nn.Module, example: Tensor | None = None) -> nn.Module
     pairs, expected = _trace(whole, example)
     if not pairs:
         return model.eval()
-    folded = _folded(whole, pairs)
-    if _agree(_outputs(folded, example), expected):
-        return folded
-    # Some convolution's output is used elsewhere, too, where no module sees it.
-    for pair in pairs:
-        tried = _folded(whole, [pair])
-        whole = tried if _agree(_outputs(tried, example), expected) else whole
+    _fold_agreeing(whole, pairs, example, expected)
     return whole
 
 
@@ -73,7 +68,7 @@ def put_in_place(model: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
         if convolution.bias is None and not isinstance(convolution, LockedConv):
             outputs = normalisation.num_features
             convolution.bias = nn.Parameter(convolution.weight.new_zeros(outputs))
-        _put(model, normalisation_at, nn.Identity())
+        _put(model, normalisation_at, _what_remains(normalisation))
 
 
 def foldable(model: nn.Module, example: Tensor | None = None) -> list[tuple[str, str]]:
@@ -137,10 +132,47 @@ def _is_convolution(module: nn.Module) -> bool:
     )
 
 
+class _Activation(nn.Module):
+    """What timm's normalisations do besides: dropout and an activation, under their old names."""
+
+    def __init__(self, normalisation: nn.Module):
+        super().__init__()
+        self.drop, self.act = normalisation.drop, normalisation.act
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.act(self.drop(values))
+
+
+def _what_remains(normalisation: nn.Module) -> nn.Module:
+    """What takes the place of a normalisation that was folded."""
+    if isinstance(getattr(normalisation, "act", None), nn.Module):
+        return _Activation(normalisation)
+    return nn.Identity()
+
+
+def _fold_agreeing(
+    model: nn.Module, pairs: list[tuple[str, str]], example: Tensor, expected: list[Tensor]
+) -> None:
+    """Fold, in place, all pairs after which the outputs are still as expected.
+
+    They are not if the output of some convolution is used elsewhere, too, where no module sees it;
+    then each half of the pairs is tried.
+    """
+    before = [(path, model.get_submodule(path)) for pair in pairs for path in pair]
+    _fold(model, pairs)
+    if _agree(_outputs(model, example), expected):
+        return
+    for path, module in before:
+        _put(model, path, module)
+    if len(pairs) > 1:
+        middle = len(pairs) // 2
+        _fold_agreeing(model, pairs[:middle], example, expected)
+        _fold_agreeing(model, pairs[middle:], example, expected)
+
+
 @torch.no_grad()
-def _folded(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
-    """A copy with some pairs folded, in double precision, so that each weight is rounded once."""
-    model = copy.deepcopy(model)
+def _fold(model: nn.Module, pairs: list[tuple[str, str]]) -> None:
+    """Replace pairs by what does the work of both; in double, so that a weight is rounded once."""
     for convolution_at, normalisation_at in pairs:
         convolution = model.get_submodule(convolution_at)
         normalisation = model.get_submodule(normalisation_at)
@@ -151,8 +183,7 @@ def _folded(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
         else:
             fused = fuse_conv_bn_eval(*layers, transposed)
         _put(model, convolution_at, fused.to(dtype))
-        _put(model, normalisation_at, nn.Identity())
-    return model
+        _put(model, normalisation_at, _what_remains(normalisation))
 
 
 def _fused_locked(layer: LockedConv, normalisation: nn.Module) -> LockedConv:

@@ -11,12 +11,15 @@ import torch
 from torch import nn
 
 from segkey.model import batch_norm_folding
-from segkey.model.depthwise import DepthwiseConv2d
+from segkey.model.cpu_convolutions import DepthwiseConv2d, PatientConv2d
 from segkey.model.networks import Segmenter
 from segkey.system import devices
 
 # Layers that only use their weights in a product, which autocast rounds anyway.
-_PRODUCTS = (nn.Conv2d.forward, nn.ConvTranspose2d.forward, nn.Linear.forward)
+_PRODUCTS = tuple(
+    layer.forward
+    for layer in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, DepthwiseConv2d, PatientConv2d)
+)
 
 
 def for_inference(
@@ -50,5 +53,5 @@ def for_inference(
 def _round_weights(network: nn.Module) -> None:
     """Weights of products to bfloat16, in place; autocast goes on deciding about all others."""
     for module in network.modules():
-        if type(module).forward in _PRODUCTS or type(module) is DepthwiseConv2d:
+        if type(module).forward in _PRODUCTS:
             module.to(torch.bfloat16)

@@ -44,6 +44,8 @@ def run(images: Path | None = None, device: str = "auto", progress: Progress = S
     Returns:
         The rows of the table; a stage that cannot be measured here has no rate and says why.
     """
+    from segkey.reports import benchmark_cpu  # it imports torch
+
     with tempfile.TemporaryDirectory(prefix="segkey-bench-") as name:
         folder = Path(name)
         stages = {
@@ -52,6 +54,9 @@ def run(images: Path | None = None, device: str = "auto", progress: Progress = S
             "encrypt": lambda: encrypt(folder, images),
             "shards to batches": lambda: reading(folder),
             "memory of encrypt": lambda: memory(folder),
+            "photographs, CPU": lambda: benchmark_cpu.photographs(folder),
+            "wrong keys, CPU": lambda: benchmark_cpu.wrong_keys(folder),
+            "training, CPU": lambda: benchmark_cpu.training(folder),
             "GPU": lambda: on_the_gpu(device),
         }
         rows = []

@@ -3,7 +3,8 @@
 Every ratio is taken within one run, as absolute times on shared machines mean little; each time is
 the best of several. The limits: copying the same bytes (``numpy.copyto``), decoding and resizing
 alone, reading the same bytes with ``numpy.fromfile``; on a GPU, those of
-`segkey.reports.benchmark_gpu`. What the figures should be is no part of it: see
+`segkey.reports.benchmark_gpu`; on the CPU, also bare forward passes and a bare training loop, see
+`segkey.reports.benchmark_cpu`. What the figures should be is no part of it: see
 ``examples/bench_goals.py``.
 """
 

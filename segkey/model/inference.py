@@ -12,6 +12,7 @@ from torch import nn
 
 from segkey.model import batch_norm_folding
 from segkey.model.cpu_convolutions import DepthwiseConv2d, PatientConv2d
+from segkey.model.locked_conv import LockedConv
 from segkey.model.networks import Segmenter
 from segkey.system import devices
 
@@ -20,6 +21,7 @@ _PRODUCTS = tuple(
     layer.forward
     for layer in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, DepthwiseConv2d, PatientConv2d)
 )
+_SIDE = 64  # pixels of the image that our own networks and torchvision's are tried on
 
 
 def for_inference(
@@ -40,14 +42,18 @@ def for_inference(
         return network.eval()
     # On the CPU: convolutions of GPUs round to TF32, so that no comparison would be exact.
     made = copy.deepcopy(network).cpu().eval()
-    example = None
-    if network.multiple > 1:  # of another package, maybe for one size only
-        generator = torch.Generator().manual_seed(0)
-        example = torch.rand(1, network.channels, *size, generator=generator)
+    generator = torch.Generator().manual_seed(0)
+    example = torch.rand(1, network.channels, *_smallest(network, size), generator=generator)
     made = batch_norm_folding.fold_batchnorm(made, example)
     if devices.computes_in(device) == "bfloat16":
         _round_weights(made)
     return made.to(device, memory_format=torch.channels_last)
+
+
+def _smallest(network: Segmenter, size: tuple[int, int]) -> tuple[int, int]:
+    """A small image that a network takes; networks of other packages may take one size only."""
+    locked = any(isinstance(module, LockedConv) for module in network.modules())
+    return size if locked or network.multiple > 1 else (_SIDE, _SIDE)
 
 
 def _round_weights(network: nn.Module) -> None:

@@ -5,8 +5,10 @@ import torch
 from test_folding import furthest, norms, settled
 from torch import nn
 
+from segkey.crypto import ciphers
 from segkey.model import inference, networks
 from segkey.model.batch_norm_folding import fold_batchnorm, foldable, put_in_place
+from segkey.model.lock import lock_network
 from segkey.system import devices
 
 CPU, SIZE = torch.device("cpu"), (64, 64)
@@ -83,3 +85,13 @@ def test_a_network_of_timm_is_folded_with_its_activations(monkeypatch):
     put_in_place(built, pairs)
     built.load_state_dict(folded.state_dict())
     assert furthest(folded, built.eval()) == 0
+
+
+def test_a_locked_network_stays_locked_and_is_tried_on_whole_blocks(monkeypatch, key):
+    network = settled(networks.Segmenter("thin", 3))
+    cipher = ciphers.from_key("np", key, 12)
+    locked = lock_network(network, cipher)
+    computing_in(monkeypatch, "float32")
+    made = inference.for_inference(locked, CPU, (48, 48))
+    assert norms(made) == 0 < norms(locked)
+    assert furthest(locked, made, (2, 3, 48, 48)) < 1e-4

@@ -1,6 +1,7 @@
 """The target of an attack: the stolen model, the owner's test images, and the cost so far."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -13,7 +14,7 @@ import torch
 from segkey.attacks.journal import Cost, Journal
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
-from segkey.model import evaluation, evaluation_splits
+from segkey.model import evaluation, evaluation_splits, inference
 from segkey.model.batches import BatchLoader
 from segkey.model.networks import Segmenter
 from segkey.model.results import MajorityClass, Measured, Score
@@ -106,6 +107,13 @@ class Target:
             run, run.load_model(device), plain_loader(split, cipher, device, limit), cipher, **how
         )
 
+    @functools.cached_property
+    def _scored(self) -> Segmenter:
+        """The model as it is scored: hundreds of times, while attacks look into the other one."""
+        return inference.for_inference(
+            self.model, self.device, self.loader.split.size, self.precise
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -176,7 +184,7 @@ class Target:
         max_value = max_value or (cipher.max_value if cipher else 255)
         self.spent.add(Cost(1, len(loader)))
         return evaluation.score(
-            model or self.model,
+            model or self._scored,
             loader,
             max_value,
             cipher,

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from segkey.errors import SegkeyError
 from segkey.model.locked_conv import LockedConv
@@ -24,8 +23,9 @@ def fold_batchnorm(model: nn.Module, example: Tensor | None = None) -> nn.Module
     """A copy of a network in which batch normalisation is folded into convolutions.
 
     Folded are normalisations with running statistics whose input is the output of one convolution,
-    and that output nothing else uses; each becomes an `nn.Identity`, and its convolution has a
-    bias. Others stay as they are. The model given is not changed.
+    and that output nothing else uses; each becomes an `nn.Identity` (or its activation, if it has
+    one, as timm's do), and its convolution has a bias. Others stay as they are. The model given is
+    not changed.
 
     Args:
         model: any network; it is taken in evaluation mode.
@@ -39,13 +39,7 @@ def fold_batchnorm(model: nn.Module, example: Tensor | None = None) -> nn.Module
     pairs, expected = _trace(whole, example)
     if not pairs:
         return model.eval()
-    folded = _folded(whole, pairs)
-    if _agree(_outputs(folded, example), expected):
-        return folded
-    # Some convolution's output is used elsewhere, too, where no module sees it.
-    for pair in pairs:
-        tried = _folded(whole, [pair])
-        whole = tried if _agree(_outputs(tried, example), expected) else whole
+    _fold_agreeing(whole, pairs, example, expected)
     return whole
 
 
@@ -73,7 +67,7 @@ def put_in_place(model: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
         if convolution.bias is None and not isinstance(convolution, LockedConv):
             outputs = normalisation.num_features
             convolution.bias = nn.Parameter(convolution.weight.new_zeros(outputs))
-        _put(model, normalisation_at, nn.Identity())
+        _put(model, normalisation_at, _what_remains(normalisation))
 
 
 def foldable(model: nn.Module, example: Tensor | None = None) -> list[tuple[str, str]]:
@@ -137,22 +131,77 @@ def _is_convolution(module: nn.Module) -> bool:
     )
 
 
+class _Activation(nn.Module):
+    """What timm's normalisations do besides: dropout and an activation, under their old names."""
+
+    def __init__(self, normalisation: nn.Module):
+        super().__init__()
+        self.drop, self.act = normalisation.drop, normalisation.act
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.act(self.drop(values))
+
+
+def _what_remains(normalisation: nn.Module) -> nn.Module:
+    """What takes the place of a normalisation that was folded."""
+    if isinstance(getattr(normalisation, "act", None), nn.Module):
+        return _Activation(normalisation)
+    return nn.Identity()
+
+
+def _fold_agreeing(
+    model: nn.Module, pairs: list[tuple[str, str]], example: Tensor, expected: list[Tensor]
+) -> None:
+    """Fold, in place, all pairs after which the outputs are still as expected.
+
+    They are not if the output of some convolution is used elsewhere, too, where no module sees it;
+    then each half of the pairs is tried.
+    """
+    before = [(path, model.get_submodule(path)) for pair in pairs for path in pair]
+    _fold(model, pairs)
+    if _agree(_outputs(model, example), expected):
+        return
+    for path, module in before:
+        _put(model, path, module)
+    if len(pairs) > 1:
+        middle = len(pairs) // 2
+        _fold_agreeing(model, pairs[:middle], example, expected)
+        _fold_agreeing(model, pairs[middle:], example, expected)
+
+
 @torch.no_grad()
-def _folded(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
-    """A copy with some pairs folded, in double precision, so that each weight is rounded once."""
-    model = copy.deepcopy(model)
+def _fold(model: nn.Module, pairs: list[tuple[str, str]]) -> None:
+    """Replace pairs by what does the work of both; in double, so that a weight is rounded once."""
     for convolution_at, normalisation_at in pairs:
         convolution = model.get_submodule(convolution_at)
         normalisation = model.get_submodule(normalisation_at)
-        dtype, transposed = convolution.weight.dtype, isinstance(convolution, nn.ConvTranspose2d)
-        layers = copy.deepcopy(convolution).double(), copy.deepcopy(normalisation).double()
         if isinstance(convolution, LockedConv):
-            fused = _fused_locked(*layers)
+            layers = copy.deepcopy(convolution).double(), copy.deepcopy(normalisation).double()
+            fused = _fused_locked(*layers).to(convolution.weight.dtype)
         else:
-            fused = fuse_conv_bn_eval(*layers, transposed)
-        _put(model, convolution_at, fused.to(dtype))
-        _put(model, normalisation_at, nn.Identity())
-    return model
+            fused = _fused(convolution, copy.deepcopy(normalisation).double())
+        _put(model, convolution_at, fused)
+        _put(model, normalisation_at, _what_remains(normalisation))
+
+
+def _fused(convolution: nn.Module, normalisation: nn.Module) -> nn.Module:
+    """A copy of a convolution with the normalisation (in double) that follows it."""
+    weight, bias = convolution.weight, convolution.bias
+    scale = (normalisation.running_var + normalisation.eps).rsqrt()
+    shift = normalisation.running_mean if bias is None else normalisation.running_mean - bias
+    if normalisation.affine:
+        scale = scale * normalisation.weight
+    offset = -shift * scale
+    if normalisation.affine:
+        offset = offset + normalisation.bias
+    outputs_at = 1 if isinstance(convolution, nn.ConvTranspose2d) else 0
+    # Weights are shared until they are replaced: copying them would take half of the time.
+    fused = copy.deepcopy(convolution, {id(weight): weight, id(bias): bias})
+    by_output = scale.unflatten(0, [-1 if at == outputs_at else 1 for at in range(4)])
+    scaled = (weight * by_output).to(weight.dtype, memory_format=torch.preserve_format)
+    fused.weight = nn.Parameter(scaled, weight.requires_grad)
+    fused.bias = nn.Parameter(offset.to(weight.dtype), weight.requires_grad)
+    return fused
 
 
 def _fused_locked(layer: LockedConv, normalisation: nn.Module) -> LockedConv:

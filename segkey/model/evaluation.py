@@ -8,6 +8,7 @@ from torch import Tensor
 
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
+from segkey.model import inference
 from segkey.model.batches import BatchLoader, as_pixels
 from segkey.model.networks import Segmenter
 from segkey.model.results import NOTHING_TO_MEASURE, Evaluation, MajorityClass, Score
@@ -17,6 +18,9 @@ from segkey.shards.memory import MemorySplit
 from segkey.system import devices, distributed
 from segkey.system.progress import SILENT, Advance, Progress
 from segkey.version import VERSION
+
+# The bin of void pixels is worked out before it is replaced: 255 · classes + classes − 1.
+_MOST_CLASSES_IN_INT16 = 127
 
 
 def confusion_matrix(truth: Tensor, predicted: Tensor, classes: int, ignore_index: int) -> Tensor:
@@ -28,11 +32,14 @@ def confusion_matrix(truth: Tensor, predicted: Tensor, classes: int, ignore_inde
         classes: number of classes.
         ignore_index: void in ``truth``; those pixels are not counted.
     """
-    truth = truth.reshape(-1).long()
+    # On a CPU, counting int64 takes twice as long.
+    short = truth.device.type == "cpu" and classes <= _MOST_CLASSES_IN_INT16
+    dtype = torch.int16 if short else torch.int64
+    truth, predicted = truth.reshape(-1), predicted.reshape(-1).to(dtype)
     # Void pixels go into one more bin that is cut off: selecting the others would wait for the
     # device.
-    bins = torch.where(
-        truth == ignore_index, classes * classes, truth * classes + predicted.reshape(-1)
+    bins = (truth.to(dtype) * classes + predicted).masked_fill_(
+        truth == ignore_index, classes * classes
     )
     return _count(bins, classes * classes + 1)[:-1].view(classes, classes)
 
@@ -143,7 +150,7 @@ def score(
         for images, masks in micro_batches:
             images = cipher.encrypt(images) if cipher else images
             logits = model(as_pixels(images, max_value))
-            counted += confusion_matrix(masks, logits.argmax(1), len(classes), ignore_index)
+            counted += confusion_matrix(masks, _likeliest(logits), len(classes), ignore_index)
             if entropy:
                 entropy_sum += _entropy(logits) * len(masks)
         return counted, entropy_sum
@@ -160,6 +167,13 @@ def score(
         distributed.all_reduce_sum(entropies).sum(),
     )
     return Scores(total, classes, len(loader), float(entropies) / len(loader) if entropy else None)
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    """argmax over the classes; on CPUs `max` takes two thirds of the time of `argmax`."""
+    if logits.device.type == "cpu":
+        return logits.max(1).indices  # of equal ones the first, as there
+    return logits.argmax(1)
 
 
 def _entropy(logits: Tensor) -> Tensor:
@@ -278,6 +292,7 @@ def evaluate(
     # A rank reads its own images only.
     resident = None if distributed.is_single() else False
     loader = BatchLoader(split, device, limit=limit, resident=resident)
+    model = inference.for_inference(model, device, split.size, precise)
     with progress.task("evaluate", len(loader)) as advance:
         encrypting = cipher if plain else None
         scores = score(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segkey.errors import SegkeyError
 from segkey.model import derived_runs, run_names, runs, sealed_runs
@@ -52,7 +52,7 @@ def _fold(run: runs.Run) -> tuple[Segmenter, list[tuple[str, str]]]:
     pairs = [
         pair
         for pair in foldable(network, example)
-        if isinstance(folded.get_submodule(pair[1]), nn.Identity)
+        if not isinstance(folded.get_submodule(pair[1]), _BatchNorm)
     ]
     if not pairs:
         raise SegkeyError(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.model import tiling
+from segkey.model import inference, tiling
 from segkey.model.batches import as_pixels
 from segkey.model.networks import Segmenter
 from segkey.model.prediction import Model
@@ -34,6 +34,7 @@ class RunModel(Model):
         self.run, self.device, self.precise = run, device, precise
         self.name, self.header, self.size = run.name, run.header, run.size
         self._network = run.load_model(device)
+        self._quick = inference.for_inference(self._network, device, run.size, precise)
         self.multiple = tiling.needed_multiple(run.header.block_size, self._network.multiple)
 
     def __repr__(self) -> str:
@@ -80,7 +81,7 @@ class RunModel(Model):
     def _answer(self, images: Tensor, divided_by: int | None) -> Tensor:
         pixels = as_pixels(images, divided_by or self.header.max_value)
         with devices.mixed_precision(self.device, not self.precise):
-            return self._network(pixels).float()
+            return self._quick(pixels).float()
 
     def _mirrored(self, logits: Tensor) -> Tensor:
         return logits.flip(-1)

@@ -3,7 +3,8 @@
 Every ratio is taken within one run, as absolute times on shared machines mean little; each time is
 the best of several. The limits: copying the same bytes (``numpy.copyto``), decoding and resizing
 alone, reading the same bytes with ``numpy.fromfile``; on a GPU, those of
-`segkey.reports.benchmark_gpu`. What the figures should be is no part of it: see
+`segkey.reports.benchmark_gpu`; on the CPU, also bare forward passes and a bare training loop, see
+`segkey.reports.benchmark_cpu`. What the figures should be is no part of it: see
 ``examples/bench_goals.py``.
 """
 
@@ -44,6 +45,8 @@ def run(images: Path | None = None, device: str = "auto", progress: Progress = S
     Returns:
         The rows of the table; a stage that cannot be measured here has no rate and says why.
     """
+    from segkey.reports import benchmark_cpu  # it imports torch
+
     with tempfile.TemporaryDirectory(prefix="segkey-bench-") as name:
         folder = Path(name)
         stages = {
@@ -52,6 +55,9 @@ def run(images: Path | None = None, device: str = "auto", progress: Progress = S
             "encrypt": lambda: encrypt(folder, images),
             "shards to batches": lambda: reading(folder),
             "memory of encrypt": lambda: memory(folder),
+            "photographs, CPU": lambda: benchmark_cpu.photographs(folder),
+            "wrong keys, CPU": lambda: benchmark_cpu.wrong_keys(folder),
+            "training, CPU": lambda: benchmark_cpu.training(folder),
             "GPU": lambda: on_the_gpu(device),
         }
         rows = []

@@ -1,7 +1,7 @@
 """A row of the benchmark, and how its times are measured."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from segkey.crypto.keys import Key
@@ -59,3 +59,20 @@ def best_time(function: Callable[[], object], seconds: float = 0.25) -> float:
         function()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def in_turn(functions: Sequence[Callable[[], object]], seconds: float = 1.5) -> list[float]:
+    """Seconds of the fastest call of each function; they are called in turn, as machines drift.
+
+    At least 3 rounds, and as many as fit into ``seconds``; a first one does not count.
+    """
+    times: list[list[float]] = [[] for _ in functions]
+    for function in functions:
+        function()
+    began = time.perf_counter()
+    while len(times[-1]) < 3 or time.perf_counter() - began < seconds:
+        for function, measured in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            function()
+            measured.append(time.perf_counter() - start)
+    return [min(measured) for measured in times]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segkey.crypto import ciphers
+from segkey.crypto.ciphers.base import band_height
 from segkey.crypto.keys import Key
 from segkey.errors import SegkeyError
 
@@ -399,3 +400,32 @@ def test_a_method_with_the_names_of_version_0_1_still_works():
     for cipher in (Earlier(2, 3), Child(2, 3)):
         assert np.array_equal(cipher.encrypt(image), image ^ 1)
         assert np.array_equal(cipher.decrypt(cipher.encrypt(image)), image)
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize(("m", "height"), [(4, 148), (4, 160), (16, 144), (200, 400)])
+def test_large_images_go_in_bands_and_give_what_their_parts_give(method, m, height):
+    cipher, images = ciphers.from_key(method, KEY, m), picture(2, 3, height, 800)
+    encrypted = cipher.encrypt(images)
+    middle = height // m // 2 * m
+    upper, lower = images[..., :middle, :], images[..., middle:, :]
+    parts = [cipher.encrypt(part[..., at : at + 400]) for part in (upper, lower) for at in (0, 400)]
+    rows = [np.concatenate(parts[at : at + 2], -1) for at in (0, 2)]
+    assert np.array_equal(encrypted, np.concatenate(rows, -2))
+    assert np.array_equal(cipher.decrypt(encrypted), images)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "m", "rows"),
+    [(256, 256, 4, 256), (1024, 2048, 4, 8), (1024, 2048, 32, 32), (148, 1024, 4, 4), (0, 9, 3, 0)],
+)
+def test_bands_are_whole_blocks_and_all_alike(height, width, m, rows):
+    assert band_height(height, width, 3, m) == rows
+
+
+def test_a_value_that_is_impossible_is_found_in_the_last_band():
+    cipher = ciphers.from_key("ffx", KEY, 4)
+    encrypted = cipher.encrypt(np.zeros((3, 148, 1024), np.uint8))
+    encrypted[-1, -1, -1] = 1000
+    with pytest.raises(SegkeyError, match="cannot have made"):
+        cipher.decrypt(encrypted)

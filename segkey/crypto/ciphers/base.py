@@ -12,6 +12,7 @@ from segkey.errors import SegkeyError
 
 Images = Any  # np.ndarray or torch.Tensor, uint8 or uint16, shape (..., C, H, W)
 METHODS: dict[str, type["Cipher"]] = {}
+_ONE_BAND, _BAND = 1 << 18, 1 << 16  # values of an image that are looked up at a time
 _TABLES_KEPT = 16  # sizes and devices that a cipher remembers; images of one folder have one size
 
 
@@ -310,13 +311,40 @@ class Plain(Cipher):
     decrypt_images = encrypt_images
 
 
-def each_image(images: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each image of a batch, contiguous, with its place in ``out``; one fits the CPU cache."""
+def band_height(height: int, width: int, channels: int, block_size: int) -> int:
+    """Rows of the bands that `each_band` cuts large images into: whole blocks, all bands alike.
+
+    A band and an index for each of its values fit the cache of a core, which those of a frame of
+    video do not. An image that does is one band.
+    """
+    if channels * height * width <= _ONE_BAND:
+        return height
+    blocks = height // block_size
+    most = max(1, _BAND // (channels * block_size * width))
+    return block_size * max(n for n in range(1, min(most, blocks) + 1) if blocks % n == 0)
+
+
+def each_band(
+    images: np.ndarray, out: np.ndarray, rows: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each band of ``rows`` rows of each image, (c, rows, W), with its place in ``out``."""
+    if not images.size:
+        return
     shape = images.shape[-3:]
-    images = np.ascontiguousarray(images)
-    yield from (
-        zip(images.reshape(-1, *shape), out.reshape(-1, *shape), strict=True) if images.size else ()
-    )
+    for image, result in zip(images.reshape(-1, *shape), out.reshape(-1, *shape), strict=True):
+        if rows == shape[-2]:
+            yield image, result
+            continue
+        for top in range(0, shape[-2], rows):
+            yield image[:, top : top + rows], result[:, top : top + rows]
+
+
+def look_up(table: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    """``out`` = ``table[places]``; no place may be out of range, as none is checked."""
+    if out.flags.c_contiguous:
+        np.take(table, places, out=out, mode="clip")
+    else:
+        out[...] = np.take(table, places, mode="clip")
 
 
 def signed(images: Images) -> Images:

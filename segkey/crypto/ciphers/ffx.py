@@ -4,7 +4,16 @@ import hashlib
 
 import numpy as np
 
-from segkey.crypto.ciphers.base import Cipher, Images, each_image, register, signed, unsigned
+from segkey.crypto.ciphers.base import (
+    Cipher,
+    Images,
+    band_height,
+    each_band,
+    look_up,
+    register,
+    signed,
+    unsigned,
+)
 from segkey.crypto.ciphers.negative_positive import check_selection, chosen, selection_bits
 from segkey.crypto.keys import KEY_BITS, Key
 from segkey.errors import SegkeyError
@@ -63,28 +72,26 @@ class FFX(Cipher):
 
     def encrypt_images(self, images: Images) -> Images:
         """uint8 (..., c, H, W) to uint16, 0 … 999."""
-        halves = self._plane_of_halves(images, 256)
         table = self.cached(
             images,
             "encrypted",
             lambda h, w: np.concatenate([np.arange(256), self.values], dtype="i2"),
         )
         if not isinstance(images, np.ndarray):
-            return unsigned(_look_up(table, images, halves))
-        out = np.empty(images.shape, np.uint16)
-        for image, result in each_image(images, out.view(np.int16)):
-            np.take(table, image.astype(np.int16) | halves, out=result, mode="clip")
+            return unsigned(_look_up(table, images, self._halves(images, 256)))
+        halves, out = self._halves(images, 256), np.empty(images.shape, np.uint16)
+        for band, result in each_band(images, out.view(np.int16), halves.shape[1]):
+            look_up(table, band.astype(np.int16) | halves, result)
         return out
 
     def decrypt_images(self, images: Images) -> Images:
         """uint16 (..., c, H, W) to uint8; raises if a value cannot come from this key."""
         table = self.cached(images, "decrypted", lambda h, w: self._inverse())
-        halves = self._plane_of_halves(images, 1024)
         if isinstance(images, np.ndarray):
-            out = np.empty(images.shape, np.uint8)
-            for image, result in each_image(images, out):
-                found = np.take(table, image.view(np.int16) | halves, mode="clip")
-                if image.max(initial=0) > 999 or found.min(initial=0) < 0:
+            halves, out = self._halves(images, 1024), np.empty(images.shape, np.uint8)
+            for band, result in each_band(images, out, halves.shape[1]):
+                found = np.take(table, band.view(np.int16) | halves, mode="clip")
+                if band.max(initial=0) > 999 or found.min(initial=0) < 0:
                     raise _IMPOSSIBLE
                 result[...] = found
             return out
@@ -92,7 +99,7 @@ class FFX(Cipher):
         # Checked before the look-up: an index beyond the table would break a GPU's context.
         if images.numel() and (int(values.min()) < 0 or int(values.max()) > 999):
             raise _IMPOSSIBLE
-        found = _look_up(table, images, halves)
+        found = _look_up(table, images, self._halves(images, 1024))
         if images.numel() and int(found.min()) < 0:
             raise _IMPOSSIBLE
         return found.byte()
@@ -107,12 +114,18 @@ class FFX(Cipher):
         other.key_id = key.id
         return other
 
-    def _plane_of_halves(self, images: Images, offset: int) -> Images:
-        """int16 (c, H, W): ``offset`` at selected positions, for the second half of a table."""
+    def _halves(self, images: Images, offset: int) -> Images:
+        """int16 (c, H, W): ``offset`` at selected positions, for the second half of a table.
+
+        For arrays, that of a band of `each_band`.
+        """
+        height, width = images.shape[-2:]
+        if isinstance(images, np.ndarray):
+            height = band_height(height, width, self.channels, self.block_size)
         return self.cached(
             images,
             f"half{offset}",
-            lambda h, w: self.tiled(self.selected * np.int16(offset), h, w),
+            lambda h, w: self.tiled(self.selected * np.int16(offset), height, width),
         )
 
     def _inverse(self) -> np.ndarray:

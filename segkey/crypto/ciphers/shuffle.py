@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from segkey.crypto.ciphers.base import Cipher, Images, each_image, register
+from segkey.crypto.ciphers.base import Cipher, Images, band_height, each_band, look_up, register
 from segkey.crypto.keys import KEY_BITS
 
 
@@ -49,15 +49,25 @@ class Shuffle(Cipher):
 
     def encrypt_images(self, images: Images) -> Images:
         """uint8 (..., c, H, W) to uint8, each block permuted."""
-        sources = self.cached(images, "to", lambda h, w: self._sources(self.permutation, h, w))
-        return _gather(images, sources)
+        return self._gathered(images, "to", self.permutation)
 
     def decrypt_images(self, images: Images) -> Images:
         """uint8 (..., c, H, W) to uint8, each block permuted back."""
-        sources = self.cached(
-            images, "back", lambda h, w: self._sources(np.argsort(self.permutation), h, w)
-        )
-        return _gather(images, sources)
+        return self._gathered(images, "back", np.argsort(self.permutation))
+
+    def _gathered(self, images: Images, name: str, permutation: np.ndarray) -> Images:
+        """Every block permuted; ``name`` is that of the table."""
+        if not isinstance(images, np.ndarray):
+            sources = self.cached(images, name, lambda h, w: self._sources(permutation, h, w))
+            return images.reshape(-1, sources.numel()).index_select(1, sources).view(images.shape)
+        height, width = images.shape[-2:]
+        rows = band_height(height, width, self.channels, self.block_size)
+        sources = self.cached(images, name, lambda h, w: self._sources(permutation, rows, w))
+        sources = sources.reshape(self.channels, rows, width)
+        out = np.empty(images.shape, images.dtype)
+        for band, result in each_band(images, out, rows):
+            look_up(band.reshape(-1), sources, result)
+        return out
 
     def _sources(self, permutation: np.ndarray, height: int, width: int) -> np.ndarray:
         """int64 (c·H·W,): for every value of a flattened image, the index it is taken from."""
@@ -67,14 +77,3 @@ class Shuffle(Cipher):
         within = self.tiled(channel * height * width + row * width + column, height, width)
         top, left = (np.arange(0, side, m).repeat(m) for side in (height, width))
         return (within + top[:, None] * width + left).reshape(-1)
-
-
-def _gather(images: Images, sources: Images) -> Images:
-    """out[k] = image[sources[k]] for every flattened image."""
-    if not isinstance(images, np.ndarray):
-        return images.reshape(-1, sources.numel()).index_select(1, sources).reshape(images.shape)
-    out = np.empty(images.shape, images.dtype)
-    for image, result in each_image(images, out):
-        # "clip" spares the copy of the result that "raise" makes; no source is out of range.
-        np.take(image.reshape(-1), sources, out=result.reshape(-1), mode="clip")
-    return out

@@ -66,5 +66,5 @@ class ShuffleNegativePositive(Cipher):
         """uint8 (..., c, H, W) to uint8, the inverse."""
         return Shuffle.decrypt_images(self, self._flipped(images))
 
-    _sources = Shuffle._sources
+    _gathered, _sources = Shuffle._gathered, Shuffle._sources
     _flipped = NegativePositive.encrypt_images

@@ -197,7 +197,7 @@ def _write(experiment, results) -> None:
     """Write all tables and figures, and show the first."""
     from segkey import paper
     from segkey.paper import figures, tables, tradeoff
-    from segkey.system.files import sole_writer
+    from segkey.system.folder_lock import sole_writer
 
     out = experiment.out
     with sole_writer(out, wait=True):  # another process may be making models there

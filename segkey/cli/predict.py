@@ -107,36 +107,29 @@ def predict(
     from segkey import reports
     from segkey.data import sources
     from segkey.data.items import ALL
-    from segkey.model import folder_prediction, prediction, video
+    from segkey.model import folder_prediction, loading, video
 
     is_video = video.is_video(images)
     source = None if is_video else sources.find_pictures(images, leave_out=out)
     for finding in source.findings if source else ():
         console.finding(finding)
-    opened = prediction.opened(run) if run.is_file() else given_inputs.open_run(run)
+    opened = loading.opened(run) if run.is_file() else given_inputs.open_run(run)
     loaded = given_inputs.unlock_and_load_key(opened, secret)
-    model = prediction.model_of(opened, machine.device, machine.precise)
-    cipher = model.cipher(loaded, given_inputs.encode(secret.ffx_password))
-    manner = _manner(model, tiles)
-    progress, at_once = console.TerminalProgress(), machine.batch_size or 32
+    model = loading.model_of(opened, machine.device, machine.precise)
+    how = folder_prediction.Settings(
+        cipher=model.cipher(loaded, given_inputs.encode(secret.ffx_password)),
+        manner=_manner(model, tiles),
+        batch_size=machine.batch_size or 32,
+        overlays=overlay,
+        strict=strict,
+        force=force,
+        workers=workers,
+    )
+    progress = console.TerminalProgress()
     if is_video:
-        result = video.predict_video(
-            model, cipher, images, out, overlay, force, at_once, progress, manner
-        )
+        result = video.predict_video(model, images, out, how, progress)
     else:
-        result = folder_prediction.predict_files(
-            model,
-            cipher,
-            source.splits[ALL],
-            out,
-            overlay,
-            strict,
-            force,
-            at_once,
-            workers,
-            progress,
-            manner,
-        )
+        result = folder_prediction.predict_files(model, source.splits[ALL], out, how, progress)
     console.left_out(result.problems)
     for finding in result.findings():
         console.finding(finding)

@@ -27,7 +27,8 @@ from segkey.model.configuration import FORMAT, Configuration
 from segkey.shards import Header
 from segkey.shards.unlock import cipher_for
 from segkey.system import distributed
-from segkey.system.files import is_held, is_there, make_folder
+from segkey.system.files import is_there, make_folder
+from segkey.system.folder_lock import is_held
 from segkey.system.json_files import read_json, write_json
 from segkey.system.json_records import Misfit
 from segkey.system.shell_quoting import word

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segkey.crypto.keys import Key
 from segkey.data.decode import decode, load_image
 from segkey.errors import SegkeyWarning
-from segkey.model.prediction import load
+from segkey.model.loading import load
 from segkey.model.results import Attack
 from segkey.model.runs import Run
 from segkey.system.files import written_whole

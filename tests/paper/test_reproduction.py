@@ -32,7 +32,7 @@ from segkey.paper import tables
 from segkey.paper.experiment_settings import PASSWORD, differences
 from segkey.reports import preview
 from segkey.shards import encryption
-from segkey.system.files import sole_writer
+from segkey.system.folder_lock import sole_writer
 from segkey.system.json_files import read_json, write_json
 from segkey.system.progress import Progress
 

@@ -31,7 +31,7 @@ from segkey.paper import CellResult, examine, figures, tables
 from segkey.reports import gallery
 from segkey.reports.page import html_page
 from segkey.shards import encryption, open_splits
-from segkey.system.files import is_held, sole_writer
+from segkey.system.folder_lock import is_held, sole_writer
 from segkey.system.json_files import finite, read_json, with_checksum, write_json
 
 CPU = torch.device("cpu")

@@ -58,6 +58,26 @@ class Tiles:
     ] = False
 
 
+Overlay = Annotated[
+    bool,
+    flag(
+        "--overlay",
+        help="Also write each image under its classes' colours, with a legend.",
+        panel=options.OUTPUT,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    option(
+        "--workers",
+        min=1,
+        metavar="N",
+        help="Read and write with N threads instead of one per core.",
+        panel=options.MACHINE,
+    ),
+]
+
+
 @app.command(
     epilog="Example: segkey predict runs/np-m4 photos/ --overlay\n\n"
     "Example: segkey predict model.onnx street.jpg --tile 256 --overlap 64",
@@ -79,26 +99,10 @@ def predict(
     ],
     secret: options.RunKeyGiven,
     out: Annotated[Path, options.out_option("Write masks here.")] = Path("predicted"),
-    overlay: Annotated[
-        bool,
-        flag(
-            "--overlay",
-            help="Also write each image under its classes' colours, with a legend.",
-            panel=options.OUTPUT,
-        ),
-    ] = False,
+    overlay: Overlay = False,
     tiles: Tiles,
     machine: options.Machine,
-    workers: Annotated[
-        int | None,
-        option(
-            "--workers",
-            min=1,
-            metavar="N",
-            help="Read and write with N threads instead of one per core.",
-            panel=options.MACHINE,
-        ),
-    ] = None,
+    workers: Threads = None,
     strict: options.Strict = False,
     force: options.Force = False,
     as_json: options.AsJson = False,

@@ -285,13 +285,6 @@ class Run:
         """
         run_checks.require_weights(self)
 
-    def damage(self) -> list[str]:
-        """Read all that is kept of the run and say what does not match its checksum.
-
-        Of the weights of a sealed run, if `unlock` was not given its key, only the form.
-        """
-        return run_checks.damage(self)
-
     def history(self) -> list[dict]:
         """One dictionary per epoch."""
         return history.read(self.path / "history.jsonl")

@@ -230,31 +230,7 @@ def _panel(
 ) -> None:
     """One method of `key_charts`."""
     places = np.arange(len(line))
-    lower, upper = [min(m.wrong) for m in line], [max(m.wrong) for m in line]
-    axes.fill_between(
-        places,
-        lower,
-        upper,
-        color=WRONG,
-        alpha=0.13,
-        linewidth=0,
-        label="wrong keys, least to largest",
-    )
-    for place, model in enumerate(line):
-        values = np.array(model.wrong)
-        offsets = np.random.default_rng(0).uniform(
-            -0.13, 0.13, len(values)
-        )  # so that equal values stand apart
-        axes.plot(
-            place + offsets,
-            values,
-            ".",
-            color=WRONG,
-            markersize=1.6,
-            alpha=0.35,
-            zorder=2,
-            rasterized=True,
-        )
+    _draw_wrong_keys(axes, places, line)
     for colour, marker, style, label, values in (
         (CORRECT, "o", "-", "correct key", [m.accuracy for m in line]),
         (PLAIN, "s", "--", "plain images", [m.with_plain for m in line]),
@@ -267,32 +243,31 @@ def _panel(
         axes.plot([], [], style + marker, color=colour, label=label)
     spreads = [model.spread or 0.0 for model in line]
     if any(spreads):
-        axes.errorbar(
-            places,
-            [m.accuracy for m in line],
-            spreads,
-            fmt="none",
-            color=CORRECT,
-            capsize=2,
-            zorder=3,
-        )
+        accuracy, how = [m.accuracy for m in line], {"fmt": "none", "capsize": 2, "zorder": 3}
+        axes.errorbar(places, accuracy, spreads, color=CORRECT, **how)
     if baseline:
-        axes.axhline(
-            baseline.accuracy, color="black", linewidth=0.8, label="baseline, nothing encrypted"
-        )
+        label = "baseline, nothing encrypted"
+        axes.axhline(baseline.accuracy, color="black", linewidth=0.8, label=label)
     if line:
-        axes.axhline(
-            line[0].majority_class,
-            color="0.55",
-            linewidth=0.8,
-            dashes=(1, 2),
-            label="majority class",
-        )
+        how = {"color": "0.55", "linewidth": 0.8, "dashes": (1, 2)}
+        axes.axhline(line[0].majority_class, label="majority class", **how)
     axes.set_xticks(places, [str(model.block_size) for model in line])
     axes.set_xlabel("block size M")
     axes.margins(x=0.06)
     axes.grid(axis="y", color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
+
+
+def _draw_wrong_keys(axes: Axes, places: np.ndarray, line: list[VariantScores]) -> None:
+    """A dot for each wrong key, and the band that they lie in."""
+    lower, upper = [min(m.wrong) for m in line], [max(m.wrong) for m in line]
+    label = "wrong keys, least to largest"
+    axes.fill_between(places, lower, upper, color=WRONG, alpha=0.13, linewidth=0, label=label)
+    how = {"markersize": 1.6, "alpha": 0.35, "zorder": 2, "rasterized": True}
+    for place, model in zip(places, line, strict=True):
+        # Offsets, so that equal values stand apart.
+        offsets = np.random.default_rng(0).uniform(-0.13, 0.13, len(model.wrong))
+        axes.plot(place + offsets, np.array(model.wrong), ".", color=WRONG, **how)
 
 
 def write_all(results: Results, example: Example, out: Path) -> list[Path]:

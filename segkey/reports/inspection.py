@@ -204,6 +204,8 @@ def _run(path: Path, verify: bool, identity: Identity | None) -> dict:
 
 def _verified(run, identity: Identity | None) -> dict:
     """The ``damage`` of a run, and what could not be ``checked`` without a sealed run's key."""
+    from segkey.model import run_checks
+
     found = {}
     if run.is_sealed:
         try:
@@ -211,4 +213,4 @@ def _verified(run, identity: Identity | None) -> dict:
         except SegkeyError as error:
             run.identity = None
             found["checked"] = f"its form, not its weights: {error.what}"
-    return found | {"damage": run.damage()}
+    return found | {"damage": run_checks.damage(run)}

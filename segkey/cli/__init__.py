@@ -120,7 +120,7 @@ def _options(
     version: Annotated[
         bool,
         options.flag(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+            "--version", "Show the version and exit.", callback=_show_version, is_eager=True
         ),
     ] = False,
 ) -> None:

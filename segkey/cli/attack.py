@@ -14,12 +14,12 @@ _ATTACKS = "Attacks"
 
 def _attack(name: str, help: str):
     """The option that asks for an attack."""
-    return flag(name, help=help, panel=_ATTACKS)
+    return flag(name, help, _ATTACKS)
 
 
 def _spend(name: str, metavar: str, help: str, **settings):
     """An option of the attacker's budget."""
-    return option(name, metavar=metavar, help=help, panel="The attacker's budget", **settings)
+    return option(name, metavar, help, "The attacker's budget", **settings)
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Chosen:
         list[float] | None,
         option(
             "--fine-tune",
-            metavar="PERCENT",
-            help="Continue training with PERCENT of the plain training images.",
-            panel=_ATTACKS,
+            "PERCENT",
+            "Continue training with PERCENT of the plain training images.",
+            _ATTACKS,
         ),
     ] = None
     statistics: Annotated[
@@ -61,9 +61,9 @@ class Chosen:
         tuple[Path, Path] | None,
         option(
             "--pair",
-            metavar="IMAGE SHARD",
-            help="Solve for the key from this plain image and the shard that holds it encrypted.",
-            panel=_ATTACKS,
+            "IMAGE SHARD",
+            "Solve for the key from this plain image and the shard that holds it encrypted.",
+            _ATTACKS,
         ),
     ] = None
     partial_key: Annotated[
@@ -73,9 +73,9 @@ class Chosen:
         list[str] | None,
         option(
             "--attack",
-            metavar="NAME",
-            help="Run the attack of this name, such as one of your own (SEGKEY_PLUGINS).",
-            panel=_ATTACKS,
+            "NAME",
+            "Run the attack of this name, such as one of your own (SEGKEY_PLUGINS).",
+            _ATTACKS,
         ),
     ] = None
 

@@ -18,10 +18,8 @@ def demo(
         list[str] | None, options.method_option("Show only this method instead of ffx, np and shf.")
     ] = None,
     block_size: options.BlockSize = 4,
-    wrong_keys: Annotated[
-        int, option("--wrong-keys", min=1, metavar="N", help="Try N random wrong keys.")
-    ] = 20,
-    epochs: Annotated[int, option("--epochs", min=1, metavar="N", help="Train for N epochs.")] = 8,
+    wrong_keys: Annotated[int, option("--wrong-keys", "N", "Try N random wrong keys.", min=1)] = 20,
+    epochs: Annotated[int, option("--epochs", "N", "Train for N epochs.", min=1)] = 8,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:

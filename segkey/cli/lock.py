@@ -26,7 +26,7 @@ def lock(
         typer.Argument(metavar="KEYS", help="With --customers, lock with each of these key files."),
     ] = None,
     customers: Annotated[
-        bool, flag("--customers", help="Make one locked run for each of the key files KEYS.")
+        bool, flag("--customers", "Make one locked run for each of the key files KEYS.")
     ] = False,
     method: Annotated[
         str, options.method_option("Lock for images encrypted with np, shf or shf+np.")
@@ -91,8 +91,8 @@ def whose(
         Path | None,
         option(
             "--original",
-            metavar="RUN",
-            help="Compare with the run that was locked, which tells keys apart for every M.",
+            "RUN",
+            "Compare with the run that was locked, which tells keys apart for every M.",
             autocompletion=completion.complete_runs,
         ),
     ] = None,

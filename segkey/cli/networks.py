@@ -48,38 +48,34 @@ class Facts:
     classes: Annotated[
         Path | None,
         option(
-            "--classes",
-            metavar="FILE",
-            help="Read class names from this file, one per line, class 0 first.",
+            "--classes", "FILE", "Read class names from this file, one per line, class 0 first."
         ),
     ] = None
     normalise: Annotated[
         str | None,
         option(
             "--normalise",
-            metavar="HOW",
-            help="Normalise pixels as in the training: imagenet, none (pixels 0 … 1), or MEAN/STD; "
+            "HOW",
+            "Normalise pixels as in the training: imagenet, none (pixels 0 … 1), or MEAN/STD; "
             "by default, as the network's authors do.",
         ),
     ] = None
     size: Annotated[
-        str | None, option("--size", metavar="SIZE", help="Resize images to N x N or HEIGHTxWIDTH.")
+        str | None, option("--size", "SIZE", "Resize images to N x N or HEIGHTxWIDTH.")
     ] = None
     channels: Annotated[
-        int, option("--channels", min=1, max=16, metavar="N", help="Take images of N channels.")
+        int, option("--channels", "N", "Take images of N channels.", min=1, max=16)
     ] = 3
     ignore_index: Annotated[
         int,
-        option(
-            "--ignore-index", min=0, max=255, metavar="N", help="Treat this mask value as void."
-        ),
+        option("--ignore-index", "N", "Treat this mask value as void.", min=0, max=255),
     ] = 255
     shards: Annotated[
         list[Path] | None,
         option(
             "--shards",
-            metavar="PATH",
-            help="Test it on these plain shards; they also give the classes and the size.",
+            "PATH",
+            "Test it on these plain shards; they also give the classes and the size.",
         ),
     ] = None
 
@@ -126,8 +122,8 @@ def import_(
         str,
         option(
             "--network",
-            metavar="NAME",
-            help="Name the network that the weights are of; 'segkey networks' lists them.",
+            "NAME",
+            "Name the network that the weights are of; 'segkey networks' lists them.",
             autocompletion=completion.complete_networks,
         ),
     ],

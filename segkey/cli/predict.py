@@ -21,39 +21,39 @@ class Tiles:
         str | None,
         option(
             "--tile",
-            metavar="SIZE",
-            help="Cut images into windows of N x N or HEIGHTxWIDTH instead of resizing them to the "
+            "SIZE",
+            "Cut images into windows of N x N or HEIGHTxWIDTH instead of resizing them to the "
             "size of training.",
-            panel=_LARGE,
+            _LARGE,
         ),
     ] = None
     overlap: Annotated[
         int | None,
         option(
             "--overlap",
-            min=0,
-            metavar="N",
-            help="Let neighbouring tiles overlap by N pixels; by default 64, or a quarter of a "
+            "N",
+            "Let neighbouring tiles overlap by N pixels; by default 64, or a quarter of a "
             "smaller tile.",
-            panel=_LARGE,
+            _LARGE,
+            min=0,
         ),
     ] = None
     scale: Annotated[
         float | None,
         option(
             "--scale",
-            metavar="X",
-            help="Resize images by X, 1 for their own size, before they are cut into tiles; "
+            "X",
+            "Resize images by X, 1 for their own size, before they are cut into tiles; "
             "without --tile the network sees them as a whole.",
-            panel=_LARGE,
+            _LARGE,
         ),
     ] = None
     tta: Annotated[
         bool,
         flag(
             "--tta",
-            help="Average with what the mirrored image gives, which takes twice as long.",
-            panel=_LARGE,
+            "Average with what the mirrored image gives, which takes twice as long.",
+            _LARGE,
         ),
     ] = False
 
@@ -62,18 +62,18 @@ Overlay = Annotated[
     bool,
     flag(
         "--overlay",
-        help="Also write each image under its classes' colours, with a legend.",
-        panel=options.OUTPUT,
+        "Also write each image under its classes' colours, with a legend.",
+        options.OUTPUT,
     ),
 ]
 Threads = Annotated[
     int | None,
     option(
         "--workers",
+        "N",
+        "Read and write with N threads instead of one per core.",
+        options.MACHINE,
         min=1,
-        metavar="N",
-        help="Read and write with N threads instead of one per core.",
-        panel=options.MACHINE,
     ),
 ]
 
@@ -162,14 +162,14 @@ def export(
     *,
     run: options.RunFolder,
     onnx: Annotated[
-        bool, flag("--onnx", help="Write ONNX, which is the default and the only format yet.")
+        bool, flag("--onnx", "Write ONNX, which is the default and the only format yet.")
     ] = True,
     images: Annotated[
         Path | None,
         option(
             "--images",
-            metavar="PATH",
-            help="Compare with PyTorch on these images instead of some of the run's own shards.",
+            "PATH",
+            "Compare with PyTorch on these images instead of some of the run's own shards.",
         ),
     ] = None,
     seal: options.Seal = None,
@@ -177,11 +177,10 @@ def export(
     out: Annotated[
         Path | None,
         option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Write this file instead of NAME.onnx, or NAME.onnx.age if it is sealed.",
-            panel=options.OUTPUT,
+            "--out -o",
+            "FILE",
+            "Write this file instead of NAME.onnx, or NAME.onnx.age if it is sealed.",
+            options.OUTPUT,
         ),
     ] = None,
     force: options.Force = False,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.markup import escape
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from segkey.model.results import NOTHING_TO_MEASURE
 from segkey.paper.claims import Claim, Finding, Pair
+from segkey.paper.grid import Cell
 from segkey.paper.results import CellResult, Results
 from segkey.paper.table1 import Table1, weights_in_words
 from segkey.paper.variant_scores import models_of
@@ -19,6 +21,9 @@ from segkey.reports.verdicts import plain_one_way
 from segkey.system.files import written_whole
 from segkey.system.json_files import write_json
 from segkey.system.wording import duration, in_bytes, printable, visible
+
+if TYPE_CHECKING:  # it imports experiments, and these import this
+    from segkey.paper.estimate import Estimate
 
 _MOST_PAIRS = 3  # that are shown of those which decide a claim
 
@@ -109,27 +114,17 @@ def _apart(pair: Pair) -> str:
     return " (different devices)" if pair.devices else ""
 
 
-def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
+def plan_table(cells: Sequence[Cell], settings: dict, estimate: "Estimate") -> Table:
     """What would be done, and how long it would take."""
-    variants = dict.fromkeys(variant_of(cell) for cell in cells)
-    methods = [variant_name(variant) for variant in variants if variant != "none"]
-    sizes, seeds = (
-        sorted({c.block_size for c in cells if c.method != "none"}),
-        len({cell.seed for cell in cells}),
-    )
-    recipe, images = settings["recipe"], estimate["images"]
+    recipe, images = settings["recipe"], estimate.images
     height, width = settings["size"]
+    protected = f"{duration(estimate.protected)} ({estimate.protected:.0f} s)"
     facts = [
-        (
-            "models",
-            f"{len(cells)}: plain, and {', '.join(methods)} with M = {', '.join(map(str, sizes))}"
-            + (f", {seeds} seeds each" if seeds > 1 else ""),
-        ),
+        ("models", _models_in_words(cells)),
         (
             "images",
             f"train {images['train']}, val {images['val']}, test {images['test']}, at "
-            f"{height}x{width}; "
-            f"{len(settings['data']['classes'])} classes",
+            f"{height}x{width}; {len(settings['data']['classes'])} classes",
         ),
         (
             "training",
@@ -137,25 +132,27 @@ def plan_table(cells: Sequence, settings: dict, estimate: dict) -> Table:
             f"batches of {recipe['batch_size']}, {recipe['optimizer']}",
         ),
         ("attack", f"the correct key, plain images, {settings['wrong_keys']} wrong keys"),
-        ("disk", in_bytes(estimate["disk_bytes"])),
+        ("disk", in_bytes(estimate.disk_bytes)),
         (
             "measured",
-            f"{1 / estimate['training']:.1f} images/s in training, {1 / estimate['scoring']:.1f} "
-            f"images/s scored "
-            f"({estimate['device']})",
+            f"{1 / estimate.training:.1f} images/s in training, {1 / estimate.scoring:.1f} "
+            f"images/s scored ({estimate.device})",
         ),
-        (
-            "a model",
-            f"about {duration(estimate['protected'])} ({estimate['protected']:.0f} s); "
-            f"plain: "
-            f"{duration(estimate['baseline'])}",
-        ),
-        (
-            "all",
-            f"about {duration(estimate['all'])} ({estimate['all']:.0f} s), from the beginning",
-        ),
+        ("a model", f"about {protected}; plain: {duration(estimate.baseline)}"),
+        ("all", f"about {duration(estimate.all)} ({estimate.all:.0f} s), from the beginning"),
     ]
     return facts_of("What segkey reproduce would do", facts)
+
+
+def _models_in_words(cells: Sequence[Cell]) -> str:
+    """How many models of which methods and block sizes."""
+    variants = dict.fromkeys(variant_of(cell) for cell in cells)
+    methods = [variant_name(variant) for variant in variants if variant != "none"]
+    sizes = sorted({cell.block_size for cell in cells if cell.method != "none"})
+    seeds = len({cell.seed for cell in cells})
+    several = f", {seeds} seeds each" if seeds > 1 else ""
+    of = f"{', '.join(methods)} with M = {', '.join(map(str, sizes))}"
+    return f"{len(cells)}: plain, and {of}{several}"
 
 
 def write_tables(results: Results, out: Path) -> list[Path]:

@@ -234,8 +234,6 @@ class Configuration:
         windowed, shuffle_buffer: whether images are shuffled in a buffer, and of how many.
         precise: float32 even where the device computes in bfloat16.
         compiled: whether the network was compiled.
-        model: the network.
-        data: the images.
         training: how images were augmented and computed with.
         recipe: of the training; None if the run has none (``{}``).
         seed: of all randomness.

@@ -124,7 +124,6 @@ def predict_files(
         items: from `segkey.data.sources.find_pictures`.
         out: the folder; no name leads out of it.
         how: the model's cipher and what else is to be done.
-        progress: hears of every image.
 
     Raises:
         SegkeyError: ``out`` is not empty, no image can be used, or (``strict``) one cannot.

@@ -27,7 +27,6 @@ class Imported:
     """A run that was made of weights, and what was done to them.
 
     Attributes:
-        run: the run.
         parameters: of the network.
         notes: how the file's tensors were taken, a sentence each.
     """

@@ -24,7 +24,6 @@ class RunModel(Model):
 
     Attributes:
         run: where it came from; ``run.header`` names its method, block size, key and classes.
-        device: where it computes.
         precise: float32 even where the device computes in bfloat16.
     """
 

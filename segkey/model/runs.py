@@ -56,7 +56,6 @@ class Run:
     """A run's folder.
 
     Attributes:
-        path: the folder.
         configuration: what ``run.json`` holds; to change it, assign a changed copy
             (`dataclasses.replace`) and `save`.
         identity: opens the weights of a sealed run; from `unlock`.

@@ -61,13 +61,11 @@ def train(
         folder: where runs are kept.
         recipe: how to train.
         shards: where the splits came from; kept in the run, so that later commands find them.
-        device: where to compute.
         name: the run's name; by default from method and block size.
         cipher: augments, then encrypts plain shards on the device. Without it, plain shards that
             were not augmented when they were made are augmented on the device too.
         recipients: seal the run for these public texts ``age1…``: neither its weights nor the state
             that a resumption needs are ever written unencrypted.
-        progress: hears of every epoch.
         settings: other fields of `Settings`: ``network``, ``seed``, ``precise``, ``compiled``,
             ``resident``, ``shuffle_buffer``, ``save_every``.
 

@@ -52,7 +52,6 @@ def predict_video(
         out: the folder; with overlays, ``out/overlays/NAME.mp4`` is written, too.
         how: the model's cipher and what else is to be done; frames are not decoded by workers, and
             none is left out.
-        progress: hears of every frame.
 
     Raises:
         SegkeyError: imageio-ffmpeg is missing, no video, frames that are too large, or ``out`` is

@@ -24,9 +24,7 @@ def write(path: Path, run: Run, key: Key, scenes: Path) -> None:
     The scores in the titles are those that the run's attack measured on all test scenes.
 
     Args:
-        path: the PNG file to write.
         run: attacked, see `segkey.attacks.suite.attack_and_keep`.
-        key: its key.
         scenes: the folder that `segkey.data.scenes.write` made.
     """
     images = sorted((scenes / "images" / "test").iterdir())[:_ROWS]

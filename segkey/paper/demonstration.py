@@ -39,13 +39,10 @@ def run(
 
     Args:
         out: folder for all of it.
-        methods: names of methods.
         block_size: M.
         wrong_keys: how many wrong keys to try.
         epochs: of each training.
-        device: where to compute.
         force: begin again: remove what an earlier demo left in ``out``.
-        progress: hears what happens.
 
     Returns:
         The finished runs, with their results.

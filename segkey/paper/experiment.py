@@ -59,8 +59,6 @@ class Experiment:
         source: from `open_data`.
         settings: how cells are made.
         key: the correct one.
-        out: the folder.
-        device: where to compute.
         watch: hears how far it is.
         workers: processes that prepare images; as many as there are cores, if not given.
     """

@@ -197,8 +197,7 @@ def claim(out: Path, wanted: dict, say: Callable[[str], None]) -> None:
         kept = document["settings"]
         if isinstance(kept.get("data"), dict) and "content" not in kept["data"]:
             say(
-                f"{file} is of an earlier version and does not say what the images and masks "
-                f"held: "
+                f"{file} is of an earlier version and does not say what the images and masks held: "
                 "they are taken to be the same, and compared from now on"
             )
             kept["data"]["content"] = wanted["data"]["content"]

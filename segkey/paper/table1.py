@@ -126,11 +126,10 @@ class Table1:
         height, width = settings["size"]
         images = max((cell.images for cell in self.results.cells), default=0)
         return (
-            f"Mean IoU with the correct key ({settings['network']}, "
-            f"{settings['recipe']['epochs']} epochs from "
-            f"{weights_in_words(settings)}, {settings['data']['images']['train']} training images, "
-            f"{height}x{width}, "
-            f"{images} test images, {len(settings['data']['classes'])} classes)"
+            f"Mean IoU with the correct key ({settings['network']}, {settings['recipe']['epochs']} "
+            f"epochs from {weights_in_words(settings)}, {settings['data']['images']['train']} "
+            f"training images, {height}x{width}, {images} test images, "
+            f"{len(settings['data']['classes'])} classes)"
         )
 
     @property
@@ -149,8 +148,7 @@ class Table1:
         else:
             notes.append(
                 "paper: measured on PASCAL VOC 2012 with COCO weights, other images than these; "
-                "compare the order and the "
-                "trend, not the values"
+                "compare the order and the trend, not the values"
             )
         seeds = sorted({line.seeds for line in self.lines})
         if seeds and seeds[-1] > 1:

@@ -17,8 +17,6 @@ def shard_sheet(path: str, header, images: list[dict]) -> Image.Image:
     """The first images of a shard, one row each, under a line that says what they are; RGB.
 
     Args:
-        path: of the shard.
-        header: its header.
         images: from `segkey.reports.inspection.first_images`.
     """
     columns = [name for name in ("stored", "decrypted", "mask") if name in images[0]]

@@ -304,17 +304,15 @@ def demo_sentence(rows: list[Row]) -> str:
         best = max(row.plain, row.incorrect["max"])
         parts.append(
             f"{method_name(row.method)}: {row.correct:.2f} with the right key, "
-            f"{row.incorrect['mean']:.2f} on average with a wrong "
-            f"one, {best:.2f} for the best attempt without it (plain images, or the luckiest wrong "
-            f"key)"
+            f"{row.incorrect['mean']:.2f} on average with a wrong one, {best:.2f} for the best "
+            "attempt without it (plain images, or the luckiest wrong key)"
         )
     strongest = max(measured, key=lambda row: row.correct - max(row.plain, row.incorrect["max"]))
     return (
         "What this shows, in mean IoU: "
         + "; ".join(parts)
         + f". Of these attempts, {method_name(strongest.method)} withstands the most here. "
-        "Stronger attacks are not among them: from the weights and a few photographs, "
-        "'segkey attack RUN --statistics' computes what these keys keep secret in seconds. "
-        "The scenes are simple and the training short: measure on your own images before you rely "
-        "on it."
+        "Stronger attacks are not among them: from the weights and a few photographs, 'segkey "
+        "attack RUN --statistics' computes what these keys keep secret in seconds. The scenes are "
+        "simple and the training short: measure on your own images before you rely on it."
     )

@@ -42,7 +42,6 @@ def decrypt(
         out: the folder; names from a shard never lead out of it.
         force: write into a folder that is not empty, replacing files.
         workers: threads.
-        progress: hears of every image.
 
     Returns:
         How many images were written (an image of V views counts V).

@@ -52,7 +52,6 @@ class _Task:
         start: the position of the first image in it.
         region: where the shard's images lie in its unfinished file.
         preparation: what is done to the images before they are encrypted.
-        items: the images.
     """
 
     shard: int
@@ -78,7 +77,6 @@ def encrypt(
         workers: processes; as many as there are cores, if not given; 1 works in this process.
         strict: stop at the first image that cannot be used, instead of leaving it out.
         force: replace shards that are there.
-        progress: hears of every image.
 
     Raises:
         SegkeyError: other shards are in the folder, the disk is too small, no image can be read, a

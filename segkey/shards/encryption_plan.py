@@ -86,7 +86,6 @@ def plan_shards(
 
     Args:
         source: from `segkey.data.sources.find`; with masks, its ``classes`` must be known.
-        out: the folder.
         cipher: from `segkey.ciphers.from_key`.
         size: (H, W) that images are resized to.
         views: augmented copies of a training image; 1 keeps the image as it is. If not given, 4

@@ -46,7 +46,6 @@ def encrypt_folder(
         channels: 3 for RGB, 1 for grey, 4 for files of four bands.
         views: augmented copies of each training image; 4 by default if encrypted with masks.
         workers: processes; one per core by default.
-        progress: hears of every image.
 
     Returns:
         Datasets by split; `segkey.shards.dataset.ShardDataset`.

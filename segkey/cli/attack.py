@@ -185,7 +185,7 @@ def attack(
     scored. Each further attack prints the attacker's knowledge, the required access, the cost,
     and the share of the protected accuracy that it recovered.
     """
-    from segkey import attacks, reports
+    from segkey import attacks
     from segkey.model import evaluation_splits
     from segkey.system import devices, distributed
 
@@ -221,8 +221,17 @@ def attack(
         console.not_kept()
     if as_json:
         console.show_json(result.document)
-    elif suite or names:
-        verdict = reports.suite_verdict(result, opened.is_sealed, opened.is_locked)
+    else:
+        _show(result, opened)
+
+
+def _show(result, run) -> None:
+    """The table of what was tried, and what it means."""
+    from segkey import reports
+    from segkey.model.results import Suite
+
+    if isinstance(result, Suite):
+        verdict = reports.suite_verdict(result, run.is_sealed, run.is_locked)
         console.show(reports.suite_table(result), verdict)
     else:
         console.show(reports.attack_table(result), reports.attack_sentence(result))

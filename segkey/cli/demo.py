@@ -40,16 +40,9 @@ def demo(
     console.on_interrupt(
         "go on with: segkey demo" + (f" --out {word(out)}" if out != Path("demo") else "")
     )
-    runs = demonstration.run(
-        out,
-        method or ["ffx", "np", "shf"],
-        block_size,
-        wrong_keys,
-        epochs,
-        where,
-        force,
-        progress,
-    )
+    methods = method or ["ffx", "np", "shf"]
+    shown = demonstration.Demo(out, methods, block_size, wrong_keys, epochs, where, progress)
+    runs = shown.run(force)
     key = Key.load(out / "keys" / "demo.key")
     rows = reports.collect(runs, key)
     console.show(*reports.tables(rows), reports.demo_sentence(rows))

@@ -58,6 +58,13 @@ class Tiles:
     ] = False
 
 
+Pictures = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IMAGES",
+        help="Segment this image, folder of images, text file with one image per line, or video.",
+    ),
+]
 Overlay = Annotated[
     bool,
     flag(
@@ -89,14 +96,7 @@ def predict(
         Path,
         options.run_argument("Use the run in this folder, or a file that 'segkey export' made."),
     ],
-    images: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IMAGES",
-            help="Segment this image, folder of images, text file with one image per line, or "
-            "video.",
-        ),
-    ],
+    images: Pictures,
     secret: options.RunKeyGiven,
     out: Annotated[Path, options.out_option("Write masks here.")] = Path("predicted"),
     overlay: Overlay = False,
@@ -140,11 +140,8 @@ def predict(
     if as_json:
         console.show_json(result.summary(model.name))
     else:
-        console.show(
-            reports.files_table(result),
-            reports.prediction_table(result),
-            reports.describe_prediction(result, out, overlay),
-        )
+        written = reports.describe_prediction(result, out, overlay)
+        console.show(reports.files_table(result), reports.prediction_table(result), written)
 
 
 def _manner(model, tiles: Tiles):

@@ -199,18 +199,15 @@ def key_charts(results: Results) -> Figure:
     panels[0].set_ylim(bottom=0)
     handles, labels = panels[0].get_legend_handles_labels()
     if any(plain_one_way(cell.method, cell.plain) for cell in results.cells):
-        labels = [
-            label + " (FFX's divided by 255 only)" * (label == "plain images") for label in labels
-        ]
+        divided = " (FFX's divided by 255 only)"
+        labels = [label + divided * (label == "plain images") for label in labels]
     if len(set(made)) > 1:
-        handles.append(
-            Line2D([], [], linestyle="", marker="o", color="black", markerfacecolor="white")
-        )
+        hollow = {"linestyle": "", "marker": "o", "color": "black", "markerfacecolor": "white"}
+        handles.append(Line2D([], [], **hollow))
         labels.append(f"hollow: {visible(_unlike(list(models.values()), usual))}")
     columns = 3 if len(methods) > 1 else 2
-    figure.legend(
-        handles, labels, loc="lower center", ncols=columns, frameon=False, columnspacing=1.5
-    )
+    how = {"ncols": columns, "frameon": False, "columnspacing": 1.5}
+    figure.legend(handles, labels, loc="lower center", **how)
     legend = 0.195 * -(-len(labels) // columns) / tall
     figure.tight_layout(pad=0.3, w_pad=0.8, rect=(0, legend, 1, 1))
     return figure

@@ -10,7 +10,7 @@ from segkey.attacks.registry import Budget, Result, attack
 from segkey.attacks.target import Target
 from segkey.data.augment import random_crops
 from segkey.errors import SegkeyError
-from segkey.model import data_parallel, depthwise, networks
+from segkey.model import cpu_convolutions, data_parallel, networks
 from segkey.model.batches import BatchLoader, crop_batch
 from segkey.model.recipes import recipe
 from segkey.model.results import LABELLED
@@ -180,4 +180,4 @@ def _starting_model(target: Target, budget: Budget, start: str) -> networks.Segm
     made, weights = run.configuration.model, run.starting_weights or "none"
     weights = budget.public_weights if start == "public" else weights
     model = networks.build(made.network, list(run.header.classes), weights, made.channels)
-    return depthwise.quicken(model).to(target.device, memory_format=torch.channels_last)
+    return cpu_convolutions.quicken(model).to(target.device, memory_format=torch.channels_last)

@@ -23,6 +23,7 @@ class _PageKey(options.CipherGiven):
 @app.command(
     epilog="Example: segkey report\n\n"
     "Example: segkey report --html report.html --key keys/segkey.key\n\n"
+    "Example: segkey report --attacks\n\n"
     "Example: segkey report runs/ --latex > table1.tex",
     rich_help_panel="Reports",
 )
@@ -32,6 +33,9 @@ def report(
         Path, options.run_argument("Report on the runs in this folder, or on one run.", "RUNS")
     ] = paths.DEFAULT_RUNS,
     per_class: Annotated[bool, flag("--per-class", "Also show the IoU of each class.")] = False,
+    attacks: Annotated[
+        bool, flag("--attacks", "Show one table of what each kind of attacker reaches on each run.")
+    ] = False,
     as_json: options.AsJson = False,
     as_csv: Annotated[
         bool,
@@ -63,13 +67,17 @@ def report(
         raise typer.BadParameter("choose one of --html, --json, --csv and --latex")
     if not html and (secret.key or shards):
         raise typer.BadParameter("--key and --shards belong to --html")
+    if attacks and (html or as_json or per_class):
+        raise typer.BadParameter("--attacks is shown as text, or with --csv or --latex")
     found, broken = survey(runs)
     console.left_out(broken)
     if html:
         _write_page(found, broken, html, secret, shards, device)
         return
     rows = reports.collect(found)
-    if as_json:
+    if attacks:
+        _show_attacks(rows, as_csv, as_latex)
+    elif as_json:
         console.show_json(reports.as_json(rows, broken))
     elif as_csv:
         console.show_raw(reports.as_csv(rows))
@@ -77,6 +85,22 @@ def report(
         console.show_raw(reports.as_latex(rows))
     else:
         console.show(*reports.tables(rows, per_class, broken))
+
+
+def _show_attacks(rows, as_csv: bool, as_latex: bool) -> None:
+    """Show every kind of attacker beside every protection."""
+    from segkey.errors import SegkeyError
+    from segkey.reports import protections
+
+    if why := protections.why_no_protections(rows):
+        raise SegkeyError(why, "run 'segkey attack RUN --suite' first")
+    if as_csv:
+        console.show_raw(protections.protections_as_csv(rows))
+    elif as_latex:
+        tables = protections.protection_tables(rows, widest=len(rows))
+        console.show_raw("\n".join(table.as_latex() for table in tables))
+    else:
+        console.show(*(table.as_rich() for table in protections.protection_tables(rows)))
 
 
 def _write_page(runs, broken, html: Path, secret: _PageKey, shards, device: str) -> None:

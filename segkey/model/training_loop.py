@@ -17,7 +17,7 @@ from torch import Tensor
 
 from segkey.crypto.ciphers import Cipher
 from segkey.errors import SegkeyError
-from segkey.model import data_parallel, depthwise, logs, network_registry, networks, runs
+from segkey.model import cpu_convolutions, data_parallel, logs, network_registry, networks, runs
 from segkey.model.batches import SHUFFLE_BUFFER, BatchLoader, as_pixels, fits
 from segkey.model.checkpoint import Checkpoint, Saver, copied
 from segkey.model.losses import Loss, class_weights
@@ -135,7 +135,7 @@ class Trainer:
         )
         model.check_size(*split.size)
         model = data_parallel.same_weights(model)
-        depthwise.quicken(model).to(self.device, memory_format=torch.channels_last)
+        cpu_convolutions.quicken(model).to(self.device, memory_format=torch.channels_last)
         self.model = data_parallel.sync_batchnorm(model, self.device)
         # Validation goes through `network`; training through `parallel`, which averages gradients.
         self.network = torch.compile(self.model) if self.settings.compiled else self.model

@@ -5,6 +5,7 @@ other processes a spinning thread takes the core that the thread it waits for ne
 environment once, when torch is first imported.
 """
 
+import functools
 import os
 
 _CHOSEN_BY_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -16,12 +17,14 @@ def bound_spinning() -> None:
 
     An environment in which the user set it stays as it is. Without effect if torch is imported.
     """
+    busy = was_busy()
     if not any(name in os.environ for name in _CHOSEN_BY_USER):
-        os.environ["GOMP_SPINCOUNT"] = SPIN_IF_BUSY if _is_busy() else SPIN
+        os.environ["GOMP_SPINCOUNT"] = SPIN_IF_BUSY if busy else SPIN
 
 
-def _is_busy() -> bool:
-    """True if in the last minute other processes kept more than half of the cores."""
+@functools.cache  # later, this process itself keeps the cores
+def was_busy() -> bool:
+    """True if other processes kept more than half of the cores in the minute before the start."""
     try:
         return os.getloadavg()[0] > len(os.sched_getaffinity(0)) / 2
     except (AttributeError, OSError):  # not known on every system

@@ -9,6 +9,14 @@ import pytest
 from segkey.system import threads
 
 
+@pytest.fixture(autouse=True)
+def _asked_anew():
+    """Forget what the machine was doing when segkey was imported, for the time of a test."""
+    threads.was_busy.cache_clear()
+    yield
+    threads.was_busy.cache_clear()
+
+
 @pytest.mark.parametrize(("load", "rounds"), [(0.0, threads.SPIN), (64.0, threads.SPIN_IF_BUSY)])
 def test_a_busy_machine_spins_less(monkeypatch, load, rounds):
     for name in threads._CHOSEN_BY_USER:
@@ -45,3 +53,9 @@ def test_importing_segkey_sets_it_before_torch_can_be_imported():
     environment = {k: v for k, v in os.environ.items() if k not in threads._CHOSEN_BY_USER}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.stdout.split() in ([b"False", each.encode()] for each in ("10000", "0"))
+
+
+def test_what_was_found_at_the_start_stays(monkeypatch):
+    loads = iter([(0.0, 0.0, 0.0), (64.0, 0.0, 0.0)])
+    monkeypatch.setattr(os, "getloadavg", lambda: next(loads))
+    assert [threads.was_busy(), threads.was_busy()] == [False, False]

@@ -1,0 +1,51 @@
+"""``segkey report --attacks``: one table of all attacked runs, in each form."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from segkey.cli import app
+
+RESULTS = Path(__file__).parents[2] / "examples" / "results"
+SUITES = str(RESULTS / "camvid-128-suite-100-keys")
+
+
+def _run(*arguments: str):
+    return CliRunner().invoke(app, ["report", *arguments], env={"COLUMNS": "100"})
+
+
+def test_text_has_every_protection_and_kind():
+    shown = _run(SUITES, "--attacks").stdout
+    for words in ("NP M=4, locked", "FFX M=4", "white-box", "one pair", "statistics: 0.3840"):
+        assert words in " ".join(shown.replace("│", " ").split()), words
+
+
+def test_csv_reads_back():
+    lines = list(csv.DictReader(io.StringIO(_run(SUITES, "--attacks", "--csv").stdout)))
+    stem = [x for x in lines if x["run"] == "np-m4-locked" and x["with"] == "white-box"]
+    assert [line["attack"] for line in stem] == ["stem"]
+    assert float(stem[0]["mean_iou"]) == pytest.approx(0.3808, abs=5e-5)
+
+
+def test_latex_is_one_tabular_of_all_runs():
+    text = _run(SUITES, "--attacks", "--latex").stdout
+    assert text.count(r"\begin{tabular}") == 1
+    runs = len(list(Path(SUITES).glob("*/suite.json")))
+    assert rf"\begin{{tabular}}{{l{'r' * runs}}}" in text
+    assert r"\%" in text
+
+
+@pytest.mark.parametrize("other", ["--json", "--per-class", "--html=page.html"])
+def test_what_it_cannot_be_combined_with_is_a_usage_error(other):
+    result = _run(SUITES, "--attacks", other)
+    assert result.exit_code == 2
+    assert "--attacks" in result.stderr
+
+
+def test_runs_that_were_not_attacked_say_what_to_do():
+    result = _run(str(RESULTS / "demo"), "--attacks")
+    assert result.exit_code == 1
+    assert "attack RUN --suite" in result.stderr

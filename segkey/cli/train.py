@@ -216,10 +216,12 @@ def _interrupt_hint(folder, command, resume):
     """
 
     def begun():
+        """The real folder of the run that is there; None if there is none."""
         is_there = os.path.lexists(folder / "run.json")
         return os.path.realpath(folder) if is_there else None
 
     def hint():
+        """What to do next, as things stand when it is asked."""
         if begun() == before:
             return console.RUN_AGAIN
         finished = _finished(folder)

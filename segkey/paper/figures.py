@@ -67,6 +67,7 @@ def sheet(
     )
 
     def place(picture: np.ndarray, left: int, top: int, label: str = "") -> None:
+        """Paste an enlarged picture, with a label above it."""
         large = picture.repeat(enlarge, 1).repeat(enlarge, 2)
         drawn.paste(Image.fromarray(np.ascontiguousarray(large.transpose(1, 2, 0))), (left, top))
         ImageDraw.Draw(drawn).text(
@@ -112,6 +113,7 @@ def predictions(example: Example) -> Figure:
     grid = figure.add_gridspec(2, columns, wspace=0.04, hspace=0.16, **edges)
 
     def show(row: int, column: int, picture: np.ndarray, title: str) -> None:
+        """A picture without axes at a place of the grid."""
         axes = figure.add_subplot(grid[row, column])
         axes.imshow(picture, interpolation="nearest")
         axes.set(xticks=[], yticks=[], title=title)

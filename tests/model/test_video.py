@@ -52,6 +52,23 @@ def test_every_frame_gets_a_mask_and_a_place_in_the_overlay(model, key, tmp_path
     assert len(list((out / "masks/drive").iterdir())) == 3
 
 
+def test_a_failure_leaves_no_half_made_video(model, key, tmp_path, monkeypatch):
+    write(tmp_path / "drive.mp4", 4)
+    predict, calls = model.masks_of, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise SegkeyError("enough")
+        return predict(*arguments)
+
+    monkeypatch.setattr(model, "masks_of", failing)
+    how = Settings(model.cipher(key), batch_size=2, overlays=True)
+    with pytest.raises(SegkeyError, match="enough"):
+        video.predict_video(model, tmp_path / "drive.mp4", tmp_path / "out", how)
+    assert list((tmp_path / "out/overlays").iterdir()) == []
+
+
 def test_what_is_no_video_and_a_missing_package(model, tmp_path, monkeypatch):
     pytest.importorskip("imageio_ffmpeg")
     (tmp_path / "a.mp4").write_bytes(b"#EXTM3U\nhttp://localhost/x.ts\n")

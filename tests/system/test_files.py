@@ -13,7 +13,7 @@ import pytest
 
 import segkey
 from segkey.errors import SegkeyError
-from segkey.system.files import explain_os_errors, make_folder, written_whole
+from segkey.system.files import explain_os_errors, make_folder, require_empty, written_whole
 from segkey.system.json_files import read_json, write_json
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, locks, limits or modes")
@@ -158,3 +158,15 @@ def test_json_that_is_not_what_was_asked_for(tmp_path, data):
     (tmp_path / "some.json").write_bytes(data)
     with pytest.raises(SegkeyError, match="some.json is not a run"):
         read_json(tmp_path / "some.json", "a run", limit=150_000)
+
+
+def test_a_folder_for_results_must_be_empty_unless_forced(tmp_path):
+    require_empty(tmp_path / "new", force=False)
+    require_empty(tmp_path, force=False)
+    (tmp_path / "a").touch()
+    with pytest.raises(SegkeyError, match="not empty\n.*--force"):
+        require_empty(tmp_path, force=False)
+    require_empty(tmp_path, force=True)
+    for force in (False, True):
+        with pytest.raises(SegkeyError, match="a is a file"):
+            require_empty(tmp_path / "a", force)

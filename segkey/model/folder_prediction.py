@@ -96,7 +96,7 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class Settings(Inference):
-    """How many images are predicted.
+    """How the images of a folder, or the frames of a video, are predicted and written.
 
     Attributes:
         overlays: also write images under their classes' colours, with a legend, below

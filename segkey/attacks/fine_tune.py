@@ -48,8 +48,9 @@ def fine_tune(target: Target, budget: Budget, seed: int) -> Result:
     """
     loader = target.images_of("train")
     starts = ("stolen", "anew", *(("public",) if budget.public_weights else ()))
-    # An attack that goes on with another file of public weights must not take the earlier's scores.
-    of_file = {"public": f"public {file_digest(budget.public_weights)}"} if starts[2:] else {}
+    # An attack that goes on with another file of weights must not take the earlier's scores.
+    files = {"public": budget.public_weights, "anew": _encoder_weights(target)}
+    of_file = {start: f"{start} {file_digest(file)}" for start, file in files.items() if file}
     curve = [_stolen_as_it_is(target, starts[1:])]
     counts = _numbers_of_images(len(loader), budget.percents)
     images = sum(_epochs(count, budget) * count for count in counts.values())
@@ -174,10 +175,20 @@ def _train(
 
 def _starting_model(target: Target, budget: Budget, start: str) -> networks.Segmenter:
     """The stolen network, or one with the weights that it began with, or with public ones."""
-    if start == "stolen":
-        return target.run.load_model(target.device)
     run = target.run
-    made, weights = run.configuration.model, run.starting_weights or "none"
-    weights = budget.public_weights if start == "public" else weights
-    model = networks.build(made.network, list(run.header.classes), weights, made.channels)
+    if start == "stolen":
+        return cpu_convolutions.quicken(run.load_model(target.device))
+    made, encoder = run.configuration.model, None
+    if start == "public":
+        weights = budget.public_weights
+    else:
+        weights, encoder = run.starting_weights or "none", _encoder_weights(target)
+    classes = list(run.header.classes)
+    model = networks.build(made.network, classes, weights, made.channels, encoder)
     return cpu_convolutions.quicken(model).to(target.device, memory_format=torch.channels_last)
+
+
+def _encoder_weights(target: Target) -> str | None:
+    """The file that the encoder of the stolen network began with, if there was one."""
+    recipe = target.run.configuration.recipe
+    return recipe.encoder_weights if recipe else None

@@ -267,11 +267,16 @@ def _mark(variant: int) -> str:
 
 def weights_in_words(settings: dict) -> str:
     """What the training starts from, such as "COCO weights"; of a file, only its name."""
-    weights = settings["recipe"]["weights"]
+    recipe = settings["recipe"]
     known = {"none": "random weights", "coco": "COCO weights", "imagenet": "ImageNet weights"}
-    return (
-        known.get(weights) or weights.replace("\\", "/").rsplit("/", 1)[-1]
-    )  # a table goes to other people
+    words = known.get(recipe["weights"]) or _file_name(recipe["weights"])
+    encoder = recipe.get("encoder_weights")  # which earlier versions do not state
+    return f"{words}, the encoder from {_file_name(encoder)}" if encoder else words
+
+
+def _file_name(path: str) -> str:
+    """A table goes to other people, who need not know the folders."""
+    return path.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _unlike_the_paper(settings: dict) -> list[str]:
@@ -284,9 +289,9 @@ def _unlike_the_paper(settings: dict) -> list[str]:
     ]
     recipe = settings["recipe"]
     different += [
-        f"{name.replace('_', ' ')} {recipe[name]}"
+        f"{name.replace('_', ' ')} {_file_name(str(recipe[name]))}"
         for name in papers
-        if recipe[name] != papers[name]
+        if recipe.get(name, papers[name]) != papers[name]
     ]
     if settings["wrong_keys"] != 100:
         different.append(f"{settings['wrong_keys']} wrong keys")

@@ -196,7 +196,11 @@ def _how(header) -> str:
 def _facts(run) -> list[tuple[str, str]]:
     """What was protected and how, as names and values."""
     made, header = run.configuration, run.header
-    facts = [("network", f"{made.model.network}, {_start(run.starting_weights or 'none')}")]
+    encoder = made.recipe and made.recipe.encoder_weights
+    start = _start(run.starting_weights or "none") + (
+        f", encoder {_start(encoder)}" if encoder else ""
+    )
+    facts = [("network", f"{made.model.network}, {start}")]
     if header.method != "none":
         bits = key_space_bits(
             header.method, header.block_size, header.channels, bool(header.password_hash)

@@ -1,18 +1,20 @@
 """Each attack where its truth is known, and all of them together."""
 
+import copy
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from segkey import attacks
 from segkey.attacks import cipher_parts, fine_tune
 from segkey.attacks.exhaustive import all_ciphers, number_of_ciphers, too_many_keys
 from segkey.crypto import ciphers
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import results
+from segkey.model import networks, results
 from segkey.model.authenticity import authenticated
 from segkey.system.seeds import seeded
 
@@ -407,3 +409,34 @@ def test_another_file_of_public_weights_is_measured_anew(target, tmp_path):
     assert len(public) == len(set(public)) == 2
     stolen = [name for name in names if name.endswith("/stolen")]
     assert len(set(stolen)) == 1
+
+
+def test_training_anew_begins_with_the_encoder_weights_that_the_model_began_with(
+    target, tmp_path, monkeypatch
+):
+    """Else the stolen model would be compared with an easier start than the owner had."""
+    file = tmp_path / "encoder.safetensors"
+    state = target.model.fcn.backbone.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, file)
+    made = target.run.configuration
+    began = replace(made, recipe=replace(made.recipe, weights="none", encoder_weights=str(file)))
+    run = copy.copy(target.run)
+    monkeypatch.setattr(run, "configuration", began)
+    watched, started = replace(target, run=run), []
+    build = networks.build
+
+    def remembered(*given, **how):
+        started.append(build(*given, **how))
+        return started[-1]
+
+    monkeypatch.setattr(networks, "build", remembered)
+    budget = attacks.Budget(percents=(10,), epochs=1, steps=1)
+    fine_tune.fine_tune(watched, budget, 0)
+    (model,) = started
+    # One step moves weights by the learning rate at most; random ones would lie far off.
+    for name, value in model.fcn.backbone.named_parameters():
+        assert (value - target.model.fcn.backbone.get_parameter(name)).abs().max() < 0.01
+
+    file.unlink()
+    with pytest.raises(SegkeyError, match="encoder.safetensors"):
+        fine_tune.fine_tune(watched, budget, 0)

@@ -113,6 +113,18 @@ def test_settings_unlike_the_papers_are_named():
     assert note == "unlike in the paper: network resnet14, epochs 8, weights imagenet"
 
 
+def test_encoder_weights_are_named_without_their_folder():
+    recipe = asdict(RECIPES["paper"]) | {
+        "weights": "none",
+        "encoder_weights": "/home/anna/models/lite0.pth",
+    }
+    table = tables.Table1(results_of(cells_of(), recipe=recipe, full_voc=False))
+    assert "from random weights, the encoder from lite0.pth" in table.title
+    (_, note) = tables.Table1(results_of(cells_of(), recipe=recipe)).notes
+    assert note.endswith("weights none, encoder weights lite0.pth")
+    assert "anna" not in str(table.as_json())
+
+
 def test_seeds_give_mean_and_deviation_and_devices_stay_apart():
     cells = [
         *cells_of(seeds=3, block_sizes=(2,)),

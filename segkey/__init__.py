@@ -43,7 +43,7 @@ _LAZY = {  # public names, and the module that each comes from: these import Num
     "Key": "segkey.crypto.keys",
     "ciphers": "",
     "encrypt_folder": "segkey.shards.folders",
-    "load": "segkey.model.prediction",
+    "load": "segkey.model.loading",
     "networks": "",
     "open_shards": "segkey.shards.dataset",
     "transforms": "",

@@ -85,6 +85,7 @@ def _as_job(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(*, quiet: bool, **given) -> None:
+        """Take one option per field, and call the function with its groups."""
         console.be_quiet(quiet)
         with torchrun.job(function.__name__, given):
             function(**option_groups.gathered(groups, given))
@@ -120,7 +121,7 @@ def _options(
     version: Annotated[
         bool,
         options.flag(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+            "--version", "Show the version and exit.", callback=_show_version, is_eager=True
         ),
     ] = False,
 ) -> None:

@@ -14,12 +14,12 @@ _ATTACKS = "Attacks"
 
 def _attack(name: str, help: str):
     """The option that asks for an attack."""
-    return flag(name, help=help, panel=_ATTACKS)
+    return flag(name, help, _ATTACKS)
 
 
 def _spend(name: str, metavar: str, help: str, **settings):
     """An option of the attacker's budget."""
-    return option(name, metavar=metavar, help=help, panel="The attacker's budget", **settings)
+    return option(name, metavar, help, "The attacker's budget", **settings)
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Chosen:
         list[float] | None,
         option(
             "--fine-tune",
-            metavar="PERCENT",
-            help="Continue training with PERCENT of the plain training images.",
-            panel=_ATTACKS,
+            "PERCENT",
+            "Continue training with PERCENT of the plain training images.",
+            _ATTACKS,
         ),
     ] = None
     statistics: Annotated[
@@ -61,9 +61,9 @@ class Chosen:
         tuple[Path, Path] | None,
         option(
             "--pair",
-            metavar="IMAGE SHARD",
-            help="Solve for the key from this plain image and the shard that holds it encrypted.",
-            panel=_ATTACKS,
+            "IMAGE SHARD",
+            "Solve for the key from this plain image and the shard that holds it encrypted.",
+            _ATTACKS,
         ),
     ] = None
     partial_key: Annotated[
@@ -73,9 +73,9 @@ class Chosen:
         list[str] | None,
         option(
             "--attack",
-            metavar="NAME",
-            help="Run the attack of this name, such as one of your own (SEGKEY_PLUGINS).",
-            panel=_ATTACKS,
+            "NAME",
+            "Run the attack of this name, such as one of your own (SEGKEY_PLUGINS).",
+            _ATTACKS,
         ),
     ] = None
 
@@ -185,7 +185,7 @@ def attack(
     scored. Each further attack prints the attacker's knowledge, the required access, the cost,
     and the share of the protected accuracy that it recovered.
     """
-    from segkey import attacks, reports
+    from segkey import attacks
     from segkey.model import evaluation_splits
     from segkey.system import devices, distributed
 
@@ -221,8 +221,17 @@ def attack(
         console.not_kept()
     if as_json:
         console.show_json(result.document)
-    elif suite or names:
-        verdict = reports.suite_verdict(result, opened.is_sealed, opened.is_locked)
+    else:
+        _show(result, opened)
+
+
+def _show(result, run) -> None:
+    """The table of what was tried, and what it means."""
+    from segkey import reports
+    from segkey.model.results import Suite
+
+    if isinstance(result, Suite):
+        verdict = reports.suite_verdict(result, run.is_sealed, run.is_locked)
         console.show(reports.suite_table(result), verdict)
     else:
         console.show(reports.attack_table(result), reports.attack_sentence(result))

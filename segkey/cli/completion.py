@@ -25,6 +25,7 @@ def complete_runs(incomplete: str) -> list[str]:
     """Runs in ``runs/``, newest last, and ``runs/latest``."""
 
     def changed(path: Path) -> float:
+        """When it was changed last."""
         try:
             return path.stat().st_mtime
         except OSError:  # a dangling link, or a folder that may not be read

@@ -12,85 +12,80 @@ Masks = Annotated[
     Path | None,
     option(
         "--masks",
-        metavar="FOLDER",
-        help="Read masks from this folder instead of those beside or among IMAGES; none takes all "
+        "FOLDER",
+        "Read masks from this folder instead of those beside or among IMAGES; none takes all "
         "files as images.",
-        panel=_MASKS,
+        _MASKS,
     ),
 ]
 MaskSuffix = Annotated[
     str | None,
     option(
         "--mask-suffix",
-        metavar="TEXT",
-        help="Pair a.jpg with aTEXT.png, such as _mask, or with a.png if TEXT is .png.",
-        panel=_MASKS,
+        "TEXT",
+        "Pair a.jpg with aTEXT.png, such as _mask, or with a.png if TEXT is .png.",
+        _MASKS,
     ),
 ]
 Classes = Annotated[
     Path | None,
     option(
         "--classes",
-        metavar="FILE",
-        help="Read class names from this file: one per line, or as labelme, CVAT, Roboflow and "
+        "FILE",
+        "Read class names from this file: one per line, or as labelme, CVAT, Roboflow and "
         "ADE20K write them.",
-        panel=_MASKS,
+        _MASKS,
     ),
 ]
 Colours = Annotated[
     Path | None,
     option(
         "--colors",
-        metavar="FILE",
-        help="Read the colour of each class in masks from this file: 'name red green blue' per "
+        "FILE",
+        "Read the colour of each class in masks from this file: 'name red green blue' per "
         "line, CVAT's labelmap.txt, or a CSV.",
-        panel=_MASKS,
+        _MASKS,
     ),
 ]
 Map = Annotated[
     list[str] | None,
     option(
         "--map",
-        metavar="MAP",
-        help="Read values of masks as classes: 255=1, 0-127=0, 26=car, 7=void, a CSV with the "
+        "MAP",
+        "Read values of masks as classes: 255=1, 0-127=0, 26=car, 7=void, a CSV with the "
         "columns from and to, cityscapes, or numbers if they are class numbers as they stand.",
-        panel=_MASKS,
+        _MASKS,
     ),
 ]
 IgnoreIndex = Annotated[
     str | None,
     option(
         "--ignore-index",
-        metavar="N",
-        help="Treat this value of masks as void instead of 255; several as 0,255, or none.",
-        panel=_MASKS,
+        "N",
+        "Treat this value of masks as void instead of 255; several as 0,255, or none.",
+        _MASKS,
     ),
 ]
 PixelRange = Annotated[
     str,
     option(
         "--range",
-        metavar="RANGE",
-        help="Take 16-bit images as 8, 10, 12 or 16 bits, or LO:HI; auto looks at their values.",
+        "RANGE",
+        "Take 16-bit images as 8, 10, 12 or 16 bits, or LO:HI; auto looks at their values.",
     ),
 ]
 SplitRatio = Annotated[
     str | None,
     option(
         "--split-ratio",
-        metavar="RATIO",
-        help="Split images by a hash of their names into TRAIN/VAL/TEST per cent, or 'all'; by "
+        "RATIO",
+        "Split images by a hash of their names into TRAIN/VAL/TEST per cent, or 'all'; by "
         "default 80/10/10 if images have masks and no split folders.",
     ),
 ]
 DataSheet = Annotated[
     Path | None,
-    option(
-        "--sheet",
-        metavar="FILE",
-        help="Draw some images under the classes of their masks, as PNG.",
-        panel=OUTPUT,
-    ),
+    option("--sheet", "FILE", "Draw some images under the classes of their masks, as PNG.", OUTPUT),
 ]
 
 
@@ -117,40 +112,40 @@ class Storing:
         int | None,
         option(
             "--views",
-            min=1,
-            metavar="N",
-            help="Store N augmented copies (random crop and flip) per training image, or the image "
+            "N",
+            "Store N augmented copies (random crop and flip) per training image, or the image "
             "itself if N is 1; by default 4 if images are encrypted and have masks, otherwise 1.",
+            min=1,
         ),
     ] = None
     crop_scale: Annotated[
         float,
         option(
             "--crop-scale",
-            metavar="X",
-            help="Crop augmented copies to at least this fraction of the image's area.",
+            "X",
+            "Crop augmented copies to at least this fraction of the image's area.",
         ),
     ] = 0.25
     exact_decode: Annotated[
         bool,
         flag(
             "--exact-decode",
-            help="Decode every pixel of large JPEGs, which takes three times as long, instead of "
+            "Decode every pixel of large JPEGs, which takes three times as long, instead of "
             "at least twice the wanted size.",
         ),
     ] = False
     seed: options.Seed = 0
     shard_size: Annotated[
-        float, option("--shard-size", metavar="GB", help="Cut shards at this size.", panel=OUTPUT)
+        float, option("--shard-size", "GB", "Cut shards at this size.", OUTPUT)
     ] = 1.0
     channels: Annotated[
         int,
         option(
             "--channels",
-            min=1,
-            metavar="N",
-            help="Read images as 3 channels (RGB), 1 (grey), or 4 (files of four bands, such as "
+            "N",
+            "Read images as 3 channels (RGB), 1 (grey), or 4 (files of four bands, such as "
             "RGB and near infrared).",
+            min=1,
         ),
     ] = 3
 

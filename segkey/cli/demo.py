@@ -18,10 +18,8 @@ def demo(
         list[str] | None, options.method_option("Show only this method instead of ffx, np and shf.")
     ] = None,
     block_size: options.BlockSize = 4,
-    wrong_keys: Annotated[
-        int, option("--wrong-keys", min=1, metavar="N", help="Try N random wrong keys.")
-    ] = 20,
-    epochs: Annotated[int, option("--epochs", min=1, metavar="N", help="Train for N epochs.")] = 8,
+    wrong_keys: Annotated[int, option("--wrong-keys", "N", "Try N random wrong keys.", min=1)] = 20,
+    epochs: Annotated[int, option("--epochs", "N", "Train for N epochs.", min=1)] = 8,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
@@ -42,16 +40,9 @@ def demo(
     console.on_interrupt(
         "go on with: segkey demo" + (f" --out {word(out)}" if out != Path("demo") else "")
     )
-    runs = demonstration.run(
-        out,
-        method or ["ffx", "np", "shf"],
-        block_size,
-        wrong_keys,
-        epochs,
-        where,
-        force,
-        progress,
-    )
+    methods = method or ["ffx", "np", "shf"]
+    shown = demonstration.Demo(out, methods, block_size, wrong_keys, epochs, where, progress)
+    runs = shown.run(force)
     key = Key.load(out / "keys" / "demo.key")
     rows = reports.collect(runs, key)
     console.show(*reports.tables(rows), reports.demo_sentence(rows))

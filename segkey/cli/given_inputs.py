@@ -36,8 +36,7 @@ def open_run(path: Path) -> "Run":
         alive, done = run.is_worked_on, run.configuration.epochs_done
         console.warn(
             f"the training of {run.name} {'is under way' if alive else 'was cut off'}: these are "
-            f"its best weights after "
-            f"{done} of {done + run.epochs_missing} epochs"
+            f"its best weights after {done} of {done + run.epochs_missing} epochs"
             + ("" if alive else f"; go on with: {run.how_to_go_on}")
         )
     return run

@@ -43,14 +43,14 @@ def inspect(
         ),
     ],
     verify: Annotated[
-        bool, flag("--verify", help="Read everything and compare it with its checksums.")
+        bool, flag("--verify", "Read everything and compare it with its checksums.")
     ] = False,
     sheet: Annotated[
         Path | None,
         option(
             "--sheet",
-            metavar="FILE",
-            help="Draw the first images of the first shard, as stored and with masks, as PNG.",
+            "FILE",
+            "Draw the first images of the first shard, as stored and with masks, as PNG.",
         ),
     ] = None,
     secret: _LookingKey,

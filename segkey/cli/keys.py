@@ -22,15 +22,11 @@ def keygen(
         ),
     ] = "segkey",
     passphrase: Annotated[
-        bool, flag("--passphrase", help="Seal the key with a passphrase, asked for twice.")
+        bool, flag("--passphrase", "Seal the key with a passphrase, asked for twice.")
     ] = False,
     passphrase_file: Annotated[
         Path | None,
-        option(
-            "--passphrase-file",
-            metavar="FILE",
-            help="Seal the key with the first line of this file.",
-        ),
+        option("--passphrase-file", "FILE", "Seal the key with the first line of this file."),
     ] = None,
     force: options.Force = False,
 ) -> None:

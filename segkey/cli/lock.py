@@ -26,7 +26,7 @@ def lock(
         typer.Argument(metavar="KEYS", help="With --customers, lock with each of these key files."),
     ] = None,
     customers: Annotated[
-        bool, flag("--customers", help="Make one locked run for each of the key files KEYS.")
+        bool, flag("--customers", "Make one locked run for each of the key files KEYS.")
     ] = False,
     method: Annotated[
         str, options.method_option("Lock for images encrypted with np, shf or shf+np.")
@@ -52,14 +52,7 @@ def lock(
     from segkey.model import locked_runs
 
     opened, progress = given_inputs.open_run(run), console.TerminalProgress()
-    if customers and not keys:
-        raise typer.BadParameter("--customers takes key files after it")
-    if customers and secret.key and not opened.is_sealed:
-        raise typer.BadParameter(
-            "with --customers, --key only opens a sealed RUN; give the keys to lock with after it"
-        )
-    if keys and not customers:
-        raise typer.BadParameter("several key files belong to --customers; give one with --key")
+    _check_keys(customers, keys, secret.key and not opened.is_sealed)
     chosen = given_inputs.read_recipients(seal, secret.passphrase_file)
     unlocked_by = given_inputs.unlock(opened, secret)
     if customers:
@@ -71,6 +64,18 @@ def lock(
         loaded = unlocked_by or given_inputs.load_key(secret)
         made = [locked_runs.lock_run(opened, loaded, method, block_size, name, progress, chosen)]
     console.show(reports.locked_table(opened, made))
+
+
+def _check_keys(customers: bool, keys: list[Path] | None, key_opens_nothing: bool) -> None:
+    """Refuse keys that are given in the wrong place."""
+    if customers and not keys:
+        raise typer.BadParameter("--customers takes key files after it")
+    if customers and key_opens_nothing:
+        raise typer.BadParameter(
+            "with --customers, --key only opens a sealed RUN; give the keys to lock with after it"
+        )
+    if keys and not customers:
+        raise typer.BadParameter("several key files belong to --customers; give one with --key")
 
 
 @app.command(
@@ -91,8 +96,8 @@ def whose(
         Path | None,
         option(
             "--original",
-            metavar="RUN",
-            help="Compare with the run that was locked, which tells keys apart for every M.",
+            "RUN",
+            "Compare with the run that was locked, which tells keys apart for every M.",
             autocompletion=completion.complete_runs,
         ),
     ] = None,

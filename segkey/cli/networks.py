@@ -48,43 +48,39 @@ class Facts:
     classes: Annotated[
         Path | None,
         option(
-            "--classes",
-            metavar="FILE",
-            help="Read class names from this file, one per line, class 0 first.",
+            "--classes", "FILE", "Read class names from this file, one per line, class 0 first."
         ),
     ] = None
     normalise: Annotated[
         str | None,
         option(
             "--normalise",
-            metavar="HOW",
-            help="Normalise pixels as in the training: imagenet, none (pixels 0 … 1), or MEAN/STD; "
+            "HOW",
+            "Normalise pixels as in the training: imagenet, none (pixels 0 … 1), or MEAN/STD; "
             "by default, as the network's authors do.",
         ),
     ] = None
     size: Annotated[
-        str | None, option("--size", metavar="SIZE", help="Resize images to N x N or HEIGHTxWIDTH.")
+        str | None, option("--size", "SIZE", "Resize images to N x N or HEIGHTxWIDTH.")
     ] = None
     channels: Annotated[
-        int, option("--channels", min=1, max=16, metavar="N", help="Take images of N channels.")
+        int, option("--channels", "N", "Take images of N channels.", min=1, max=16)
     ] = 3
     ignore_index: Annotated[
         int,
-        option(
-            "--ignore-index", min=0, max=255, metavar="N", help="Treat this mask value as void."
-        ),
+        option("--ignore-index", "N", "Treat this mask value as void.", min=0, max=255),
     ] = 255
     shards: Annotated[
         list[Path] | None,
         option(
             "--shards",
-            metavar="PATH",
-            help="Test it on these plain shards; they also give the classes and the size.",
+            "PATH",
+            "Test it on these plain shards; they also give the classes and the size.",
         ),
     ] = None
 
-    def known(self) -> dict:
-        """Facts by name for `segkey.model.importing.import_weights`, those of shards too.
+    def images(self):
+        """The `segkey.model.importing.ImageFacts`, from options or from shards.
 
         Raises:
             SegkeyError: nothing tells the classes or the size.
@@ -92,18 +88,19 @@ class Facts:
         from segkey.data.labels import read_classes
         from segkey.model import importing
 
-        what = importing.facts_of_shards(self.shards) if self.shards else {}
-        if self.classes:
-            what["classes"] = read_classes(self.classes, given=True)
-        if self.size:
-            what["size"] = parsing.parse_size(self.size)
-        if missing := [each for each in ("classes", "size") if each not in what]:
+        told = importing.facts_of_shards(self.shards) if self.shards else None
+        classes = read_classes(self.classes, given=True) if self.classes else told and told.classes
+        size = parsing.parse_size(self.size) if self.size else told and told.size
+        missing = [name for name, value in (("classes", classes), ("size", size)) if not value]
+        if missing:
             options_missing = " and ".join(f"--{each}" for each in missing)
             raise SegkeyError(
                 f"the weights do not say the {' and the '.join(missing)}",
                 f"give {options_missing}, or --shards with plain shards",
             )
-        return {"channels": self.channels, "ignore_index": self.ignore_index} | what
+        channels = told.channels if told else self.channels
+        ignore_index = told.ignore_index if told else self.ignore_index
+        return importing.ImageFacts(classes, size, channels, ignore_index)
 
 
 @app.command(
@@ -126,8 +123,8 @@ def import_(
         str,
         option(
             "--network",
-            metavar="NAME",
-            help="Name the network that the weights are of; 'segkey networks' lists them.",
+            "NAME",
+            "Name the network that the weights are of; 'segkey networks' lists them.",
             autocompletion=completion.complete_networks,
         ),
     ],
@@ -144,15 +141,14 @@ def import_(
     from segkey import reports
     from segkey.model import importing
 
-    known = facts.known()
-    normalise, channels = facts.normalise, known["channels"]
+    normalise, images = facts.normalise, facts.images()
     made = importing.import_weights(
         weights,
         runs,
         network=network,
-        normalisation=normalise and importing.parse_normalisation(normalise, channels),
+        images=images,
+        normalisation=normalise and importing.parse_normalisation(normalise, images.channels),
         name=name,
         shards=facts.shards or (),
-        **known,
     )
     console.show(reports.import_table(made))

@@ -16,48 +16,49 @@ MACHINE = "Machine"
 OUTPUT = "Output"
 
 
-def option(*names: str, help: str, panel: str | None = None, **settings):
-    """``typer.Option`` with its panel."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
+def option(names: str, metavar: str, help: str, panel: str | None = None, **settings):
+    """``typer.Option``.
+
+    Args:
+        names: such as ``--out -o``.
+        metavar: its value in the help; empty for a flag.
+        help: a sentence in the imperative.
+        panel: of the help; that of options which only one command has, if not given.
+        settings: other arguments of ``typer.Option``.
+    """
+    return typer.Option(
+        *names.split(), metavar=metavar, help=help, rich_help_panel=panel, **settings
+    )
 
 
-def flag(*names: str, help: str, panel: str | None = None, **settings):
+def flag(names: str, help: str, panel: str | None = None, **settings):
     """An option without a value."""
-    return option(*names, help=help, panel=panel, metavar="", **settings)
+    return option(names, "", help, panel, **settings)
 
 
 def key_option(help: str):
     """``--key``, for a command that means another key by it than `KeyFile`."""
-    return option(
-        "--key", "-k", help=help, panel=KEY, metavar="FILE", autocompletion=completion.complete_keys
-    )
+    return option("--key -k", "FILE", help, KEY, autocompletion=completion.complete_keys)
 
 
 def method_option(help: str, panel: str | None = None):
     """``--method``."""
-    return option(
-        "--method",
-        "-m",
-        help=help,
-        panel=panel,
-        metavar="NAME",
-        autocompletion=completion.complete_methods,
-    )
+    return option("--method -m", "NAME", help, panel, autocompletion=completion.complete_methods)
 
 
 def block_size_option(help: str, panel: str | None = None):
     """``--block-size``."""
-    return option("--block-size", "-M", min=1, max=4096, metavar="M", help=help, panel=panel)
+    return option("--block-size -M", "M", help, panel, min=1, max=4096)
 
 
 def out_option(help: str, metavar: str = "FOLDER"):
     """``--out``."""
-    return option("--out", "-o", metavar=metavar, help=help, panel=OUTPUT)
+    return option("--out -o", metavar, help, OUTPUT)
 
 
 def name_option(help: str):
     """``--name`` of a run that is made."""
-    return option("--name", metavar="NAME", help=help)
+    return option("--name", "NAME", help)
 
 
 def run_argument(help: str, metavar: str = "RUN"):
@@ -81,18 +82,18 @@ PassphraseFile = Annotated[
     Path | None,
     option(
         "--passphrase-file",
-        help="Read the key's passphrase from the first line of this file instead of asking.",
-        panel=KEY,
-        metavar="FILE",
+        "FILE",
+        "Read the key's passphrase from the first line of this file instead of asking.",
+        KEY,
     ),
 ]
 IdentityFile = Annotated[
     Path | None,
     option(
         "--identity",
-        help="Open a sealed run with this key, or file of age-keygen, if that is not --key.",
-        panel=KEY,
-        metavar="FILE",
+        "FILE",
+        "Open a sealed run with this key, or file of age-keygen, if that is not --key.",
+        KEY,
     ),
 ]
 Method = Annotated[
@@ -103,140 +104,108 @@ Seal = Annotated[
     list[str] | None,
     option(
         "--seal",
-        metavar="RECIPIENT",
-        help="Write weights sealed for this key file or public age1… text, never unencrypted; may "
+        "RECIPIENT",
+        "Write weights sealed for this key file or public age1… text, never unencrypted; may "
         "be given several times.",
-        panel=KEY,
+        KEY,
     ),
 ]
 Network = Annotated[
     str | None,
     option(
-        "--network",
-        "--backbone",
-        metavar="NAME",
-        help="Use this network instead of fcn_resnet50: resnet14 for laptops, smp:Unet/resnet34, "
+        "--network --backbone",
+        "NAME",
+        "Use this network instead of fcn_resnet50: resnet14 for laptops, smp:Unet/resnet34, "
         "timm:NAME or one of your own; 'segkey networks' lists them.",
         autocompletion=completion.complete_networks,
     ),
 ]
 Methods = Annotated[
     list[str] | None,
-    option(
-        "--methods", "-m", metavar="NAME,NAME", help="Use these methods instead of shf, np, ffx."
-    ),
+    option("--methods -m", "NAME,NAME", "Use these methods instead of shf, np, ffx."),
 ]
 BlockSizes = Annotated[
     list[str] | None,
     option(
-        "--block-sizes",
-        "-M",
-        metavar="M,M",
-        help="Use these block sizes instead of those of the paper that fit.",
+        "--block-sizes -M", "M,M", "Use these block sizes instead of those of the paper that fit."
     ),
 ]
 FFXPassword = Annotated[
     str | None,
     option(
         "--ffx-password",
-        help="Fix FFX's password, as the paper does, instead of deriving it from the key, which "
+        "TEXT",
+        "Fix FFX's password, as the paper does, instead of deriving it from the key, which "
         "is stronger: shards and runs hold a hash with a constant salt, so a password that can be "
         "guessed is found offline.",
-        panel=KEY,
-        metavar="TEXT",
+        KEY,
     ),
 ]
 KnownFFXPassword = Annotated[
     str | None,
     option(
         "--ffx-password",
-        help="Give the FFX password again if a fixed one was given to 'encrypt' or 'train'.",
-        panel=KEY,
-        metavar="TEXT",
+        "TEXT",
+        "Give the FFX password again if a fixed one was given to 'encrypt' or 'train'.",
+        KEY,
     ),
 ]
-Size = Annotated[
-    str, option("--size", help="Resize images to N x N or HEIGHTxWIDTH.", metavar="SIZE")
-]
+Size = Annotated[str, option("--size", "SIZE", "Resize images to N x N or HEIGHTxWIDTH.")]
 Workers = Annotated[
     int | None,
     option(
         "--workers",
+        "N",
+        "Use N worker processes instead of one per core.",
+        MACHINE,
         min=1,
         max=1024,
-        help="Use N worker processes instead of one per core.",
-        panel=MACHINE,
-        metavar="N",
     ),
 ]
-Seed = Annotated[
-    int, option("--seed", help="Seed all random choices.", parser=parse_seed, metavar="N")
-]
+Seed = Annotated[int, option("--seed", "N", "Seed all random choices.", parser=parse_seed)]
 SeedIfGiven = Annotated[
     int | None,
-    option(
-        "--seed",
-        help="Seed all random choices with N instead of 0.",
-        parser=parse_seed,
-        metavar="N",
-    ),
+    option("--seed", "N", "Seed all random choices with N instead of 0.", parser=parse_seed),
 ]
 Device = Annotated[
     str,
-    option(
-        "--device",
-        help="Compute on auto, cuda, cuda:1, mps or cpu.",
-        panel=MACHINE,
-        metavar="NAME",
-    ),
+    option("--device", "NAME", "Compute on auto, cuda, cuda:1, mps or cpu.", MACHINE),
 ]
 BatchSize = Annotated[
     int | None,
-    option("--batch-size", min=1, help="Use N images per batch.", panel=MACHINE, metavar="N"),
+    option("--batch-size", "N", "Use N images per batch.", MACHINE, min=1),
 ]
 Precise = Annotated[
     bool,
-    flag(
-        "--precise",
-        help="Compute in float32, also on devices that default to bfloat16.",
-        panel=MACHINE,
-    ),
+    flag("--precise", "Compute in float32, also on devices that default to bfloat16.", MACHINE),
 ]
-Strict = Annotated[bool, flag("--strict", help="Stop at the first image that cannot be used.")]
-Force = Annotated[bool, flag("--force", "-f", help="Replace existing files.", panel=OUTPUT)]
-AsJson = Annotated[bool, flag("--json", help="Print one JSON document.", panel=OUTPUT)]
-Quiet = Annotated[
-    bool, flag("--quiet", "-q", help="Print only results, warnings and errors.", panel=OUTPUT)
-]
+Strict = Annotated[bool, flag("--strict", "Stop at the first image that cannot be used.")]
+Force = Annotated[bool, flag("--force -f", "Replace existing files.", OUTPUT)]
+AsJson = Annotated[bool, flag("--json", "Print one JSON document.", OUTPUT)]
+Quiet = Annotated[bool, flag("--quiet -q", "Print only results, warnings and errors.", OUTPUT)]
 RunFolder = Annotated[Path, run_argument("Use the run in this folder.")]
-RunsFolder = Annotated[Path, option("--runs", metavar="FOLDER", help="Keep runs in this folder.")]
+RunsFolder = Annotated[Path, option("--runs", "FOLDER", "Keep runs in this folder.")]
 TestShards = Annotated[
     list[Path] | None,
     option(
         "--shards",
-        help="Test on these shards instead of those that the run was trained on.",
-        panel=TEST_DATA,
-        metavar="PATH",
+        "PATH",
+        "Test on these shards instead of those that the run was trained on.",
+        TEST_DATA,
     ),
 ]
 TestImages = Annotated[
     Path | None,
-    option(
-        "--images", help="Test on the images in this folder.", panel=TEST_DATA, metavar="FOLDER"
-    ),
+    option("--images", "FOLDER", "Test on the images in this folder.", TEST_DATA),
 ]
 TestMasks = Annotated[
     Path | None,
-    option(
-        "--masks", help="Read the masks of --images from here.", panel=TEST_DATA, metavar="FOLDER"
-    ),
+    option("--masks", "FOLDER", "Read the masks of --images from here.", TEST_DATA),
 ]
-TestSplit = Annotated[
-    str, option("--split", help="Test on this split.", panel=TEST_DATA, metavar="NAME")
-]
+TestSplit = Annotated[str, option("--split", "NAME", "Test on this split.", TEST_DATA)]
 Limit = Annotated[
     int | None,
-    option("--limit", min=1, help="Use only the first N images.", panel=TEST_DATA, metavar="N"),
+    option("--limit", "N", "Use only the first N images.", TEST_DATA, min=1),
 ]
 
 

@@ -28,17 +28,16 @@ class Grid:
     locked: Annotated[
         bool,
         flag(
-            "--locked",
-            help="Also lock the baseline by each method that can, which takes no training.",
+            "--locked", "Also lock the baseline by each method that can, which takes no training."
         ),
     ] = False
     seeds: Annotated[
         int,
         option(
             "--seeds",
+            "N",
+            "Train N models per method and block size; more than one give mean ± deviation.",
             min=1,
-            metavar="N",
-            help="Train N models per method and block size; more than one give mean ± deviation.",
         ),
     ] = 1
 
@@ -66,27 +65,25 @@ class Making:
         str,
         option(
             "--recipe",
-            metavar="NAME",
-            help="Train by the recipe paper (from COCO weights), scratch (from random weights) or "
+            "NAME",
+            "Train by the recipe paper (from COCO weights), scratch (from random weights) or "
             "laptop (a small network).",
         ),
     ] = "paper"
     weights: Annotated[
         str | None,
-        option("--weights", metavar="NAME", help="Start from coco, imagenet, none, or a file."),
+        option("--weights", "NAME", "Start from coco, imagenet, none, or a file."),
     ] = None
     encoder_weights: EncoderWeights = None
     network: options.Network = None
-    epochs: Annotated[
-        int | None, option("--epochs", min=1, metavar="N", help="Train for N epochs.")
-    ] = None
+    epochs: Annotated[int | None, option("--epochs", "N", "Train for N epochs.", min=1)] = None
     batch_size: options.BatchSize = None
     size: options.Size = "256"
     wrong_keys: Annotated[
-        int, option("--wrong-keys", min=1, metavar="N", help="Try N random wrong keys per model.")
+        int, option("--wrong-keys", "N", "Try N random wrong keys per model.", min=1)
     ] = 100
     limit: Annotated[
-        int | None, option("--limit", min=1, metavar="N", help="Use only the first N test images.")
+        int | None, option("--limit", "N", "Use only the first N test images.", min=1)
     ] = None
 
     def settings(self):
@@ -157,7 +154,7 @@ def reproduce(
     device: options.Device = "auto",
     workers: options.Workers = None,
     dry_run: Annotated[
-        bool, flag("--dry-run", help="Show the plan and estimate how long it takes.")
+        bool, flag("--dry-run", "Show the plan and estimate how long it takes.")
     ] = False,
 ) -> None:
     """Repeat the paper's experiment on your images, for each method and block size.
@@ -197,7 +194,7 @@ def _write(experiment, results) -> None:
     """Write all tables and figures, and show the first."""
     from segkey import paper
     from segkey.paper import figures, tables, tradeoff
-    from segkey.system.files import sole_writer
+    from segkey.system.folder_lock import sole_writer
 
     out = experiment.out
     with sole_writer(out, wait=True):  # another process may be making models there

@@ -21,41 +21,68 @@ class Tiles:
         str | None,
         option(
             "--tile",
-            metavar="SIZE",
-            help="Cut images into windows of N x N or HEIGHTxWIDTH instead of resizing them to the "
+            "SIZE",
+            "Cut images into windows of N x N or HEIGHTxWIDTH instead of resizing them to the "
             "size of training.",
-            panel=_LARGE,
+            _LARGE,
         ),
     ] = None
     overlap: Annotated[
         int | None,
         option(
             "--overlap",
-            min=0,
-            metavar="N",
-            help="Let neighbouring tiles overlap by N pixels; by default 64, or a quarter of a "
+            "N",
+            "Let neighbouring tiles overlap by N pixels; by default 64, or a quarter of a "
             "smaller tile.",
-            panel=_LARGE,
+            _LARGE,
+            min=0,
         ),
     ] = None
     scale: Annotated[
         float | None,
         option(
             "--scale",
-            metavar="X",
-            help="Resize images by X, 1 for their own size, before they are cut into tiles; "
+            "X",
+            "Resize images by X, 1 for their own size, before they are cut into tiles; "
             "without --tile the network sees them as a whole.",
-            panel=_LARGE,
+            _LARGE,
         ),
     ] = None
     tta: Annotated[
         bool,
         flag(
             "--tta",
-            help="Average with what the mirrored image gives, which takes twice as long.",
-            panel=_LARGE,
+            "Average with what the mirrored image gives, which takes twice as long.",
+            _LARGE,
         ),
     ] = False
+
+
+Pictures = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IMAGES",
+        help="Segment this image, folder of images, text file with one image per line, or video.",
+    ),
+]
+Overlay = Annotated[
+    bool,
+    flag(
+        "--overlay",
+        "Also write each image under its classes' colours, with a legend.",
+        options.OUTPUT,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    option(
+        "--workers",
+        "N",
+        "Read and write with N threads instead of one per core.",
+        options.MACHINE,
+        min=1,
+    ),
+]
 
 
 @app.command(
@@ -69,36 +96,13 @@ def predict(
         Path,
         options.run_argument("Use the run in this folder, or a file that 'segkey export' made."),
     ],
-    images: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IMAGES",
-            help="Segment this image, folder of images, text file with one image per line, or "
-            "video.",
-        ),
-    ],
+    images: Pictures,
     secret: options.RunKeyGiven,
     out: Annotated[Path, options.out_option("Write masks here.")] = Path("predicted"),
-    overlay: Annotated[
-        bool,
-        flag(
-            "--overlay",
-            help="Also write each image under its classes' colours, with a legend.",
-            panel=options.OUTPUT,
-        ),
-    ] = False,
+    overlay: Overlay = False,
     tiles: Tiles,
     machine: options.Machine,
-    workers: Annotated[
-        int | None,
-        option(
-            "--workers",
-            min=1,
-            metavar="N",
-            help="Read and write with N threads instead of one per core.",
-            panel=options.MACHINE,
-        ),
-    ] = None,
+    workers: Threads = None,
     strict: options.Strict = False,
     force: options.Force = False,
     as_json: options.AsJson = False,
@@ -107,47 +111,37 @@ def predict(
     from segkey import reports
     from segkey.data import sources
     from segkey.data.items import ALL
-    from segkey.model import folder_prediction, prediction, video
+    from segkey.model import folder_prediction, loading, video
 
     is_video = video.is_video(images)
     source = None if is_video else sources.find_pictures(images, leave_out=out)
     for finding in source.findings if source else ():
         console.finding(finding)
-    opened = prediction.opened(run) if run.is_file() else given_inputs.open_run(run)
+    opened = loading.opened(run) if run.is_file() else given_inputs.open_run(run)
     loaded = given_inputs.unlock_and_load_key(opened, secret)
-    model = prediction.model_of(opened, machine.device, machine.precise)
-    cipher = model.cipher(loaded, given_inputs.encode(secret.ffx_password))
-    manner = _manner(model, tiles)
-    progress, at_once = console.TerminalProgress(), machine.batch_size or 32
+    model = loading.model_of(opened, machine.device, machine.precise)
+    how = folder_prediction.Settings(
+        cipher=model.cipher(loaded, given_inputs.encode(secret.ffx_password)),
+        manner=_manner(model, tiles),
+        batch_size=machine.batch_size or 32,
+        overlays=overlay,
+        strict=strict,
+        force=force,
+        workers=workers,
+    )
+    progress = console.TerminalProgress()
     if is_video:
-        result = video.predict_video(
-            model, cipher, images, out, overlay, force, at_once, progress, manner
-        )
+        result = video.predict_video(model, images, out, how, progress)
     else:
-        result = folder_prediction.predict_files(
-            model,
-            cipher,
-            source.splits[ALL],
-            out,
-            overlay,
-            strict,
-            force,
-            at_once,
-            workers,
-            progress,
-            manner,
-        )
+        result = folder_prediction.predict_files(model, source.splits[ALL], out, how, progress)
     console.left_out(result.problems)
     for finding in result.findings():
         console.finding(finding)
     if as_json:
         console.show_json(result.summary(model.name))
     else:
-        console.show(
-            reports.files_table(result),
-            reports.prediction_table(result),
-            reports.describe_prediction(result, out, overlay),
-        )
+        written = reports.describe_prediction(result, out, overlay)
+        console.show(reports.files_table(result), reports.prediction_table(result), written)
 
 
 def _manner(model, tiles: Tiles):
@@ -165,14 +159,14 @@ def export(
     *,
     run: options.RunFolder,
     onnx: Annotated[
-        bool, flag("--onnx", help="Write ONNX, which is the default and the only format yet.")
+        bool, flag("--onnx", "Write ONNX, which is the default and the only format yet.")
     ] = True,
     images: Annotated[
         Path | None,
         option(
             "--images",
-            metavar="PATH",
-            help="Compare with PyTorch on these images instead of some of the run's own shards.",
+            "PATH",
+            "Compare with PyTorch on these images instead of some of the run's own shards.",
         ),
     ] = None,
     seal: options.Seal = None,
@@ -180,11 +174,10 @@ def export(
     out: Annotated[
         Path | None,
         option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Write this file instead of NAME.onnx, or NAME.onnx.age if it is sealed.",
-            panel=options.OUTPUT,
+            "--out -o",
+            "FILE",
+            "Write this file instead of NAME.onnx, or NAME.onnx.age if it is sealed.",
+            options.OUTPUT,
         ),
     ] = None,
     force: options.Force = False,

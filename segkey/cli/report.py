@@ -32,28 +32,23 @@ def report(
     runs: Annotated[
         Path, options.run_argument("Report on the runs in this folder, or on one run.", "RUNS")
     ] = paths.DEFAULT_RUNS,
-    per_class: Annotated[
-        bool, flag("--per-class", help="Also show the IoU of each class.")
-    ] = False,
+    per_class: Annotated[bool, flag("--per-class", "Also show the IoU of each class.")] = False,
     attacks: Annotated[
-        bool,
-        flag("--attacks", help="Show one table of what each kind of attacker reaches on each run."),
+        bool, flag("--attacks", "Show one table of what each kind of attacker reaches on each run.")
     ] = False,
     as_json: options.AsJson = False,
     as_csv: Annotated[
         bool,
-        flag("--csv", help="Print comma-separated values, one line per run.", panel=options.OUTPUT),
+        flag("--csv", "Print comma-separated values, one line per run.", options.OUTPUT),
     ] = False,
-    as_latex: Annotated[
-        bool, flag("--latex", help="Print LaTeX tables.", panel=options.OUTPUT)
-    ] = False,
+    as_latex: Annotated[bool, flag("--latex", "Print LaTeX tables.", options.OUTPUT)] = False,
     html: Annotated[
         Path | None,
         option(
             "--html",
-            metavar="FILE",
-            help="Write one HTML page that loads nothing from elsewhere.",
-            panel=options.OUTPUT,
+            "FILE",
+            "Write one HTML page that loads nothing from elsewhere.",
+            options.OUTPUT,
         ),
     ] = None,
     secret: _PageKey,
@@ -143,8 +138,8 @@ def bench(
         Path | None,
         option(
             "--images",
-            metavar="FOLDER",
-            help="Encrypt these real images in the stage 'encrypt' instead of drawn ones.",
+            "FOLDER",
+            "Encrypt these real images in the stage 'encrypt' instead of drawn ones.",
         ),
     ] = None,
     device: options.Device = "auto",

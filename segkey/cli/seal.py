@@ -19,8 +19,8 @@ def seal(
         list[str],
         option(
             "--to",
-            metavar="RECIPIENT",
-            help="Let this key file, or the owner of this public age1… text as 'segkey inspect "
+            "RECIPIENT",
+            "Let this key file, or the owner of this public age1… text as 'segkey inspect "
             "KEY' prints it, open the run; may be given several times.",
         ),
     ],
@@ -31,7 +31,7 @@ def seal(
         bool,
         flag(
             "--without-me",
-            help="Seal in place even if no --to is a key file, so that only others can open it.",
+            "Seal in place even if no --to is a key file, so that only others can open it.",
         ),
     ] = False,
     secret: options.OpenerGiven,

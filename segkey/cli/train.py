@@ -22,8 +22,8 @@ class NewRun:
         str | None,
         option(
             "--recipe",
-            metavar="NAME",
-            help="Train by the recipe paper (from COCO weights), scratch (from random weights) or "
+            "NAME",
+            "Train by the recipe paper (from COCO weights), scratch (from random weights) or "
             "laptop (a small network); by default, laptop without a GPU, else paper.",
         ),
     ] = None
@@ -33,9 +33,9 @@ class NewRun:
         str | None,
         option(
             "--log",
-            metavar="KIND",
-            help="Also log epochs as csv (log.csv in the run) or for tensorboard.",
-            panel=options.OUTPUT,
+            "KIND",
+            "Also log epochs as csv (log.csv in the run) or for tensorboard.",
+            options.OUTPUT,
         ),
     ] = None
     precise: options.Precise = False
@@ -43,9 +43,8 @@ class NewRun:
         bool,
         flag(
             "--compile",
-            help="Compile the network first, which takes a minute and pays in long trainings on a "
-            "GPU.",
-            panel=options.MACHINE,
+            "Compile the network first, which takes a minute and pays in long trainings on a GPU.",
+            options.MACHINE,
         ),
     ] = False
 
@@ -96,7 +95,7 @@ def train(
         bool,
         flag(
             "--resume",
-            help="Continue the interrupted run --name, or the newest one, with its own settings.",
+            "Continue the interrupted run --name, or the newest one, with its own settings.",
         ),
     ] = False,
     values: RecipeValues,
@@ -217,10 +216,12 @@ def _interrupt_hint(folder, command, resume):
     """
 
     def begun():
+        """The real folder of the run that is there; None if there is none."""
         is_there = os.path.lexists(folder / "run.json")
         return os.path.realpath(folder) if is_there else None
 
     def hint():
+        """What to do next, as things stand when it is asked."""
         if begun() == before:
             return console.RUN_AGAIN
         finished = _finished(folder)

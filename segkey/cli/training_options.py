@@ -10,8 +10,7 @@ from segkey.cli.options import option
 
 def _value(name: str, metavar: str, help: str, **settings):
     """The option of a value of the recipe."""
-    panel = "Values of the recipe"
-    return option(name, metavar=metavar, help=help, panel=panel, **settings)
+    return option(name, metavar, help, "Values of the recipe", **settings)
 
 
 EncoderWeights = Annotated[

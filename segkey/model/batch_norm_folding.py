@@ -100,6 +100,7 @@ def _trace(model: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]], li
     follows: dict[nn.Module, nn.Module] = {}
 
     def note(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        """A hook: count the call; a normalisation follows what made its input."""
         calls[module] = calls.get(module, 0) + 1
         if isinstance(module, _BatchNorm):
             before, _ = made_by.get(id(inputs[0]), (None, None))

@@ -249,6 +249,7 @@ class BatchLoader:
             masks = torch.empty((len(rows), *self.split.size), dtype=torch.uint8)
 
         def read(start: int) -> None:
+            """Fill a chunk from the files, in their order."""
             part = slice(start, start + _CHUNK)
             images[part], some = self._load(rows[inwards[part]], view)
             if masks is not None:

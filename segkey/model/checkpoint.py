@@ -131,7 +131,6 @@ class Saver:
     """Saves the checkpoints of a run: every few seconds, after the last epoch, and on request.
 
     Args:
-        run: the run.
         every: seconds of work that a kill may cost, besides the epoch that it stops.
     """
 

@@ -15,7 +15,14 @@ from segkey.model.network_registry import NAME as NETWORK_NAME
 from segkey.model.recipes import Recipe, unknown_fields
 from segkey.model.run_names import NAME as RUN_NAME
 from segkey.shards import Header
-from segkey.shards.header import KEY_ID, MAX_BLOCK, PASSWORD_HASH, PIXEL_RANGE, READING
+from segkey.shards.header import (
+    KEY_ID,
+    MAX_BLOCK,
+    PASSWORD_HASH,
+    PIXEL_RANGE,
+    READING,
+    needed_of_images,
+)
 from segkey.system import json_records
 from segkey.system.json_records import Misfit, Several, stated
 from segkey.system.validators import (
@@ -227,8 +234,6 @@ class Configuration:
         windowed, shuffle_buffer: whether images are shuffled in a buffer, and of how many.
         precise: float32 even where the device computes in bfloat16.
         compiled: whether the network was compiled.
-        model: the network.
-        data: the images.
         training: how images were augmented and computed with.
         recipe: of the training; None if the run has none (``{}``).
         seed: of all randomness.
@@ -278,19 +283,9 @@ class Configuration:
     def header(self) -> Header:
         """What the run was trained on, as a shard would say it."""
         data = self.data
-        return Header(
-            split="train",
-            method=data.method,
-            block_size=data.block_size,
-            channels=data.channels,
-            max_value=data.max_value,
-            key_id=data.key_id,
-            password_hash=data.password_hash,
-            classes=tuple(data.classes),
-            ignore_index=data.ignore_index,
-            reading=data.reading or "",
-            pixel_range=data.pixel_range or "",
-        )
+        reading, pixel_range = data.reading or "", data.pixel_range or ""
+        needed = needed_of_images(data)
+        return Header("train", **needed, reading=reading, pixel_range=pixel_range)
 
     @property
     def document(self) -> dict:

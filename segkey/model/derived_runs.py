@@ -7,7 +7,8 @@ from torch import Tensor
 
 from segkey.model import run_names, runs
 from segkey.model.configuration import Configuration
-from segkey.system.files import explain_os_errors, is_folder_there, make_folder, remove, sole_writer
+from segkey.system.files import explain_os_errors, is_folder_there, make_folder, remove
+from segkey.system.folder_lock import sole_writer
 
 
 def write(

@@ -32,7 +32,6 @@ def open_test_split(
     """The images a run is tested on; warns of those that it may have been trained on.
 
     Args:
-        run: the run.
         shards: where they come from; the shards it was trained on, if not given.
         images: a folder, an image or a list, instead of shards.
         masks: the folder of their masks; found by itself beside or inside ``images``.

@@ -31,6 +31,7 @@ from segkey.model.onnx_file import INPUT, MOST_BYTES, OUTPUT, Exported, OnnxFile
 from segkey.model.onnx_model import OnnxModel
 from segkey.model.runs import Run
 from segkey.shards import open_splits
+from segkey.shards.header import needed_of_images
 from segkey.system.files import is_there, make_folder, written_whole
 
 OPSET = 18
@@ -230,14 +231,7 @@ def _described(run: Run, network: Segmenter, any_size: bool) -> Exported:
         created=package_versions.now(),
         versions=package_versions.versions(),
         network=network.name,
-        method=header.method,
-        block_size=header.block_size,
-        channels=header.channels,
-        max_value=header.max_value,
-        key_id=header.key_id,
-        password_hash=header.password_hash,
-        classes=header.classes,
-        ignore_index=header.ignore_index,
+        **needed_of_images(header),
         pixel_range=header.pixel_range,
         size=run.size,
         mean=tuple(network.description["mean"]),

@@ -3,26 +3,22 @@
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from segkey.crypto.ciphers import Cipher
 from segkey.data import augment, decode, peculiarities
 from segkey.data.items import Finding, Item, Problem
 from segkey.data.palette import overlay, palette_mask
 from segkey.errors import SegkeyError
-from segkey.model.prediction import Model
+from segkey.model.prediction import Inference, Model
 from segkey.model.prediction_files import Outputs
-from segkey.model.tiling import SQUEEZED, Manner, Size
-from segkey.system.files import make_folder, written_whole
-from segkey.system.progress import SILENT, Progress
-
-_In, _Out = TypeVar("_In"), TypeVar("_Out")
+from segkey.model.tiling import Manner, Size
+from segkey.system.files import make_folder, require_empty, written_whole
+from segkey.system.progress import SILENT, Advance, Progress
 
 
 @dataclass
@@ -98,77 +94,53 @@ class _Loaded:
     peculiar: set[str]
 
 
+@dataclass(frozen=True)
+class Settings(Inference):
+    """How the images of a folder, or the frames of a video, are predicted and written.
+
+    Attributes:
+        overlays: also write images under their classes' colours, with a legend, below
+            ``overlays``; of a video one video, without its sound.
+        strict: stop at the first image that cannot be used; the others are predicted otherwise.
+        force: write into a folder that is not empty, replacing files.
+        workers: threads; one per core, if not given.
+    """
+
+    overlays: bool = False
+    strict: bool = False
+    force: bool = False
+    workers: int | None = None
+
+
 def predict_files(
-    model: Model,
-    cipher: Cipher | None,
-    items: list[Item],
-    out: Path,
-    overlays: bool = False,
-    strict: bool = False,
-    force: bool = False,
-    batch_size: int = 32,
-    workers: int | None = None,
-    progress: Progress = SILENT,
-    manner: Manner = SQUEEZED,
+    model: Model, items: list[Item], out: Path, how: Settings, progress: Progress = SILENT
 ) -> Predicted:
     """Write a palette PNG mask for each image below ``out/masks``, under the image's own name.
 
     Threads decode ahead of the network and write behind it, so that it never waits for files.
 
     Args:
-        model: from `load`.
-        cipher: from `Model.cipher`.
+        model: from `segkey.load`.
         items: from `segkey.data.sources.find_pictures`.
         out: the folder; no name leads out of it.
-        overlays: also write each image under its classes' colours, with a legend, below
-            ``out/overlays``.
-        strict: stop at the first image that cannot be used; the others are predicted otherwise.
-        force: write into a folder that is not empty, replacing files.
-        batch_size: images, or tiles of one image, per batch.
-        workers: threads.
-        progress: hears of every image.
-        manner: from `Model.manner`: squeezed as in training, or in tiles.
+        how: the model's cipher and what else is to be done.
 
     Raises:
         SegkeyError: ``out`` is not empty, no image can be used, or (``strict``) one cannot.
     """
-    if not force and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SegkeyError(
-            f"{out} already exists and is not empty",
-            "choose another --out, or use --force, which replaces what an earlier run made",
-        )
+    require_empty(out, how.force)
     result, began = Predicted(), time.monotonic()
-    outputs = Outputs(out, items, overlays)
-    at_once = batch_size if manner.squeezes else 1  # tiles of one image make a batch
-
-    def load(item: Item) -> _Loaded | Problem:
-        return _load(model, item, manner)
-
+    outputs = Outputs(out, items, how.overlays)
     with (
         progress.task("predict", len(items)) as advance,
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        ThreadPoolExecutor(how.workers or os.cpu_count()) as pool,
     ):
-        ahead = max(2 * batch_size, 8) if manner.squeezes else 2  # images of their own size
+        ahead = max(2 * how.batch_size, 8) if how.manner.squeezes else 2  # images of their own size
         writer = _Writer(model, outputs, result, pool, ahead)
-        waiting: list[_Loaded] = []
-        for loaded in _ahead(pool, load, items, ahead):
-            if isinstance(loaded, Problem):
-                if strict:
-                    raise SegkeyError(
-                        f"{loaded.name}: {loaded.why}", "mend or remove it, or leave --strict out"
-                    )
-                result.problems.append(loaded)
-                advance(1)
-                continue
-            result.see(loaded.item.name, loaded.peculiar)
-            waiting.append(loaded)
-            if len(waiting) == at_once:
-                writer.write(waiting, _masks(model, waiting, cipher, manner, batch_size))
-                advance(len(waiting))
-                waiting = []
-        if waiting:
-            writer.write(waiting, _masks(model, waiting, cipher, manner, batch_size))
-            advance(len(waiting))
+        for batch in _batches(_loaded(model, items, how, pool, ahead), how, result, advance):
+            pixels, sizes = [each.pixels for each in batch], [each.size for each in batch]
+            writer.write(batch, model.masks_of(pixels, sizes, how))
+            advance(len(batch))
         writer.finish()
     if not result.images:
         first = result.problems[0]
@@ -178,16 +150,28 @@ def predict_files(
     return result
 
 
-def _masks(
-    model: Model, images: list[_Loaded], cipher: Cipher | None, manner: Manner, batch_size: int
-) -> list[np.ndarray]:
-    """Masks of a batch, or of one image that is not squeezed."""
-    if manner.squeezes:
-        pixels, sizes = np.stack([each.pixels for each in images]), [each.size for each in images]
-        return model.masks(pixels, sizes, cipher, flip=manner.flip)
-    return [
-        model.mask_of_tiles(each.pixels, each.size, cipher, manner, batch_size) for each in images
-    ]
+def _batches(
+    loaded: Iterable[_Loaded | Problem], how: Settings, result: Predicted, advance: Advance
+) -> Iterator[list[_Loaded]]:
+    """What the network takes at once; images that cannot be used are put down in ``result``."""
+    most = how.batch_size if how.manner.squeezes else 1  # tiles of one image make a batch
+    waiting: list[_Loaded] = []
+    for each in loaded:
+        if isinstance(each, Problem):
+            if how.strict:
+                raise SegkeyError(
+                    f"{each.name}: {each.why}", "mend or remove it, or leave --strict out"
+                )
+            result.problems.append(each)
+            advance(1)
+            continue
+        result.see(each.item.name, each.peculiar)
+        waiting.append(each)
+        if len(waiting) == most:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
 
 
 class _Writer:
@@ -224,13 +208,13 @@ class _Writer:
             each.result()
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[_In], _Out], inputs: Iterable[_In], count: int
-) -> Iterator[_Out]:
-    """Results in order, computed in threads at most ``count`` inputs ahead."""
+def _loaded(
+    model: Model, items: list[Item], how: Settings, pool: ThreadPoolExecutor, count: int
+) -> Iterator[_Loaded | Problem]:
+    """Images in order, decoded in threads at most ``count`` ahead."""
     waiting: deque = deque()
-    for each in inputs:
-        waiting.append(pool.submit(function, each))
+    for each in items:
+        waiting.append(pool.submit(_load, model, each, how.manner))
         if len(waiting) > count:
             yield waiting.popleft().result()
     while waiting:

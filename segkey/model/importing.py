@@ -27,7 +27,6 @@ class Imported:
     """A run that was made of weights, and what was done to them.
 
     Attributes:
-        run: the run.
         parameters: of the network.
         notes: how the file's tensors were taken, a sentence each.
     """
@@ -72,8 +71,25 @@ def parse_normalisation(text: str, channels: int) -> Normalisation | None:
     return tuple(mean), tuple(std)
 
 
-def facts_of_shards(shards: Sequence[Path]) -> dict:
-    """What plain shards tell of the images of a model: arguments of `import_weights`.
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a state dict does not say of the images of its training.
+
+    Attributes:
+        classes: names, class 0 first.
+        size: (H, W).
+        channels: of images.
+        ignore_index: void in masks.
+    """
+
+    classes: Sequence[str]
+    size: tuple[int, int]
+    channels: int = 3
+    ignore_index: int = 255
+
+
+def facts_of_shards(shards: Sequence[Path]) -> ImageFacts:
+    """What plain shards tell of the images of a model.
 
     Raises:
         SegkeyError: they are encrypted, or have no masks.
@@ -86,12 +102,7 @@ def facts_of_shards(shards: Sequence[Path]) -> dict:
             f"the shards at {shards[0]} are {what}",
             "give shards made with --method none of images with masks",
         )
-    return {
-        "classes": header.classes,
-        "size": split.size,
-        "channels": header.channels,
-        "ignore_index": header.ignore_index,
-    }
+    return ImageFacts(header.classes, split.size, header.channels, header.ignore_index)
 
 
 def import_weights(
@@ -99,11 +110,8 @@ def import_weights(
     folder: Path,
     *,
     network: str,
-    classes: Sequence[str],
-    size: tuple[int, int],
+    images: ImageFacts,
     normalisation: Normalisation | None = None,
-    channels: int = 3,
-    ignore_index: int = 255,
     name: str | None = None,
     shards: Sequence[Path] = (),
 ) -> Imported:
@@ -114,11 +122,8 @@ def import_weights(
             ``state_dict``; names may begin with ``module.`` or ``model.``.
         folder: where runs are kept.
         network: a name that `segkey.model.network_registry.find` knows.
-        classes: names, class 0 first.
-        size: (H, W) of the images it was trained for.
+        images: that it was trained for.
         normalisation: mean and standard deviation of pixels 0 … 1; the network's own, if None.
-        channels: of images.
-        ignore_index: void in masks.
         name: of the run; the file's by default.
         shards: plain shards of its images, that later commands test it on.
 
@@ -127,13 +132,13 @@ def import_weights(
             classes, a name that is taken.
     """
     mean, std = normalisation or (None, None)
-    model = Segmenter(network, len(classes), channels, mean, std)
-    model.check_size(*size)
+    model = Segmenter(network, len(images.classes), images.channels, mean, std)
+    model.check_size(*images.size)
     notes = load_foreign(model, read_weights(file), str(file))
     name = run_names.check_name(name) if name else run_names.free_name(folder, _name_of(file))
     runs.check_free(folder / name)
     make_folder(folder / name)
-    config = _configuration(model, classes, size, ignore_index, shards)
+    config = _configuration(model, images, shards)
     config["imported"] = {"file": file.name, "sha256": file_digest(file)}
     run = runs.Run.create(folder, name, config)
     run.save_weights(model.weights())
@@ -183,13 +188,7 @@ def load_foreign(model: Segmenter, state: dict[str, Tensor], origin: str) -> lis
     return notes
 
 
-def _configuration(
-    model: Segmenter,
-    classes: Sequence[str],
-    size: tuple[int, int],
-    ignore_index: int,
-    shards: Sequence[Path],
-) -> dict:
+def _configuration(model: Segmenter, images: ImageFacts, shards: Sequence[Path]) -> dict:
     """``run.json`` of a model that was trained on plain images, by others."""
     return {
         "created": now(),
@@ -203,9 +202,9 @@ def _configuration(
             "max_value": 255,
             "key_id": "",
             "password_hash": "",
-            "classes": list(classes),
-            "ignore_index": ignore_index,
-            "size": list(size),
+            "classes": list(images.classes),
+            "ignore_index": images.ignore_index,
+            "size": list(images.size),
             "on_the_fly": False,
             "shards": [str(path) for path in shards],
         },

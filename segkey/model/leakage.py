@@ -51,7 +51,6 @@ def warn_of_known_images(
     their masks, unless those in the shards are augmented. Renamed training images may be missed.
 
     Args:
-        run: the run.
         split: what it is tested on.
         shards: where the shards of its training are; where they were, if not given.
         from_files: whether the images are files, which were not dealt into training and test.

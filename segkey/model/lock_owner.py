@@ -80,6 +80,7 @@ def whose(model: Path, keys: Iterable[tuple[str, Key]], original: Run | None = N
     chance: dict[str, float] = {}
 
     def explained(method: str, key: Key) -> float:
+        """How much of the weights is a convolution, or the original, under a key."""
         transform = SignedPermutation.of(ciphers.from_key(method, key, m, channels))
         weight = transform_weight(layer, transform.inverse)
         return _similarity(weight, plain) if plain is not None else _convolution_in(layer, weight)

@@ -40,7 +40,6 @@ def lock_run(
         method: ``np``, ``shf``, ``shf+np``, or one of a user's own that permutes and inverts.
         block_size: M, a multiple of the stride of the network's first convolution.
         name: of the new run, in the same folder; by default from the run's, the method and M.
-        progress: hears of the run.
         recipients: public texts ``age1…``; seal the new run for these, so that its weights are
             never written unencrypted.
 
@@ -68,7 +67,6 @@ def lock_for_customers(
         run, method, block_size: as for `lock_run`.
         keys: with the customer, whose name ends that of the run.
         name: begins it; by default that of `lock_run`.
-        progress: hears of every run.
         recipients: as for `lock_run`; a run that is sealed is sealed for its customer's key, too.
 
     Raises:

@@ -20,7 +20,14 @@ from segkey.errors import SegkeyError
 from segkey.model.network_registry import MAX_CHANNELS
 from segkey.model.network_registry import NAME as NETWORK_NAME
 from segkey.model.run_names import NAME as RUN_NAME
-from segkey.shards.header import KEY_ID, MAX_BLOCK, PASSWORD_HASH, PIXEL_RANGE, Header
+from segkey.shards.header import (
+    KEY_ID,
+    MAX_BLOCK,
+    PASSWORD_HASH,
+    PIXEL_RANGE,
+    Header,
+    needed_of_images,
+)
 from segkey.system import json_records
 from segkey.system.files import explain_os_errors, open_regular
 from segkey.system.json_files import finite
@@ -91,18 +98,7 @@ class Exported:
     @property
     def header(self) -> Header:
         """As a shard would say it."""
-        return Header(
-            split="train",
-            method=self.method,
-            block_size=self.block_size,
-            channels=self.channels,
-            max_value=self.max_value,
-            key_id=self.key_id,
-            password_hash=self.password_hash,
-            classes=self.classes,
-            ignore_index=self.ignore_index,
-            pixel_range=self.pixel_range,
-        )
+        return Header("train", **needed_of_images(self), pixel_range=self.pixel_range)
 
     @property
     def text(self) -> str:

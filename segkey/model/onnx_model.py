@@ -32,7 +32,6 @@ class OnnxModel(Model):
 
     Attributes:
         exported: what the file says of itself.
-        device: where it computes.
 
     Raises:
         SegkeyError: ONNX Runtime is missing, or cannot compute there, or cannot load the graph;

@@ -12,92 +12,38 @@ network, `segkey.model.onnx_model` with an exported one.
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from segkey.crypto import ciphers
-from segkey.crypto.age import Identity
 from segkey.crypto.ciphers import Cipher
 from segkey.crypto.keys import Key
 from segkey.data import augment, decode
-from segkey.errors import SegkeyError, SegkeyWarning
+from segkey.errors import SegkeyWarning
 from segkey.model import score_resizing, tiling
 from segkey.model.input_images import Picture, are_many, upright
-from segkey.model.onnx_file import OnnxFile
 from segkey.model.tiling import SQUEEZED, Manner, Size
 from segkey.shards.header import Header
 from segkey.shards.unlock import cipher_for
 
-if TYPE_CHECKING:  # a customer's machine has no torch
-    import torch
 
-    from segkey.model.runs import Run
+@dataclass(frozen=True)
+class Inference:
+    """How images go through a model's network.
 
-
-def load(
-    run: str | Path,
-    key: Key | Identity | None = None,
-    device: "str | torch.device" = "auto",
-    precise: bool = False,
-) -> "Model":
-    """The model of a run, or of a file that ``segkey export`` made, ready to predict.
-
-    Args:
-        run: the run's folder, ``runs/latest``, or an ONNX file, which needs no PyTorch.
-        key: opens a sealed run or file, in memory only; others need none here. What images are
-            encrypted with is given to `Model.predict`.
-        device: ``auto``, ``cuda``, ``cuda:1``, ``mps`` or ``cpu``.
-        precise: float32 even where the device computes in bfloat16.
-
-    Raises:
-        SegkeyError: no run there, damaged weights, no such device, a sealed run of another key, or
-            a file that segkey did not export.
+    Attributes:
+        cipher: what they are encrypted with, from `Model.cipher`; None feeds them as they are.
+        manner: squeezed to the size of training, or cut into tiles; from `Model.manner`.
+        batch_size: images, or tiles of one image, per batch.
     """
-    if key is not None and not isinstance(key, Key | Identity):  # the device once stood second
-        key, device = None, key
-    return model_of(opened(run).unlock(key), device, precise)
 
-
-def opened(path: str | Path) -> "Run | OnnxFile":
-    """A run, or an exported file, which may have to be unlocked.
-
-    Raises:
-        SegkeyError: it is neither.
-    """
-    if is_exported(Path(path)):
-        return OnnxFile.open(path)
-    try:
-        from segkey.model.runs import Run
-    except ModuleNotFoundError as error:
-        raise SegkeyError(
-            f"{path} is no file that segkey exported, and a run needs {error.name}, which is not "
-            "installed",
-            "pip install segkey, or let the owner export the run: segkey export RUN --onnx",
-        ) from None
-    return Run.open(path)
-
-
-def is_exported(path: Path) -> bool:
-    """Whether a path is that of a file, and not of a run; it may not be there."""
-    return path.is_file() or (path.suffix in (".onnx", ".age") and not path.is_dir())
-
-
-def model_of(
-    source: "Run | OnnxFile", device: "str | torch.device" = "auto", precise: bool = False
-) -> "Model":
-    """The model of what was opened and unlocked; ``device`` and ``precise`` as for `load`."""
-    if isinstance(source, OnnxFile):
-        from segkey.model.onnx_model import OnnxModel
-
-        return OnnxModel(source, str(device))
-    from segkey.model.run_model import RunModel
-    from segkey.system import devices
-
-    where = devices.choose(device) if isinstance(device, str) else device
-    return RunModel(source, where, precise)
+    cipher: Cipher | None
+    manner: Manner = SQUEEZED
+    batch_size: int = 32
 
 
 class Model(ABC):
@@ -168,10 +114,13 @@ class Model(ABC):
             SegkeyError: an image that cannot be read, the right key without the right password, or
                 a tile that does not fit the blocks or the network.
         """
-        many, manner = are_many(images), self.manner(tile, overlap, scale, flip)
-        cipher, masks = self.cipher(key, password), []
-        for pictures in _batches(images if many else [images], batch_size):
-            masks += self._masks_of(pictures, cipher, manner, batch_size)
+        manner = self.manner(tile, overlap, scale, flip)
+        how = Inference(self.cipher(key, password), manner, batch_size)
+        many, masks = are_many(images), []
+        for some in _batches(images if many else [images], batch_size):
+            pictures = [self._upright(each) for each in some]
+            pixels = [self.prepared(each, manner) for each in pictures]
+            masks += self.masks_of(pixels, [decode.whole_size(each) for each in pictures], how)
         return masks if many else masks[0]
 
     def probabilities(
@@ -195,13 +144,14 @@ class Model(ABC):
         Returns:
             float32 (classes, H, W), of the image's own size; a list for a list.
         """
-        many, manner = are_many(images), self.manner(tile, overlap, scale, flip)
-        cipher, found = self.cipher(key, password), []
+        manner = self.manner(tile, overlap, scale, flip)
+        how = Inference(self.cipher(key, password), manner, batch_size)
+        many, found = are_many(images), []
         for each in images if many else [images]:
             picture = self._upright(each)
-            bands = self._bands(picture, cipher, manner, batch_size)
-            size = (picture.height, picture.width)
-            logits = score_resizing.enlarged(np.concatenate(list(bands), 1), size)
+            bands = list(self._bands(self.prepared(picture, manner), how))
+            size = decode.whole_size(picture)
+            logits = score_resizing.enlarged(np.concatenate(bands, 1), size)
             found.append(score_resizing.softmax(logits))
         return found if many else found[0]
 
@@ -244,7 +194,10 @@ class Model(ABC):
         """
         sides = (tile, tile) if isinstance(tile, int) else tile
         asked = Manner(sides, overlap, scale, flip)
-        return tiling.check(asked, self.multiple, self.header.block_size, self.fixed)
+        made = tiling.check(asked, self.multiple, self.header.block_size, self.fixed)
+        if made.tile:
+            self._check_tile(made.tile)
+        return made
 
     def masks(
         self,
@@ -269,28 +222,25 @@ class Model(ABC):
         logits = self._scores(pixels, cipher, divided_by, flip)
         return [self._classes_at(each, size) for each, size in zip(logits, sizes, strict=True)]
 
-    def mask_of_tiles(
-        self,
-        image: np.ndarray,
-        size: Size,
-        cipher: Cipher | None,
-        manner: Manner,
-        batch_size: int = 32,
-    ) -> np.ndarray:
-        """The mask of one image that is not squeezed.
+    def masks_of(
+        self, pixels: list[np.ndarray], sizes: list[Size], how: Inference
+    ) -> list[np.ndarray]:
+        """Masks of images that `prepared` brought to the network in the manner of ``how``.
 
         Args:
-            image: uint8 (C, h, w), plain, scaled as ``manner`` says.
-            size: (H, W) of the mask.
-            cipher: as for `masks`.
-            manner: from `manner`.
-            batch_size: tiles per batch.
+            pixels: uint8 (C, h, w) each, plain; of one size if they are squeezed.
+            sizes: (H, W) of each mask.
+            how: the cipher, the manner, and how much is computed at once.
 
         Returns:
-            uint8 (H, W).
+            uint8 (H, W) each.
         """
-        bands = self._tiled(image, cipher, manner, batch_size)
-        return score_resizing.classes_of_bands(bands, image.shape[1], size)
+        if how.manner.squeezes:
+            return self.masks(np.stack(pixels), sizes, how.cipher, flip=how.manner.flip)
+        return [
+            score_resizing.classes_of_bands(self._bands(each, how), each.shape[1], size)
+            for each, size in zip(pixels, sizes, strict=True)
+        ]
 
     def target(self, whole: Size, manner: Manner) -> Size:
         """(H, W) that an image of some size is brought to: the network's own, or scaled."""
@@ -344,39 +294,22 @@ class Model(ABC):
         turned = np.ascontiguousarray(pixels[..., ::-1])  # before it is encrypted
         return (made + self._mirrored(self._logits(turned, cipher, divided_by))) / 2
 
-    def _masks_of(
-        self, images: list[Picture], cipher: Cipher | None, manner: Manner, batch_size: int
-    ) -> list[np.ndarray]:
-        pictures = [self._upright(each) for each in images]
-        sizes = [(each.height, each.width) for each in pictures]
-        pixels = [self.prepared(each, manner) for each in pictures]
-        if manner.squeezes:
-            return self.masks(np.stack(pixels), sizes, cipher, flip=manner.flip)
-        return [
-            self.mask_of_tiles(each, size, cipher, manner, batch_size)
-            for each, size in zip(pixels, sizes, strict=True)
-        ]
-
     def _upright(self, image: Picture) -> Image.Image:
         return upright(image, self.header.range_of_pixels, self.header.channels)
 
-    def _bands(
-        self, picture: Image.Image, cipher: Cipher | None, manner: Manner, batch_size: int
-    ) -> Iterator[np.ndarray]:
-        pixels = self.prepared(picture, manner)
-        if manner.squeezes:
-            yield self._as_array(self._scores(pixels[None], cipher, flip=manner.flip)[0])
-        else:
-            yield from self._tiled(pixels, cipher, manner, batch_size)
+    def _check_tile(self, tile: Size) -> None:  # noqa: B027 - most networks take any size
+        """Raise `SegkeyError` if the network itself refuses images of this size."""
 
-    def _tiled(
-        self, image: np.ndarray, cipher: Cipher | None, manner: Manner, batch_size: int
-    ) -> Iterator[np.ndarray]:
+    def _bands(self, image: np.ndarray, how: Inference) -> Iterator[np.ndarray]:
+        """The logits of one image, float32 (classes, some rows, w), from the top down."""
+
         def scores(windows: np.ndarray) -> np.ndarray:
-            return self._as_array(self._scores(windows, cipher, flip=manner.flip))
+            return self._as_array(self._scores(windows, how.cipher, flip=how.manner.flip))
 
+        if how.manner.squeezes:
+            return iter(scores(image[None]))
         needs = self.multiple, self.header.block_size, self.fixed
-        return tiling.bands(image, manner, *needs, scores, batch_size)
+        return tiling.bands(image, how.manner, *needs, scores, how.batch_size)
 
 
 def _batches(images: Any, size: int) -> Iterator[list[Picture]]:

@@ -23,7 +23,6 @@ class Outputs:
 
     Args:
         out: the folder; no name leads out of it.
-        items: the images.
         overlays: whether images are drawn under their masks, too.
 
     Raises:

@@ -33,7 +33,10 @@ def require_weights(run: "Run") -> None:
 
 
 def damage(run: "Run") -> list[str]:
-    """What does not match its checksum, or its form; see `segkey.model.runs.Run.damage`."""
+    """Read all that is kept of a run and say what does not match its checksum.
+
+    Of the weights of a sealed run, if `Run.unlock` was not given its key, only the form.
+    """
     checks, found = [run.history], []
     if run.is_sealed and (left := sealed_runs.left_plain(run)):
         found.append(sealed_runs.warning_of(left))

@@ -15,7 +15,7 @@ from segkey.model.networks import Segmenter
 from segkey.model.prediction import Model
 from segkey.model.runs import Run
 from segkey.model.score_resizing import BAND
-from segkey.model.tiling import Manner, Size
+from segkey.model.tiling import Size
 from segkey.system import devices
 
 
@@ -24,7 +24,6 @@ class RunModel(Model):
 
     Attributes:
         run: where it came from; ``run.header`` names its method, block size, key and classes.
-        device: where it computes.
         precise: float32 even where the device computes in bfloat16.
     """
 
@@ -50,23 +49,6 @@ class RunModel(Model):
         """The network, in evaluation mode: float (N, C, H, W) in 0 … 1, encrypted, to logits."""
         return self._network
 
-    def manner(
-        self,
-        tile: int | Size | None = None,
-        overlap: int | None = None,
-        scale: float | None = None,
-        flip: bool = False,
-    ) -> Manner:
-        """As `Model.manner`; also asks a network that may take one size only."""
-        made = super().manner(tile, overlap, scale, flip)
-        if made.tile and made.tile != self.size:
-            try:
-                self._network.check_size(*made.tile)
-            except SegkeyError as error:
-                only = f"{self.size[0]}x{self.size[1]}"
-                raise SegkeyError(error.what, f"give --tile {only}, as it was trained") from error
-        return made
-
     def logits(self, images: np.ndarray, divided_by: int | None = None) -> np.ndarray:
         """As `Model.logits`."""
         return self._as_array(self._answer(torch.from_numpy(images).to(self.device), divided_by))
@@ -82,6 +64,15 @@ class RunModel(Model):
         pixels = as_pixels(images, divided_by or self.header.max_value)
         with devices.mixed_precision(self.device, not self.precise):
             return self._quick(pixels).float()
+
+    def _check_tile(self, tile: Size) -> None:
+        if tile == self.size:
+            return
+        try:
+            self._network.check_size(*tile)
+        except SegkeyError as error:
+            only = f"{self.size[0]}x{self.size[1]}"
+            raise SegkeyError(error.what, f"give --tile {only}, as it was trained") from error
 
     def _mirrored(self, logits: Tensor) -> Tensor:
         return logits.flip(-1)

@@ -16,6 +16,7 @@ from segkey.model.configuration import Configuration, Data, Network, Segment, Tr
 from segkey.model.package_versions import now, versions
 from segkey.model.recipes import RECIPES
 from segkey.model.training_loop import Settings, Trainer
+from segkey.shards.header import needed_of_images
 from segkey.system import devices, distributed
 
 _MATTERS = ("segkey", "torch", "torchvision", "numpy")  # their versions may change the weights
@@ -79,17 +80,12 @@ def settings_of(run: runs.Run, resident: bool | None = None) -> Settings:
 def data_of(trainer: Trainer) -> Data:
     """The data that a training goes through, and its cipher."""
     loader = trainer.train_loader
-    header = loader.split.header
-    encrypted = trainer.cipher or header
+    header, by_cipher = loader.split.header, ("method", "block_size", "key_id", "password_hash")
+    needed = needed_of_images(header) | {"max_value": trainer.max_value}
+    if trainer.cipher:
+        needed |= {name: getattr(trainer.cipher, name) for name in by_cipher}
     return Data(
-        method=encrypted.method,
-        block_size=encrypted.block_size,
-        channels=header.channels,
-        max_value=trainer.max_value,
-        key_id=encrypted.key_id,
-        password_hash=encrypted.password_hash,
-        classes=tuple(header.classes),
-        ignore_index=header.ignore_index,
+        **needed,
         size=tuple(loader.split.size),
         images=_images_of(trainer),
         views=header.views,

@@ -27,7 +27,8 @@ from segkey.model.configuration import FORMAT, Configuration
 from segkey.shards import Header
 from segkey.shards.unlock import cipher_for
 from segkey.system import distributed
-from segkey.system.files import is_held, is_there, make_folder
+from segkey.system.files import is_there, make_folder
+from segkey.system.folder_lock import is_held
 from segkey.system.json_files import read_json, write_json
 from segkey.system.json_records import Misfit
 from segkey.system.shell_quoting import word
@@ -55,7 +56,6 @@ class Run:
     """A run's folder.
 
     Attributes:
-        path: the folder.
         configuration: what ``run.json`` holds; to change it, assign a changed copy
             (`dataclasses.replace`) and `save`.
         identity: opens the weights of a sealed run; from `unlock`.
@@ -283,13 +283,6 @@ class Run:
         Asked before the folder is locked: while it is, its training seems to be under way.
         """
         run_checks.require_weights(self)
-
-    def damage(self) -> list[str]:
-        """Read all that is kept of the run and say what does not match its checksum.
-
-        Of the weights of a sealed run, if `unlock` was not given its key, only the form.
-        """
-        return run_checks.damage(self)
 
     def history(self) -> list[dict]:
         """One dictionary per epoch."""

@@ -11,7 +11,8 @@ import torch
 
 from segkey.errors import SegkeyError
 from segkey.model import run_weights, runs, sealed_runs, weights_files
-from segkey.system.files import is_there, remove, sole_writer
+from segkey.system.files import is_there, remove
+from segkey.system.folder_lock import sole_writer
 
 _PLAIN = "model.safetensors"
 

@@ -48,7 +48,6 @@ def train(
     name: str | None = None,
     cipher: Cipher | None = None,
     recipients: Sequence[str] = (),
-    backbone: str | None = None,
     progress: Progress = SILENT,
     **settings: object,
 ) -> runs.Run:
@@ -62,14 +61,11 @@ def train(
         folder: where runs are kept.
         recipe: how to train.
         shards: where the splits came from; kept in the run, so that later commands find them.
-        device: where to compute.
         name: the run's name; by default from method and block size.
         cipher: augments, then encrypts plain shards on the device. Without it, plain shards that
             were not augmented when they were made are augmented on the device too.
         recipients: seal the run for these public texts ``age1…``: neither its weights nor the state
             that a resumption needs are ever written unencrypted.
-        backbone: another spelling of ``network``, that of earlier versions.
-        progress: hears of every epoch.
         settings: other fields of `Settings`: ``network``, ``seed``, ``precise``, ``compiled``,
             ``resident``, ``shuffle_buffer``, ``save_every``.
 
@@ -77,7 +73,7 @@ def train(
         SegkeyError: splits that cannot be trained on, weights that are not there, a name that is
             taken.
     """
-    chosen = Settings(recipe, **settings | ({"network": backbone} if backbone else {}))
+    chosen = Settings(recipe, **settings)
     promised = sealed_runs.sealed_for(recipients) if recipients else None
     begun = _begun_by_this_job(folder, name) if distributed.is_main() else None
     if begun := distributed.broadcast(begun):
@@ -114,6 +110,36 @@ def resume(
     Raises:
         SegkeyError: it is finished, or the splits or the key are not those it was begun with.
     """
+    _check_can_go_on(run)
+    run.configuration = distributed.broadcast(run.configuration)
+    data = run.configuration.data
+    if cipher is None and data.method == "none" and data.on_the_fly:
+        cipher = ciphers.from_key("none", None, 1, data.channels)
+    settings = run_recording.settings_of(run, resident)
+    with distributed.sole_writer(run.path):
+        saved = is_there(run.state_file)  # if not, it was cut off in its first epoch
+        if saved:  # the starting weights need not be there any more
+            settings = replace(
+                settings, recipe=replace(settings.recipe, weights="none", encoder_weights=None)
+            )
+        trainer = _trainer(splits, settings, device, cipher, progress)
+        _check_same_data(run, trainer)
+        start = Checkpoint()
+        if saved:
+            start = restore(run, trainer.model, trainer.optimizer, trainer.average)
+        facts = {"the epochs it goes on after": str(start.history)}
+        distributed.require_same(facts, shown=False)
+        run_recording.begin_segment(run, trainer, start.epochs)
+        trainer.fit(run, start)
+    return run
+
+
+def is_finished(run: runs.Run) -> bool:
+    """True if a run has all epochs of its recipe."""
+    return run.epochs_missing == 0
+
+
+def _check_can_go_on(run: runs.Run) -> None:
     if run.is_locked:
         raise SegkeyError(
             f"run {run.name} is locked, so its training cannot go on",
@@ -132,34 +158,6 @@ def resume(
     if is_finished(run):
         epochs = run.configuration.epochs_done
         raise SegkeyError(f"run {run.name} has all its {epochs} epochs", "train a new run")
-    run.configuration = distributed.broadcast(run.configuration)
-    data = run.configuration.data
-    if cipher is None and data.method == "none" and data.on_the_fly:
-        cipher = ciphers.from_key("none", None, 1, data.channels)
-    settings = run_recording.settings_of(run, resident)
-    with distributed.sole_writer(run.path):
-        saved = is_there(run.state_file)  # if not, it was cut off in its first epoch
-        if saved:  # the starting weights need not be there any more
-            settings = replace(
-                settings, recipe=replace(settings.recipe, weights="none", encoder_weights=None)
-            )
-        trainer = _trainer(splits, settings, device, cipher, progress)
-        _check_same_data(run, trainer)
-        start = (
-            restore(run, trainer.model, trainer.optimizer, trainer.average)
-            if saved
-            else Checkpoint()
-        )
-        facts = {"the epochs it goes on after": str(start.history)}
-        distributed.require_same(facts, shown=False)
-        run_recording.begin_segment(run, trainer, start.epochs)
-        trainer.fit(run, start)
-    return run
-
-
-def is_finished(run: runs.Run) -> bool:
-    """True if a run has all epochs of its recipe."""
-    return run.epochs_missing == 0
 
 
 def on_the_fly(splits: dict[str, Split], cipher: Cipher | None) -> bool:

@@ -7,23 +7,29 @@ the network in batches, so memory does not depend on how long the video is.
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from segkey.crypto.ciphers import Cipher
 from segkey.data import decode
 from segkey.data.formats import VIDEO_SUFFIXES
 from segkey.data.items import Item
 from segkey.data.palette import blended, palette_mask
 from segkey.errors import SegkeyError
-from segkey.model.folder_prediction import Predicted
-from segkey.model.prediction import Model
+from segkey.model.folder_prediction import Predicted, Settings
+from segkey.model.prediction import Inference, Model
 from segkey.model.prediction_files import Outputs
-from segkey.model.tiling import SQUEEZED, Manner
 from segkey.system.file_names import clean_name
-from segkey.system.files import is_there, make_folder, put_in_place, remove, written_whole
+from segkey.system.files import (
+    is_there,
+    make_folder,
+    put_in_place,
+    remove,
+    require_empty,
+    written_whole,
+)
 from segkey.system.progress import SILENT, Progress
 
 _FRAMES_AT_ONCE = 64 << 20  # bytes
@@ -36,62 +42,35 @@ def is_video(path: Path) -> bool:
 
 
 def predict_video(
-    model: Model,
-    cipher: Cipher | None,
-    video: Path,
-    out: Path,
-    overlays: bool = False,
-    force: bool = False,
-    batch_size: int = 32,
-    progress: Progress = SILENT,
-    manner: Manner = SQUEEZED,
+    model: Model, video: Path, out: Path, how: Settings, progress: Progress = SILENT
 ) -> Predicted:
     """Write a palette PNG mask for each frame below ``out/masks/NAME``, from ``000000.png`` on.
 
     Args:
-        model: from `segkey.model.prediction.load`.
-        cipher: from `Model.cipher`.
+        model: from `segkey.load`.
         video: the file.
-        out: the folder.
-        overlays: also write ``out/overlays/NAME.mp4``: the video under its classes' colours, and
-            without its sound.
-        force: write into a folder that is not empty, replacing files.
-        batch_size: frames per batch.
-        progress: hears of every frame.
-        manner: from `Model.manner`.
+        out: the folder; with overlays, ``out/overlays/NAME.mp4`` is written, too.
+        how: the model's cipher and what else is to be done; frames are not decoded by workers, and
+            none is left out.
 
     Raises:
         SegkeyError: imageio-ffmpeg is missing, no video, frames that are too large, or ``out`` is
             not empty.
     """
-    if not force and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SegkeyError(
-            f"{out} already exists and is not empty",
-            "choose another --out, or use --force, which replaces what an earlier run made",
-        )
+    require_empty(out, how.force)
     frames = _Frames(video)
     name = clean_name(video.stem) or "video"
     items = [Item(f"{name}/{number:06d}", video, None) for number in range(frames.count)]
     result, began = Predicted(), time.monotonic()
     outputs = Outputs(out, items, overlays=False)
-    coloured = _Coloured(out / "overlays" / f"{name}.mp4", frames) if overlays else None
-    at_once = max(1, min(batch_size, _FRAMES_AT_ONCE // frames.bytes_of_one))
-    number = 0
-    try:
-        with progress.task("predict", frames.count) as advance:
-            for some in frames.batches(at_once):
-                for frame, mask in zip(some, _masks(model, some, cipher, manner), strict=True):
-                    if number < len(items):  # ffmpeg had counted them
-                        _write(outputs, items[number], mask, model, result)
-                    number += 1
-                    if coloured:
-                        coloured.add(blended(Image.fromarray(frame), mask, model.classes))
-                advance(len(some))
-        if coloured:
-            coloured.finish()
-    finally:
-        if coloured:
-            coloured.clear()
+    coloured = _Coloured(out / "overlays" / f"{name}.mp4", frames) if how.overlays else None
+    with progress.task("predict", frames.count) as advance, coloured or nullcontext():
+        for number, (frame, mask) in enumerate(_segmented(model, frames, how)):
+            if number < len(items):  # ffmpeg had counted them
+                _write(outputs, items[number], mask, model, result)
+            if coloured:
+                coloured.add(blended(Image.fromarray(frame), mask, model.classes))
+            advance(1)
     if not result.images:
         raise SegkeyError(f"{video} has no frames", "give a video that ffmpeg can read")
     outputs.finish(result.files)
@@ -99,20 +78,19 @@ def predict_video(
     return result
 
 
-def _masks(
-    model: Model, frames: list[np.ndarray], cipher: Cipher | None, manner: Manner
-) -> list[np.ndarray]:
-    channels, sizes = model.header.channels, [frame.shape[:2] for frame in frames]
-    pictures = [
-        decode.with_channels(Image.fromarray(frame), channels, "a frame") for frame in frames
-    ]
-    pixels = [model.prepared(picture, manner) for picture in pictures]
-    if manner.squeezes:
-        return model.masks(np.stack(pixels), sizes, cipher, flip=manner.flip)
-    return [
-        model.mask_of_tiles(each, size, cipher, manner)
-        for each, size in zip(pixels, sizes, strict=True)
-    ]
+def _segmented(
+    model: Model, frames: "_Frames", how: Inference
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each frame with its mask, uint8 (H, W, 3) and (H, W)."""
+    at_once = max(1, min(how.batch_size, _FRAMES_AT_ONCE // frames.bytes_of_one))
+    for some in frames.batches(at_once):
+        pictures = [
+            decode.with_channels(Image.fromarray(frame), model.header.channels, "a frame")
+            for frame in some
+        ]
+        pixels = [model.prepared(picture, how.manner) for picture in pictures]
+        masks = model.masks_of(pixels, [frame.shape[:2] for frame in some], how)
+        yield from zip(some, masks, strict=True)
 
 
 def _write(outputs: Outputs, item: Item, mask: np.ndarray, model: Model, result: Predicted) -> None:
@@ -184,7 +162,7 @@ class _Frames:
 
 
 class _Coloured:
-    """A video that is being written; it gets its name when it is whole."""
+    """A video that is being written; it gets its name when the context ends without an error."""
 
     def __init__(self, path: Path, frames: _Frames):
         is_there(path)
@@ -197,15 +175,16 @@ class _Coloured:
         """A frame, RGB."""
         self._writer.send(np.asarray(picture).tobytes())
 
-    def finish(self) -> None:
-        """All frames are there."""
-        self._writer.close()
-        put_in_place(self._partial, self._path)
+    def __enter__(self) -> "_Coloured":
+        return self
 
-    def clear(self) -> None:
-        """Leave nothing half-made."""
-        self._writer.close()
-        remove(self._partial)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._writer.close()
+            if kind is None:
+                put_in_place(self._partial, self._path)
+        finally:
+            remove(self._partial)
 
 
 def _ffmpeg(video: Path):

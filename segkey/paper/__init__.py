@@ -25,26 +25,3 @@ from segkey.paper.grid import Cell, grid, locks_that_fit
 from segkey.paper.grid_progress import Watch
 from segkey.paper.results import CellResult, Results, read_results
 from segkey.paper.variant_scores import VariantScores, models_of
-
-__all__ = [
-    "FORMAT",
-    "Cell",
-    "CellResult",
-    "Example",
-    "Experiment",
-    "Results",
-    "Settings",
-    "VariantScores",
-    "Watch",
-    "check_folder",
-    "estimate",
-    "examine",
-    "example",
-    "grid",
-    "is_full_voc",
-    "key_for",
-    "locks_that_fit",
-    "models_of",
-    "open_data",
-    "read_results",
-]

@@ -42,7 +42,6 @@ def locked(path: Path, original: Path, key: Key, cell: Cell) -> runs.Run:
     """The run of a locked cell: made now, if it is not there.
 
     Args:
-        path: of the run.
         original: the baseline of the same seed.
         key, cell: what it is locked with.
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segkey.crypto.keys import Key
 from segkey.data.decode import decode, load_image
 from segkey.errors import SegkeyWarning
-from segkey.model.prediction import load
+from segkey.model.loading import load
 from segkey.model.results import Attack
 from segkey.model.runs import Run
 from segkey.system.files import written_whole
@@ -24,9 +24,7 @@ def write(path: Path, run: Run, key: Key, scenes: Path) -> None:
     The scores in the titles are those that the run's attack measured on all test scenes.
 
     Args:
-        path: the PNG file to write.
         run: attacked, see `segkey.attacks.suite.attack_and_keep`.
-        key: its key.
         scenes: the folder that `segkey.data.scenes.write` made.
     """
     images = sorted((scenes / "images" / "test").iterdir())[:_ROWS]

@@ -1,6 +1,8 @@
 """The demo, ``segkey demo``: encrypt, train, evaluate and attack on built-in scenes."""
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,64 +25,97 @@ _KEY = "keys/demo.key"
 _OTHER = "choose another --out, or use --force to replace it"
 
 
-def run(
-    out: Path,
-    methods: list[str],
-    block_size: int,
-    wrong_keys: int,
-    epochs: int,
-    device: torch.device,
-    force: bool = False,
-    progress: Progress = SILENT,
-) -> list[runs.Run]:
-    """Draw scenes, make a key, and for each method encrypt, train, evaluate and attack.
+@dataclass(frozen=True)
+class Demo:
+    """A demo in a folder.
 
-    What an earlier demo finished in the folder is kept, and what was cut off goes on.
-
-    Args:
+    Attributes:
         out: folder for all of it.
-        methods: names of methods.
+        methods: each gets a model of its own.
         block_size: M.
-        wrong_keys: how many wrong keys to try.
+        wrong_keys: how many are tried on each model.
         epochs: of each training.
         device: where to compute.
-        force: begin again: remove what an earlier demo left in ``out``.
         progress: hears what happens.
-
-    Returns:
-        The finished runs, with their results.
-
-    Raises:
-        SegkeyError: the folder holds something else, or models trained for other epochs.
     """
+
+    out: Path
+    methods: Sequence[str]
+    block_size: int
+    wrong_keys: int
+    epochs: int
+    device: torch.device
+    progress: Progress = SILENT
+
+    def run(self, force: bool = False) -> list[runs.Run]:
+        """Draw scenes, make a key, and for each method encrypt, train, evaluate and attack.
+
+        What an earlier demo finished in the folder is kept, and what was cut off goes on.
+
+        Args:
+            force: begin again: remove what an earlier demo left in the folder.
+
+        Returns:
+            The finished runs, with their results.
+
+        Raises:
+            SegkeyError: the folder holds something else, or models trained for other epochs.
+        """
+        out, say = self.out, self.progress.say
+        _make_room(out, force)
+        key = _key(make_folder(out) / _KEY)  # first, as a folder with it is known as a demo's
+        say(f"1. key {key.id} in {out / _KEY}")
+        say(f"2. {sum(SCENES.values())} scenes, drawn into {out / 'scenes'}")
+        source, finished = _scenes(out / "scenes"), []
+        for number, method in enumerate(self.methods, 3):
+            say(
+                f"{number}. {method.upper()} with M = {self.block_size}: encrypt, train, attack "
+                f"with {self.wrong_keys} wrong keys"
+            )
+            cipher = ciphers.from_key(method, key, self.block_size)
+            trained = self._train(source, cipher)
+            self._measure(trained, cipher, key)
+            finished.append(trained)
+        return finished
+
+    def _train(self, source: Source, cipher: ciphers.Cipher) -> runs.Run:
+        """The run of a method: a new one, the rest of one that was cut off, or a finished one."""
+        shards = self.out / "shards" / cipher.method
+        plans = encryption.plan_shards(source, shards, cipher, SIZE)
+        if not all(plan.is_made() for plan in plans):
+            encryption.encrypt(plans, cipher, progress=self.progress)
+        splits = open_splits([shards], ("train", "val"))
+        recipe = recipes.recipe("scratch", epochs=self.epochs)
+        path = self.out / "runs" / f"{cipher.method}-m{cipher.block_size}"
+        how = {"device": self.device, "progress": self.progress}
+        if not is_there(path / "run.json"):
+            how |= {"shards": [shards], "name": path.name, "network": NETWORK}
+            return training.train(splits, path.parent, recipe, **how)
+        begun = runs.Run.open(path)
+        if begun.configuration.recipe != recipe:
+            raise SegkeyError(f"{path} was begun with other settings, such as --epochs", _OTHER)
+        if begun.configuration.epochs_done < self.epochs:
+            return training.resume(begun, splits, **how)
+        return begun
+
+    def _measure(self, run: runs.Run, cipher: ciphers.Cipher, key: Key) -> None:
+        """Evaluate a run; attack it, unless an earlier demo has, with as many keys."""
+        test, progress = evaluation_splits.open_test_split(run), self.progress
+        run.keep(evaluation.evaluate(run, test, cipher, self.device, progress=progress), key)
+        if _is_attacked(run, key, self.wrong_keys):
+            return
+        target = attacks.Target.create(run, test, cipher, self.device, key=key, progress=progress)
+        attacks.attack_and_keep(target, attacks.Plan(budget=attacks.Budget(keys=self.wrong_keys)))
+
+
+def _make_room(out: Path, force: bool) -> None:
+    """Remove what an earlier demo left (``force``), or refuse a folder that no demo made."""
     there = [out / name for name in _MADE if is_folder_there(out / name)]
     if force:
         for folder in there:
             shutil.rmtree(folder)
     elif there and not is_there(out / _KEY):
         raise SegkeyError(f"{there[0]} already exists, and no demo made it", _OTHER)
-    key = _key(make_folder(out) / _KEY)  # first, as a folder with it is known as a demo's
-    progress.say(f"1. key {key.id} in {out / _KEY}")
-    progress.say(f"2. {sum(SCENES.values())} scenes, drawn into {out / 'scenes'}")
-    source = _scenes(out / "scenes")
-    finished = []
-    for number, method in enumerate(methods, 3):
-        progress.say(
-            f"{number}. {method.upper()} with M = {block_size}: encrypt, train, attack with "
-            f"{wrong_keys} wrong keys"
-        )
-        cipher = ciphers.from_key(method, key, block_size)
-        trained = _train(out, source, cipher, epochs, device, progress)
-        test = evaluation_splits.open_test_split(trained)
-        trained.keep(evaluation.evaluate(trained, test, cipher, device, progress=progress), key)
-        if not _is_attacked(trained, key, wrong_keys):
-            target = attacks.Target.create(
-                trained, test, cipher, device, key=key, progress=progress
-            )
-            plan = attacks.Plan(budget=attacks.Budget(keys=wrong_keys))
-            attacks.attack_and_keep(target, plan)
-        finished.append(trained)
-    return finished
 
 
 def _scenes(folder: Path) -> Source:
@@ -97,41 +132,6 @@ def _key(file: Path) -> Key:
     key = Key.generate()
     key.save(file)
     return key
-
-
-def _train(
-    out: Path,
-    source: Source,
-    cipher: ciphers.Cipher,
-    epochs: int,
-    device: torch.device,
-    progress: Progress,
-) -> runs.Run:
-    """The run of one method: a new one, the rest of one that was cut off, or a finished one."""
-    shards = out / "shards" / cipher.method
-    plans = encryption.plan_shards(source, shards, cipher, SIZE)
-    if not all(plan.is_made() for plan in plans):
-        encryption.encrypt(plans, cipher, progress=progress)
-    splits = open_splits([shards], ("train", "val"))
-    recipe = recipes.recipe("scratch", epochs=epochs)
-    path = out / "runs" / f"{cipher.method}-m{cipher.block_size}"
-    if not is_there(path / "run.json"):
-        return training.train(
-            splits,
-            out / "runs",
-            recipe,
-            shards=[shards],
-            device=device,
-            name=path.name,
-            network=NETWORK,
-            progress=progress,
-        )
-    begun = runs.Run.open(path)
-    if begun.configuration.recipe != recipe:
-        raise SegkeyError(f"{path} was begun with other settings, such as --epochs", _OTHER)
-    if begun.configuration.epochs_done < epochs:
-        return training.resume(begun, splits, device=device, progress=progress)
-    return begun
 
 
 def _is_attacked(run: runs.Run, key: Key, wrong_keys: int) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -18,17 +19,34 @@ from segkey.system import devices
 _IMAGES = 32  # that it is measured on
 
 
-def estimate(experiment: Experiment, cells: Sequence[Cell]) -> dict:
+@dataclass(frozen=True)
+class Estimate:
+    """How long a grid will take.
+
+    Attributes:
+        images: by split.
+        disk_bytes: of shards and models.
+        training, scoring: seconds per image.
+        protected, baseline, all: seconds for a protected cell, for the baseline, and for all cells.
+        device: in words.
+    """
+
+    images: dict[str, int]
+    disk_bytes: int
+    training: float
+    scoring: float
+    protected: float
+    baseline: float
+    all: float
+    device: str
+
+
+def estimate(experiment: Experiment, cells: Sequence[Cell]) -> Estimate:
     """How long some cells will take here, from a few real steps and passes.
 
     Args:
         experiment: whose data, settings and device are used.
         cells: from `segkey.paper.grid`.
-
-    Returns:
-        ``images`` by split, ``disk_bytes`` of shards and models, seconds per image for ``training``
-        and ``scoring``, and seconds for a ``protected`` cell, for the ``baseline`` and for ``all``
-        cells.
     """
     source, settings, device = experiment.source, experiment.settings, experiment.device
     classes = tuple(source.classes)
@@ -51,22 +69,21 @@ def estimate(experiment: Experiment, cells: Sequence[Cell]) -> dict:
     epoch = images["train"] * step + images["val"] * score
 
     def seconds(cell: Cell) -> float:
-        return (
-            settings.recipe.epochs * epoch * (not cell.locked)
-            + experiment.times_tested(cell) * images["test"] * score
-        )
+        """To train and to test a cell."""
+        trained = settings.recipe.epochs * epoch * (not cell.locked)
+        return trained + experiment.times_tested(cell) * images["test"] * score
 
-    return {
-        "images": images,
-        "disk_bytes": len(source) * split.row_bytes
-        + len(cells) * _bytes_of_weights(settings.network, len(classes)),
-        "training": step,
-        "scoring": score,
-        "protected": seconds(Cell("np", 2, 0)),
-        "baseline": seconds(Cell("none", 1, 0)),
-        "all": sum(map(seconds, cells)),
-        "device": devices.describe(device),
-    }
+    weights = _bytes_of_weights(settings.network, len(classes))
+    return Estimate(
+        images=images,
+        disk_bytes=len(source) * split.row_bytes + len(cells) * weights,
+        training=step,
+        scoring=score,
+        protected=seconds(Cell("np", 2, 0)),
+        baseline=seconds(Cell("none", 1, 0)),
+        all=sum(map(seconds, cells)),
+        device=devices.describe(device),
+    )
 
 
 def _seconds_to_score(

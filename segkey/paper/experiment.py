@@ -15,7 +15,7 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.items import Source
 from segkey.errors import DivergedError, SegkeyError, SegkeyWarning
-from segkey.model import authenticity, evaluation, run_names, runs, training
+from segkey.model import authenticity, evaluation, runs, training
 from segkey.model.package_versions import now, versions
 from segkey.paper.cell_runs import (
     BrokenRunError,
@@ -24,7 +24,6 @@ from segkey.paper.cell_runs import (
     describe,
     locked,
     needed,
-    why_stale,
 )
 from segkey.paper.experiment_settings import (
     LEAST,
@@ -36,9 +35,10 @@ from segkey.paper.experiment_settings import (
     is_full_voc,
 )
 from segkey.paper.findings import examine
+from segkey.paper.finished_cells import FinishedCells
 from segkey.paper.grid import Cell
 from segkey.paper.grid_progress import Watch
-from segkey.paper.results import CellResult, Results, read_cell
+from segkey.paper.results import CellResult, Results
 from segkey.paper.tables import cell_sentence
 from segkey.shards import Split, encryption, open_splits
 from segkey.system import distributed
@@ -59,8 +59,6 @@ class Experiment:
         source: from `open_data`.
         settings: how cells are made.
         key: the correct one.
-        out: the folder.
-        device: where to compute.
         watch: hears how far it is.
         workers: processes that prepare images; as many as there are cores, if not given.
     """
@@ -78,9 +76,8 @@ class Experiment:
         self.source, self.settings, self.key, self.out = source, settings, key, out
         self.device, self.watch, self.workers = device, watch or Watch(), workers
         self.diverged: list[str] = []  # cells whose training did, in this run
-        self.left_out: dict[str, str] = {}  # cells that cannot be used, and why
         self.elsewhere: list[str] = []  # cells that another process was making at the end
-        self._said: set[str] = set()
+        self.finished = FinishedCells(out / "runs", key, settings.wrong_keys, self.watch.say)
 
     def run(self, cells: Sequence[Cell]) -> Results:
         """Train and attack what is missing of some cells.
@@ -103,21 +100,21 @@ class Experiment:
                     claim(self.out, wanted, self.watch.say)
                 splits = self._open_plain_shards()
             names = {cell.name for cell in cells}
-            known = distributed.broadcast(self._finished(splits))
-            finished = {name: result for name, result in known.items() if name in names}
-            missing = [cell for cell in cells if cell.name not in finished]
-            if finished:
-                self.watch.say(f"{len(finished)} of {len(cells)} models are finished already")
-            self.diverged = []
-            for name, why in self.left_out.items():
+            known = distributed.broadcast(self.finished.read(splits))
+            missing = [cell for cell in cells if cell.name not in known]
+            if len(missing) < len(cells):
+                done = len(cells) - len(missing)
+                self.watch.say(f"{done} of {len(cells)} models are finished already")
+            self.diverged, left_out = [], self.finished.left_out
+            for name, why in left_out.items():
                 self.watch.say(
                     f"{name} is {'measured again' if name in names else 'left out'}: {why}"
                 )
             with self.watch.grid(len(missing), self._passes(missing)):
                 self._make_all(missing, len(cells), splits)
             results = self.write(splits)
-            if self.left_out and not results.cells:
-                name, why = next(iter(self.left_out.items()))
+            if left_out and not results.cells:
+                name, why = next(iter(left_out.items()))
                 raise SegkeyError(
                     f"no model can be used; {name}: {why}",
                     "restore its folder, or remove it to begin anew",
@@ -135,7 +132,7 @@ class Experiment:
                         held.append(cell)
                         continue
                     number += 1
-                    if cell.name in distributed.broadcast(self._finished(splits)):
+                    if cell.name in distributed.broadcast(self.finished.read(splits)):
                         continue  # another process was faster
                     self.watch.say(f"{number}/{total}  {cell.name}")
                     self._make(cell, splits)
@@ -164,7 +161,7 @@ class Experiment:
             if isinstance(error, DivergedError):
                 self.diverged.append(cell.name)
             else:
-                self.left_out[cell.name] = error.what
+                self.finished.left_out[cell.name] = error.what
 
     def _open_plain_shards(self) -> dict[str, Split]:
         """Plain shards, made once, and opened."""
@@ -185,37 +182,6 @@ class Experiment:
                     "the reason)",
                 )
         return splits
-
-    def _finished(self, splits: dict[str, Split]) -> dict[str, CellResult]:
-        """Results of all finished cells in the folder by run name; unusable ones are left out.
-
-        A result counts only if the owner of the key made it, from the images and the weights that
-        are there now, with this version; otherwise that is told, and the cell is measured again.
-        """
-        results, self.left_out = (
-            {},
-            {n: why for n, why in self.left_out.items() if not self._result_file(n).exists()},
-        )
-        for folder in run_names.folders(self.out / "runs", "cell.json"):
-            file = folder / "cell.json"
-            try:
-                cell = read_cell(file)
-            except SegkeyError as error:
-                self.left_out[folder.name] = error.what
-                continue
-            if why := why_stale(folder, cell, splits, self.key, self.settings.wrong_keys):
-                self._say_once(f"{file} does not count: {why}")
-            else:
-                results[folder.name] = cell
-        return results
-
-    def _result_file(self, name: str) -> Path:
-        return self.out / "runs" / name / "cell.json"
-
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self.watch.say(text)
 
     def _train_and_attack(self, cell: Cell, splits: dict[str, Split]) -> None:
         cipher = self.cipher(cell)
@@ -315,7 +281,7 @@ class Experiment:
     def _write(self, splits: dict[str, Split]) -> Results:
         order = {method: number for number, method in enumerate(("none", *ciphers.METHODS))}
         cells = sorted(
-            self._finished(splits).values(),
+            self.finished.read(splits).values(),
             key=lambda c: (c.locked, order.get(c.method, 99), c.method, c.block_size, c.seed),
         )
         stated = read_json(self.out / "settings.json", "the settings of an experiment")
@@ -325,7 +291,7 @@ class Experiment:
             settings=stated["settings"],
             full_voc=is_full_voc(stated["settings"]),
             diverged=tuple(self.diverged),
-            left_out=self.left_out,
+            left_out=dict(self.finished.left_out),
             cells=tuple(cells),
             findings=tuple(examine(cells)),
         )

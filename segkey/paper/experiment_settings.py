@@ -82,21 +82,20 @@ class Settings:
 
 def _content(items: list[Item]) -> str:
     """Fingerprint of the bytes of some images and masks, 16 hex digits, whatever their names."""
-
-    def of(file: Path | None) -> str:
-        if file is None:
-            return ""
-        try:
-            with open_regular(file, follow=True) as opened:
-                return hashlib.file_digest(opened, "sha256").hexdigest()
-        except (
-            OSError,
-            SegkeyError,
-        ):  # such an image is left out when shards are made, and named there
-            return "unreadable"
-
     with ThreadPoolExecutor() as pool:
-        return digest(pool.map(of, [file for item in items for file in (item.image, item.mask)]))
+        files = [file for item in items for file in (item.image, item.mask)]
+        return digest(pool.map(_digest_of, files))
+
+
+def _digest_of(file: Path | None) -> str:
+    """SHA-256 of a file in hex; empty for no mask."""
+    if file is None:
+        return ""
+    try:
+        with open_regular(file, follow=True) as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except (OSError, SegkeyError):  # it is left out when shards are made, and named there
+        return "unreadable"
 
 
 def open_data(path: Path, workers: int | None = None) -> Source:
@@ -197,8 +196,7 @@ def claim(out: Path, wanted: dict, say: Callable[[str], None]) -> None:
         kept = document["settings"]
         if isinstance(kept.get("data"), dict) and "content" not in kept["data"]:
             say(
-                f"{file} is of an earlier version and does not say what the images and masks "
-                f"held: "
+                f"{file} is of an earlier version and does not say what the images and masks held: "
                 "they are taken to be the same, and compared from now on"
             )
             kept["data"]["content"] = wanted["data"]["content"]

@@ -67,6 +67,7 @@ def sheet(
     )
 
     def place(picture: np.ndarray, left: int, top: int, label: str = "") -> None:
+        """Paste an enlarged picture, with a label above it."""
         large = picture.repeat(enlarge, 1).repeat(enlarge, 2)
         drawn.paste(Image.fromarray(np.ascontiguousarray(large.transpose(1, 2, 0))), (left, top))
         ImageDraw.Draw(drawn).text(
@@ -112,6 +113,7 @@ def predictions(example: Example) -> Figure:
     grid = figure.add_gridspec(2, columns, wspace=0.04, hspace=0.16, **edges)
 
     def show(row: int, column: int, picture: np.ndarray, title: str) -> None:
+        """A picture without axes at a place of the grid."""
         axes = figure.add_subplot(grid[row, column])
         axes.imshow(picture, interpolation="nearest")
         axes.set(xticks=[], yticks=[], title=title)
@@ -199,18 +201,15 @@ def key_charts(results: Results) -> Figure:
     panels[0].set_ylim(bottom=0)
     handles, labels = panels[0].get_legend_handles_labels()
     if any(plain_one_way(cell.method, cell.plain) for cell in results.cells):
-        labels = [
-            label + " (FFX's divided by 255 only)" * (label == "plain images") for label in labels
-        ]
+        divided = " (FFX's divided by 255 only)"
+        labels = [label + divided * (label == "plain images") for label in labels]
     if len(set(made)) > 1:
-        handles.append(
-            Line2D([], [], linestyle="", marker="o", color="black", markerfacecolor="white")
-        )
+        hollow = {"linestyle": "", "marker": "o", "color": "black", "markerfacecolor": "white"}
+        handles.append(Line2D([], [], **hollow))
         labels.append(f"hollow: {visible(_unlike(list(models.values()), usual))}")
     columns = 3 if len(methods) > 1 else 2
-    figure.legend(
-        handles, labels, loc="lower center", ncols=columns, frameon=False, columnspacing=1.5
-    )
+    how = {"ncols": columns, "frameon": False, "columnspacing": 1.5}
+    figure.legend(handles, labels, loc="lower center", **how)
     legend = 0.195 * -(-len(labels) // columns) / tall
     figure.tight_layout(pad=0.3, w_pad=0.8, rect=(0, legend, 1, 1))
     return figure
@@ -230,31 +229,7 @@ def _panel(
 ) -> None:
     """One method of `key_charts`."""
     places = np.arange(len(line))
-    lower, upper = [min(m.wrong) for m in line], [max(m.wrong) for m in line]
-    axes.fill_between(
-        places,
-        lower,
-        upper,
-        color=WRONG,
-        alpha=0.13,
-        linewidth=0,
-        label="wrong keys, least to largest",
-    )
-    for place, model in enumerate(line):
-        values = np.array(model.wrong)
-        offsets = np.random.default_rng(0).uniform(
-            -0.13, 0.13, len(values)
-        )  # so that equal values stand apart
-        axes.plot(
-            place + offsets,
-            values,
-            ".",
-            color=WRONG,
-            markersize=1.6,
-            alpha=0.35,
-            zorder=2,
-            rasterized=True,
-        )
+    _draw_wrong_keys(axes, places, line)
     for colour, marker, style, label, values in (
         (CORRECT, "o", "-", "correct key", [m.accuracy for m in line]),
         (PLAIN, "s", "--", "plain images", [m.with_plain for m in line]),
@@ -267,32 +242,31 @@ def _panel(
         axes.plot([], [], style + marker, color=colour, label=label)
     spreads = [model.spread or 0.0 for model in line]
     if any(spreads):
-        axes.errorbar(
-            places,
-            [m.accuracy for m in line],
-            spreads,
-            fmt="none",
-            color=CORRECT,
-            capsize=2,
-            zorder=3,
-        )
+        accuracy, how = [m.accuracy for m in line], {"fmt": "none", "capsize": 2, "zorder": 3}
+        axes.errorbar(places, accuracy, spreads, color=CORRECT, **how)
     if baseline:
-        axes.axhline(
-            baseline.accuracy, color="black", linewidth=0.8, label="baseline, nothing encrypted"
-        )
+        label = "baseline, nothing encrypted"
+        axes.axhline(baseline.accuracy, color="black", linewidth=0.8, label=label)
     if line:
-        axes.axhline(
-            line[0].majority_class,
-            color="0.55",
-            linewidth=0.8,
-            dashes=(1, 2),
-            label="majority class",
-        )
+        how = {"color": "0.55", "linewidth": 0.8, "dashes": (1, 2)}
+        axes.axhline(line[0].majority_class, label="majority class", **how)
     axes.set_xticks(places, [str(model.block_size) for model in line])
     axes.set_xlabel("block size M")
     axes.margins(x=0.06)
     axes.grid(axis="y", color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
+
+
+def _draw_wrong_keys(axes: Axes, places: np.ndarray, line: list[VariantScores]) -> None:
+    """A dot for each wrong key, and the band that they lie in."""
+    lower, upper = [min(m.wrong) for m in line], [max(m.wrong) for m in line]
+    label = "wrong keys, least to largest"
+    axes.fill_between(places, lower, upper, color=WRONG, alpha=0.13, linewidth=0, label=label)
+    how = {"markersize": 1.6, "alpha": 0.35, "zorder": 2, "rasterized": True}
+    for place, model in zip(places, line, strict=True):
+        # Offsets, so that equal values stand apart.
+        offsets = np.random.default_rng(0).uniform(-0.13, 0.13, len(model.wrong))
+        axes.plot(place + offsets, np.array(model.wrong), ".", color=WRONG, **how)
 
 
 def write_all(results: Results, example: Example, out: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from segkey.errors import SegkeyError
 from segkey.model import comparability
 from segkey.model.results import Incorrect, MajorityClass, Plain, Score
+from segkey.paper.claims import Finding
 from segkey.paper.experiment_settings import FORMAT
 from segkey.paper.grid import Cell
 from segkey.system import json_records
@@ -118,7 +119,7 @@ class Results:
     settings: dict = stated(OBJECT)
     full_voc: bool = stated(YES_OR_NO)
     cells: tuple[CellResult, ...] = stated(Several(CellResult, "a cell"))
-    findings: tuple[dict, ...] = stated(many(OBJECT, 100), default=())
+    findings: tuple[Finding, ...] = stated(Several(Finding, "a finding"), default=())
     diverged: tuple[str, ...] = stated(many(NAME, 10_000), default=())
     left_out: dict[str, str] = stated(named(text(10_000), 10_000), factory=dict)
     written: str = stated(text(100), default="")
@@ -138,7 +139,7 @@ class Results:
             "diverged": list(self.diverged),
             "left_out": self.left_out,
             "cells": [json_records.as_json(cell) for cell in self.cells],
-            "findings": list(self.findings),
+            "findings": [finding.document for finding in self.findings],
         }
 
 

@@ -9,7 +9,7 @@ from segkey.model.recipes import RECIPES
 from segkey.model.results import NOTHING_TO_MEASURE
 from segkey.paper.experiment_settings import upgraded
 from segkey.paper.results import Results
-from segkey.paper.variant_scores import VariantScores, models_of
+from segkey.paper.variant_scores import models_of
 from segkey.paper.variants import in_order, variant_name
 from segkey.reports.text import Shown, TextTable, number
 
@@ -64,26 +64,24 @@ def papers_value(method: str, block_size: int) -> float | None:
 
 def lines_of(results: Results) -> list[Line]:
     """A line per method, block size and conditions of an experiment."""
-    several = variants_of(results)
-    usual = usual_of(results)
-
-    def line(model: VariantScores) -> Line:
+    variants, usual = list(variants_of(results)), usual_of(results)
+    lines = []
+    for model in (each for several in models_of(results.cells).values() for each in several):
         paper = papers_value(model.method, model.block_size)
-        difference = model.accuracy - paper if results.full_voc and paper is not None else None
-        return Line(
-            model.method,
-            model.block_size,
-            model.device,
-            len(model.correct),
-            model.accuracy,
-            model.spread,
-            paper,
-            difference,
-            comparability.joined(comparability.differences(model.conditions, usual)),
-            list(several).index(comparability.key(model.conditions)),
+        line = Line(
+            method=model.method,
+            block_size=model.block_size,
+            device=model.device,
+            seeds=len(model.correct),
+            mean=model.accuracy,
+            std=model.spread,
+            paper=paper,
+            difference=model.accuracy - paper if results.full_voc and paper is not None else None,
+            differs=comparability.joined(comparability.differences(model.conditions, usual)),
+            variant=variants.index(comparability.key(model.conditions)),
         )
-
-    return [line(model) for several in models_of(results.cells).values() for model in several]
+        lines.append(line)
+    return lines
 
 
 def variants_of(results: Results) -> dict[str, dict]:
@@ -126,11 +124,10 @@ class Table1:
         height, width = settings["size"]
         images = max((cell.images for cell in self.results.cells), default=0)
         return (
-            f"Mean IoU with the correct key ({settings['network']}, "
-            f"{settings['recipe']['epochs']} epochs from "
-            f"{weights_in_words(settings)}, {settings['data']['images']['train']} training images, "
-            f"{height}x{width}, "
-            f"{images} test images, {len(settings['data']['classes'])} classes)"
+            f"Mean IoU with the correct key ({settings['network']}, {settings['recipe']['epochs']} "
+            f"epochs from {weights_in_words(settings)}, {settings['data']['images']['train']} "
+            f"training images, {height}x{width}, {images} test images, "
+            f"{len(settings['data']['classes'])} classes)"
         )
 
     @property
@@ -149,8 +146,7 @@ class Table1:
         else:
             notes.append(
                 "paper: measured on PASCAL VOC 2012 with COCO weights, other images than these; "
-                "compare the order and the "
-                "trend, not the values"
+                "compare the order and the trend, not the values"
             )
         seeds = sorted({line.seeds for line in self.lines})
         if seeds and seeds[-1] > 1:
@@ -182,6 +178,7 @@ class Table1:
         others = [name for name in varying if name not in ("device", "trained on", "tested on")]
 
         def told(variant: dict) -> str:
+            """Conditions in words: the device, and what else differs."""
             words = [variant["device"]] if "device" in varying else []
             return ", ".join(
                 [*words, *(comparability.in_words(name, variant.get(name)) for name in others)]

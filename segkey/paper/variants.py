@@ -31,6 +31,7 @@ def in_order(variants: Iterable[str]) -> list[str]:
     order = {method: number for number, method in enumerate(METHODS)}
 
     def place(variant: str) -> tuple:
+        """Trained before locked, then by method; those of a user by name."""
         method = variant.removesuffix(LOCKED)
         return variant != method, order.get(method, len(order)), method
 

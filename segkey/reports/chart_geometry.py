@@ -71,7 +71,7 @@ def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
         def dot(value: float | None, y: float = y) -> Dot | None:
             return None if value is None else Dot(value, 100 * value / top, y)
 
-        mean = row.incorrect["mean"] if row.incorrect else None
+        mean = row.incorrect.mean if row.incorrect else None
         # Up and down in turn, as equal scores would hide each other.
         wrong = [
             dot(value, y + (-6, 0, 6, -3, 3)[place % 5]) for place, value in enumerate(_wrong(row))
@@ -99,11 +99,8 @@ def key_chart(rows: list, labels: list[str]) -> KeyChart | None:
 
 
 def _wrong(row) -> list[float]:
-    return (
-        [value for value in row.incorrect.get("values", []) if value is not None]
-        if row.incorrect
-        else []
-    )
+    """Every score under a wrong key."""
+    return [value for value in row.incorrect.values if value is not None] if row.incorrect else []
 
 
 def _nice_top(highest: float, most: int = 5) -> tuple[float, float]:

@@ -89,7 +89,7 @@ AVERAGED = "(n runs): the mean of n runs, which differ in their seed or key and 
 
 def notes_on(group: list[Row]) -> list[str]:
     """What a reader must know to compare the rows of a group: what was not measured alike."""
-    counts = sorted({row.incorrect["keys"] for row in group if row.incorrect})
+    counts = sorted({row.incorrect.keys for row in group if row.incorrect})
     notes = []
     if len(counts) > 1:
         notes.append(

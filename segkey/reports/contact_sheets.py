@@ -8,58 +8,61 @@ from segkey.data.items import Item, Source
 from segkey.data.palette import draw_legend, palette_mask
 from segkey.data.preparation import Preparation
 from segkey.errors import SegkeyError
+from segkey.reports.inspection import ShownImage
 from segkey.reports.text import visible
+from segkey.shards import Header
 
 _TILE, _GAP, _HEAD = 192, 8, 26
 
 
-def shard_sheet(path: str, header, images: list[dict]) -> Image.Image:
+def shard_sheet(path: str, header: Header, images: list[ShownImage]) -> Image.Image:
     """The first images of a shard, one row each, under a line that says what they are; RGB.
 
     Args:
-        path: of the shard.
-        header: its header.
+        path: shown above them.
+        header: says what they are.
         images: from `segkey.reports.inspection.first_images`.
     """
-    columns = [name for name in ("stored", "decrypted", "mask") if name in images[0]]
+    kinds = ("stored", "decrypted", "mask")
+    columns = [kind for kind in kinds if getattr(images[0], kind) is not None]
     tiles = [
-        {name: _tile(each[name], name == "mask", header.classes) for name in columns}
+        {kind: _tile(getattr(each, kind), kind == "mask", header.classes) for kind in columns}
         for each in images
     ]
     width, height = tiles[0]["stored"].size
     whole_width = max(len(columns) * (width + _GAP) + _GAP, 420)
-    font = ImageFont.load_default(14)
-    held = np.unique(
-        np.concatenate([each["mask"].reshape(-1) for each in images if "mask" in each] or [[]])
-    )
-    known = (held < len(header.classes)) | (
-        held == header.ignore_index
-    )  # not what a damaged mask may hold
-    found = held[known].astype(int)
+    font, room = ImageFont.load_default(14), whole_width - 2 * _GAP
+    found = _classes_in(images, header)
     legend = draw_legend(found, header.classes, whole_width) if len(found) else None
-    rows = len(tiles) * (height + _GAP + _HEAD)
-    sheet = Image.new(
-        "RGB", (whole_width, 2 * _HEAD + rows + (legend.height if legend else 0)), "white"
-    )
+    rows = 2 * _HEAD + len(tiles) * (height + _GAP + _HEAD)
+    sheet = _blank(whole_width, rows, legend)
     draw = ImageDraw.Draw(sheet)
-    said = f"{path}: {method_label(header.method, header.block_size)}" + (
-        f", key {header.key_id}" if header.key_id else ""
-    )
-    draw.text((_GAP, _GAP), _fitting(visible(said), font, whole_width - 2 * _GAP), "black", font)
-    for column, name in enumerate(columns):
-        draw.text((_GAP + column * (width + _GAP), _HEAD + _GAP // 2), name, "black", font)
+    key = f", key {header.key_id}" if header.key_id else ""
+    said = f"{path}: {method_label(header.method, header.block_size)}{key}"
+    draw.text((_GAP, _GAP), _fitting(visible(said), font, room), "black", font)
+    for column, kind in enumerate(columns):
+        draw.text((_GAP + column * (width + _GAP), _HEAD + _GAP // 2), kind, "black", font)
     for row, (tile, image) in enumerate(zip(tiles, images, strict=True)):
         y = 2 * _HEAD + row * (height + _GAP + _HEAD)
-        for column, name in enumerate(columns):
-            sheet.paste(tile[name], (_GAP + column * (width + _GAP), y))
-        draw.text(
-            (_GAP, y + height + 4),
-            _fitting(visible(image["name"]), font, whole_width - 2 * _GAP),
-            "#555555",
-            font,
-        )
+        for column, kind in enumerate(columns):
+            sheet.paste(tile[kind], (_GAP + column * (width + _GAP), y))
+        name = _fitting(visible(image.name), font, room)
+        draw.text((_GAP, y + height + 4), name, "#555555", font)
+    return sheet
+
+
+def _classes_in(images: list[ShownImage], header: Header) -> np.ndarray:
+    """The numbers that their masks hold; none that only a damaged mask holds."""
+    masks = [each.mask.reshape(-1) for each in images if each.mask is not None]
+    held = np.unique(np.concatenate(masks or [[]]))
+    return held[(held < len(header.classes)) | (held == header.ignore_index)].astype(int)
+
+
+def _blank(width: int, rows: int, legend: Image.Image | None) -> Image.Image:
+    """A white sheet of ``rows`` pixels, with the legend below them."""
+    sheet = Image.new("RGB", (width, rows + (legend.height if legend else 0)), "white")
     if legend:
-        sheet.paste(legend, (0, sheet.height - legend.height))
+        sheet.paste(legend, (0, rows))
     return sheet
 
 
@@ -82,18 +85,14 @@ def data_sheet(source: Source, most: int = 4) -> Image.Image:
     width = columns * (_TILE + _GAP) + _GAP
     numbers = np.array(sorted(held), int)
     legend = draw_legend(numbers, classes, max(width, 420)) if held else None
-    rows = -(-len(tiles) // columns) * (_TILE + _HEAD)
-    whole = Image.new(
-        "RGB", (max(width, 420), rows + _GAP + (legend.height if legend else 0)), "white"
-    )
+    rows = -(-len(tiles) // columns) * (_TILE + _HEAD) + _GAP
+    whole = _blank(max(width, 420), rows, legend)
     draw = ImageDraw.Draw(whole)
     for number, (name, tile) in enumerate(tiles):
         x = _GAP + number % columns * (_TILE + _GAP)
         y = _GAP + number // columns * (_TILE + _HEAD)
         whole.paste(tile, (x, y))
         draw.text((x, y + _TILE + 2), _fitting(visible(name), font, _TILE), "#555555", font)
-    if legend:
-        whole.paste(legend, (0, rows + _GAP))
     return whole
 
 

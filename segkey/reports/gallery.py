@@ -51,7 +51,6 @@ def take(
     """Some images of a split, evenly spaced: none is chosen for how well it came out.
 
     Args:
-        model: the model.
         split: from `segkey.model.evaluation_splits.open_test_split`.
         cipher: the model's own, from `segkey.model.runs.Run.cipher`.
         count: how many at most.
@@ -116,12 +115,8 @@ def of_runs(
     The more runs, the fewer images of each.
 
     Args:
-        runs: finished runs.
-        key: the owner's key.
         shards: what to take test images from; those each run was trained on, if not given.
-        device: where to compute.
         password: the fixed FFX password, if there is one.
-        progress: hears of every run.
     """
     found, count = Samples(), max(1, min(_MOST_OF_A_RUN, _MOST // len(runs)))
     with progress.task("test images", len(runs), "runs") as advance:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from segkey.system.files import explain_os_errors, open_regular
 from segkey.system.progress import SILENT, Progress
 
 _COUNTED = 500  # images whose masks are counted
+_SHOWN = 4  # images on a sheet
 
 
 def describe(
@@ -85,31 +86,41 @@ def _key(path: Path, verify: bool, passphrase: str | None) -> dict:
     return document
 
 
-def first_images(split: Split, cipher: Cipher | None, count: int = 4) -> list[dict]:
+@dataclass(frozen=True)
+class ShownImage:
+    """An image of a shard, to look at.
+
+    Attributes:
+        name: relative to the source.
+        stored: uint8 (C, H, W), as it is stored, the largest value of the method as white.
+        decrypted: uint8 (C, H, W); None without a cipher, or if nothing is encrypted.
+        mask: uint8 (H, W); None if there are no masks.
+    """
+
+    name: str
+    stored: np.ndarray
+    decrypted: np.ndarray | None
+    mask: np.ndarray | None
+
+
+def first_images(split: Split, cipher: Cipher | None) -> list[ShownImage]:
     """The first images of a split, to look at.
 
     Args:
         split: from `segkey.shards.open_splits`.
         cipher: decrypts them, from `segkey.shards.unlock.cipher_for`; without it they stay as they
             are stored.
-        count: how many at most.
-
-    Returns:
-        For each its ``name``; ``stored``, uint8 (C, H, W) with the largest value of the method as
-        white; ``decrypted``, uint8 (C, H, W), with a cipher; and ``mask``, uint8 (H, W), if
-        there are masks.
     """
-    which = np.arange(min(count, len(split)))
+    which = np.arange(min(_SHOWN, len(split)))
     images, max_value = split.read_batch("images", which), split.header.max_value
-    parts = {"stored": (images.astype(np.uint32) * 255 // max_value).astype(np.uint8)}
+    stored = (images.astype(np.uint32) * 255 // max_value).astype(np.uint8)
+    decrypted = masks = [None] * len(which)
     if cipher and cipher.method != "none":
-        parts["decrypted"] = cipher.decrypt(images)
+        decrypted = cipher.decrypt(images)
     if split.has_masks:
-        parts["mask"] = split.read_batch("masks", which)
-    return [
-        {"name": split.names[n]} | {name: values[n] for name, values in parts.items()}
-        for n in which
-    ]
+        masks = split.read_batch("masks", which)
+    names = split.names[: len(which)]
+    return [ShownImage(*each) for each in zip(names, stored, decrypted, masks, strict=True)]
 
 
 def _shard(path: Path, verify: bool, progress: Progress) -> dict:
@@ -204,6 +215,8 @@ def _run(path: Path, verify: bool, identity: Identity | None) -> dict:
 
 def _verified(run, identity: Identity | None) -> dict:
     """The ``damage`` of a run, and what could not be ``checked`` without a sealed run's key."""
+    from segkey.model import run_checks
+
     found = {}
     if run.is_sealed:
         try:
@@ -211,4 +224,4 @@ def _verified(run, identity: Identity | None) -> dict:
         except SegkeyError as error:
             run.identity = None
             found["checked"] = f"its form, not its weights: {error.what}"
-    return found | {"damage": run.damage()}
+    return found | {"damage": run_checks.damage(run)}

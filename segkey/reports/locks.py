@@ -14,7 +14,6 @@ def locked_table(original, made: list) -> Table:
 
     Args:
         original: the run that was locked.
-        made: the locked runs.
     """
     sealed = made[0].is_sealed  # so are the others
     columns = ("run", "images encrypted with", "key") + ("sealed for",) * sealed

@@ -47,8 +47,6 @@ def encrypted_pictures(
 
     Args:
         picture: uint8 (3, H, W), H and W multiples of every block size.
-        key: the key.
-        methods: names of methods.
         block_sizes: M, for each method.
         password: fixes FFX's password; derived from the key, if not given. An image gives it away,
             too.

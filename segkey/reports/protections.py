@@ -84,7 +84,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
             row.run,
             method_label(row.method, row.block_size) + row.how,
             dict(_reached(row)),
-            row.incorrect["keys"] if row.incorrect else 0,
+            row.incorrect.keys if row.incorrect else 0,
         )
         for row in sorted(rows, key=lambda row: (row.locked, row.method, row.block_size, row.run))
         if row.suite and row.suite.is_measured
@@ -106,7 +106,7 @@ def _reached(row: Row) -> Iterator[tuple[str, Reached]]:
         KINDS[8]: lambda a: a.required_access == PAIR,
     }
     if row.incorrect:  # of `segkey attack`, if the suite has no line of it
-        best = row.incorrect["max"]
+        best = row.incorrect.max
         yield KINDS[2], Reached(_WRONG_KEYS, best, _share(suite, best))
     for kind, belongs in groups.items():
         if found := [line for line in suite.attacks if belongs(line)]:

@@ -9,7 +9,7 @@ from segkey.crypto.ciphers import method_label, method_name
 from segkey.crypto.keys import Key
 from segkey.data.items import Problem
 from segkey.model import comparability
-from segkey.model.results import NOTHING_TO_MEASURE, Attack, Evaluation, Suite
+from segkey.model.results import NOTHING_TO_MEASURE, Attack, Evaluation, Incorrect, Suite
 from segkey.reports import provenance
 from segkey.reports.comparable_runs import (
     AVERAGED,
@@ -39,7 +39,7 @@ class Row:
     correct: float | None
     iou: dict[str, float | None]
     plain: float | None
-    incorrect: dict | None
+    incorrect: Incorrect | None
     majority_class: float | None
     images: int | None
     suite: Suite | None = None  # what `segkey attack --suite` found
@@ -95,7 +95,7 @@ def collect(runs, key: Key | None = None) -> list[Row]:
                 correct=result and result.correct.mean_iou,
                 iou=result.correct.iou if result else {},
                 plain=attacked and attacked.plain.mean_iou,
-                incorrect=wrong and as_document(wrong),
+                incorrect=wrong,
                 majority_class=result and result.majority_class.mean_iou,
                 images=result and result.images,
                 suite=found.suite,
@@ -170,8 +170,8 @@ def _comparison(group: list[Row], name: str, differs: str) -> TextTable:
             method_label(row.method, row.block_size) + row.how,
             number(row.correct),
             number(row.plain),
-            f"{number(wrong['mean'])} ± {number(wrong['std'], 3)}" if wrong else "n/a",
-            f"{wrong['keys']}: {number(wrong['max'])}" if wrong else "n/a",
+            f"{number(wrong.mean)} ± {number(wrong.std, 3)}" if wrong else "n/a",
+            f"{wrong.keys}: {number(wrong.max)}" if wrong else "n/a",
             number(row.majority_class),
         ]
         for row in _in_order(group)
@@ -225,7 +225,7 @@ def as_json(rows: list[Row], left_out: Sequence[Problem] = ()) -> list[dict]:
             "images": row.images,
             "correct": {"mean_iou": row.correct, "iou": row.iou},
             "plain": {"mean_iou": row.plain},
-            "incorrect": row.incorrect,
+            "incorrect": row.incorrect and as_document(row.incorrect),
             "majority_class": {"mean_iou": row.majority_class},
             "suite": row.suite and row.suite.document,
             "tested": (row.result and row.result.tested) or None,
@@ -249,7 +249,7 @@ def as_csv(rows: list[Row]) -> str:
     parts, lines = _parts(rows), []
     for row in rows:
         values = [row.run, row.method, row.block_size, row.images, row.correct, row.plain]
-        values += [row.incorrect[name] if row.incorrect else None for name in _WRONG]
+        values += [getattr(row.incorrect, name) if row.incorrect else None for name in _WRONG]
         values += [row.majority_class, int(row.password_fixed), *parts[row.run]]
         values += [row.result and row.result.tested.get("fingerprint"), "; ".join(row.notes)]
         values += [int(row.locked)]
@@ -280,8 +280,8 @@ def _for_latex(group: list[Row]) -> TextTable:
             row.block_size if row.method != "none" else None,
             number(row.correct),
             number(row.plain),
-            _plus_minus(wrong["mean"], wrong["std"]) if wrong else None,
-            number(wrong["max"]) if wrong else None,
+            _plus_minus(wrong.mean, wrong.std) if wrong else None,
+            number(wrong.max) if wrong else None,
         ]
         for row in _in_order(group)
         for wrong in [row.incorrect]
@@ -301,20 +301,18 @@ def demo_sentence(rows: list[Row]) -> str:
         return f"This shows nothing: {NOTHING_TO_MEASURE}."
     parts = []
     for row in measured:
-        best = max(row.plain, row.incorrect["max"])
+        best = max(row.plain, row.incorrect.max)
         parts.append(
             f"{method_name(row.method)}: {row.correct:.2f} with the right key, "
-            f"{row.incorrect['mean']:.2f} on average with a wrong "
-            f"one, {best:.2f} for the best attempt without it (plain images, or the luckiest wrong "
-            f"key)"
+            f"{row.incorrect.mean:.2f} on average with a wrong one, {best:.2f} for the best "
+            "attempt without it (plain images, or the luckiest wrong key)"
         )
-    strongest = max(measured, key=lambda row: row.correct - max(row.plain, row.incorrect["max"]))
+    strongest = max(measured, key=lambda row: row.correct - max(row.plain, row.incorrect.max))
     return (
         "What this shows, in mean IoU: "
         + "; ".join(parts)
         + f". Of these attempts, {method_name(strongest.method)} withstands the most here. "
-        "Stronger attacks are not among them: from the weights and a few photographs, "
-        "'segkey attack RUN --statistics' computes what these keys keep secret in seconds. "
-        "The scenes are simple and the training short: measure on your own images before you rely "
-        "on it."
+        "Stronger attacks are not among them: from the weights and a few photographs, 'segkey "
+        "attack RUN --statistics' computes what these keys keep secret in seconds. The scenes are "
+        "simple and the training short: measure on your own images before you rely on it."
     )

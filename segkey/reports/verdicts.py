@@ -99,6 +99,13 @@ def suite_table(suite: Suite) -> Table:
         number(suite.majority_class.mean_iou),
         "",
     )
+    table.footnote = "\n".join(map(visible, _suite_notes(suite)))
+    return table
+
+
+def _suite_notes(suite: Suite) -> list[str]:
+    """What a reader of `suite_table` must know: columns, attacks, and those that are left out."""
+    attacks = by_required_access(suite)
     notes = [tested_on(suite)] if suite.tested else []
     notes += [
         "keys: tried; images: through the network; recovered: of the way from plain images to the "
@@ -108,7 +115,7 @@ def suite_table(suite: Suite) -> Table:
         f"{line.attack}: {line.summary}. Requires {line.required_access}; the attacker has "
         f"{line.attacker_knowledge}."
         + (f" {OPTIMISTIC.capitalize()}." if line.chosen_on_test else "")
-        for line in by_required_access(suite)
+        for line in attacks
     ]
     notes += [
         f"{line.attack} is listed last: it is given part of the key"
@@ -116,12 +123,10 @@ def suite_table(suite: Suite) -> Table:
         if line.required_access == KEY_PART
     ]
     notes += filter(None, [plain_in_words(suite.no_key_baseline)])
-    notes += [
+    return notes + [
         f"{name}: {why}" if why == NOTHING_TO_MEASURE else f"{name} does not fit: {why}"
         for name, why in suite.left_out.items()
     ]
-    table.footnote = "\n".join(map(visible, notes))
-    return table
 
 
 def majority_answer(result: Result) -> str:

@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 
 from segkey.crypto.ciphers import Cipher
-from segkey.errors import SegkeyError
 from segkey.shards import Split
 from segkey.system.file_names import clean_name, free_path
-from segkey.system.files import make_folder, written_whole
+from segkey.system.files import make_folder, require_empty, written_whole
 from segkey.system.progress import SILENT, Progress
 
 
@@ -43,7 +42,6 @@ def decrypt(
         out: the folder; names from a shard never lead out of it.
         force: write into a folder that is not empty, replacing files.
         workers: threads.
-        progress: hears of every image.
 
     Returns:
         How many images were written (an image of V views counts V).
@@ -51,12 +49,7 @@ def decrypt(
     Raises:
         SegkeyError: ``out`` is a file or not empty, a row is damaged, or the disk is full.
     """
-    if out.exists() and not out.is_dir():
-        raise SegkeyError(f"{out} is a file", "choose another --out")
-    if not force and out.exists() and any(out.iterdir()):
-        raise SegkeyError(
-            f"{out} already exists and is not empty", "choose another --out, or use --force"
-        )
+    require_empty(out, force)
     make_folder(out)
     views = list(_views(splits, out))
     with (

@@ -11,23 +11,21 @@ its own workers; the images are the same, in the same order.
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from segkey.crypto.ciphers import Cipher
-from segkey.data import peculiarities
-from segkey.data.class_table import ClassTable
-from segkey.data.items import Finding, Item, Problem, Severity, Source
+from segkey.data.items import Item, Problem
 from segkey.data.preparation import Preparation
 from segkey.errors import SegkeyError
 from segkey.shards.encryption_plan import TASK_IMAGES, Plan, bytes_needed, plan_shards
+from segkey.shards.encryption_result import Encrypted, Result
 from segkey.shards.index import index_path, write_index
 from segkey.shards.reader import Shard, is_shard
-from segkey.shards.writer import Packed, Region, Row, ShardWriter
+from segkey.shards.writer import Packed, Region, ShardWriter
 from segkey.system import distributed
 from segkey.system.files import is_there, make_folder, remove
 from segkey.system.progress import SILENT, Advance, Progress
@@ -35,78 +33,6 @@ from segkey.system.seeds import digest
 from segkey.system.workers import Workers, state
 
 __all__ = ["Plan", "Result", "bytes_needed", "encrypt", "plan_shards"]
-
-
-@dataclass
-class Result:
-    """What `encrypt` did.
-
-    Attributes:
-        images: how many, by split.
-        problems: images that were left out, with reasons.
-        kept: shards of an earlier run that were whole.
-        written: shards that were made.
-        seconds: how long it took.
-        bytes: the size of all shards.
-        labels: pixels of whole masks by class number, int64 (256), for each split that was made.
-        unlabelled: images without any labelled pixel, for each of those splits.
-        peculiar: images by what is unusual about them, see `segkey.data.peculiarities`.
-        examples: the name of one, for each of those.
-    """
-
-    images: dict[str, int] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    kept: list[Path] = field(default_factory=list)
-    written: set[Path] = field(default_factory=set)
-    seconds: float = 0.0
-    bytes: int = 0
-    labels: dict[str, np.ndarray] = field(default_factory=dict)
-    unlabelled: Counter[str] = field(default_factory=Counter)
-    peculiar: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-
-    def see(self, split: str, name: str, outcome: "_Encrypted", ignore_index: int) -> None:
-        """Add what was seen of an image."""
-        if outcome.counts is not None:
-            self.labels[split] = self.labels.get(split, 0) + outcome.counts
-            labelled = outcome.counts.sum() - outcome.counts[ignore_index]
-            self.unlabelled[split] += int(not labelled)
-        for kind in outcome.peculiar:
-            self.peculiar[kind] += 1
-            self.examples.setdefault(kind, name)
-
-    def class_table(self, source: Source) -> ClassTable:
-        """How many pixels each class has in the masks that were encrypted."""
-        images = {split: self.images.get(split, 0) for split in self.labels}
-        return ClassTable(
-            list(source.classes or []),
-            source.ignore_index,
-            dict(self.labels),
-            images,
-            dict(self.unlabelled),
-        )
-
-    def findings(self, source: Source) -> list[Finding]:
-        """What is to be said after all images were seen, and was not said before."""
-        found = list(peculiarities.lines(self.peculiar, self.examples, sum(self.images.values())))
-        table = self.class_table(source)
-        if self.kept or not self.labels:
-            return found
-        counts = sum(self.labels.values())
-        missing = [f"'{n}'" for k, n in enumerate(table.classes) if not counts[k]]
-        if missing and len(missing) < len(table.classes):
-            found.append(
-                Finding(
-                    Severity.NOTE,
-                    f"{len(table.classes)} classes are named, {len(missing)} of them are in no "
-                    f"mask: {', '.join(missing[:8])}{', …' if missing[8:] else ''}",
-                )
-            )
-        return found
-
-    def count(self, split: str, images: int) -> None:
-        """Add some images of a split."""
-        self.images[split] = self.images.get(split, 0) + images
 
 
 @dataclass(frozen=True)
@@ -126,7 +52,6 @@ class _Task:
         start: the position of the first image in it.
         region: where the shard's images lie in its unfinished file.
         preparation: what is done to the images before they are encrypted.
-        items: the images.
     """
 
     shard: int
@@ -134,16 +59,6 @@ class _Task:
     region: Region
     preparation: Preparation
     items: list[Item]
-
-
-@dataclass(frozen=True)
-class _Encrypted:
-    """What became of one image of a task: the arguments of `ShardWriter.write`, what was seen."""
-
-    original_size: tuple[int, int]
-    rows: dict[str, list[Row]]
-    counts: np.ndarray | None = None
-    peculiar: set[str] = field(default_factory=set)
 
 
 def encrypt(
@@ -162,7 +77,6 @@ def encrypt(
         workers: processes; as many as there are cores, if not given; 1 works in this process.
         strict: stop at the first image that cannot be used, instead of leaving it out.
         force: replace shards that are there.
-        progress: hears of every image.
 
     Raises:
         SegkeyError: other shards are in the folder, the disk is too small, no image can be read, a
@@ -185,7 +99,7 @@ def encrypt(
         name = "encrypt" if distributed.is_single() else f"encrypt ({distributed.rank_name()})"
         with progress.task(name, sum(len(each.items) for each in mine)) as advance:
             _Production(mine, cipher, strict, result, advance).run(workers)
-        result = _added_up(result)
+        result = Result.of_ranks(distributed.all_gather(result))
         _require_images(result)
         for path in work.stale - result.written:
             remove(path)
@@ -224,23 +138,6 @@ def _write_indices(plans: list[Plan], absent: bool = False) -> None:
     for split, files in splits.items():
         if len(files) > 1 and not (absent and is_there(index_path(files, split))):
             write_index(files, split)
-
-
-def _added_up(result: Result) -> Result:
-    """What all ranks did."""
-    whole = Result()
-    for part in distributed.all_gather(result):
-        for split, images in part.images.items():
-            whole.count(split, images)
-        whole.problems += part.problems
-        whole.kept += part.kept
-        whole.written |= part.written
-        for split, counts in part.labels.items():
-            whole.labels[split] = whole.labels.get(split, 0) + counts
-        whole.unlabelled.update(part.unlabelled)
-        whole.peculiar.update(part.peculiar)
-        whole.examples = part.examples | whole.examples
-    return whole
 
 
 def _look_for_work(plans: list[Plan], out: Path, result: Result, *, force: bool) -> _Work:
@@ -308,9 +205,9 @@ class _Production:
             plan.path, plan.header, names, plan.preparation.size, self.cipher.dtype, masks
         )
 
-    def _write(self, task: _Task, outcomes: list[_Encrypted | Problem]) -> None:
+    def _write(self, task: _Task, outcomes: list[Encrypted | Problem]) -> None:
         for position, outcome in enumerate(outcomes, task.start):
-            if isinstance(outcome, _Encrypted):
+            if isinstance(outcome, Encrypted):
                 writer = self.writers[task.shard]
                 writer.write(position, outcome.original_size, outcome.rows)
                 writer.scaled_images += "scaled" in outcome.peculiar
@@ -335,7 +232,7 @@ class _Production:
             )
 
 
-def _prepare_and_encrypt(task: _Task) -> list[_Encrypted | Problem]:
+def _prepare_and_encrypt(task: _Task) -> list[Encrypted | Problem]:
     """In a worker: what became of each image of a task."""
     cipher, outcomes = state(), []
     for position, item in enumerate(task.items, task.start):
@@ -347,5 +244,5 @@ def _prepare_and_encrypt(task: _Task) -> list[_Encrypted | Problem]:
         rows = {"images": task.region.put(position, cipher.encrypt(np.stack(loaded.images)))}
         if loaded.masks:
             rows["masks"] = [Packed.mask(mask) for mask in loaded.masks]
-        outcomes.append(_Encrypted(loaded.original_size, rows, loaded.counts, loaded.peculiar))
+        outcomes.append(Encrypted(loaded.original_size, rows, loaded.counts, loaded.peculiar))
     return outcomes

@@ -86,7 +86,6 @@ def plan_shards(
 
     Args:
         source: from `segkey.data.sources.find`; with masks, its ``classes`` must be known.
-        out: the folder.
         cipher: from `segkey.ciphers.from_key`.
         size: (H, W) that images are resized to.
         views: augmented copies of a training image; 1 keeps the image as it is. If not given, 4
@@ -100,12 +99,7 @@ def plan_shards(
         SegkeyError: the block size does not divide the size, or a number is out of its range.
     """
     check_size(*size, cipher.block_size)
-    if cipher.channels not in CHANNELS:
-        raise SegkeyError(
-            f"images cannot be read with {cipher.channels} channels",
-            "give --channels 3, 1 for grey, or 4 for files of four bands",
-        )
-    _check_ranges(views, crop_scale, shard_bytes)
+    _check_ranges(cipher, views, crop_scale, shard_bytes)
     if source.has_masks and not source.classes:
         raise ValueError("source.classes is not set; segkey.data.intake.take_in() sets it")
     if views is None:
@@ -114,10 +108,10 @@ def plan_shards(
     plans = []
     for split, items in source.splits.items():
         how = asdict(augmentation if split == "train" else _Augmentation())
-        classes = tuple(source.classes) if source.has_masks else ()
+        header = _header(source, cipher, split, how)
         preparation = Preparation(
             size,
-            len(classes) or None,
+            len(header.classes) or None,
             source.ignore_index,
             **how,
             reading=source.reading,
@@ -125,20 +119,17 @@ def plan_shards(
             channels=cipher.channels,
             exact=exact_decode,
         )
-        said = {"reading": source.reading.as_text(), "pixel_range": _as_text(source.pixel_range)}
-        header = _header(
-            cipher, split=split, classes=classes, ignore=source.ignore_index, how=how | said
-        )
         plans.append(Plan(out / f"{split}.h5", header, items, preparation))
     shard_bytes = _part_of_a_rank(plans, shard_bytes)
     return [part for plan in plans for part in _cut(plan, shard_bytes)]
 
 
-def _as_text(pixel_range: tuple[int, int] | None) -> str:
-    return "" if pixel_range is None else f"{pixel_range[0]}:{pixel_range[1]}"
-
-
-def _check_ranges(views: int | None, crop_scale: float, shard_bytes: float) -> None:
+def _check_ranges(cipher: Cipher, views: int | None, crop_scale: float, shard_bytes: float) -> None:
+    if cipher.channels not in CHANNELS:
+        raise SegkeyError(
+            f"images cannot be read with {cipher.channels} channels",
+            "give --channels 3, 1 for grey, or 4 for files of four bands",
+        )
     for name, value, fine in (
         ("views", views, views is None or 1 <= views <= 1 << 20),
         ("crop scale", crop_scale, 0 < crop_scale <= 1),
@@ -148,9 +139,8 @@ def _check_ranges(views: int | None, crop_scale: float, shard_bytes: float) -> N
             raise SegkeyError(f"the {name} cannot be {value}", "see segkey encrypt --help")
 
 
-def _header(
-    cipher: Cipher, *, split: str, classes: tuple[str, ...], ignore: int, how: dict[str, object]
-) -> Header:
+def _header(source: Source, cipher: Cipher, split: str, how: dict[str, object]) -> Header:
+    low_high = source.pixel_range
     return Header(
         split=split,
         method=cipher.method,
@@ -159,8 +149,10 @@ def _header(
         max_value=cipher.max_value,
         key_id=cipher.key_id,
         password_hash=cipher.password_hash,
-        classes=classes,
-        ignore_index=ignore,
+        classes=tuple(source.classes) if source.has_masks else (),
+        ignore_index=source.ignore_index,
+        reading=source.reading.as_text(),
+        pixel_range="" if low_high is None else f"{low_high[0]}:{low_high[1]}",
         **how,
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.intake import take_in
-from segkey.data.items import Severity
+from segkey.data.items import Finding, Problem, Severity
 from segkey.data.user_choices import Choices
 from segkey.errors import SegkeyWarning
 from segkey.shards import encryption
@@ -47,7 +47,6 @@ def encrypt_folder(
         channels: 3 for RGB, 1 for grey, 4 for files of four bands.
         views: augmented copies of each training image; 4 by default if encrypted with masks.
         workers: processes; one per core by default.
-        progress: hears of every image.
 
     Returns:
         Datasets by split; `segkey.shards.dataset.ShardDataset`.
@@ -68,16 +67,20 @@ def encrypt_folder(
     height_width = (size, size) if isinstance(size, int) else size
     plans = encryption.plan_shards(source, Path(out), cipher, height_width, views)
     result = encryption.encrypt(plans, cipher, workers, progress=progress)
-    if problems := source.problems + result.problems:
-        first = problems[0]
-        warnings.warn(
-            f"{counted(len(problems), 'file was', 'files were')} left out, such as {first.name}: "
-            f"{first.why}",
-            SegkeyWarning,
-            stacklevel=2,
-        )
-    for finding in taken.findings + list(result.findings(source)):
-        if finding.severity > Severity.NOTE and not finding.named_later:
-            text = f"{finding.text}; {finding.cure}" if finding.cure else finding.text
-            warnings.warn(text, SegkeyWarning, stacklevel=2)
+    _warn(source.problems + result.problems, taken.findings + list(result.findings(source)))
     return open_shards(out)
+
+
+def _warn(problems: list[Problem], findings: list[Finding]) -> None:
+    """Say what was left out of the caller's folder, and what is odd about it."""
+    if problems:
+        first = problems[0]
+        files = counted(len(problems), "file was", "files were")
+        said = [f"{files} left out, such as {first.name}: {first.why}"]
+    else:
+        said = []
+    for finding in findings:
+        if finding.severity > Severity.NOTE and not finding.named_later:
+            said.append(f"{finding.text}; {finding.cure}" if finding.cure else finding.text)
+    for text in said:
+        warnings.warn(text, SegkeyWarning, stacklevel=3)

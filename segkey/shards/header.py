@@ -6,17 +6,9 @@ import re
 from dataclasses import asdict, dataclass, fields
 
 from segkey.data.reading import Reading
-from segkey.system.validators import (
-    NAME,
-    YES_OR_NO,
-    Kind,
-    many,
-    misfit,
-    number,
-    pattern,
-    text,
-    whole,
-)
+from segkey.system import json_records
+from segkey.system.json_records import stated
+from segkey.system.validators import NAME, YES_OR_NO, Kind, many, number, pattern, text, whole
 from segkey.version import VERSION
 
 FORMAT = "segkey-shard-v1"
@@ -36,25 +28,10 @@ def _is_reading(value: object) -> bool:
 
 READING = Kind("how masks are read, as JSON, or nothing", _is_reading)
 PIXEL_RANGE = pattern(r"(-?[0-9]{1,9}:-?[0-9]{1,9})?", "LOW:HIGH, or nothing")
-_KINDS = {
-    "split": pattern(SPLIT_NAME.pattern, "1 to 64 letters, digits, '.', '_' and '-'"),
-    "method": text(64, 1),
-    "block_size": whole(1, MAX_BLOCK),
-    "channels": whole(1, 1024),
-    "max_value": whole(1, 65535),
-    "key_id": KEY_ID,
-    "password_hash": PASSWORD_HASH,
-    "classes": many(NAME, 255),
-    "ignore_index": whole(0, 255),
-    "views": whole(1, 1 << 20),
-    "augmented": YES_OR_NO,
-    "seed": whole(-(2**63)),
-    "crop_scale": number(0, 1, above=True),
-    "source_id": text(128),
-    "reading": READING,
-    "pixel_range": PIXEL_RANGE,
-    "scaled_images": whole(0, 1 << 40),
-}
+_NEEDED_OF_IMAGES = (
+    *("method", "block_size", "channels", "max_value", "key_id", "password_hash"),
+    *("classes", "ignore_index"),
+)
 # Absent where they say nothing, so that shards are the same bytes as those of earlier versions.
 OPTIONAL = {"reading", "pixel_range", "scaled_images"}
 
@@ -87,32 +64,33 @@ class Header:
             twice the size that is stored; the views of an image count once.
     """
 
-    split: str
-    method: str
-    block_size: int
-    channels: int
-    max_value: int
-    key_id: str = ""
-    password_hash: str = ""
-    classes: tuple[str, ...] = ()
-    ignore_index: int = 255
-    views: int = 1
-    augmented: bool = False
-    seed: int = 0
-    crop_scale: float = 1.0
-    source_id: str = ""
-    reading: str = ""
-    pixel_range: str = ""
-    scaled_images: int = 0
+    split: str = stated(pattern(SPLIT_NAME.pattern, "1 to 64 letters, digits, '.', '_' and '-'"))
+    method: str = stated(text(64, 1))
+    block_size: int = stated(whole(1, MAX_BLOCK))
+    channels: int = stated(whole(1, 1024))
+    max_value: int = stated(whole(1, 65535))
+    key_id: str = stated(KEY_ID, default="")
+    password_hash: str = stated(PASSWORD_HASH, default="")
+    classes: tuple[str, ...] = stated(many(NAME, 255), default=())
+    ignore_index: int = stated(whole(0, 255), default=255)
+    views: int = stated(whole(1, 1 << 20), default=1)
+    augmented: bool = stated(YES_OR_NO, default=False)
+    seed: int = stated(whole(-(2**63)), default=0)
+    crop_scale: float = stated(number(0, 1, above=True), default=1.0)
+    source_id: str = stated(text(128), default="")
+    reading: str = stated(READING, default="")
+    pixel_range: str = stated(PIXEL_RANGE, default="")
+    scaled_images: int = stated(whole(0, 1 << 40), default=0)
 
     def complaint(self) -> str:
         """The first field with an impossible value, and what was expected; empty if there is none.
 
         A header that was read is untrusted.
         """
-        return misfit(vars(self), _KINDS) or (
-            "'classes' names a class twice" if len(set(self.classes)) < len(self.classes) else ""
-        )
+        if problem := json_records.complaint(self):
+            return problem
+        twice = len(set(self.classes)) < len(self.classes)
+        return "'classes' names a class twice" if twice else ""
 
     @property
     def range_of_pixels(self) -> tuple[int, int] | None:
@@ -133,6 +111,15 @@ class Header:
         apart = {"split", "views", "augmented", "seed", "crop_scale", "source_id"} | OPTIONAL
         names = [f.name for f in fields(self) if f.name not in apart]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+def needed_of_images(record: object) -> dict[str, object]:
+    """The fields that say what images must be like for a model.
+
+    Args:
+        record: anything that has them: a header, what a run or an exported file says.
+    """
+    return {name: getattr(record, name) for name in _NEEDED_OF_IMAGES}
 
 
 def sha256(data: bytes) -> str:

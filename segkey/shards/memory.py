@@ -36,6 +36,7 @@ class MemorySplit:
         self.origin: dict = {}
 
         def load(item: Item):
+            """A name, an image and its mask; or why it cannot be used."""
             try:
                 images, masks, _ = preparation.load(item)
                 return item.name, images[0], masks[0] if masks else None

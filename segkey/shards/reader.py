@@ -171,8 +171,7 @@ class Shard:
     def _damaged(self, kind: str, row: int) -> SegkeyError:
         return SegkeyError(
             f"{self.path} is damaged: dataset '{kind}', row {row} "
-            f"({self.names[row % self.images]}) does not match its "
-            "checksum",
+            f"({self.names[row % self.images]}) does not match its checksum",
             "make it again with 'segkey encrypt', or restore it from a backup",
         )
 

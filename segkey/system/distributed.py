@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segkey.errors import SegkeyError
-from segkey.system import files
+from segkey.system import files, folder_lock
 
 if TYPE_CHECKING:  # the command line answers --help without NumPy
     import numpy as np
@@ -166,8 +166,8 @@ def check_shared(folder: Path) -> None:
 
 @contextlib.contextmanager
 def sole_writer(folder: Path, wait: bool = False) -> Iterator[None]:
-    """`segkey.system.files.sole_writer` for all ranks: the main rank locks until all are done."""
-    with files.sole_writer(folder, wait) if is_main() else contextlib.nullcontext():
+    """`folder_lock.sole_writer` for all ranks: the main rank locks until all are done."""
+    with folder_lock.sole_writer(folder, wait) if is_main() else contextlib.nullcontext():
         check_shared(folder)
         yield
         barrier()
@@ -180,8 +180,8 @@ def writer_if_free(folder: Path) -> Iterator[bool]:
         free = True
         if is_main():
             try:
-                held.enter_context(files.sole_writer(folder))
-            except files.HeldError:
+                held.enter_context(folder_lock.sole_writer(folder))
+            except folder_lock.HeldError:
                 free = False
         yield broadcast(free)
         barrier()

@@ -1,4 +1,4 @@
-"""Opening files, writing them whole, and locking folders.
+"""Opening files, and writing them whole.
 
 Folders of runs, shards, results and keys may come from an untrusted source, with links, pipes and
 endless files in them. There, under every name that segkey looks for by itself, only a regular file
@@ -15,18 +15,11 @@ import os
 import re
 import secrets
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from segkey.errors import SegkeyError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; there two writers in one folder are not noticed
-    fcntl = None
-
 
 # File names need not be UTF-8; what cannot be encoded becomes a \\u escape, which JSON allows.
 _TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -35,8 +28,6 @@ _CAREFULLY = sum(
     getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
 )
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-# Files that segkey has not finished writing.
-_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial|.+\.h5\.partial", re.DOTALL)
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a folder",
@@ -80,6 +71,22 @@ def make_folder(path: Path, below: Path | None = None) -> Path:
     with explain_os_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def require_empty(folder: Path, force: bool) -> None:
+    """Raise `SegkeyError` if the user's ``--out`` is a file, or holds something.
+
+    Args:
+        folder: it may not exist.
+        force: it may hold something.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise SegkeyError(f"{folder} is a file", "choose another --out")
+    if not force and folder.exists() and any(folder.iterdir()):
+        raise SegkeyError(
+            f"{folder} already exists and is not empty",
+            "choose another --out, or use --force, which replaces what an earlier run made",
+        )
 
 
 def is_there(path: Path) -> bool:
@@ -167,6 +174,14 @@ def reopen(path: Path) -> IO[bytes]:
     """Open a file that segkey has just made, such as an unfinished shard, to change it in place."""
     with explain_os_errors(path):
         return _checked(path, os.open(path, os.O_RDWR | _CAREFULLY | _NO_LINK), "r+b")
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """Open a file of no bytes that processes lock, and make it first if it is not there."""
+    with explain_os_errors(path):
+        is_there(path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _CAREFULLY | _NO_LINK, 0o666)
+        return _checked(path, descriptor, "r+b", limit=1 << 12)
 
 
 def append(path: Path, text: str) -> None:
@@ -297,70 +312,3 @@ def _text(path: Path, file: IO[bytes], limit: int) -> str:
     if len(data) > limit:
         raise ValueError(f"{path} is too large")
     return data.decode("utf-8-sig")
-
-
-class HeldError(SegkeyError):
-    """Another process holds a folder."""
-
-
-_PATIENCE = 10.0  # seconds; a process that was stopped lets go of nothing
-
-
-def _lock(file: IO[bytes], folder: Path, patience: float) -> None:
-    """Take a lock file's lock, or raise `HeldError` after some seconds."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise HeldError(
-                    f"another segkey process is writing to {folder}",
-                    "wait until it ends, or choose another folder",
-                ) from None
-        time.sleep(0.1)
-
-
-@contextlib.contextmanager
-def sole_writer(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold ``folder`` for this process; a second writer is refused while the first lives.
-
-    With ``wait``, the second waits for some seconds first: for work that ends soon.
-
-    The lock goes with the open file, so a process that was killed leaves no lock to clean up
-    (children that it forked keep it until they end; segkey's own workers are spawned, and do not).
-    What it left half-written is removed: no other process writes there now. The lock is a file of
-    no bytes, which is opened and never written to.
-    """
-    lock = folder / ".lock"
-    with explain_os_errors(lock):
-        is_there(lock)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | _CAREFULLY | _NO_LINK, 0o666)
-        file = _checked(lock, descriptor, "r+b", limit=1 << 12)
-    with file:
-        if fcntl:
-            _lock(file, folder, _PATIENCE if wait else 0.0)
-            for left in folder.iterdir():
-                if _PARTIAL.fullmatch(left.name) and (left.is_symlink() or not left.is_dir()):
-                    remove(left)
-        yield
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a segkey process holds ``folder`` now (see `sole_writer`); changes nothing."""
-    if not fcntl:
-        return False
-    try:  # a link is not followed, and a pipe not waited for: the folder is untrusted
-        file = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of when the file is closed
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        os.close(file)

@@ -90,6 +90,19 @@ def read(record: type[T], document: object, place: str = "") -> T:
     return record(**values | ({keeper: rest} if keeper else {}))
 
 
+def complaint(record: Any) -> str:
+    """The first field of a record that is not of its kind, in words, or nothing."""
+    for each in fields(record):
+        kind, value = each.metadata["kind"], getattr(record, each.name)
+        if not kind.fits(value):
+            return _not(kind, value, each.name)
+    return ""
+
+
+def _not(kind: "Kind | Several | Maybe | type", value: object, place: str) -> str:
+    return f"'{place}' is {shown(value)}; expected {_words(kind)}"
+
+
 def _value(kind: Kind | Several | Maybe | type, value: object, place: str) -> Any:
     if isinstance(kind, Maybe):
         return None if value is None else read(kind.record, value, place)
@@ -97,10 +110,10 @@ def _value(kind: Kind | Several | Maybe | type, value: object, place: str) -> An
         return read(kind, value, place)
     if isinstance(kind, Kind):
         if not kind.fits(value):
-            raise Misfit(f"'{place}' is {shown(value)}; expected {kind.words}")
+            raise Misfit(_not(kind, value, place))
         return tuple(value) if isinstance(value, list) else value
     if not isinstance(value, list) or len(value) > kind.most:
-        raise Misfit(f"'{place}' is {shown(value)}; expected {_words(kind)}")
+        raise Misfit(_not(kind, value, place))
     try:
         return tuple(read(kind.record, each) for each in value)
     except Misfit as misfit:

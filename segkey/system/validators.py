@@ -1,4 +1,4 @@
-"""Checks of untrusted documents: what each field may be, and the first that is something else."""
+"""What fields of untrusted documents may be: kinds of values, in words and as a test."""
 
 import re
 from collections.abc import Callable, Collection
@@ -104,29 +104,6 @@ PATH = Kind(
     "a path", lambda value: isinstance(value, str) and 0 < len(value) <= 4096 and "\0" not in value
 )
 HEX_64 = pattern("[0-9a-f]{64}", "64 hex digits")
-
-
-def misfit(document: dict, kinds: dict[str, Kind], optional: Collection[str] = ()) -> str:
-    """The first field that is not of its kind, in words, or nothing.
-
-    Args:
-        document: as JSON gives it.
-        kinds: by the field's name; ``a.b`` is the field ``b`` of the object ``a``, which stands
-            before it.
-        optional: fields that may be missing.
-    """
-    for name, kind in kinds.items():
-        *parents, last = name.split(".")
-        place: object = document
-        for parent in parents:
-            place = place.get(parent) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last not in place:
-            if name in optional or (parents and place is None and ".".join(parents) in optional):
-                continue
-            return f"'{name}' is missing; expected {kind.words}"
-        if not kind.fits(place[last]):
-            return f"'{name}' is {shown(place[last])}; expected {kind.words}"
-    return ""
 
 
 def shown(value: object, most: int = 40) -> str:

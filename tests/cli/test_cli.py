@@ -441,7 +441,7 @@ def test_images_of_other_classes_are_refused_not_scored_on_the_few_that_fit(
 
 
 def test_two_attacks_on_one_run_do_not_mix(segkey, trained_run):
-    from segkey.system.files import sole_writer
+    from segkey.system.folder_lock import sole_writer
 
     Key(bytes(range(32))).save("keys/segkey.key")
     with sole_writer(trained_run.path):

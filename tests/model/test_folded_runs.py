@@ -22,6 +22,7 @@ from segkey import SegkeyError
 from segkey.attacks import Target
 from segkey.attacks.statistics import is_folded, why_no_statistics
 from segkey.model import evaluation_splits, folded_runs, locked_runs, seal, training
+from segkey.model.run_checks import damage
 from segkey.model.runs import Run
 from segkey.model.stem import find_stem
 
@@ -53,7 +54,7 @@ def test_predictions_are_the_originals_and_no_statistics_are_left(run):
     assert made.name == "plain-folded"
     assert files(run.path) == before
     assert made.history() == run.history()
-    assert made.damage() == []
+    assert damage(made) == []
     assert (made.path.parent / "latest").resolve() == made.path.resolve()
     assert "folded" not in run.configuration.document["model"]
 
@@ -117,7 +118,7 @@ def test_what_a_kill_left_is_written_anew_and_a_link_is_refused(run, tmp_path):
     partial.unlink()
     partial.mkdir()
     (partial / "model.safetensors").write_bytes(b"half")
-    assert folded_runs.fold_run(run, "mine").damage() == []
+    assert damage(folded_runs.fold_run(run, "mine")) == []
     assert not partial.exists()
 
 
@@ -133,7 +134,7 @@ def test_a_fold_that_is_sealed_writes_no_plain_weights(run, key, other_key, seal
     assert made.recipients == recipients(opener)
     assert held(made.path, state) == []
     assert same(made.unlock(opener).load_model(CPU).weights(), state)
-    assert made.damage() == []
+    assert damage(made) == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from segkey.crypto import ciphers
 from segkey.data import scenes, sources
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import evaluation, evaluation_splits, importing, network_registry, networks
-from segkey.model.importing import import_weights, parse_normalisation
+from segkey.model.importing import ImageFacts, import_weights, parse_normalisation
 from segkey.model.runs import Run
 from segkey.reports.page import html_page
 from segkey.shards import encryption
@@ -138,11 +138,11 @@ def tiny(monkeypatch):
     return lambda classes=2, channels=3: build(classes, channels).state_dict()
 
 
-def imported(tmp_path, state, classes=("a", "b"), **how):
+def imported(tmp_path, state, classes=("a", "b"), **facts):
     file = tmp_path / "theirs.pth"
     torch.save(state, file)
-    how = {"network": "tiny", "classes": classes, "size": (8, 8)} | how
-    return import_weights(file, tmp_path / "runs", **how)
+    images = ImageFacts(classes, (8, 8), **facts)
+    return import_weights(file, tmp_path / "runs", network="tiny", images=images)
 
 
 @pytest.mark.parametrize("wrapper", ["", "model", "state_dict", "model_state_dict"])
@@ -159,10 +159,11 @@ def test_wrappers_and_prefixes_are_understood(tmp_path, tiny, wrapper, prefix):
 def test_safetensors_and_the_name_of_the_file(tmp_path, tiny):
     file = tmp_path / "my network (2).safetensors"
     save_file(tiny(), file)
-    made = import_weights(file, tmp_path / "runs", network="tiny", classes=["a", "b"], size=(8, 8))
+    how = {"network": "tiny", "images": ImageFacts(["a", "b"], (8, 8))}
+    made = import_weights(file, tmp_path / "runs", **how)
     assert made.run.name == "my-network--2-"
     assert made.run.configuration.imported.file == file.name
-    again = import_weights(file, tmp_path / "runs", network="tiny", classes=["a", "b"], size=(8, 8))
+    again = import_weights(file, tmp_path / "runs", **how)
     assert again.run.name == "my-network--2--2"
 
 

@@ -25,6 +25,7 @@ from segkey.model.lock import lock_network
 from segkey.model.lock_owner import locked_layer, whose
 from segkey.model.locked_conv import LockedConv
 from segkey.model.networks import Segmenter
+from segkey.model.run_checks import damage
 from segkey.model.runs import Run
 from segkey.model.stem import find_stem
 
@@ -190,7 +191,7 @@ def test_a_locked_run_says_what_it_is_and_the_original_stays(run, key):
     assert lock.original == run.weights_checksum
     assert made.history() == run.history()
     assert made.epochs_missing == 0
-    assert made.damage() == []
+    assert damage(made) == []
     assert (made.path.parent / "latest").resolve() == made.path.resolve()
     secret = json.dumps(made.configuration.document)
     assert "selected" not in secret
@@ -277,7 +278,7 @@ def test_what_a_kill_left_is_written_anew(run, key):
     partial.mkdir()
     (partial / "model.safetensors").write_bytes(b"half")
     made = locked_runs.lock_run(run, key, "np", 4, name="mine")
-    assert made.damage() == []
+    assert damage(made) == []
     assert not partial.exists()
 
 
@@ -445,7 +446,7 @@ def test_a_lock_that_is_sealed_writes_no_plain_weights(run, key, other_key, writ
     assert held(made.path, state) == []
     plainly = locked_runs.lock_run(run, key, "np", 4).load_model(CPU).weights()
     assert same(state, plainly)
-    assert made.damage() == []
+    assert damage(made) == []
 
 
 def test_what_a_kill_left_unencrypted_does_not_stay_in_a_sealed_run(run, key):

@@ -22,6 +22,7 @@ from segkey.data.items import ALL, Item
 from segkey.errors import SegkeyError, SegkeyWarning
 from segkey.model import folder_prediction, run_model, score_resizing, tiling
 from segkey.model.batches import as_pixels
+from segkey.model.folder_prediction import Settings
 from segkey.system.file_names import free_path
 
 
@@ -42,7 +43,8 @@ def photos(tmp_path) -> Path:
 
 def predict(model, key, folder, out, **how):
     items = sources.find_pictures(folder).splits[ALL]
-    return folder_prediction.predict_files(model, model.cipher(key), items, out, **how)
+    settings = Settings(model.cipher(key), **how)
+    return folder_prediction.predict_files(model, items, out, settings)
 
 
 # ------------------------------------------------------------------ masks
@@ -354,7 +356,9 @@ def test_a_second_run_replaces_what_the_first_made_and_nothing_else(model, key, 
     assert listed[1] == f"{first.files[0]['image']}\t{first.files[0]['mask']}\t"
     (out / "masks/mine.png").write_bytes(b"mine")
     one = sources.find_pictures(photos).splits[ALL][:1]
-    second = folder_prediction.predict_files(model, model.cipher(key), one, out, force=True)
+    second = folder_prediction.predict_files(
+        model, one, out, Settings(model.cipher(key), force=True)
+    )
     there = {path.name for path in (out / "masks").rglob("*.png")}
     assert there == {"mine.png", Path(second.files[0]["mask"]).name}
     assert (out / "masks/mine.png").read_bytes() == b"mine"

@@ -14,6 +14,7 @@ import segkey
 from segkey.crypto import age
 from segkey.errors import SegkeyError
 from segkey.model import networks, run_weights, runs, seal, sealed_runs, weights_files
+from segkey.model.run_checks import damage
 from segkey.model.runs import Run
 from segkey.system.json_files import read_json, write_json
 
@@ -184,24 +185,24 @@ def test_paths_of_shards_may_be_taken_out_of_the_header(sealed_run, key):
 
 
 def test_damage_is_found_with_the_key_and_of_the_form_without_it(sealed_run, key):
-    assert reopened(sealed_run).damage() == reopened(sealed_run, key).damage() == []
+    assert damage(reopened(sealed_run)) == damage(reopened(sealed_run, key)) == []
     whole, generator = sealed_run.weights_file.read_bytes(), np.random.default_rng(0)
     for bit in [*range(8), *generator.integers(0, 8 * len(whole), 12)]:
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         sealed_run.weights_file.write_bytes(data)
-        assert any("model.safetensors.age" in each for each in reopened(sealed_run, key).damage())
+        assert any("model.safetensors.age" in each for each in damage(reopened(sealed_run, key)))
     for size in (0, 100, len(whole) // 2, len(whole) - 1):
         sealed_run.weights_file.write_bytes(whole[:size])
-        assert any("model.safetensors.age" in each for each in reopened(sealed_run, key).damage())
+        assert any("model.safetensors.age" in each for each in damage(reopened(sealed_run, key)))
     sealed_run.weights_file.write_bytes(whole[:100])
-    assert any("no age file" in each for each in reopened(sealed_run).damage())
+    assert any("no age file" in each for each in damage(reopened(sealed_run)))
     sealed_run.weights_file.write_bytes(
         age.encrypted(b"", recipients(key) + recipients(segkey.Key.generate()))
     )
-    assert any("2 recipients" in each for each in reopened(sealed_run).damage())
+    assert any("2 recipients" in each for each in damage(reopened(sealed_run)))
     sealed_run.weights_file.unlink()
-    assert any("has no weights" in each for each in reopened(sealed_run).damage())
+    assert any("has no weights" in each for each in damage(reopened(sealed_run)))
 
 
 class Killed(BaseException):
@@ -250,7 +251,7 @@ def test_a_kill_while_sealing_leaves_a_run_that_opens(run, key, monkeypatch):
         assert (run.path / "model.safetensors").exists()
         if left.is_sealed:  # it says what lies there, and sealing again removes it
             assert sealed_runs.left_plain(left) == [run.path / "model.safetensors"]
-            assert any("unencrypted" in each for each in left.damage())
+            assert any("unencrypted" in each for each in damage(left))
             seal.seal(left, recipients(key))
             break
     assert len(steps) == 3

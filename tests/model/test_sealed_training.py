@@ -6,6 +6,7 @@ from making import CPU, Tiny, held, same, trained
 from segkey.crypto.age import Identity
 from segkey.errors import SegkeyError
 from segkey.model import networks, runs, training
+from segkey.model.run_checks import damage
 from segkey.model.runs import Run
 from segkey.model.training_loop import Trainer
 from segkey.shards import open_splits
@@ -48,7 +49,7 @@ def test_a_training_that_is_sealed_writes_no_plain_weights_and_resumes_with_a_ke
     with pytest.raises(SegkeyError, match="no key was given"):
         training.resume(left, splits, device=CPU)
     left = Run.open(left.path).unlock(key)
-    assert left.damage() == []
+    assert damage(left) == []
     state = left.read_state()["model"]
     training.resume(left, splits, device=CPU)
     assert same(

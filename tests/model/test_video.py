@@ -1,6 +1,7 @@
 """Videos in, masks and an overlay video out."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import segkey
 from segkey.data import scenes
 from segkey.errors import SegkeyError
 from segkey.model import video
+from segkey.model.folder_prediction import Settings
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +33,9 @@ def write(path: Path, frames: int, size: tuple[int, int] = (64, 48)) -> None:
 
 def test_every_frame_gets_a_mask_and_a_place_in_the_overlay(model, key, tmp_path):
     write(tmp_path / "drive.mp4", 5)
-    out, cipher = tmp_path / "out", model.cipher(key)
-    result = video.predict_video(
-        model, cipher, tmp_path / "drive.mp4", out, overlays=True, batch_size=2
-    )
+    out = tmp_path / "out"
+    how = Settings(model.cipher(key), batch_size=2, overlays=True)
+    result = video.predict_video(model, tmp_path / "drive.mp4", out, how)
     made = sorted((out / "masks/drive").iterdir())
     assert [path.name for path in made] == [f"{number:06d}.png" for number in range(5)]
     assert result.images == 5
@@ -45,10 +46,27 @@ def test_every_frame_gets_a_mask_and_a_place_in_the_overlay(model, key, tmp_path
     assert not list(out.rglob("*.partial*"))
     write(tmp_path / "drive.mp4", 3)
     with pytest.raises(SegkeyError, match="not empty"):
-        video.predict_video(model, cipher, tmp_path / "drive.mp4", out)
-    manner = model.manner(tile=32)
-    video.predict_video(model, cipher, tmp_path / "drive.mp4", out, force=True, manner=manner)
+        video.predict_video(model, tmp_path / "drive.mp4", out, how)
+    tiled = replace(how, manner=model.manner(tile=32), force=True, overlays=False)
+    video.predict_video(model, tmp_path / "drive.mp4", out, tiled)
     assert len(list((out / "masks/drive").iterdir())) == 3
+
+
+def test_a_failure_leaves_no_half_made_video(model, key, tmp_path, monkeypatch):
+    write(tmp_path / "drive.mp4", 4)
+    predict, calls = model.masks_of, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise SegkeyError("enough")
+        return predict(*arguments)
+
+    monkeypatch.setattr(model, "masks_of", failing)
+    how = Settings(model.cipher(key), batch_size=2, overlays=True)
+    with pytest.raises(SegkeyError, match="enough"):
+        video.predict_video(model, tmp_path / "drive.mp4", tmp_path / "out", how)
+    assert list((tmp_path / "out/overlays").iterdir()) == []
 
 
 def test_what_is_no_video_and_a_missing_package(model, tmp_path, monkeypatch):
@@ -58,8 +76,8 @@ def test_what_is_no_video_and_a_missing_package(model, tmp_path, monkeypatch):
     for name in ("a.mp4", "b.mp4"):
         assert video.is_video(tmp_path / name)
         with pytest.raises(SegkeyError, match="not a video that can be read"):
-            video.predict_video(model, None, tmp_path / name, tmp_path / "out")
+            video.predict_video(model, tmp_path / name, tmp_path / "out", Settings(None))
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(SegkeyError, match="needs the package imageio-ffmpeg"):
-        video.predict_video(model, None, tmp_path / "a.mp4", tmp_path / "out")
+        video.predict_video(model, tmp_path / "a.mp4", tmp_path / "out", Settings(None))
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,9 @@ from making import wrong_keys
 
 from segkey.model.results import MajorityClass, Plain, Score
 from segkey.paper import Cell, CellResult, examine, models_of
+from segkey.paper.claims import Claim, Finding
 from segkey.paper.table1 import BASELINE, TABLE_1
+from segkey.system import json_records
 
 MAJORITY_CLASS = 0.035
 
@@ -43,11 +45,11 @@ def papers_cells(leak=None) -> list[CellResult]:
 
 
 def verdicts(cells) -> list[str]:
-    return [finding["verdict"] for finding in examine(cells)]
+    return [finding.verdict for finding in examine(cells)]
 
 
-def claim(cells, number, which=0) -> dict:
-    return examine(cells)[number - 1]["claims"][which]
+def claim(cells, number, which=0) -> Claim:
+    return examine(cells)[number - 1].claims[which]
 
 
 def test_the_papers_own_numbers_bear_its_findings_out():
@@ -55,20 +57,21 @@ def test_the_papers_own_numbers_bear_its_findings_out():
         return {"ffx": 0.02, "np": 0.6, "shf": 0.7}[method] / (1 if m <= 4 else m)
 
     findings = examine(papers_cells(leak))
-    assert [finding["verdict"] for finding in findings[:3]] == ["holds"] * 3
-    assert findings[0]["claims"][0]["pairs"] == 21
-    assert findings[0]["claims"][1]["all"][0]["by"] == pytest.approx(
-        (0.6597 - 0.0380) - (0.6216 - 0.3007)
-    )
-    assert (findings[1]["claims"][0]["pairs"], findings[1]["claims"][1]["pairs"]) == (6, 12)
-    assert findings[2]["claims"][0]["mean_by"] == pytest.approx(
+    assert [finding.verdict for finding in findings[:3]] == ["holds"] * 3
+    assert len(findings[0].claims[0].pairs) == 21
+    assert findings[0].claims[1].pairs[0].by == pytest.approx((0.6597 - 0.0380) - (0.6216 - 0.3007))
+    assert (len(findings[1].claims[0].pairs), len(findings[1].claims[1].pairs)) == (6, 12)
+    assert findings[2].claims[0].mean_by == pytest.approx(
         sum(BASELINE - v for row in TABLE_1.values() for v in row.values()) / 24
     )
-    smallest_part, leaks = findings[3]["claims"][1:3]
-    assert (smallest_part["verdict"], leaks["verdict"]) == ("holds", "holds")
-    assert smallest_part["pairs"] == 15  # at M = 256 SHF has learned nothing
-    assert leaks["all"][0]["by"] == pytest.approx(0.7 - 0.5)
-    assert json.loads(json.dumps(findings)) == findings
+    smallest_part, leaks = findings[3].claims[1:3]
+    assert (smallest_part.verdict, leaks.verdict) == ("holds", "holds")
+    assert len(smallest_part.pairs) == 15  # at M = 256 SHF has learned nothing
+    assert leaks.pairs[0].by == pytest.approx(0.7 - 0.5)
+    for finding in findings:
+        written = json.loads(json.dumps(finding.document))
+        assert json_records.read(Finding, written) == finding
+        assert written["claims"][0]["verdict"] == finding.claims[0].verdict
 
 
 def test_the_opposite_is_told_as_plainly():
@@ -76,9 +79,9 @@ def test_the_opposite_is_told_as_plainly():
     for method, start in (("shf", 0.2), ("np", 0.3), ("ffx", 0.4)):
         cells += [cell(method, m, start + m / 100, 0.0) for m in (2, 4)]
     assert verdicts(cells)[:3] == ["does not hold"] * 3
-    worst = claim(cells, 3)["decisive"][0]
-    assert worst["what"] == "baseline 0.1000, FFX M=4 0.4400"
-    assert worst["by"] == pytest.approx(-0.34)
+    worst = claim(cells, 3).decisive[0]
+    assert worst.what == "baseline 0.1000, FFX M=4 0.4400"
+    assert worst.by == pytest.approx(-0.34)
 
 
 def test_exceptions_are_named_and_the_rest_counted():
@@ -87,8 +90,8 @@ def test_exceptions_are_named_and_the_rest_counted():
         for c in papers_cells()
     ]
     falls = claim(cells, 1)
-    assert (falls["verdict"], falls["as_claimed"], falls["pairs"]) == ("holds partly", 20, 21)
-    assert [pair["what"] for pair in falls["decisive"]] == ["NP M=16 0.4329, NP M=32 0.4400"]
+    assert (falls.verdict, falls.as_claimed, len(falls.pairs)) == ("holds partly", 20, 21)
+    assert [pair.what for pair in falls.decisive] == ["NP M=16 0.4329, NP M=32 0.4400"]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,7 @@ def test_models_that_learned_nothing_do_not_count_for_what_is_left_of_them():
         cell("shf", 2, 1.6 * MAJORITY_CLASS, MAJORITY_CLASS),
     ]
     leaks = claim(cells, 4, 2)
-    assert [pair["what"] for pair in leaks["all"]] == ["SHF M=2 (0.0560) keeps 0%"]
+    assert [pair.what for pair in leaks.pairs] == ["SHF M=2 (0.0560) keeps 0%"]
 
 
 def test_what_is_left_is_the_better_of_plain_and_the_mean_wrong_key_above_the_majority_class():
@@ -138,9 +141,9 @@ def test_seeds_are_averaged_and_differences_within_their_spread_said():
     ((model,), _) = models_of(cells).values()
     assert model.accuracy == pytest.approx(0.32)
     assert model.spread == pytest.approx(0.04 / 2**0.5)
-    (pair,) = claim(cells, 1)["all"]
-    assert pair["by"] == pytest.approx(-0.01)
-    assert pair["within_spread"] is True
+    (pair,) = claim(cells, 1).pairs
+    assert pair.by == pytest.approx(-0.01)
+    assert pair.within_spread is True
 
 
 def test_results_of_different_devices_are_never_averaged_and_pairs_across_them_marked():
@@ -157,9 +160,9 @@ def test_results_of_different_devices_are_never_averaged_and_pairs_across_them_m
         "a",
         (0.5,),
     )
-    (pair,) = claim(cells, 1)["all"]
-    assert pair["by"] == pytest.approx(0.15)  # of device b, which has more seeds
-    assert pair["devices"] is True
+    (pair,) = claim(cells, 1).pairs
+    assert pair.by == pytest.approx(0.15)  # of device b, which has more seeds
+    assert pair.devices is True
 
 
 def test_cells_made_under_other_conditions_are_not_put_together():
@@ -186,9 +189,9 @@ def test_cells_made_under_other_conditions_are_not_put_together():
     assert [len(model.correct) for model in several] == [2, 1, 1, 1, 1]
     assert several[0].accuracy == pytest.approx(0.5)
     cells.append(cell("np", 4, 0.4, conditions=how | {"views": 3}))
-    (pair,) = claim(cells, 1)["all"]
-    assert pair["differs"] == "views 3 (not 1)"
-    assert pair["devices"] is False
+    (pair,) = claim(cells, 1).pairs
+    assert pair.differs == "views 3 (not 1)"
+    assert pair.devices is False
 
 
 def test_a_cell_of_an_earlier_version_is_put_together_with_its_like_only():

@@ -190,7 +190,8 @@ def test_results_of_earlier_versions_are_read(file):
     for cell, told in zip(read.document["cells"], document["cells"], strict=True):
         assert told.items() <= cell.items()
     verdicts = [finding["verdict"] for finding in document["findings"]]
-    assert [finding["verdict"] for finding in examine(read.cells)] == verdicts
+    assert [finding.verdict for finding in examine(read.cells)] == verdicts
+    assert [finding.verdict for finding in read.findings] == verdicts
 
 
 def test_a_damaged_result_names_its_field(tmp_path):

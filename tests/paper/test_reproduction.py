@@ -32,7 +32,7 @@ from segkey.paper import tables
 from segkey.paper.experiment_settings import PASSWORD, differences
 from segkey.reports import preview
 from segkey.shards import encryption
-from segkey.system.files import sole_writer
+from segkey.system.folder_lock import sole_writer
 from segkey.system.json_files import read_json, write_json
 from segkey.system.progress import Progress
 
@@ -773,11 +773,11 @@ def test_an_estimate_adds_up(scenes_folder, key, tmp_path):
     experiment = paper.Experiment(source, settings, key, tmp_path / "out", torch.device("cpu"))
     cells = paper.grid(["np"], [2, 4], (32, 32), 3)
     found = paper.estimate(experiment, cells)
-    epoch = 12 * found["training"] + 4 * found["scoring"]
-    assert found["protected"] == pytest.approx(5 * epoch + 9 * 6 * found["scoring"])
-    assert found["baseline"] == pytest.approx(5 * epoch + 6 * found["scoring"])
-    assert found["all"] == pytest.approx(6 * found["protected"] + 3 * found["baseline"])
-    assert found["training"] > found["scoring"] > 0
+    epoch = 12 * found.training + 4 * found.scoring
+    assert found.protected == pytest.approx(5 * epoch + 9 * 6 * found.scoring)
+    assert found.baseline == pytest.approx(5 * epoch + 6 * found.scoring)
+    assert found.all == pytest.approx(6 * found.protected + 3 * found.baseline)
+    assert found.training > found.scoring > 0
 
 
 def test_a_key_is_made_for_the_experiment_and_kept(tmp_path):

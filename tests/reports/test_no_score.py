@@ -31,7 +31,7 @@ from segkey.paper import CellResult, examine, figures, tables
 from segkey.reports import gallery
 from segkey.reports.page import html_page
 from segkey.shards import encryption, open_splits
-from segkey.system.files import is_held, sole_writer
+from segkey.system.folder_lock import is_held, sole_writer
 from segkey.system.json_files import finite, read_json, with_checksum, write_json
 
 CPU = torch.device("cpu")
@@ -450,7 +450,7 @@ def test_an_experiment_whose_cells_have_no_score(tmp_path):
     whole = cells_of()
     for cells in ([without(cell) for cell in whole], [without(whole[1]), *whole[:1], *whole[2:]]):
         results = results_of(cells)
-        strict(json.dumps(examine(cells)))
+        strict(json.dumps([finding.document for finding in examine(cells)]))
         tables.write_tables(results, tmp_path)
         figures.write_all(results, shown, tmp_path)
         assert (
@@ -462,7 +462,7 @@ def test_an_experiment_whose_cells_have_no_score(tmp_path):
         assert tables.cell_sentence(replace(cells[0], method="np")).endswith(
             NOTHING_TO_MEASURE if cells[0].correct.mean_iou is None else "key"
         )
-    assert [finding["verdict"] for finding in examine([without(cell) for cell in whole])] == [
+    assert [finding.verdict for finding in examine([without(cell) for cell in whole])] == [
         "cannot be told"
     ] * 4
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from making import copy_of, reconfigure
+from making import copy_of, reconfigure, wrong_keys
 from rich.console import Console
 
 from segkey import reports
@@ -34,15 +34,7 @@ def row(
     images=60,
     classes=("a", "b"),
 ):
-    incorrect = None
-    if wrong:
-        incorrect = {
-            "keys": len(wrong),
-            "mean": sum(wrong) / len(wrong),
-            "std": 0.1414,
-            "min": min(wrong),
-            "max": max(wrong),
-        }
+    incorrect = replace(wrong_keys(wrong), std=0.1414) if wrong else None
     iou = {name: correct for name in classes[:-1]} | {classes[-1]: None}
     return Row(
         run,

@@ -22,15 +22,8 @@ from segkey.errors import SegkeyError
 from segkey.model import run_names, runs, seal
 from segkey.model.runs import Run
 from segkey.paper import experiment_settings
-from segkey.system.files import (
-    append,
-    create,
-    is_there,
-    make_folder,
-    open_regular,
-    sole_writer,
-    written_whole,
-)
+from segkey.system.files import append, create, is_there, make_folder, open_regular, written_whole
+from segkey.system.folder_lock import sole_writer
 from segkey.system.json_files import read_json
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs links and pipes")

@@ -27,7 +27,7 @@ from segkey.shards import Header, Packed, Shard, ShardWriter, open_splits
 from segkey.shards.decryption import decrypt
 from segkey.shards.encryption import encrypt, plan_shards
 from segkey.shards.unlock import cipher_for
-from segkey.system.files import sole_writer
+from segkey.system.folder_lock import sole_writer
 
 SIZE = (16, 24)  # not square, so that heights and widths cannot be mixed up
 SMALL = 3 * 2 * 3 * SIZE[0] * SIZE[1]  # bytes of a shard of three images in two views

@@ -4,7 +4,6 @@ words."""
 import errno
 import json
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -14,8 +13,7 @@ import pytest
 
 import segkey
 from segkey.errors import SegkeyError
-from segkey.system import files
-from segkey.system.files import explain_os_errors, make_folder, sole_writer, written_whole
+from segkey.system.files import explain_os_errors, make_folder, require_empty, written_whole
 from segkey.system.json_files import read_json, write_json
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, locks, limits or modes")
@@ -162,61 +160,13 @@ def test_json_that_is_not_what_was_asked_for(tmp_path, data):
         read_json(tmp_path / "some.json", "a run", limit=150_000)
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from segkey.system.files import sole_writer
-with sole_writer(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-@posix
-def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
-    with python(HOLD, tmp_path) as first:
-        try:
-            assert first.stdout.readline() == "held\n"
-            with pytest.raises(SegkeyError, match="another segkey process"), sole_writer(tmp_path):
-                pytest.fail("two writers")
-        finally:
-            first.send_signal(signal.SIGKILL)
-    with sole_writer(tmp_path):  # what the dead one left is no obstacle
-        assert (tmp_path / ".lock").exists()
-
-
-def test_what_a_killed_writer_left_half_written_is_removed_and_nothing_else(tmp_path):
-    left = [
-        ".run.json.0123abcd.partial",
-        ".a\nb.0123abcd.partial",
-        "train-00000-of-00002.h5.partial",
-    ]
-    others = [
-        "film.mp4.partial",
-        ".0123abcd.partial",
-        ".a.0123abcd.partial.txt",
-        "train.h5",
-        "attack.partial.json",
-    ]
-    for name in left + others:
-        (tmp_path / name).touch()
-    with sole_writer(tmp_path):
-        assert {path.name for path in tmp_path.iterdir()} == {*others, ".lock"}
-
-
-@posix
-def test_a_folder_is_free_again_after_a_failure(tmp_path):
-    with pytest.raises(RuntimeError, match="inside"), sole_writer(tmp_path):
-        raise RuntimeError("inside")
-    with sole_writer(tmp_path), pytest.raises(SegkeyError, match="another"), sole_writer(tmp_path):
-        pytest.fail("two writers")
-
-
-def test_a_writer_that_waits_gives_up_after_a_while(tmp_path, monkeypatch):
-    """The other one may have been stopped."""
-    monkeypatch.setattr(files, "_PATIENCE", 0.2)
-    refused = pytest.raises(SegkeyError, match="another segkey process")
-    with sole_writer(tmp_path), refused, sole_writer(tmp_path, wait=True):
-        pytest.fail("two writers")
-    with sole_writer(tmp_path, wait=True):
-        pass
+def test_a_folder_for_results_must_be_empty_unless_forced(tmp_path):
+    require_empty(tmp_path / "new", force=False)
+    require_empty(tmp_path, force=False)
+    (tmp_path / "a").touch()
+    with pytest.raises(SegkeyError, match="not empty\n.*--force"):
+        require_empty(tmp_path, force=False)
+    require_empty(tmp_path, force=True)
+    for force in (False, True):
+        with pytest.raises(SegkeyError, match="a is a file"):
+            require_empty(tmp_path / "a", force)

@@ -90,3 +90,10 @@ def test_any_value_is_read_or_refused_in_words(value, name):
     except Misfit as misfit:
         assert name in str(misfit) or "an attack" in str(misfit)
         assert "expected" in str(misfit)
+
+
+def test_a_record_that_was_not_read_is_complained_of_in_the_same_words():
+    assert json_records.complaint(Inner(0.5)) == ""
+    assert json_records.complaint(Inner(2.0)) == "'score' is 2.0; expected a number from 0 to 1"
+    with pytest.raises(Misfit, match="'score' is 2.0; expected a number from 0 to 1"):
+        json_records.read(Inner, {"score": 2.0})

@@ -36,6 +36,10 @@ def report(
     attacks: Annotated[
         bool, flag("--attacks", "Show one table of what each kind of attacker reaches on each run.")
     ] = False,
+    chart: Annotated[
+        Path | None,
+        option("--chart", "FILE", "Draw the table of --attacks as a PNG image.", options.OUTPUT),
+    ] = None,
     as_json: options.AsJson = False,
     as_csv: Annotated[
         bool,
@@ -69,6 +73,8 @@ def report(
         raise typer.BadParameter("--key and --shards belong to --html")
     if attacks and (html or as_json or per_class):
         raise typer.BadParameter("--attacks is shown as text, or with --csv or --latex")
+    if chart and not attacks:
+        raise typer.BadParameter("--chart belongs to --attacks")
     found, broken = survey(runs)
     console.left_out(broken)
     if html:
@@ -76,7 +82,7 @@ def report(
         return
     rows = reports.collect(found)
     if attacks:
-        _show_attacks(rows, as_csv, as_latex)
+        _show_attacks(rows, as_csv, as_latex, chart)
     elif as_json:
         console.show_json(reports.as_json(rows, broken))
     elif as_csv:
@@ -87,13 +93,18 @@ def report(
         console.show(*reports.tables(rows, per_class, broken))
 
 
-def _show_attacks(rows, as_csv: bool, as_latex: bool) -> None:
+def _show_attacks(rows, as_csv: bool, as_latex: bool, chart: Path | None) -> None:
     """Show every kind of attacker beside every protection."""
     from segkey.errors import SegkeyError
-    from segkey.reports import protections
+    from segkey.reports import protection_chart, protections
+    from segkey.system.files import is_there
 
     if why := protections.why_no_protections(rows):
         raise SegkeyError(why, "run 'segkey attack RUN --suite' first")
+    if chart:
+        is_there(chart)  # nothing but a file is replaced
+        protection_chart.write(rows, chart)
+        console.note(f"{chart} is drawn.")
     if as_csv:
         console.show_raw(protections.protections_as_csv(rows))
     elif as_latex:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segkey.crypto.ciphers import method_name
 from segkey.model import comparability
-from segkey.paper.drawing import (
+from segkey.reports.drawing import (
     COLOURS,
     COLUMN,
     CORRECT,

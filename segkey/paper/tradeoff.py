@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segkey.paper.drawing import COLOURS, COLUMN, new_figure, save, styled
 from segkey.paper.variant_scores import VariantScores, models_of
 from segkey.paper.variants import LOCKED, in_order, variant_name
+from segkey.reports.drawing import COLOURS, COLUMN, new_figure, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,9 +5,12 @@ import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from segkey.cli import app
+from segkey.reports.drawing import COLOURS
+from segkey.reports.protections import KINDS
 
 RESULTS = Path(__file__).parents[2] / "examples" / "results"
 SUITES = str(RESULTS / "camvid-128-suite-100-keys")
@@ -36,6 +39,28 @@ def test_latex_is_one_tabular_of_all_runs():
     runs = len(list(Path(SUITES).glob("*/suite.json")))
     assert rf"\begin{{tabular}}{{l{'r' * runs}}}" in text
     assert r"\%" in text
+
+
+def test_the_chart_is_a_page_wide_and_shows_every_kind(tmp_path):
+    file = tmp_path / "attacks.png"
+    result = _run(SUITES, "--attacks", "--chart", str(file))
+    assert result.exit_code == 0, result.stderr
+    assert "attacks.png" in result.stderr
+    with Image.open(file) as image:
+        assert image.width == round(7.16 * 300)
+        seen = {color for _, color in image.convert("RGB").getcolors(1 << 24)}
+    for colour in COLOURS[: len(KINDS) - 1]:
+        assert tuple(bytes.fromhex(colour[1:])) in seen
+
+
+def test_a_chart_without_attacks_is_a_usage_error(tmp_path):
+    assert _run(SUITES, "--chart", str(tmp_path / "x.png")).exit_code == 2
+
+
+def test_a_chart_replaces_nothing_but_a_file(tmp_path):
+    result = _run(SUITES, "--attacks", "--chart", str(tmp_path))
+    assert result.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("other", ["--json", "--per-class", "--html=page.html"])

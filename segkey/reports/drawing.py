@@ -1,4 +1,4 @@
-"""How the figures of an experiment are drawn: style, sizes, colours, and how they are saved."""
+"""How figures are drawn: style, sizes, colours, and how they are saved."""
 
 from __future__ import annotations
 

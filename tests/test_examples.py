@@ -207,3 +207,61 @@ def test_words_that_are_not_true_stand_nowhere():
         "neither the key nor a picture",
     ):
         assert words not in said
+
+
+def test_a_folder_of_voc_with_further_images(run_example, tmp_path):
+    voc, more = tmp_path / "VOC2012", tmp_path / "more"
+    names = {"train": [f"t{n}" for n in range(6)], "val": ["v0", "v1"]}
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (voc / folder).mkdir(parents=True)
+    for split, members in names.items():
+        (voc / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(members) + "\n")
+        for name in members:
+            Image.new("RGB", (8, 8)).save(voc / f"JPEGImages/{name}.jpg")
+            Image.new("L", (8, 8), 1).save(voc / f"SegmentationClass/{name}.png")
+    for folder, suffix in (("images", "jpg"), ("masks", "png")):
+        (more / folder).mkdir(parents=True)
+        for name in ("m0", "t0"):  # one of them in VOC's own list
+            Image.new("L", (8, 8)).save(more / folder / f"{name}.{suffix}")
+    done = run_example(sys.executable, EXAMPLES / "voc_folder.py", voc, more, "made")
+    assert done.stdout == "train 5, val 2, test 2\n"
+    made = run_example.here / "made"
+    held = {split.name: sorted(f.stem for f in split.iterdir()) for split in made.glob("masks/*")}
+    assert held == {
+        "train": ["m0", "t0", "t1", "t3", "t4"],
+        "val": ["t2", "t5"],
+        "test": names["val"],
+    }
+    assert len((made / "classes.txt").read_text().splitlines()) == 21
+    shown = run_example("segkey", "check", "made").stdout
+    assert "9 images (train 5, val 2, test 2)" in " ".join(shown.split())
+
+    Image.new("L", (8, 8)).save(more / "images/v0.jpg")
+    with pytest.raises(AssertionError, match="tested on, such as v0"):
+        run_example(sys.executable, EXAMPLES / "voc_folder.py", voc, more, "again")
+
+
+@pytest.mark.slow
+def test_what_a_model_reads_is_measured_for_both_halves(run_example):
+    python = sys.executable
+    run_example(python, EXAMPLES / "scenes.py", "scenes", 12, 4, 6, 32)
+    run_example("segkey", "keygen")
+    run_example("segkey", "encrypt", "scenes", "--method", "none", "--size", "32", "--out", "plain")
+    train = ("--recipe", "scratch", "--network", "thin", "--epochs", "1")
+    run_example(
+        "segkey", "train", "plain", *train, "--key", "keys/segkey.key", "-m", "ffx", "-M", "4"
+    )
+    lines = run_example(
+        python, EXAMPLES / "what_a_model_reads.py", "runs/latest"
+    ).stdout.splitlines()
+    assert lines[0].endswith("on 6 test images")
+    named = dict(line.split(": ", 1) for line in lines[1:])
+    assert list(named) == [
+        "the correct key",
+        "the selected half replaced by its mean",
+        "the other half replaced by its mean",
+        "another selection",
+        "another table",
+    ]
+    assert all(0 <= float(value.split()[0]) <= 1 for value in named.values())
+    assert "mean of 10" in named["another table"]

@@ -17,7 +17,7 @@ from segkey.crypto import ciphers
 from segkey.crypto.keys import Key
 from segkey.data.preparation import Preparation
 from segkey.errors import SegkeyError, SegkeyWarning
-from segkey.model import evaluation, evaluation_splits
+from segkey.model import evaluation, evaluation_splits, inference
 from segkey.model.results import MajorityClass, Measured, Plain, Score
 from segkey.model.runs import Run
 from segkey.system.progress import Progress
@@ -92,7 +92,8 @@ def test_plain_images_are_divided_by_255_and_by_the_methods_largest_value(small,
     assert cipher.max_value > 255
     assert ffx.score(None).matrix.tolist() == small.score(None).matrix.tolist()
     assert set(ffx.plain()) == {255, cipher.max_value}
-    by_hand = evaluation.score(small.model, small.loader, cipher.max_value)
+    model = inference.for_inference(small.model, small.device, small.loader.split.size)
+    by_hand = evaluation.score(model, small.loader, cipher.max_value)
     assert ffx.plain()[cipher.max_value].mean_iou == by_hand.mean_iou
     result = attacks.ATTACKS["plain"].function(ffx, attacks.Budget(), 0)
     assert result.mean_iou == max(scores.mean_iou for scores in ffx.plain().values())

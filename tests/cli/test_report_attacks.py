@@ -17,7 +17,7 @@ SUITES = str(RESULTS / "camvid-128-suite-100-keys")
 
 
 def _run(*arguments: str):
-    return CliRunner().invoke(app, ["report", *arguments], env={"COLUMNS": "100"})
+    return CliRunner().invoke(app, ["report", *arguments], env={"COLUMNS": "200"})
 
 
 def test_text_has_every_protection_and_kind():

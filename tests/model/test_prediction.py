@@ -115,11 +115,16 @@ def test_the_mask_is_upright_as_the_exif_data_says(model, key, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "image",
-    [np.zeros((4, 4, 3), float), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), 7],
+    ("image", "why"),
+    [
+        (np.zeros((4, 4, 3), float), "not an image"),
+        (np.zeros((4, 4, 4), np.uint8), "not an image"),
+        (np.zeros((0, 4, 3), np.uint8), "an image of 0x4 has no pixels"),
+        (7, "not an image"),
+    ],
 )
-def test_what_is_no_image_is_refused(model, key, image):
-    with pytest.raises(SegkeyError, match="not an image"):
+def test_what_is_no_image_is_refused(model, key, image, why):
+    with pytest.raises(SegkeyError, match=why):
         model.predict(image, key)
 
 

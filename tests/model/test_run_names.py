@@ -143,6 +143,8 @@ def damage_history(path):
 
 def remove_weights(path):
     (path / "model.safetensors").unlink()
+    for result in ("evaluate.json", "attack.json", "suite.json"):
+        (path / result).unlink(missing_ok=True)
 
 
 def link(path):

@@ -314,7 +314,7 @@ def command_line_folder(tmp_path_factory, shards_folder, trained_run, scenes_fol
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
-            (demonstration, "run"),
+            (demonstration.Demo, "run"),
             (benchmark, "run"),
             (training, "train"),
             (training, "resume"),

@@ -116,7 +116,9 @@ def test_attacking_with_many_keys(trained_run, key):
         evaluation_splits.open_test_split(trained_run),
     )
     growth = Growth(len(split) * (keys + 2))
-    target = attacks.Target.create(trained_run, split, cipher, cpu, progress=Watched(growth))
+    target = attacks.Target.create(
+        trained_run, split, cipher, cpu, precise=True, progress=Watched(growth)
+    )
     target.model = torch.nn.Conv2d(3, 5, 1)  # scores as any model does, and quickly
     images = len(target.loader)
     document = attacks.correct_plain_incorrect(target, keys)

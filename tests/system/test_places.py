@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from segkey.errors import SegkeyError
-from segkey.system import files
+from segkey.system import files, folder_lock
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs links, pipes and sockets")
 
@@ -63,7 +63,7 @@ def lock(path):
     """A lock has a name of its own."""
     path.rename(path.parent / ".lock")
     try:
-        with files.sole_writer(path.parent):
+        with folder_lock.sole_writer(path.parent):
             pytest.fail("it was taken for a lock")
     finally:
         (path.parent / ".lock").rename(path)
@@ -116,7 +116,7 @@ def test_where_nothing_is_nothing_is_there(tmp_path, name):
     else:
         with pytest.raises(SegkeyError, match="File name too long"):
             files.is_there(tmp_path / name)
-    assert files.is_held(tmp_path / name) is False
+    assert folder_lock.is_held(tmp_path / name) is False
 
 
 def test_a_name_with_a_null_byte_is_nowhere(tmp_path):
@@ -220,9 +220,9 @@ def test_text_is_written_as_utf_8_and_what_cannot_be_is_escaped(tmp_path):
 
 
 def test_a_folder_is_held_while_it_is_written_to_and_no_longer(tmp_path):
-    assert not files.is_held(tmp_path)
-    with files.sole_writer(tmp_path):
-        assert files.is_held(tmp_path)
+    assert not folder_lock.is_held(tmp_path)
+    with folder_lock.sole_writer(tmp_path):
+        assert folder_lock.is_held(tmp_path)
         assert (tmp_path / ".lock").stat().st_size == 0
-    assert not files.is_held(tmp_path)
+    assert not folder_lock.is_held(tmp_path)
     assert (tmp_path / ".lock").exists()

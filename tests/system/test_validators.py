@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segkey.system import validators
-from segkey.system.validators import misfit, shown
+from segkey.system.validators import shown
 
 FITS = {
     "whole": (
@@ -100,49 +100,6 @@ def test_a_collection_that_grows_is_looked_at_anew():
     assert not kind.fits("b")
     known["b"] = 2
     assert kind.fits("b")
-
-
-KINDS = {
-    "count": validators.whole(1),
-    "model": validators.OBJECT,
-    "model.name": validators.NAME,
-    "model.part": validators.OBJECT,
-    "model.part.size": validators.whole(1, 9),
-}
-
-
-@pytest.mark.parametrize(
-    ("document", "says"),
-    [
-        ({"count": 1, "model": {"name": "a", "part": {"size": 3}}}, ""),
-        ({"model": {}}, "'count' is missing; expected a whole number from 1 on"),
-        ({"count": 0}, "'count' is 0; expected a whole number from 1 on"),
-        ({"count": 1, "model": []}, "'model' is []; expected an object"),
-        (
-            {"count": 1, "model": {"part": {}}},
-            "'model.name' is missing; expected printable text of 1 to 200 characters",
-        ),
-        (
-            {"count": 1, "model": {"name": "a", "part": {"size": 10}}},
-            "'model.part.size' is 10; expected a whole number from 1 to 9",
-        ),
-        (
-            {"count": 1, "model": {"name": "a\x1b[2J", "part": {}}},
-            r"'model.name' is 'a\x1b[2J'; expected printable text of 1 to 200 characters",
-        ),
-    ],
-)
-def test_the_first_misfit_is_named(document, says):
-    assert misfit(document, KINDS) == says
-
-
-def test_what_is_optional_may_be_missing_but_not_wrong():
-    optional = ("model", "model.part")
-    assert misfit({"count": 1}, KINDS, optional) == ""
-    assert misfit({"count": 1, "model": {"name": "a"}}, KINDS, optional) == ""
-    assert "'model.name' is missing" in misfit({"count": 1, "model": {}}, KINDS, optional)
-    wrong = {"count": 1, "model": {"name": "a", "part": None}}
-    assert "'model.part' is None" in misfit(wrong, KINDS, optional)
 
 
 @given(

@@ -114,3 +114,10 @@ def test_runs_without_a_suite_say_what_to_do():
     assert rows
     assert "attack --suite" in protections.why_no_protections(rows)
     assert protections.protection_tables(rows) == []
+
+
+def test_the_page_of_results_opens_with_the_table_of_these_files(rows):
+    (table,) = protections.protection_tables(rows, widest=20)
+    lines = [line for line in table.as_markdown().splitlines() if line.startswith("|")]
+    page = (RESULTS / "README.md").read_text()
+    assert "\n".join(lines) in page[: len(page) // 4]

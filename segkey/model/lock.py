@@ -132,7 +132,16 @@ def plain_stem(
 
     Returns:
         The layer; its weight is V of this module's docstring.
+
+    Raises:
+        SegkeyError: the convolution cannot be locked.
     """
+    if type(convolution).forward is not nn.Conv2d.forward:  # such as timm's, which pads one side
+        raise SegkeyError(
+            f"the first convolution is a {type(convolution).__name__}, which computes otherwise "
+            "than torch's Conv2d does",
+            "take a network that begins with a plain convolution, as timm's without 'tf_' do",
+        )
     like = copy.deepcopy(convolution).cpu().double()
     mean, std = (each.detach().cpu().double().view(-1) for each in (network.mean, network.std))
     # (pixel − mean) / std = (centred · SCALE + CENTRE − mean) / std

@@ -28,7 +28,7 @@ from segkey.shards import Split
 from segkey.system import devices, distributed, interrupts, out_of_memory, torchrun
 from segkey.system.progress import SILENT, Progress
 from segkey.system.seeds import seeded
-from segkey.system.wording import duration
+from segkey.system.wording import counted, duration
 
 
 def _save_every() -> float:
@@ -314,7 +314,7 @@ class Trainer:
 
     def _tell_forecast(self, seconds: float) -> None:
         self.progress.state(
-            f"{self.recipe.epochs} epochs will take about {duration(seconds)} here "
+            f"{counted(self.recipe.epochs, 'epoch')} will take about {duration(seconds)} here "
             f"({devices.describe(self.device)})"
         )
 

